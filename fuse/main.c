@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* qcowfs: the order of start. Options, images, mount, background, loop; whatever can fail
+ * does so before the process leaves the terminal. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "mountpoint.h"
+#include "session.h"
+
+/* Prints one line, "qcowfs: FILE: what is wrong". @file may be NULL. */
+static int
+fail(const char *file, const GError *error)
+{
+    fprintf(stderr, "qcowfs: %s%s%s\n", file ? file : "", file ? ": " : "",
+            error->message);
+    return EXIT_FAILURE;
+}
+
+static void
+print_warnings(const QimgImage *image)
+{
+    for (const char *const *w = qimg_image_get_warnings(image); *w; w++)
+        fprintf(stderr, "qcowfs: warning: %s\n", *w);
+}
+
+/* Who else can read the files, and how: the question comes when it does not work. */
+static void
+print_hints(const Options *options)
+{
+    if (options->allow_other)
+        return;
+    if (geteuid() == 0)
+        fprintf(stderr, "qcowfs: only root can read the files (others with -o "
+                        "allow_other)\n");
+    else
+        fprintf(stderr,
+                "qcowfs: only you can read the files (root's loop devices with -o "
+                "allow_root, others with -o allow_other; both need "
+                "user_allow_other in /etc/fuse.conf)\n");
+}
+
+static void
+close_image(gpointer image)
+{
+    qimg_image_close(image);
+}
+
+/* Opens all images; an empty pointer after printing what is wrong with one. */
+static GPtrArray *
+open_images(const Options *options)
+{
+    g_autoptr(GPtrArray) images = g_ptr_array_new_with_free_func(close_image);
+
+    for (guint i = 0; i < options->images->len; i++) {
+        const char *path = options->images->pdata[i];
+        g_autoptr(GError) error = NULL;
+        QimgImage *image = qimg_image_open(path, options->image_options, &error);
+
+        if (!image) {
+            fail(path, error);
+            return NULL;
+        }
+        print_warnings(image);
+        g_ptr_array_add(images, image);
+    }
+    return g_steal_pointer(&images);
+}
+
+static int
+serve_tree(const Options *options, const Tree *tree)
+{
+    g_autoptr(GError) error = NULL;
+    Session *session = session_mount(options, tree, &error);
+    bool is_good;
+
+    if (!session)
+        return fail(options->mountpoint, error);
+    print_hints(options);
+    is_good = (options->foreground || session_detach(session, &error)) &&
+              session_run(session, &error);
+    session_free(session);
+    return is_good ? EXIT_SUCCESS : fail(options->mountpoint, error);
+}
+
+static int
+mount_images(const Options *options)
+{
+    g_autoptr(GPtrArray) images = NULL;
+    g_autoptr(GError) error = NULL;
+    g_autofree char *absolute_path = NULL;
+    bool is_file;
+    Tree *tree;
+    int mark_fd, result;
+
+    /* The images first: their mistakes are the likelier ones, and a mountpoint that is an
+     * image must be opened before it is covered. */
+    images = open_images(options);
+    if (!images)
+        return EXIT_FAILURE;
+    if (!mountpoint_prepare(options->mountpoint, &is_file, &error))
+        return fail(options->mountpoint, error);
+    if (is_file && images->len > 1) {
+        g_set_error(&error, QIMG_ERROR, QIMG_ERROR_USAGE,
+                    "a regular file can show one image only (give a directory)");
+        return fail(options->mountpoint, error);
+    }
+    tree = tree_new(images, options, is_file, &error);
+    if (!tree)
+        return fail(NULL, error);
+    absolute_path = mountpoint_absolute(options->mountpoint);
+    mark_fd = mountpoint_mark(absolute_path);
+    result = serve_tree(options, tree);
+    tree_free(tree);
+    mountpoint_unmark(absolute_path, mark_fd);
+    return result;
+}
+
+int
+main(int argc, char **argv)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(Options) options = options_parse(argc, argv, &error);
+
+    if (!options)
+        return fail(NULL, error);
+    switch (options->command) {
+    case COMMAND_HELP:
+        options_print_help();
+        return EXIT_SUCCESS;
+    case COMMAND_VERSION:
+        printf("qcowfs %s\n", qimg_version());
+        return EXIT_SUCCESS;
+    case COMMAND_WAIT:
+        if (mountpoint_wait(options->mountpoint, &error))
+            return EXIT_SUCCESS;
+        return fail(options->mountpoint, error);
+    case COMMAND_MOUNT:
+        break;
+    }
+    return mount_images(options);
+}

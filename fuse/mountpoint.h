@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What surrounds a mount: the mountpoint before it, its traces in the system while it
+ * lasts, and waiting for its end. */
+#pragma once
+
+#include <glib.h>
+#include <stdbool.h>
+
+/* Looks at @path before mounting: unmounts a stale mount of ours there first (with a
+ * message), and tells in *@is_file_out whether it is a regular file. False with @error
+ * set where nothing can be mounted. */
+bool mountpoint_prepare(const char *path, bool *is_file_out, GError **error);
+
+/* The absolute path of @path that the kernel will show, or NULL. Free with g_free. */
+char *mountpoint_absolute(const char *path);
+
+/* Raises the read-ahead of the mount at @absolute_path where this process may do that
+ * (/sys/class/bdi, root): the kernel offers 128 KiB to each FUSE mount. Asks nothing of
+ * the mount itself, so it may be called while serving it. */
+void mountpoint_raise_read_ahead(const char *absolute_path);
+
+/* Marks that this process serves @absolute_path (may be NULL), until it ends. Returns a
+ * descriptor for mountpoint_unmark, or -1 where it cannot be marked, which only
+ * mountpoint_wait notices. */
+int mountpoint_mark(const char *absolute_path);
+
+/* Takes the mark away, when all is closed; accepts -1. */
+void mountpoint_unmark(const char *absolute_path, int mark_fd);
+
+/* Returns when no process serves @path any more. False with @error set. */
+bool mountpoint_wait(const char *path, GError **error);

@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Encoding of names; a pure function of what the images say. */
+#include "names.h"
+
+#include <limits.h>
+#include <stdbool.h>
+#include <string.h>
+
+char *
+names_of_image(const char *path)
+{
+    static const char *const suffixes[] = {".qcow2", ".qcow", ".qed", ".img", ".raw"};
+    g_autofree char *base = g_path_get_basename(path);
+
+    for (size_t i = 0; i < G_N_ELEMENTS(suffixes); i++) {
+        size_t n = strlen(base), n_suffix = strlen(suffixes[i]);
+
+        if (n > n_suffix && strcmp(base + n - n_suffix, suffixes[i]) == 0) {
+            base[n - n_suffix] = '\0';
+            break;
+        }
+    }
+    return g_steal_pointer(&base);
+}
+
+/* Appends @n_bytes of @text to @out, encoded, while it stays within @max_bytes. Returns
+ * whether all of it went in. */
+static bool
+append_encoded(GString *out, const char *text, size_t n_bytes, size_t max_bytes)
+{
+    size_t at = 0;
+
+    while (at < n_bytes) {
+        gunichar c = g_utf8_get_char_validated(text + at, (gssize)(n_bytes - at));
+        bool is_valid = c != (gunichar)-1 && c != (gunichar)-2 && c != 0;
+        size_t n = is_valid ? (size_t)g_unichar_to_utf8(c, NULL) : 1;
+        bool is_plain = is_valid && !g_unichar_iscntrl(c) && c != '/' && c != '%' &&
+                        !(c == '.' && out->len == 0);
+
+        if (out->len + (is_plain ? n : 3 * n) > max_bytes)
+            return false;
+        for (size_t i = 0; i < n; i++) {
+            if (is_plain)
+                g_string_append_c(out, text[at + i]);
+            else
+                g_string_append_printf(out, "%%%02X", (unsigned char)text[at + i]);
+        }
+        at += n;
+    }
+    return true;
+}
+
+/* "@" and the ID, encoded. */
+static char *
+id_suffix(const QimgSnapshot *s)
+{
+    /* Half a file name is enough for any ID that a program has made. */
+    GString *suffix = g_string_new("@");
+
+    (void)append_encoded(suffix, s->id, s->id_bytes, NAME_MAX / 2);
+    return g_string_free(suffix, FALSE);
+}
+
+static char *
+name_of_snapshot(const QimgSnapshot *s, GHashTable *taken)
+{
+    g_autoptr(GString) name = g_string_new(NULL);
+    bool is_whole = append_encoded(name, s->name, s->name_bytes, NAME_MAX);
+
+    if (!is_whole || name->len == 0 || g_hash_table_contains(taken, name->str)) {
+        g_autofree char *suffix = id_suffix(s);
+
+        g_string_truncate(name, 0);
+        (void)append_encoded(name, s->name, s->name_bytes, NAME_MAX - strlen(suffix));
+        g_string_append(name, suffix);
+        /* A damaged image may repeat IDs, too, or a name may look like that. */
+        for (unsigned n = 2; g_hash_table_contains(taken, name->str); n++) {
+            g_string_truncate(name, MIN(name->len, (gsize)(NAME_MAX - 12)));
+            g_string_append_printf(name, "@%u", n);
+        }
+    }
+    return g_strdup(name->str);
+}
+
+GPtrArray *
+names_of_snapshots(const QimgImage *image)
+{
+    GPtrArray *names = g_ptr_array_new_with_free_func(g_free);
+    g_autoptr(GHashTable) taken = g_hash_table_new(g_str_hash, g_str_equal);
+
+    for (unsigned i = 0; i < qimg_image_get_n_snapshots(image); i++) {
+        char *name = name_of_snapshot(qimg_image_get_snapshot(image, i), taken);
+
+        g_ptr_array_add(names, name);
+        g_hash_table_add(taken, name);
+    }
+    return names;
+}

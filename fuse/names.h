@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Names of images and snapshots as file names. */
+#pragma once
+
+#include <glib.h>
+
+#include "qimg.h"
+
+/* The name under which the image at @path is shown, without ".raw": its file name less a
+ * known suffix (.qcow2, .qcow, .qed, .img, .raw). Free with g_free. */
+char *names_of_image(const char *path);
+
+/* The file names of the snapshots of @image, in their order, each once: "/", NUL, control
+ * characters, "%", a leading dot and bytes that are not UTF-8 are percent-encoded; an
+ * empty name, or one that stands there already, gets "@ID" appended, as does one too long
+ * for a file name, which is cut. Strings owned by the array. */
+GPtrArray *names_of_snapshots(const QimgImage *image);

@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Requests about names and attributes. */
+#include "ops.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const Mount *
+mount_of(fuse_req_t req)
+{
+    return fuse_req_userdata(req);
+}
+
+static void
+op_init(void *userdata, struct fuse_conn_info *conn)
+{
+    const Mount *mount = userdata;
+
+    /* Through a pipe a reply costs more than it saves. */
+    conn->want &=
+        ~(unsigned)(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE);
+    /* Our times do not change, so there is nothing to drop cached pages for. */
+    conn->want &= ~(unsigned)FUSE_CAP_AUTO_INVAL_DATA;
+    conn->want |= conn->capable & (FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_ASYNC_DIO |
+                                   FUSE_CAP_ASYNC_READ | FUSE_CAP_NO_OPENDIR_SUPPORT);
+    conn->max_write = MAX_REQUEST_BYTES; /* decides on the size of reads, too */
+    conn->max_read = mount->max_read_bytes;
+    /* The default of 12 would hold back deep queues. */
+    conn->max_background = 128;
+    conn->congestion_threshold = 96;
+}
+
+static void
+reply_entry(fuse_req_t req, Node node)
+{
+    const Tree *tree = mount_of(req)->tree;
+    struct fuse_entry_param entry = {
+        .attr_timeout = CACHE_TIMEOUT_S,
+        .entry_timeout = CACHE_TIMEOUT_S,
+    };
+
+    tree_stat(tree, node, &entry.attr);
+    entry.ino = entry.attr.st_ino;
+    fuse_reply_entry(req, &entry);
+}
+
+static void
+op_lookup(fuse_req_t req, fuse_ino_t parent_inode, const char *name)
+{
+    const Tree *tree = mount_of(req)->tree;
+    Node parent, child;
+
+    if (tree_node_of(tree, parent_inode, &parent) && node_is_directory(parent) &&
+        tree_lookup(tree, parent, name, &child))
+        reply_entry(req, child);
+    else
+        fuse_reply_err(req, ENOENT);
+}
+
+static void
+op_getattr(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi)
+{
+    const Tree *tree = mount_of(req)->tree;
+    struct stat status;
+    Node node;
+
+    (void)fi;
+    if (!tree_node_of(tree, inode, &node)) {
+        fuse_reply_err(req, ENOENT);
+        return;
+    }
+    tree_stat(tree, node, &status);
+    fuse_reply_attr(req, &status, CACHE_TIMEOUT_S);
+}
+
+/* The mount is read-only, which the kernel enforces; this answers what gets here. */
+static void
+op_setattr(fuse_req_t req, fuse_ino_t inode, struct stat *attr, int to_set,
+           struct fuse_file_info *fi)
+{
+    (void)inode, (void)attr, (void)to_set, (void)fi;
+    fuse_reply_err(req, EROFS);
+}
+
+/* Adds the entry at @position to the reply; false when it does not fit. */
+static bool
+add_entry(fuse_req_t req, char *buffer, size_t size, size_t *used, Node node,
+          const char *name, off_t next_position)
+{
+    const Tree *tree = mount_of(req)->tree;
+    struct stat status = {
+        .st_ino = tree_inode_of(tree, node),
+        .st_mode = node_is_directory(node) ? S_IFDIR : S_IFREG,
+    };
+    size_t n = fuse_add_direntry(req, buffer + *used, size - *used, name, &status,
+                                 next_position);
+
+    if (n > size - *used)
+        return false;
+    *used += n;
+    return true;
+}
+
+static void
+op_readdir(fuse_req_t req, fuse_ino_t inode, size_t size, off_t position,
+           struct fuse_file_info *fi)
+{
+    const Tree *tree = mount_of(req)->tree;
+    g_autofree char *buffer = g_try_malloc(size);
+    size_t used = 0;
+    Node directory;
+
+    (void)fi;
+    if (!buffer || !tree_node_of(tree, inode, &directory) ||
+        !node_is_directory(directory)) {
+        fuse_reply_err(req, buffer ? ENOTDIR : ENOMEM);
+        return;
+    }
+    for (;; position++) {
+        g_autofree char *name = NULL;
+        Node node = position == 0 ? directory : tree_parent(directory);
+
+        if (position < 2)
+            name = g_strdup(position == 0 ? "." : "..");
+        else if (!tree_child(tree, directory, (uint64_t)position - 2, &node, &name))
+            break;
+        if (!add_entry(req, buffer, size, &used, node, name, position + 1))
+            break;
+    }
+    fuse_reply_buf(req, buffer, used);
+}
+
+static void
+op_statfs(fuse_req_t req, fuse_ino_t inode)
+{
+    const Tree *tree = mount_of(req)->tree;
+    struct statvfs status = {.f_bsize = 4096, .f_frsize = 4096, .f_namemax = 255};
+
+    (void)inode;
+    for (unsigned i = 0; i < tree->n_images; i++)
+        status.f_blocks +=
+            (qimg_image_get_size_bytes(tree->images[i].image) + 4095) / 4096;
+    status.f_files = tree->n_images;
+    fuse_reply_statfs(req, &status);
+}
+
+static void
+op_forget(fuse_req_t req, fuse_ino_t inode, uint64_t n_lookups)
+{
+    (void)inode, (void)n_lookups; /* nodes are computed: nothing is counted */
+    fuse_reply_none(req);
+}
+
+static void
+op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets)
+{
+    (void)count, (void)forgets;
+    fuse_reply_none(req);
+}
+
+void
+ops_meta_fill(struct fuse_lowlevel_ops *ops)
+{
+    ops->init = op_init;
+    ops->lookup = op_lookup;
+    ops->getattr = op_getattr;
+    ops->setattr = op_setattr;
+    ops->readdir = op_readdir;
+    ops->statfs = op_statfs;
+    ops->forget = op_forget;
+    ops->forget_multi = op_forget_multi;
+}

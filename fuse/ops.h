@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The request handlers: look up, call libqimg, reply. */
+#pragma once
+
+#define FUSE_USE_VERSION 314
+#include <fuse_lowlevel.h>
+#include <stdatomic.h>
+
+#include "tree.h"
+
+/* What all handlers share; const while the session runs, but for the flags. */
+typedef struct {
+    const Tree *tree;
+    unsigned max_read_bytes;      /* 0: no limit of our own */
+    _Atomic bool is_ahead_raised; /* atomic: raise_read_ahead was tried */
+    const char *mountpoint;       /* absolute, or NULL if not known */
+} Mount;
+
+/* Fills in the handlers of ops-meta.c and ops-data.c. */
+void ops_meta_fill(struct fuse_lowlevel_ops *ops);
+void ops_data_fill(struct fuse_lowlevel_ops *ops);
+
+/* The size of the largest request that the kernel sends us. */
+#define MAX_REQUEST_BYTES ((size_t)1 << 20)
+
+/* How long the kernel may keep what it knows of names and attributes: nothing changes
+ * while images are mounted for reading. */
+#define CACHE_TIMEOUT_S 86400.0

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The command line: every mount option in one table, as --name=value and as -o
+ * name=value. */
+#pragma once
+
+#include <glib.h>
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include "qimg.h"
+
+typedef enum {
+    COMMAND_MOUNT,
+    COMMAND_HELP,
+    COMMAND_VERSION,
+    COMMAND_WAIT,
+} Command;
+
+typedef struct {
+    Command command;
+    GPtrArray *images; /* char *, as given */
+    char *mountpoint;  /* as given; for COMMAND_WAIT, too */
+    QimgOptions *image_options;
+    GPtrArray *fuse_options; /* char *, "name" or "name=value" for libfuse */
+    unsigned n_threads;      /* that answer requests */
+    bool foreground;
+    bool debug;
+    bool verbose;
+    bool allow_other; /* or allow_root */
+    uid_t uid;
+    gid_t gid;
+    mode_t umask;
+    unsigned max_read_bytes; /* 0: libfuse's */
+} Options;
+
+/* Parses the command line. NULL with @error set (a text for the user) where it makes no
+ * sense. Free with options_free. */
+Options *options_parse(int argc, char **argv, GError **error);
+void options_free(Options *options);
+
+/* Prints the help to standard output. */
+void options_print_help(void);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(Options, options_free)

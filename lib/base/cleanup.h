@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Cleanup helpers that GLib lacks. */
+#pragma once
+
+#include <glib.h>
+#include <unistd.h>
+
+static inline void
+qimg_close_fd(const int *fd)
+{
+    if (*fd >= 0)
+        close(*fd);
+}
+
+/* A file descriptor closed at the end of its block unless it was stolen. */
+#define qimg_autofd __attribute__((cleanup(qimg_close_fd))) int
+
+/* Hands *@fd over and leaves -1. */
+static inline int
+qimg_steal_fd(int *fd)
+{
+    int stolen = *fd;
+
+    *fd = -1;
+    return stolen;
+}

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Making errors of the public domain QIMG_ERROR, and the errno that belongs to each. */
+#pragma once
+
+#include "base/types.h"
+#include "qimg.h"
+
+/* Sets @error to code @code with a text that says what is wrong and, in parentheses, what
+ * to do, without a prefix. @error may be NULL. */
+void qimg_set_error(GError **error, QimgError code, const char *format, ...)
+    G_GNUC_PRINTF(3, 4);
+
+/* As qimg_set_error, followed by ": ", the text of @errnum (positive) and, in
+ * parentheses,
+ * @hint (what to do; may be NULL). ENOENT and ENOMEM choose their own code, all else is
+ * FAILED. */
+void qimg_set_error_errno(GError **error, int errnum, const char *hint,
+                          const char *format, ...) G_GNUC_PRINTF(4, 5);

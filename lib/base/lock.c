@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Ranked mutexes over pthreads. Failures of pthread calls here are our own mistakes. */
+#include "base/lock.h"
+
+#include <glib.h>
+
+#ifndef NDEBUG
+static _Thread_local unsigned held_ranks; /* one bit for each rank */
+
+static void
+rank_enter(QimgLockRank rank)
+{
+    /* All ranks held must be further out than the one that is taken. */
+    g_assert((held_ranks >> rank) == 0);
+    held_ranks |= 1u << rank;
+}
+
+static void
+rank_leave(QimgLockRank rank)
+{
+    held_ranks &= ~(1u << rank);
+}
+
+void
+qimg_lock_assert_none_held(void)
+{
+    g_assert(held_ranks == 0);
+}
+#else
+static void
+rank_enter(QimgLockRank rank)
+{
+    (void)rank;
+}
+
+static void
+rank_leave(QimgLockRank rank)
+{
+    (void)rank;
+}
+
+void
+qimg_lock_assert_none_held(void)
+{
+}
+#endif
+
+static void
+must(int errnum)
+{
+    if (errnum != 0)
+        g_error("pthread call failed: %s", g_strerror(errnum));
+}
+
+void
+qimg_mutex_init(QimgMutex *mutex, QimgLockRank rank)
+{
+    must(pthread_mutex_init(&mutex->mutex, NULL));
+    mutex->rank = rank;
+}
+
+void
+qimg_mutex_clear(QimgMutex *mutex)
+{
+    must(pthread_mutex_destroy(&mutex->mutex));
+}
+
+void
+qimg_mutex_lock(QimgMutex *mutex)
+{
+    rank_enter(mutex->rank);
+    must(pthread_mutex_lock(&mutex->mutex));
+}
+
+void
+qimg_mutex_unlock(QimgMutex *mutex)
+{
+    must(pthread_mutex_unlock(&mutex->mutex));
+    rank_leave(mutex->rank);
+}
+
+void
+qimg_cond_init(QimgCond *cond)
+{
+    must(pthread_cond_init(&cond->cond, NULL));
+}
+
+void
+qimg_cond_clear(QimgCond *cond)
+{
+    must(pthread_cond_destroy(&cond->cond));
+}
+
+void
+qimg_cond_wait(QimgCond *cond, QimgMutex *mutex)
+{
+    must(pthread_cond_wait(&cond->cond, &mutex->mutex));
+}
+
+void
+qimg_cond_signal(QimgCond *cond)
+{
+    must(pthread_cond_signal(&cond->cond));
+}
+
+void
+qimg_cond_broadcast(QimgCond *cond)
+{
+    must(pthread_cond_broadcast(&cond->cond));
+}

@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* One growing buffer for each thread; a pthread key frees it with the thread. */
+#include "base/scratch.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+
+#define SCRATCH_ALIGNMENT_BYTES ((size_t)4096)
+
+typedef struct {
+    void *bytes;
+    size_t capacity_bytes;
+} ThreadScratch;
+
+static pthread_key_t key;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static _Thread_local ThreadScratch *mine;
+
+static void
+thread_scratch_free(void *value)
+{
+    ThreadScratch *scratch = value;
+
+    free(scratch->bytes);
+    free(scratch);
+    mine = NULL;
+}
+
+static void
+make_key(void)
+{
+    if (pthread_key_create(&key, thread_scratch_free) != 0)
+        abort();
+}
+
+static bool
+ensure_thread_scratch(void)
+{
+    if (mine)
+        return true;
+    pthread_once(&once, make_key);
+    mine = calloc(1, sizeof *mine);
+    if (mine && pthread_setspecific(key, mine) != 0) {
+        free(mine);
+        mine = NULL;
+    }
+    return mine != NULL;
+}
+
+void *
+qimg_scratch_get(size_t n_bytes)
+{
+    if (!ensure_thread_scratch())
+        return NULL;
+    if (mine->capacity_bytes < n_bytes) {
+        size_t capacity =
+            (n_bytes + SCRATCH_ALIGNMENT_BYTES - 1) & ~(SCRATCH_ALIGNMENT_BYTES - 1);
+
+        free(mine->bytes);
+        mine->bytes = aligned_alloc(SCRATCH_ALIGNMENT_BYTES, capacity);
+        mine->capacity_bytes = mine->bytes ? capacity : 0;
+    }
+    return mine->bytes;
+}

@@ -1,0 +1,371 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* A set-associative cache without a lock on hits.
+ *
+ * States of a slot (by key, pins, pending):
+ *
+ *     EMPTY ──claim──▶ LOADING ──ok──▶ VALID ──claim──▶ LOADING …
+ *                         └──error──▶ EMPTY
+ *
+ *   EMPTY    key 0, not claimed. Content undefined.
+ *   LOADING  key 0, pins has CLAIMED, pending is the key to come. The content belongs to
+ *            the thread that claimed it.
+ *   VALID    key not 0. The content may be read by whoever has pinned the slot.
+ *
+ * I1  A slot is claimed only by changing pins from 0 to CLAIMED in one step, so never
+ * while somebody has pinned it. I2  Who adds a pin looks at the key again afterwards, and
+ * takes the pin back where the slot was claimed or holds another key: until then it reads
+ * nothing. I3  At most one slot of a set has a given key or pending key: both change
+ * under the lock of the set's stripe. */
+#include "cache/slot-cache.h"
+
+#include <errno.h>
+#include <glib.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include "base/checked.h"
+#include "base/lock.h"
+
+#define MAX_WAYS         8u
+#define N_STRIPES        16u
+#define N_COUNTER_SHARDS 8u
+#define CLAIMED          0x80000000u
+
+struct Slot {
+    _Atomic uint64_t key;     /* atomic: 0 or the key of the content */
+    _Atomic uint32_t pins;    /* atomic: readers, and CLAIMED */
+    _Atomic uint32_t is_used; /* atomic, relaxed: was pinned since the last sweep */
+    uint64_t pending;         /* guarded by the stripe's lock */
+    uint8_t *bytes;           /* const after new; own slots: freed with them */
+    bool was_filled;          /* guarded by the stripe's lock */
+    bool is_own;              /* const: not in the table, freed when unpinned */
+};
+
+typedef struct {
+    QimgMutex lock; /* rank QIMG_RANK_CACHE */
+    QimgCond loaded;
+    unsigned n_waiting QIMG_GUARDED_BY(lock);
+    uint64_t n_misses QIMG_GUARDED_BY(lock);
+    uint64_t n_filled QIMG_GUARDED_BY(lock); /* slots that ever held something */
+} Stripe;
+
+/* Counters on the hit path are spread, so that threads do not share a cache line. */
+typedef struct {
+    _Alignas(64) _Atomic uint64_t n_hits;
+} CounterShard;
+
+struct SlotCache {
+    CounterShard hits[N_COUNTER_SHARDS]; /* atomic, relaxed */
+    Stripe stripes[N_STRIPES];
+    Slot *slots;      /* const: n_sets * n_ways */
+    uint8_t *memory;  /* const: the slots' bytes */
+    size_t slot_size; /* const: bytes */
+    uint64_t n_sets;  /* const: a power of two */
+    unsigned n_ways;  /* const: slots that a key may use; 0: nothing is kept */
+};
+
+static unsigned
+counter_shard(void)
+{
+    static atomic_uint n_threads;
+    static _Thread_local unsigned mine; /* shard + 1 */
+
+    if (mine == 0)
+        mine = atomic_fetch_add_explicit(&n_threads, 1, memory_order_relaxed) %
+                   N_COUNTER_SHARDS +
+               1;
+    return mine - 1;
+}
+
+/* Spreads keys that differ in few bits over all sets (a finalizer by multiplication). */
+static uint64_t
+hash_key(uint64_t key)
+{
+    key ^= key >> 32;
+    key *= UINT64_C(0x9e3779b97f4a7c15);
+    return key ^ (key >> 29);
+}
+
+SlotCache *
+slot_cache_new(size_t slot_size, uint64_t max_bytes)
+{
+    uint64_t n_slots = max_bytes / slot_size;
+    unsigned n_ways = (unsigned)qimg_min_u64(n_slots, MAX_WAYS);
+    uint64_t n_sets = 1;
+    SlotCache *cache;
+    size_t memory_bytes;
+    void *memory;
+
+    while (n_sets * 2 * MAX_WAYS <= n_slots)
+        n_sets *= 2;
+    memory_bytes = (size_t)n_sets * qimg_max_u64(n_ways, 1) * slot_size;
+    memory = mmap(NULL, memory_bytes, PROT_READ | PROT_WRITE,
+                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED)
+        return NULL;
+    cache = aligned_alloc(64, (sizeof *cache + 63) & ~(size_t)63);
+    if (!cache) {
+        munmap(memory, memory_bytes);
+        return NULL;
+    }
+    *cache = (SlotCache){
+        .memory = memory, .slot_size = slot_size, .n_sets = n_sets, .n_ways = n_ways};
+    cache->slots = g_try_new0(Slot, n_sets * qimg_max_u64(n_ways, 1));
+    if (!cache->slots) {
+        munmap(memory, memory_bytes);
+        free(cache);
+        return NULL;
+    }
+    for (unsigned i = 0; i < N_STRIPES; i++) {
+        qimg_mutex_init(&cache->stripes[i].lock, QIMG_RANK_CACHE);
+        qimg_cond_init(&cache->stripes[i].loaded);
+    }
+    return cache;
+}
+
+void
+slot_cache_free(SlotCache *cache)
+{
+    if (!cache)
+        return;
+    for (unsigned i = 0; i < N_STRIPES; i++) {
+        qimg_cond_clear(&cache->stripes[i].loaded);
+        qimg_mutex_clear(&cache->stripes[i].lock);
+    }
+    munmap(cache->memory,
+           (size_t)cache->n_sets * qimg_max_u64(cache->n_ways, 1) * cache->slot_size);
+    g_free(cache->slots);
+    free(cache);
+}
+
+void *
+slot_bytes(const Slot *slot)
+{
+    return slot->bytes;
+}
+
+static Slot *
+pin_in_set(Slot *set, unsigned n_ways, uint64_t key)
+{
+    for (unsigned way = 0; way < n_ways; way++) {
+        Slot *slot = &set[way];
+        uint32_t pins;
+
+        if (atomic_load_explicit(&slot->key, memory_order_relaxed) != key)
+            continue;
+        /* Pairs with the claim in claim_victim (I1, I2). */
+        pins = atomic_fetch_add_explicit(&slot->pins, 1, memory_order_acquire);
+        /* Pairs with the release in finish_load: the content is there. */
+        if (!(pins & CLAIMED) &&
+            atomic_load_explicit(&slot->key, memory_order_acquire) == key) {
+            if (!atomic_load_explicit(&slot->is_used, memory_order_relaxed))
+                atomic_store_explicit(&slot->is_used, 1, memory_order_relaxed);
+            return slot;
+        }
+        atomic_fetch_sub_explicit(&slot->pins, 1, memory_order_release);
+    }
+    return NULL;
+}
+
+static Slot *
+set_of(const SlotCache *cache, uint64_t key)
+{
+    return &cache->slots[(hash_key(key) & (cache->n_sets - 1)) * cache->n_ways];
+}
+
+static Stripe *
+stripe_of(SlotCache *cache, const Slot *set)
+{
+    return &cache->stripes[(size_t)(set - cache->slots) / MAX_WAYS % N_STRIPES];
+}
+
+static void
+count_hit(SlotCache *cache)
+{
+    atomic_fetch_add_explicit(&cache->hits[counter_shard()].n_hits, 1,
+                              memory_order_relaxed);
+}
+
+static bool
+is_pending(const Slot *set, unsigned n_ways, uint64_t key)
+{
+    for (unsigned way = 0; way < n_ways; way++)
+        if (set[way].pending == key)
+            return true;
+    return false;
+}
+
+static bool
+try_claim(Slot *slot)
+{
+    uint32_t free_pins = 0;
+
+    /* Acquire pairs with the release of the last unpin: its reads are over. */
+    return atomic_compare_exchange_strong_explicit(
+        &slot->pins, &free_pins, CLAIMED, memory_order_acq_rel, memory_order_relaxed);
+}
+
+/* Claims a slot of @set for @key: an empty one, else one not used lately, else any that
+ * nobody has pinned. Under the stripe's lock. */
+static Slot *
+claim_victim(Slot *set, unsigned n_ways, uint64_t key)
+{
+    Slot *victim = NULL;
+
+    for (unsigned way = 0; way < n_ways && !victim; way++)
+        if (atomic_load_explicit(&set[way].key, memory_order_relaxed) == 0 &&
+            set[way].pending == 0 && try_claim(&set[way]))
+            victim = &set[way];
+    for (unsigned sweep = 0; sweep < 2 && !victim; sweep++) {
+        unsigned start = (unsigned)(hash_key(key) >> 40);
+
+        for (unsigned i = 0; i < n_ways && !victim; i++) {
+            Slot *slot = &set[(start + i) % n_ways];
+
+            if (slot->pending != 0)
+                continue;
+            if (atomic_exchange_explicit(&slot->is_used, 0, memory_order_relaxed) == 0 &&
+                try_claim(slot))
+                victim = slot;
+        }
+    }
+    if (victim) {
+        atomic_store_explicit(&victim->key, 0, memory_order_relaxed);
+        victim->pending = key;
+    }
+    return victim;
+}
+
+static void
+finish_load(Stripe *stripe, Slot *slot, uint64_t key, bool is_valid)
+{
+    QIMG_LOCK_SCOPE(&stripe->lock);
+
+    slot->pending = 0;
+    if (!slot->was_filled) {
+        slot->was_filled = true;
+        stripe->n_filled++;
+    }
+    if (is_valid) {
+        atomic_store_explicit(&slot->is_used, 1, memory_order_relaxed);
+        /* Pairs with the acquire in pin_in_set. */
+        atomic_store_explicit(&slot->key, key, memory_order_release);
+        /* One pin stays: the caller's. */
+        atomic_fetch_sub_explicit(&slot->pins, CLAIMED - 1, memory_order_release);
+    } else {
+        atomic_fetch_sub_explicit(&slot->pins, CLAIMED, memory_order_release);
+    }
+    if (stripe->n_waiting > 0)
+        qimg_cond_broadcast(&stripe->loaded);
+}
+
+/* All slots of the set are busy: the caller gets one that nobody else sees. */
+static QimgErrno
+load_own(const SlotCache *cache, uint64_t key, SlotLoad load, void *user, Slot **slot_out)
+{
+    Slot *slot = g_try_new0(Slot, 1);
+    QimgErrno err;
+
+    if (!slot)
+        return -ENOMEM;
+    slot->is_own = true;
+    slot->bytes = g_try_malloc(cache->slot_size);
+    err = slot->bytes ? load(user, key, slot->bytes) : -ENOMEM;
+    if (err) {
+        g_free(slot->bytes);
+        g_free(slot);
+        return err;
+    }
+    *slot_out = slot;
+    return 0;
+}
+
+static QimgErrno
+pin_slow(SlotCache *cache, Slot *set, uint64_t key, SlotLoad load, void *user,
+         Slot **slot_out)
+{
+    Stripe *stripe = stripe_of(cache, set);
+    Slot *slot;
+    QimgErrno err;
+
+    qimg_mutex_lock(&stripe->lock);
+    stripe->n_misses++;
+    while (!(slot = pin_in_set(set, cache->n_ways, key)) &&
+           is_pending(set, cache->n_ways, key)) {
+        stripe->n_waiting++;
+        qimg_cond_wait(&stripe->loaded, &stripe->lock);
+        stripe->n_waiting--;
+    }
+    if (slot) {
+        qimg_mutex_unlock(&stripe->lock);
+        *slot_out = slot;
+        return 0;
+    }
+    slot = claim_victim(set, cache->n_ways, key);
+    qimg_mutex_unlock(&stripe->lock);
+    if (!slot)
+        return load_own(cache, key, load, user, slot_out);
+    if (!slot->bytes) /* the claim makes it ours; const from then on */
+        slot->bytes = cache->memory + (size_t)(slot - cache->slots) * cache->slot_size;
+    err = load(user, key, slot->bytes);
+    finish_load(stripe, slot, key, err == 0);
+    if (!err)
+        *slot_out = slot;
+    return err;
+}
+
+QimgErrno
+slot_cache_pin(SlotCache *cache, uint64_t key, SlotLoad load, void *user, Slot **slot_out)
+{
+    Slot *set = set_of(cache, key);
+    Slot *slot = pin_in_set(set, cache->n_ways, key);
+
+    if (!slot)
+        return pin_slow(cache, set, key, load, user, slot_out);
+    count_hit(cache);
+    *slot_out = slot;
+    return 0;
+}
+
+Slot *
+slot_cache_pin_present(SlotCache *cache, uint64_t key)
+{
+    Slot *slot = pin_in_set(set_of(cache, key), cache->n_ways, key);
+
+    if (slot)
+        count_hit(cache);
+    return slot;
+}
+
+void
+slot_cache_unpin(SlotCache *cache, Slot *slot)
+{
+    (void)cache;
+    if (slot->is_own) {
+        g_free(slot->bytes);
+        g_free(slot);
+        return;
+    }
+    /* Pairs with the acquire of a later claim. */
+    atomic_fetch_sub_explicit(&slot->pins, 1, memory_order_release);
+}
+
+SlotCacheStats
+slot_cache_get_stats(const SlotCache *cache)
+{
+    SlotCacheStats stats = {.max_bytes =
+                                cache->n_sets * cache->n_ways * cache->slot_size};
+
+    for (unsigned i = 0; i < N_COUNTER_SHARDS; i++)
+        stats.n_hits +=
+            atomic_load_explicit(&cache->hits[i].n_hits, memory_order_relaxed);
+    for (unsigned i = 0; i < N_STRIPES; i++) {
+        Stripe *stripe = (Stripe *)&cache->stripes[i];
+        QIMG_LOCK_SCOPE(&stripe->lock);
+
+        stats.n_misses += stripe->n_misses;
+        stats.used_bytes += stripe->n_filled * cache->slot_size;
+    }
+    return stats;
+}

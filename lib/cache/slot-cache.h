@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* A cache of equal slots in a fixed number of bytes, found by a 64-bit key, pinned by a
+ * count. A hit takes no lock and never waits; a miss loads outside all locks, once for
+ * each key however many threads want it. */
+#pragma once
+
+#include "base/types.h"
+
+typedef struct SlotCache SlotCache;
+typedef struct Slot Slot;
+
+/* Fills @bytes (a whole slot) for @key. Runs without any lock. */
+typedef QimgErrno (*SlotLoad)(void *user, uint64_t key, void *bytes);
+
+/* Makes a cache of slots of @slot_bytes (a multiple of 8) that occupies at most
+ * @max_bytes; address space is reserved now, memory used as slots are filled. With a
+ * budget below one slot nothing is kept, and every pin loads. NULL when the address space
+ * cannot be had. */
+SlotCache *slot_cache_new(size_t slot_bytes, uint64_t max_bytes);
+
+/* Frees the cache; nothing may be pinned or loading. Accepts NULL. */
+void slot_cache_free(SlotCache *cache);
+
+/* Pins the slot of @key (not 0), calling @load where it is not there. When all the slots
+ * that the key may use are pinned, the caller gets one of its own that lives until it is
+ * unpinned. Unpin with slot_cache_unpin, soon.
+ * Threads: any; no lock may be held; waits for I/O on a miss. Errors: those of @load, and
+ * -ENOMEM. */
+QimgErrno slot_cache_pin(SlotCache *cache, uint64_t key, SlotLoad load, void *user,
+                         Slot **slot_out) QIMG_MUST_CHECK;
+
+/* As slot_cache_pin, but NULL where the slot is not there (or is being loaded). */
+Slot *slot_cache_pin_present(SlotCache *cache, uint64_t key) QIMG_MUST_CHECK;
+
+/* Gives a pinned slot back. */
+void slot_cache_unpin(SlotCache *cache, Slot *slot);
+
+/* The content of a pinned slot. */
+void *slot_bytes(const Slot *slot);
+
+typedef struct {
+    uint64_t n_hits;
+    uint64_t n_misses;
+    uint64_t used_bytes; /* memory that slots hold */
+    uint64_t max_bytes;
+} SlotCacheStats;
+
+/* Counters: exact when no request is under way. */
+SlotCacheStats slot_cache_get_stats(const SlotCache *cache);

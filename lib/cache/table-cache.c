@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Loading table slices into the slot cache. */
+#include "cache/table-cache.h"
+
+#include "base/endian.h"
+
+_Static_assert(sizeof(_Atomic uint64_t) == sizeof(uint64_t),
+               "words may be swapped in place");
+
+typedef struct {
+    QimgStorage *storage;
+    QimgHostOffset host_offset;
+    unsigned n_words;
+    QimgIoPurpose purpose;
+} SliceSource;
+
+static QimgErrno
+load_slice(void *user, uint64_t key, void *bytes)
+{
+    const SliceSource *source = user;
+    QimgErrno err;
+
+    (void)key;
+    err = qimg_storage_read(source->storage, source->purpose, source->host_offset, bytes,
+                            (size_t)source->n_words * sizeof(uint64_t));
+    if (!err)
+        qimg_be64_array_to_host(bytes, source->n_words);
+    return err;
+}
+
+QimgErrno
+table_cache_pin(TableCache *cache, TableKind kind, unsigned layer, QimgStorage *storage,
+                QimgHostOffset host_offset, unsigned n_words, TableSlice *slice_out)
+{
+    SliceSource source = {
+        .storage = storage,
+        .host_offset = host_offset,
+        .n_words = n_words,
+        .purpose = kind == TABLE_L1 ? QIMG_IO_L1 : QIMG_IO_L2,
+    };
+    uint64_t key = table_key(kind, layer, host_offset.v / QIMG_SECTOR_BYTES);
+    Slot *slot;
+    QimgErrno err = slot_cache_pin(cache, key, load_slice, &source, &slot);
+
+    if (err)
+        return err;
+    *slice_out = (TableSlice){.cache = cache, .slot = slot, .words = slot_bytes(slot)};
+    return 0;
+}
+
+void
+table_slice_unpin(TableSlice *slice)
+{
+    if (slice->slot)
+        slot_cache_unpin(slice->cache, slice->slot);
+    slice->slot = NULL;
+}

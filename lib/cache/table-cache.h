@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Slices of on-disk tables (L1, L2) as host-endian atomic words, shared by all layers of
+ * a chain within one budget; also the place for tables that are computed (the resolved
+ * runs of a chain's lower layers, image/resolve.c). */
+#pragma once
+
+#include <stdatomic.h>
+
+#include "cache/slot-cache.h"
+#include "storage/storage.h"
+
+/* 4 KiB: what the host's page cache reads at least, so that a random read over tables far
+ * larger than the cache costs one page, not a whole table. */
+#define TABLE_SLICE_BYTES 4096u
+#define TABLE_SLICE_WORDS (TABLE_SLICE_BYTES / 8)
+
+/* What a slice is of: part of its key. */
+typedef enum {
+    TABLE_L1 = 1, /* not 0: no key is 0 */
+    TABLE_L2 = 2,
+    TABLE_RESOLVED = 3,
+} TableKind;
+
+typedef SlotCache TableCache;
+
+typedef struct {
+    TableCache *cache; /* const */
+    Slot *slot;        /* owned pin; NULL: nothing is pinned */
+    /* The slice's words: loaded with acquire. A later writer stores with release. */
+    const _Atomic uint64_t *words;
+} TableSlice;
+
+/* Key of a slice: @layer below 256, @number below 2^54 (host offset / 512, or an index).
+ */
+static inline uint64_t
+table_key(TableKind kind, unsigned layer, uint64_t number)
+{
+    return (uint64_t)kind << 62 | (uint64_t)(layer & 0xffu) << 54 | number;
+}
+
+/* Pins the slice of a table in @storage that begins at @host_offset (a multiple of 512);
+ * @kind is L1 or L2. Only the first @n_words (at most TABLE_SLICE_WORDS) are defined; all
+ * pins of one slice name the same number. Unpin with table_slice_unpin.
+ * Threads: any; no lock may be held; waits for I/O on a miss. Errors: of the storage,
+ * -ENOMEM. */
+QimgErrno table_cache_pin(TableCache *cache, TableKind kind, unsigned layer,
+                          QimgStorage *storage, QimgHostOffset host_offset,
+                          unsigned n_words, TableSlice *slice_out) QIMG_MUST_CHECK;
+
+/* Gives the slice back; accepts one that pins nothing. */
+void table_slice_unpin(TableSlice *slice);
+
+/* One word of a pinned slice, below TABLE_SLICE_WORDS. Pairs with the release of the
+ * loader (and of a later writer). */
+static inline uint64_t
+table_slice_get(const TableSlice *slice, uint64_t word_index)
+{
+    return atomic_load_explicit(&slice->words[word_index], memory_order_acquire);
+}
+
+#define table_autoslice __attribute__((cleanup(table_slice_unpin))) TableSlice

@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Decoding snapshot table entries. Spec: qcow2 section 8. */
+#include "codec/qcow2-snapshots.h"
+
+#include <string.h>
+
+#include "base/endian.h"
+#include "codec/qcow2-geometry.h"
+
+typedef struct {
+    qimg_be64 l1_table_offset;
+    qimg_be32 l1_size;
+    qimg_be16 id_length;
+    qimg_be16 name_length;
+    qimg_be32 date_s;
+    qimg_be32 date_ns;
+    qimg_be64 vm_clock_ns;
+    qimg_be32 vm_state_size_32;
+    qimg_be32 extra_length;
+} DiskSnapshot;
+
+_Static_assert(sizeof(DiskSnapshot) == QCOW2_SNAPSHOT_FIXED_BYTES, "snapshot entry");
+
+typedef struct {
+    qimg_be64 vm_state_size;
+    qimg_be64 disk_size;
+    qimg_be64 icount;
+} DiskExtra;
+
+QimgDecode
+qcow2_snapshot_decode_fixed(const uint8_t bytes[QCOW2_SNAPSHOT_FIXED_BYTES],
+                            Qcow2SnapshotEntry *out)
+{
+    DiskSnapshot disk;
+    Qcow2SnapshotEntry e = {0};
+
+    memcpy(&disk, bytes, sizeof disk);
+    e.l1_table_offset = qimg_be64_get(disk.l1_table_offset);
+    e.n_l1_entries = qimg_be32_get(disk.l1_size);
+    e.id_bytes = qimg_be16_get(disk.id_length);
+    e.name_bytes = qimg_be16_get(disk.name_length);
+    e.date_s = qimg_be32_get(disk.date_s);
+    e.date_ns = qimg_be32_get(disk.date_ns);
+    e.vm_clock_ns = qimg_be64_get(disk.vm_clock_ns);
+    e.vm_state_bytes = qimg_be32_get(disk.vm_state_size_32);
+    e.extra_bytes = qimg_be32_get(disk.extra_length);
+    e.icount = -1;
+    if (e.extra_bytes > QCOW2_MAX_SNAPSHOT_EXTRA)
+        return qimg_decode_broken(QIMG_RULE_SNAPSHOT_ENTRY, e.extra_bytes);
+    e.entry_bytes = (QCOW2_SNAPSHOT_FIXED_BYTES + (uint64_t)e.extra_bytes + e.id_bytes +
+                     e.name_bytes + 7) &
+                    ~UINT64_C(7);
+    *out = e;
+    return qimg_decode_ok();
+}
+
+void
+qcow2_snapshot_decode_extra(const uint8_t *extra, Qcow2SnapshotEntry *entry)
+{
+    DiskExtra disk = {0};
+
+    memcpy(&disk, extra,
+           entry->extra_bytes < sizeof disk ? entry->extra_bytes : sizeof disk);
+    if (entry->extra_bytes >= 8)
+        entry->vm_state_bytes = qimg_be64_get(disk.vm_state_size);
+    if (entry->extra_bytes >= 16) {
+        entry->has_disk_size = true;
+        entry->disk_bytes = qimg_be64_get(disk.disk_size);
+    }
+    if (entry->extra_bytes >= 24)
+        entry->icount = (int64_t)qimg_be64_get(disk.icount);
+}

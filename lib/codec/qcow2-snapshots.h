@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Entries of the qcow2 snapshot table. Spec: qcow2 section 8. Pure; any thread. */
+#pragma once
+
+#include "codec/rules.h"
+
+#define QCOW2_SNAPSHOT_FIXED_BYTES 40u
+
+typedef struct {
+    uint64_t l1_table_offset;
+    uint32_t n_l1_entries;
+    uint16_t id_bytes;
+    uint16_t name_bytes;
+    uint32_t date_s;
+    uint32_t date_ns;
+    uint64_t vm_clock_ns;
+    uint64_t vm_state_bytes;
+    uint32_t extra_bytes;
+    bool has_disk_size;
+    uint64_t disk_bytes;  /* 0 unless has_disk_size */
+    int64_t icount;       /* -1 if absent */
+    uint64_t entry_bytes; /* with strings, rounded up to 8: where the next one starts */
+} Qcow2SnapshotEntry;
+
+/* Decodes the fixed 40 bytes at @bytes: lengths are known then, extra data are not read.
+ * Rule SNAPSHOT_ENTRY when the extra data are longer than the format's limit. */
+QimgDecode qcow2_snapshot_decode_fixed(const uint8_t bytes[QCOW2_SNAPSHOT_FIXED_BYTES],
+                                       Qcow2SnapshotEntry *out);
+
+/* Adds what the @entry->extra_bytes bytes of extra data at @extra say. */
+void qcow2_snapshot_decode_extra(const uint8_t *extra, Qcow2SnapshotEntry *entry);

@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What one L1 or L2 entry says. Spec: qcow2 sections 4 to 6. Inline, since each mapped
+ * cluster passes through here. Pure functions; any thread. */
+#pragma once
+
+#include "base/checked.h"
+#include "codec/qcow2-geometry.h"
+
+#define QCOW2_OFFSET_MASK     UINT64_C(0x00fffffffffffe00) /* bits 9–55 */
+#define QCOW2_ENTRY_COPIED    (UINT64_C(1) << 63)
+#define QCOW2_L2_COMPRESSED   (UINT64_C(1) << 62)
+#define QCOW2_L2_ZERO         (UINT64_C(1) << 0)
+#define QCOW2_MAX_HOST_OFFSET (UINT64_C(1) << 56)
+
+typedef enum {
+    QCOW2_L2_UNALLOCATED,
+    QCOW2_L2_ZEROS,
+    QCOW2_L2_DATA,
+    QCOW2_L2_STREAM, /* compressed */
+    QCOW2_L2_DAMAGED,
+} Qcow2L2Kind;
+
+/* One entry, or the part of an extended one that has one answer. */
+typedef struct {
+    Qcow2L2Kind kind;
+    QimgRule rule;          /* DAMAGED */
+    uint64_t host_offset;   /* DATA: of the cluster; STREAM: of its first byte */
+    uint32_t stream_bytes;  /* STREAM: what may be read */
+    uint32_t n_subclusters; /* how many from the one asked for share this answer */
+} Qcow2L2Entry;
+
+/* Decodes a compressed entry. Spec: qcow2 section 5. */
+static inline Qcow2L2Entry
+qcow2_l2_decode_compressed(const Qcow2Geometry *g, uint64_t word)
+{
+    uint64_t host_offset = word & ((UINT64_C(1) << g->compressed_shift) - 1);
+    uint64_t n_more_sectors = (word & (QCOW2_L2_COMPRESSED - 1)) >> g->compressed_shift;
+
+    if (g->has_data_file)
+        return (Qcow2L2Entry){.kind = QCOW2_L2_DAMAGED,
+                              .rule = QIMG_RULE_COMPRESSED_DATA_FILE};
+    if (host_offset >= QCOW2_MAX_HOST_OFFSET)
+        return (Qcow2L2Entry){.kind = QCOW2_L2_DAMAGED,
+                              .rule = QIMG_RULE_COMPRESSED_OFFSET};
+    return (Qcow2L2Entry){
+        .kind = QCOW2_L2_STREAM,
+        .host_offset = host_offset,
+        .stream_bytes = (uint32_t)((n_more_sectors + 1) * QIMG_SECTOR_BYTES -
+                                   host_offset % QIMG_SECTOR_BYTES),
+    };
+}
+
+/* Whether a standard entry refers to a host cluster: offset 0 counts with a data file and
+ * the COPIED bit only. Spec: qcow2 section 4. */
+static inline bool
+qcow2_l2_has_cluster(const Qcow2Geometry *g, uint64_t word)
+{
+    return (word & QCOW2_OFFSET_MASK) != 0 ||
+           (g->has_data_file && (word & QCOW2_ENTRY_COPIED) != 0);
+}
+
+/* Checks the offset of an entry for data at @guest_offset (of its cluster). */
+static inline QimgRule
+qcow2_l2_check_data(const Qcow2Geometry *g, uint64_t host_offset, uint64_t guest_offset)
+{
+    if (!qimg_is_aligned(host_offset, g->cluster_bytes))
+        return QIMG_RULE_DATA_UNALIGNED;
+    if (g->has_data_file && host_offset != guest_offset)
+        return QIMG_RULE_DATA_FILE_OFFSET;
+    return QIMG_RULE_OK;
+}
+
+/* Decodes a standard (one-word) entry for the cluster at @guest_offset. */
+static inline Qcow2L2Entry
+qcow2_l2_decode(const Qcow2Geometry *g, uint64_t word, uint64_t guest_offset)
+{
+    Qcow2L2Entry e = {.host_offset = word & QCOW2_OFFSET_MASK, .n_subclusters = 1};
+
+    if (word & QCOW2_L2_COMPRESSED) {
+        e = qcow2_l2_decode_compressed(g, word);
+        e.n_subclusters = 1;
+        return e;
+    }
+    if (word & QCOW2_L2_ZERO) {
+        e.kind = g->version >= 3 ? QCOW2_L2_ZEROS : QCOW2_L2_DAMAGED;
+        e.rule = g->version >= 3 ? QIMG_RULE_OK : QIMG_RULE_ZERO_BIT_V2;
+    } else if (!qcow2_l2_has_cluster(g, word)) {
+        e.kind = QCOW2_L2_UNALLOCATED;
+    } else {
+        e.rule = qcow2_l2_check_data(g, e.host_offset, guest_offset);
+        e.kind = e.rule ? QCOW2_L2_DAMAGED : QCOW2_L2_DATA;
+    }
+    return e;
+}
+
+/* Decodes the part of an extended entry (@word, @bitmap) that begins at subcluster
+ * @subcluster (below 32), for the cluster at @guest_offset. A contradiction anywhere in
+ * the entry damages all of it. Spec: qcow2 section 6. */
+static inline Qcow2L2Entry
+qcow2_l2_decode_extended(const Qcow2Geometry *g, uint64_t word, uint64_t bitmap,
+                         uint32_t subcluster, uint64_t guest_offset)
+{
+    uint32_t allocated = (uint32_t)bitmap;
+    uint32_t zeros = (uint32_t)(bitmap >> 32);
+    uint32_t n_left = QCOW2_N_SUBCLUSTERS - subcluster;
+    uint32_t different; /* bit i: subcluster + i has another answer */
+    Qcow2L2Entry e = {.host_offset = word & QCOW2_OFFSET_MASK, .n_subclusters = n_left};
+
+    if (word & QCOW2_L2_COMPRESSED) { /* the bitmap has no meaning */
+        e = qcow2_l2_decode_compressed(g, word);
+        e.n_subclusters = n_left;
+        return e;
+    }
+    e.rule = QIMG_RULE_OK;
+    if ((allocated & zeros) != 0 || (allocated != 0 && !qcow2_l2_has_cluster(g, word)))
+        e.rule = QIMG_RULE_SUBCLUSTER_BITMAP;
+    else if (allocated != 0)
+        e.rule = qcow2_l2_check_data(g, e.host_offset, guest_offset);
+    if (e.rule) {
+        e.kind = QCOW2_L2_DAMAGED;
+        return e;
+    }
+    allocated >>= subcluster;
+    zeros >>= subcluster;
+    if (allocated & 1) {
+        e.kind = QCOW2_L2_DATA;
+        different = ~allocated;
+    } else if (zeros & 1) {
+        e.kind = QCOW2_L2_ZEROS;
+        different = ~zeros;
+    } else {
+        e.kind = QCOW2_L2_UNALLOCATED;
+        different = allocated | zeros;
+    }
+    if (different != 0)
+        e.n_subclusters =
+            (uint32_t)qimg_min_u64(n_left, (uint32_t)__builtin_ctz(different));
+    return e;
+}

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Names for the rules of the formats that an image can break, and the result type of all
+ * decoders. */
+#pragma once
+
+#include "base/types.h"
+
+typedef enum {
+    QIMG_RULE_OK = 0,
+#define X(name, field, text) QIMG_RULE_##name,
+#include "codec/rules.def"
+#undef X
+    QIMG_N_RULES,
+} QimgRule;
+
+/* What a decoder answers: QIMG_RULE_OK, or the rule that was broken and the number that
+ * breaks it. */
+typedef struct {
+    QimgRule rule;
+    uint64_t value;
+} QimgDecode;
+
+/* The field that @rule is about, and what must hold for it; static texts. */
+const char *qimg_rule_field(QimgRule rule);
+const char *qimg_rule_text(QimgRule rule);
+
+static inline QimgDecode
+qimg_decode_ok(void)
+{
+    return (QimgDecode){.rule = QIMG_RULE_OK};
+}
+
+static inline QimgDecode
+qimg_decode_broken(QimgRule rule, uint64_t value)
+{
+    return (QimgDecode){.rule = rule, .value = value};
+}

@@ -1,0 +1,354 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Opening a qcow2 layer: the header's fields and extensions are checked, features
+ * decided, nothing of the tables is read yet. Spec: qcow2 sections 2 and 12. */
+#include <errno.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "base/errors.h"
+#include "format/qcow2/qcow2.h"
+
+/* Enough for the fixed part of the header, whatever the cluster size. */
+#define FIRST_READ_BYTES 512u
+
+static bool
+refuse(GError **error, QimgDecode broken)
+{
+    QimgError code =
+        broken.rule == QIMG_RULE_MAGIC ? QIMG_ERROR_NOT_AN_IMAGE : QIMG_ERROR_INVALID;
+
+    qimg_set_error(error, code,
+                   "%s: is %" PRIu64 " (0x%" PRIx64
+                   ") and %s (the image is damaged or no "
+                   "qcow2 image; try qemu-img check, or -o format=raw to see its bytes)",
+                   qimg_rule_field(broken.rule), broken.value, broken.value,
+                   qimg_rule_text(broken.rule));
+    return false;
+}
+
+/* Reads the header area: the first cluster, or what the file has of it. */
+static uint8_t *
+load_header_area(QimgStorage *file, size_t *n_bytes_out, Qcow2Header *header_out,
+                 GError **error)
+{
+    g_autofree uint8_t *bytes = g_malloc0(FIRST_READ_BYTES);
+    uint64_t size_bytes = 0;
+    QimgErrno err = qimg_storage_get_size(file, &size_bytes);
+    size_t n_bytes = qimg_min_u64(size_bytes, FIRST_READ_BYTES);
+    QimgDecode decoded;
+    uint64_t end;
+
+    if (!err)
+        err = qimg_storage_read(file, QIMG_IO_HEADER, qimg_host(0), bytes, n_bytes);
+    if (err) {
+        qimg_set_error_errno(error, -err, NULL, "cannot read the header");
+        return NULL;
+    }
+    decoded = qcow2_header_decode(bytes, n_bytes, header_out);
+    /* A longer header than the first read decides on its length once all of it is here.
+     */
+    if (decoded.rule == QIMG_RULE_SHORT_HEADER && n_bytes == FIRST_READ_BYTES &&
+        size_bytes > n_bytes)
+        end = UINT64_C(1) << QCOW2_MAX_CLUSTER_BITS;
+    else if (decoded.rule) {
+        refuse(error, decoded);
+        return NULL;
+    } else {
+        uint64_t name_end = header_out->backing_name_offset +
+                            qimg_min_u64(header_out->backing_name_bytes, 65536);
+
+        end =
+            qimg_min_u64(UINT64_C(1) << header_out->cluster_bits,
+                         qimg_max_u64(qcow2_header_extensions_end(header_out), name_end));
+    }
+    n_bytes = qimg_min_u64(size_bytes, end);
+    bytes = g_realloc(bytes, qimg_max_u64(n_bytes, FIRST_READ_BYTES));
+    err = qimg_storage_read(file, QIMG_IO_HEADER, qimg_host(0), bytes, n_bytes);
+    if (err) {
+        qimg_set_error_errno(error, -err, NULL, "cannot read the header");
+        return NULL;
+    }
+    decoded = qcow2_header_decode(bytes, n_bytes, header_out);
+    if (decoded.rule) {
+        refuse(error, decoded);
+        return NULL;
+    }
+    *n_bytes_out = n_bytes;
+    return g_steal_pointer(&bytes);
+}
+
+/* Refuses incompatible features that we do not know, by their names. */
+static bool
+check_features(const Qcow2Header *header, const Qcow2Extension *names, GError **error)
+{
+    uint64_t unknown = header->incompatible_features & ~(uint64_t)QCOW2_INCOMPAT_KNOWN;
+    g_autoptr(GString) list = g_string_new(NULL);
+
+    if (unknown == 0)
+        return true;
+    if (unknown & QCOW2_INCOMPAT_ZONED) {
+        qimg_set_error(error, QIMG_ERROR_UNSUPPORTED,
+                       "incompatible_features: bit 5 (zoned format) is set, and zoned "
+                       "images cannot be read by this version (use the program that "
+                       "made the image)");
+        return false;
+    }
+    for (uint8_t bit = 0; bit < 64; bit++) {
+        char name[QCOW2_FEATURE_NAME_BYTES + 1];
+        g_autofree char *shown = NULL;
+
+        if (!(unknown >> bit & 1))
+            continue;
+        if (qcow2_feature_name_find(names, 0, bit, name))
+            shown = g_strescape(name, NULL);
+        g_string_append_printf(list, "%sbit %u (%s)", list->len ? ", " : "", bit,
+                               shown ? shown : "no name given");
+    }
+    qimg_set_error(error, QIMG_ERROR_UNSUPPORTED,
+                   "incompatible_features: unknown %s; the data cannot be read rightly "
+                   "without knowing what that means (use a newer version, or the program "
+                   "that made the image)",
+                   list->str);
+    return false;
+}
+
+/* Whether @data may be a text without NUL of at most @max_bytes. Strings may be padded
+ * with NULs, which do not count. */
+static char *
+extension_text(const Qcow2Extension *extension, size_t max_bytes)
+{
+    const char *text = (const char *)extension->data;
+    size_t n_bytes = strnlen(text, extension->data_bytes);
+
+    if (n_bytes == 0 || n_bytes > max_bytes)
+        return NULL;
+    for (size_t i = n_bytes; i < extension->data_bytes; i++)
+        if (text[i] != '\0')
+            return NULL;
+    return g_strndup(text, n_bytes);
+}
+
+/* Takes what the header extensions say. */
+static bool
+load_extensions(Qcow2 *q, const uint8_t *bytes, size_t n_bytes, GError **error)
+{
+    size_t end = qimg_min_u64(qcow2_header_extensions_end(&q->header), n_bytes);
+    size_t position = q->header.header_bytes;
+    Qcow2Extension names = {0};
+    Qcow2Extension e;
+
+    do {
+        QimgDecode decoded = qcow2_extension_decode(bytes, end, &position, &e);
+
+        if (decoded.rule) {
+            /* An unknown feature may explain it, and tells the user more. */
+            return check_features(&q->header, &names, error) && refuse(error, decoded);
+        }
+        switch (e.type) {
+        case QCOW2_EXT_BACKING_FORMAT:
+            if (q->base.backing_format)
+                return refuse(error,
+                              qimg_decode_broken(QIMG_RULE_EXTENSION_TWICE, e.type));
+            q->base.backing_format = extension_text(&e, QCOW2_MAX_BACKING_FORMAT);
+            if (!q->base.backing_format)
+                return refuse(error,
+                              qimg_decode_broken(QIMG_RULE_BACKING_FORMAT, e.data_bytes));
+            break;
+        case QCOW2_EXT_DATA_FILE:
+            if (q->base.data_file_name)
+                return refuse(error,
+                              qimg_decode_broken(QIMG_RULE_EXTENSION_TWICE, e.type));
+            q->base.data_file_name = extension_text(&e, e.data_bytes);
+            if (!q->base.data_file_name)
+                return refuse(error,
+                              qimg_decode_broken(QIMG_RULE_DATA_FILE_NAME, e.data_bytes));
+            break;
+        case QCOW2_EXT_FEATURE_NAMES:
+            names = e;
+            break;
+        default: /* unknown ones, and those that reading needs nothing of */
+            break;
+        }
+    } while (e.type != QCOW2_EXT_END);
+    return check_features(&q->header, &names, error);
+}
+
+static bool
+load_backing_name(Qcow2 *q, const uint8_t *bytes, size_t n_bytes, GError **error)
+{
+    uint64_t offset = q->header.backing_name_offset;
+    uint32_t length = q->header.backing_name_bytes;
+
+    if (offset == 0 || length == 0)
+        return true;
+    if (length > QCOW2_MAX_BACKING_NAME || !qimg_range_fits(offset, length, n_bytes))
+        return refuse(error, qimg_decode_broken(QIMG_RULE_BACKING_NAME_SIZE, length));
+    if (memchr(bytes + offset, 0, length))
+        return refuse(error, qimg_decode_broken(QIMG_RULE_BACKING_NAME_NUL, length));
+    q->base.backing_name = g_strndup((const char *)bytes + offset, length);
+    return true;
+}
+
+/* What depends on several fields: data file, encryption, warnings. */
+static bool
+decide_features(Qcow2 *q, bool inspect, GError **error)
+{
+    const Qcow2Header *h = &q->header;
+    QimgFormat *base = &q->base;
+
+    base->needs_data_file = q->geometry.has_data_file;
+    if (!base->needs_data_file) {
+        if (h->autoclear_features & QCOW2_AUTOCLEAR_DATA_FILE_RAW)
+            return refuse(error, qimg_decode_broken(QIMG_RULE_RAW_WITHOUT_DATA_FILE,
+                                                    h->autoclear_features));
+        g_clear_pointer(&base->data_file_name, g_free); /* no meaning without the bit */
+    } else if (h->n_snapshots > 0) {
+        return refuse(error,
+                      qimg_decode_broken(QIMG_RULE_DATA_FILE_SNAPSHOTS, h->n_snapshots));
+    }
+    if (h->crypt_method != QCOW2_CRYPT_NONE) {
+        base->encryption = h->crypt_method == QCOW2_CRYPT_AES ? "aes" : "luks";
+        base->data_error = -ENOKEY;
+        if (!inspect) {
+            qimg_set_error(error, QIMG_ERROR_ENCRYPTED,
+                           "crypt_method: the image is encrypted (%s), and this version "
+                           "cannot decrypt (convert it with qemu-img convert and its "
+                           "secret)",
+                           base->encryption);
+            return false;
+        }
+        qimg_format_warn(base, "is encrypted (%s): its data cannot be read",
+                         base->encryption);
+    }
+    base->is_dirty = (h->incompatible_features & QCOW2_INCOMPAT_DIRTY) != 0;
+    base->is_corrupt = (h->incompatible_features & QCOW2_INCOMPAT_CORRUPT) != 0;
+    if (base->is_dirty)
+        qimg_format_warn(base, "was not closed properly (the dirty bit is set); reading "
+                               "is not affected (qemu-img check -r all repairs it)");
+    if (base->is_corrupt)
+        qimg_format_warn(base, "is marked corrupt: parts may be damaged (qemu-img check "
+                               "tells which)");
+    return true;
+}
+
+static void
+add_fact(QimgFormat *base, QimgFact fact)
+{
+    g_assert(base->n_facts < QIMG_MAX_FACTS);
+    base->facts[base->n_facts++] = fact;
+}
+
+static void
+add_facts(Qcow2 *q)
+{
+    const Qcow2Header *h = &q->header;
+    QimgFormat *base = &q->base;
+    const char *compression =
+        h->compression_type == QCOW2_COMPRESSION_ZSTD ? "zstd" : "zlib";
+
+#define BOOL(key, value)                                                                 \
+    add_fact(base, (QimgFact){.name = key, .kind = QIMG_FACT_BOOL, .flag = (value)})
+#define NUMBER(key, value)                                                               \
+    add_fact(base, (QimgFact){.name = key, .kind = QIMG_FACT_NUMBER, .number = (value)})
+#define TEXT(key, value)                                                                 \
+    add_fact(base, (QimgFact){.name = key, .kind = QIMG_FACT_TEXT, .text = (value)})
+    TEXT("compat", h->version == 2 ? "0.10" : "1.1");
+    TEXT("compression-type", compression);
+    NUMBER("refcount-bits", UINT64_C(1) << h->refcount_order);
+    if (h->version >= 3) {
+        BOOL("lazy-refcounts",
+             (h->compatible_features & QCOW2_COMPAT_LAZY_REFCOUNTS) != 0);
+        BOOL("corrupt", base->is_corrupt);
+        BOOL("extended-l2", q->geometry.extended_l2);
+    }
+    if (base->needs_data_file) {
+        if (base->data_file_name)
+            TEXT("data-file", base->data_file_name);
+        BOOL("data-file-raw",
+             (h->autoclear_features & QCOW2_AUTOCLEAR_DATA_FILE_RAW) != 0);
+    }
+    NUMBER("incompatible-features", h->incompatible_features);
+    NUMBER("compatible-features", h->compatible_features);
+    NUMBER("autoclear-features", h->autoclear_features);
+#undef BOOL
+#undef NUMBER
+#undef TEXT
+}
+
+static bool
+fill(Qcow2 *q, const uint8_t *bytes, size_t n_bytes, bool inspect, GError **error)
+{
+    const Qcow2Header *h = &q->header;
+    uint64_t size_bytes = 0;
+    uint64_t end_bytes;
+
+    /* Features first: an unknown one may have changed the meaning of all else. */
+    if (!load_extensions(q, bytes, n_bytes, error))
+        return false;
+    q->geometry = qcow2_geometry_of(h);
+    q->slice_words =
+        (unsigned)qimg_min_u64(TABLE_SLICE_BYTES, q->geometry.cluster_bytes) / 8;
+    q->codec = h->compression_type == QCOW2_COMPRESSION_ZSTD ? QIMG_CODEC_ZSTD
+                                                             : QIMG_CODEC_DEFLATE;
+    if (qimg_storage_get_size(q->base.file, &size_bytes) != 0 ||
+        !qimg_align_up(size_bytes, QIMG_SECTOR_BYTES, &end_bytes)) {
+        qimg_set_error(error, QIMG_ERROR_FAILED, "cannot read the size of the file");
+        return false;
+    }
+    atomic_init(&q->file_end_bytes, end_bytes);
+    if (!load_backing_name(q, bytes, n_bytes, error) ||
+        !decide_features(q, inspect, error))
+        return false;
+    q->base.active = (QimgView){
+        .size_bytes = h->size_bytes,
+        .l1_table_offset = qimg_host(h->l1_table_offset),
+        .n_l1_entries = h->n_l1_entries,
+    };
+    qcow2_view_clip_to_file(q, &q->base.active);
+    if (q->base.active.n_l1_entries_in_file <
+        qcow2_geometry_l1_entries_for(&q->geometry, h->size_bytes))
+        qimg_format_warn(&q->base,
+                         "l1_table_offset: the L1 table is cut by the end of the "
+                         "file; what it should map reads as errors");
+    q->base.cluster_bytes = q->geometry.cluster_bytes;
+    q->base.alloc_unit_bytes = UINT64_C(1) << q->geometry.subcluster_bits;
+    q->base.may_compress = !q->geometry.has_data_file;
+    qcow2_load_snapshots(q);
+    for (unsigned i = 0; i < q->base.n_snapshots; i++)
+        qcow2_view_clip_to_file(q, &q->base.snapshots[i].view);
+    add_facts(q);
+    return true;
+}
+
+static QimgFormat *
+qcow2_open(QimgStorage *file, const QimgFormatEnv *env, GError **error)
+{
+    Qcow2 *q = g_new0(Qcow2, 1);
+    g_autofree uint8_t *bytes = NULL;
+    size_t n_bytes = 0;
+
+    qimg_format_init(&q->base, &qimg_driver_qcow2, file, env);
+    bytes = load_header_area(file, &n_bytes, &q->header, error);
+    if (!bytes || !fill(q, bytes, n_bytes, env->inspect, error)) {
+        q->base.file = NULL; /* stays the caller's */
+        qimg_format_close(&q->base);
+        return NULL;
+    }
+    return &q->base;
+}
+
+static void
+qcow2_close(QimgFormat *format)
+{
+    g_free(format);
+}
+
+const QimgDriver qimg_driver_qcow2 = {
+    .name = "qcow2",
+    .probe = qcow2_header_probe,
+    .open = qcow2_open,
+    .map = qcow2_map,
+    .read_compressed = qcow2_read_compressed,
+    .check_snapshot = qcow2_check_snapshot,
+    .close = qcow2_close,
+};

@@ -1,0 +1,308 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Guest offset → run. No lock and no allocation on a cache hit; at most one L1 and one L2
+ * slice are pinned at a time. */
+#include "base/checked.h"
+#include "codec/qcow2-tables.h"
+#include "format/qcow2/qcow2.h"
+
+/* Slices that one call follows at most (some milliseconds of work); the caller goes on.
+ */
+#define MAX_SLICES_PER_CALL 4096u
+
+bool
+qcow2_is_beyond_end(Qcow2 *q, uint64_t host_offset)
+{
+    uint64_t size_bytes, end_bytes;
+
+    if (host_offset < atomic_load_explicit(&q->file_end_bytes, memory_order_relaxed))
+        return false;
+    if (qimg_storage_get_size(q->base.file, &size_bytes) != 0 ||
+        !qimg_align_up(size_bytes, QIMG_SECTOR_BYTES, &end_bytes))
+        return true;
+    atomic_store_explicit(&q->file_end_bytes, end_bytes, memory_order_relaxed);
+    return host_offset >= end_bytes;
+}
+
+static QimgRun
+damaged_run(QimgRule rule, uint64_t length_bytes)
+{
+    return (QimgRun){
+        .kind = QIMG_RUN_DAMAGED, .rule = rule, .length_bytes = length_bytes};
+}
+
+/* The number of L1 entries from @l1_index on (within one slice) that refer to no table.
+ */
+static QimgErrno
+count_empty_l1(Qcow2 *q, const QimgView *view, uint64_t l1_index, uint64_t n_wanted,
+               uint64_t *entry_out, uint64_t *n_empty_out)
+{
+    uint64_t in_slice = l1_index % TABLE_SLICE_WORDS;
+    uint64_t slice_offset = view->l1_table_offset.v + (l1_index - in_slice) * 8;
+    uint64_t n_max =
+        qimg_min_u64(n_wanted, qimg_min_u64(TABLE_SLICE_WORDS - in_slice,
+                                            view->n_l1_entries_in_file - l1_index));
+    uint64_t n_empty = 0;
+    table_autoslice slice = {0};
+    QimgErrno err =
+        table_cache_pin(q->base.tables, TABLE_L1, q->base.layer_index, q->base.file,
+                        qimg_host(slice_offset), TABLE_SLICE_WORDS, &slice);
+
+    if (err)
+        return err;
+    *entry_out = table_slice_get(&slice, in_slice);
+    while (n_empty < n_max &&
+           (table_slice_get(&slice, in_slice + n_empty) & QCOW2_OFFSET_MASK) == 0)
+        n_empty++;
+    *n_empty_out = n_empty;
+    return 0;
+}
+
+static bool
+same_answer(const Qcow2L2Entry *first, const Qcow2L2Entry *next, uint64_t distance_bytes)
+{
+    if (next->kind != first->kind)
+        return false;
+    switch (first->kind) {
+    case QCOW2_L2_DATA:
+        return next->host_offset == first->host_offset + distance_bytes;
+    case QCOW2_L2_DAMAGED:
+        return next->rule == first->rule;
+    case QCOW2_L2_STREAM:
+        return false;
+    default:
+        return true;
+    }
+}
+
+/* Turns decoded entries ([0, @length_bytes) from @in_cluster_bytes on) into a run, with
+ * what lies beyond the end of the file cut off or made damage. */
+static QimgRun
+run_of_entry(Qcow2 *q, const Qcow2L2Entry *e, uint64_t in_cluster_bytes,
+             uint64_t length_bytes)
+{
+    QimgRun run = {.length_bytes = length_bytes};
+    uint64_t end_bytes, until_end;
+
+    switch (e->kind) {
+    case QCOW2_L2_UNALLOCATED:
+        run.kind = QIMG_RUN_UNALLOCATED;
+        return run;
+    case QCOW2_L2_ZEROS:
+        run.kind = QIMG_RUN_ZERO;
+        return run;
+    case QCOW2_L2_DAMAGED:
+        return damaged_run(e->rule, length_bytes);
+    case QCOW2_L2_STREAM:
+        if (qcow2_is_beyond_end(q, e->host_offset))
+            return damaged_run(QIMG_RULE_DATA_BEYOND_EOF, length_bytes);
+        run.kind = QIMG_RUN_COMPRESSED;
+        run.host_offset = qimg_host(e->host_offset);
+        run.stream_bytes = e->stream_bytes;
+        return run;
+    case QCOW2_L2_DATA:
+        break;
+    }
+    run.kind = QIMG_RUN_DATA;
+    run.host_offset = qimg_host(e->host_offset + in_cluster_bytes);
+    if (q->geometry.has_data_file) /* a short data file reads as zeros: spec section 10 */
+        return run;
+    if (qcow2_is_beyond_end(q, e->host_offset))
+        return damaged_run(QIMG_RULE_DATA_BEYOND_EOF, length_bytes);
+    end_bytes = atomic_load_explicit(&q->file_end_bytes, memory_order_relaxed);
+    /* Clusters that begin before the end count as there. */
+    until_end = qimg_align_down(end_bytes - 1, q->geometry.cluster_bytes) +
+                q->geometry.cluster_bytes - run.host_offset.v;
+    if (length_bytes > until_end && qcow2_is_beyond_end(q, run.host_offset.v + until_end))
+        run.length_bytes = until_end;
+    return run;
+}
+
+/* Scans the entries of one slice of standard entries from @index on. */
+static Qcow2L2Entry
+scan_standard(const Qcow2Geometry *g, const TableSlice *slice, uint64_t index,
+              uint64_t n_max, uint64_t cluster_guest_offset, uint64_t *n_out)
+{
+    Qcow2L2Entry first =
+        qcow2_l2_decode(g, table_slice_get(slice, index), cluster_guest_offset);
+    uint64_t n = 1;
+
+    for (; n < n_max; n++) {
+        uint64_t distance = n << g->cluster_bits;
+        Qcow2L2Entry next = qcow2_l2_decode(g, table_slice_get(slice, index + n),
+                                            cluster_guest_offset + distance);
+
+        if (!same_answer(&first, &next, distance))
+            break;
+    }
+    *n_out = n;
+    return first;
+}
+
+/* The same for extended entries, in subclusters: from @subcluster of entry @index on.
+ * DATA answers give the host offset of the first entry's cluster. */
+static Qcow2L2Entry
+scan_extended(const Qcow2Geometry *g, const TableSlice *slice, uint64_t index,
+              uint64_t n_max, uint32_t subcluster, uint64_t cluster_guest_offset,
+              uint64_t *n_subclusters_out)
+{
+    Qcow2L2Entry first = qcow2_l2_decode_extended(g, table_slice_get(slice, index * 2),
+                                                  table_slice_get(slice, index * 2 + 1),
+                                                  subcluster, cluster_guest_offset);
+    uint64_t n_subclusters = first.n_subclusters;
+
+    for (uint64_t n = 1;
+         n < n_max && n_subclusters == n * QCOW2_N_SUBCLUSTERS - subcluster; n++) {
+        uint64_t distance = n << g->cluster_bits;
+        Qcow2L2Entry next =
+            qcow2_l2_decode_extended(g, table_slice_get(slice, (index + n) * 2),
+                                     table_slice_get(slice, (index + n) * 2 + 1), 0,
+                                     cluster_guest_offset + distance);
+
+        if (!same_answer(&first, &next, distance))
+            break;
+        n_subclusters += next.n_subclusters;
+    }
+    *n_subclusters_out = n_subclusters;
+    return first;
+}
+
+/* Scans the slice that holds the entry of @guest_offset. *@at_end_out tells that the run
+ * reaches the slice's end, so that the next slice may go on with it. */
+static QimgErrno
+map_in_table(Qcow2 *q, uint64_t l2_table_offset, uint64_t guest_offset,
+             uint64_t length_bytes, QimgRun *run_out, bool *at_end_out)
+{
+    const Qcow2Geometry *g = &q->geometry;
+    uint64_t in_cluster = guest_offset & (g->cluster_bytes - 1);
+    uint64_t cluster_guest_offset = guest_offset - in_cluster;
+    uint64_t l2_index =
+        (guest_offset >> g->cluster_bits) & ((UINT64_C(1) << g->l2_bits) - 1);
+    uint64_t slice_entries = q->slice_words / g->l2_entry_words;
+    uint64_t in_slice = l2_index & (slice_entries - 1);
+    uint64_t slice_offset =
+        l2_table_offset + (l2_index - in_slice) * g->l2_entry_words * 8;
+    uint64_t n_max =
+        qimg_min_u64(slice_entries - in_slice,
+                     qimg_div_round_up(qimg_min_u64(length_bytes, INT64_MAX) + in_cluster,
+                                       g->cluster_bytes));
+    uint64_t entry_offset = slice_offset + in_slice * g->l2_entry_words * 8;
+    uint64_t n_units, run_bytes;
+    table_autoslice slice = {0};
+    Qcow2L2Entry e;
+    QimgErrno err;
+
+    if (qcow2_is_beyond_end(q, entry_offset)) { /* the table is cut */
+        *run_out = damaged_run(QIMG_RULE_L2_BEYOND_EOF, g->cluster_bytes - in_cluster);
+        return 0;
+    }
+    while (n_max > 1 &&
+           qcow2_is_beyond_end(q, entry_offset + (n_max - 1) * g->l2_entry_words * 8))
+        n_max /= 2;
+    err = table_cache_pin(q->base.tables, TABLE_L2, q->base.layer_index, q->base.file,
+                          qimg_host(slice_offset), q->slice_words, &slice);
+    if (err)
+        return err;
+    if (g->extended_l2) {
+        uint32_t subcluster = (uint32_t)(in_cluster >> g->subcluster_bits);
+
+        e = scan_extended(g, &slice, in_slice, n_max, subcluster, cluster_guest_offset,
+                          &n_units);
+        run_bytes = ((n_units + subcluster) << g->subcluster_bits) - in_cluster;
+    } else {
+        e = scan_standard(g, &slice, in_slice, n_max, cluster_guest_offset, &n_units);
+        run_bytes = (n_units << g->cluster_bits) - in_cluster;
+    }
+    *run_out = run_of_entry(q, &e, in_cluster, run_bytes);
+    *at_end_out = run_out->length_bytes == run_bytes &&
+                  run_bytes + in_cluster == (slice_entries - in_slice) << g->cluster_bits;
+    return 0;
+}
+
+/* One step: what a single L1 slice or L2 slice can tell. */
+static QimgErrno
+map_step(Qcow2 *q, const QimgView *view, uint64_t guest_offset, uint64_t length_bytes,
+         QimgRun *run_out, bool *at_end_out)
+{
+    const Qcow2Geometry *g = &q->geometry;
+    uint64_t l1_index = guest_offset >> g->l1_shift;
+    uint64_t table_guest_bytes = UINT64_C(1) << g->l1_shift;
+    uint64_t in_table = guest_offset & (table_guest_bytes - 1);
+    uint64_t entry, n_empty, n_wanted, l2_table_offset;
+    QimgErrno err;
+
+    *at_end_out = false;
+    if (l1_index >= view->n_l1_entries) { /* only a snapshot's table can be too short */
+        *run_out = (QimgRun){.kind = QIMG_RUN_ZERO, .length_bytes = length_bytes};
+        return 0;
+    }
+    if (l1_index >= view->n_l1_entries_in_file) {
+        *run_out = damaged_run(QIMG_RULE_L1_BEYOND_EOF, table_guest_bytes - in_table);
+        *at_end_out = true;
+        return 0;
+    }
+    n_wanted = ((length_bytes - 1) >> g->l1_shift) + 2;
+    err = count_empty_l1(q, view, l1_index, n_wanted, &entry, &n_empty);
+    if (err)
+        return err;
+    if (n_empty > 0) {
+        *run_out = (QimgRun){.kind = QIMG_RUN_UNALLOCATED,
+                             .length_bytes = (n_empty << g->l1_shift) - in_table};
+        *at_end_out = true;
+        return 0;
+    }
+    l2_table_offset = entry & QCOW2_OFFSET_MASK;
+    if (!qimg_is_aligned(l2_table_offset, g->cluster_bytes) ||
+        qcow2_is_beyond_end(q, l2_table_offset)) {
+        *run_out = damaged_run(qimg_is_aligned(l2_table_offset, g->cluster_bytes)
+                                   ? QIMG_RULE_L2_BEYOND_EOF
+                                   : QIMG_RULE_L2_UNALIGNED,
+                               table_guest_bytes - in_table);
+        *at_end_out = true;
+        return 0;
+    }
+    return map_in_table(q, l2_table_offset, guest_offset, length_bytes, run_out,
+                        at_end_out);
+}
+
+static bool
+continues(const QimgRun *run, const QimgRun *next)
+{
+    if (next->kind != run->kind)
+        return false;
+    switch (run->kind) {
+    case QIMG_RUN_DATA:
+        return next->host_offset.v == run->host_offset.v + run->length_bytes;
+    case QIMG_RUN_DAMAGED:
+        return next->rule == run->rule;
+    case QIMG_RUN_COMPRESSED:
+        return false;
+    default:
+        return true;
+    }
+}
+
+QimgErrno
+qcow2_map(QimgFormat *format, const QimgView *view, QimgGuestOffset guest_offset,
+          uint64_t length_bytes, QimgRun *run_out)
+{
+    Qcow2 *q = (Qcow2 *)format;
+    bool at_end;
+    QimgRun run;
+    QimgErrno err = map_step(q, view, guest_offset.v, length_bytes, &run, &at_end);
+
+    if (err)
+        return err;
+    for (unsigned n = 1;
+         n < MAX_SLICES_PER_CALL && at_end && run.length_bytes < length_bytes; n++) {
+        QimgRun next;
+
+        err = map_step(q, view, guest_offset.v + run.length_bytes,
+                       length_bytes - run.length_bytes, &next, &at_end);
+        if (err ||
+            !continues(&run, &next)) /* an error is found again by who asks there */
+            break;
+        run.length_bytes += next.length_bytes;
+    }
+    *run_out = run;
+    return 0;
+}

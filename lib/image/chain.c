@@ -1,0 +1,368 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Opening a chain: each image, its data file and its backing file in turn, with locks,
+ * limits, and the policy on which named files may be opened. */
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/checked.h"
+#include "base/cleanup.h"
+#include "base/errors.h"
+#include "image/image.h"
+#include "storage/file-lock.h"
+#include "storage/file.h"
+
+#define PROBE_BYTES 512u
+
+static void
+warn_about(QimgChain *chain, const char *path, const char *text)
+{
+    g_ptr_array_add(chain->warnings, g_strdup_printf("%s: %s", path, text));
+}
+
+/* Takes the locks of a reader on @storage. */
+static bool
+lock_for_reading(QimgChain *chain, const QimgOptions *options, QimgStorage *storage,
+                 GError **error)
+{
+    if (options->no_lock)
+        return true;
+    switch (qimg_file_lock(qimg_file_storage_get_fd(storage), QIMG_LOCK_RO_PERM,
+                           QIMG_LOCK_RO_UNSHARED, error)) {
+    case QIMG_LOCK_TAKEN:
+        return true;
+    case QIMG_LOCK_NOT_SUPPORTED:
+        warn_about(
+            chain, storage->path,
+            "its file system has no byte locks: make sure that nobody writes to it");
+        return true;
+    case QIMG_LOCK_CONFLICT:
+        break;
+    }
+    return false;
+}
+
+/* Makes a storage of @fd (owned), locked. */
+static QimgStorage *
+open_storage(QimgChain *chain, const QimgOptions *options, int fd, const char *path,
+             GError **error)
+{
+    QimgStorage *storage = qimg_file_storage_new(fd, path, error);
+
+    if (!storage)
+        return NULL;
+    if (!lock_for_reading(chain, options, storage, error)) {
+        qimg_storage_close(storage);
+        return NULL;
+    }
+    return storage;
+}
+
+/* The driver by name, or by probing where @name is NULL. */
+static const QimgDriver *
+choose_driver(QimgStorage *file, const char *name, GError **error)
+{
+    uint8_t bytes[PROBE_BYTES] = {0};
+    uint64_t size_bytes = 0;
+    QimgErrno err;
+
+    if (name) {
+        const QimgDriver *driver = qimg_driver_find(name);
+        g_autofree char *shown = g_strescape(name, NULL);
+
+        if (!driver)
+            qimg_set_error(error, QIMG_ERROR_UNSUPPORTED,
+                           "its recorded format \"%s\" cannot be read by this version "
+                           "(convert it with qemu-img convert)",
+                           shown);
+        return driver;
+    }
+    err = qimg_storage_get_size(file, &size_bytes);
+    if (!err)
+        err = qimg_storage_read(file, QIMG_IO_HEADER, qimg_host(0), bytes, sizeof bytes);
+    if (err) {
+        qimg_set_error_errno(error, -err, NULL, "cannot read its first sector");
+        return NULL;
+    }
+    return qimg_driver_probe(bytes, qimg_min_u64(size_bytes, sizeof bytes), error);
+}
+
+static bool
+attach_data_file(QimgChain *chain, const QimgOptions *options, QimgFormat *format,
+                 GError **error)
+{
+    g_autofree char *path = NULL;
+    int fd;
+
+    if (!format->needs_data_file)
+        return true;
+    if (!format->data_file_name) {
+        qimg_set_error(error, QIMG_ERROR_INVALID,
+                       "data file extension: is missing, though the image says that its "
+                       "data lie in another file (store the name with qemu-img amend -o "
+                       "data_file=NAME)");
+        return false;
+    }
+    /* Always a plain name: prefixes have no meaning here. Spec: qcow2 section 10. */
+    fd = qimg_open_named_by_image(options->policy, format->file->path,
+                                  qimg_file_storage_get_fd(format->file),
+                                  format->data_file_name, &path, error);
+    if (fd >= 0)
+        format->data_file = open_storage(chain, options, fd, path, error);
+    if (format->data_file)
+        return true;
+    g_prefix_error(error, "data file: ");
+    return false;
+}
+
+/* Refuses a file that is in the chain already. */
+static bool
+check_no_loop(const QimgChain *chain, const QimgStorage *storage, GError **error)
+{
+    for (unsigned i = 0; i < chain->n_layers; i++) {
+        const struct stat *other = &chain->layers[i]->file->status;
+
+        if (S_ISREG(other->st_mode) && other->st_dev == storage->status.st_dev &&
+            other->st_ino == storage->status.st_ino) {
+            qimg_set_error(error, QIMG_ERROR_LOOP,
+                           "is based on itself: the chain of backing files has a loop "
+                           "(name another backing file with qemu-img rebase -u)");
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Adds the image in @fd (owned) as the next layer. @format_name may be NULL. */
+static bool
+add_layer(QimgChain *chain, const QimgOptions *options, int fd, const char *path,
+          const char *format_name, GError **error)
+{
+    QimgFormatEnv env = {
+        .tables = chain->tables,
+        .layer_index = chain->n_layers,
+        .inspect = options->inspect,
+    };
+    QimgStorage *file = open_storage(chain, options, fd, path, error);
+    const QimgDriver *driver = NULL;
+    QimgFormat *format = NULL;
+
+    if (!file)
+        return false;
+    if (check_no_loop(chain, file, error))
+        driver = choose_driver(file, format_name, error);
+    if (driver)
+        format = driver->open(file, &env, error);
+    if (!format) {
+        qimg_storage_close(file);
+        return false;
+    }
+    chain->layers[chain->n_layers++] = format;
+    for (guint i = 0; i < format->warnings->len; i++)
+        warn_about(chain, path, format->warnings->pdata[i]);
+    return attach_data_file(chain, options, format, error);
+}
+
+/* A guest can write a qcow2 header into a raw disk; where the format was not recorded,
+ * what a probed header names is therefore not opened unless the user allows it. */
+static bool
+check_probed(const QimgChain *chain, const QimgOptions *options, GError **error)
+{
+    const QimgFormat *format = chain->layers[chain->n_layers - 1];
+
+    if (qimg_open_policy_is_explicit(options->policy) ||
+        (!format->backing_name && !format->needs_data_file))
+        return true;
+    qimg_set_error(
+        error, QIMG_ERROR_REFUSED,
+        "has no recorded format, was probed as %s, and names a further file, "
+        "which a guest may have forged (record the format with qemu-img rebase "
+        "-u -F, or allow it with -o backing=DIR or -o backing=any)",
+        format->driver->name);
+    return false;
+}
+
+/* Opens the backing file of the last layer as the next one. */
+static bool
+add_backing(QimgChain *chain, const QimgOptions *options, GError **error)
+{
+    QimgFormat *above = chain->layers[chain->n_layers - 1];
+    g_autofree char *name = NULL;
+    g_autofree char *format_name = NULL;
+    g_autofree char *path = NULL;
+    bool is_probed;
+    int fd;
+
+    if (chain->n_layers == IMAGE_MAX_LAYERS) {
+        qimg_set_error(error, QIMG_ERROR_LOOP,
+                       "the chain has more than %u images (shorten it with qemu-img "
+                       "rebase or commit)",
+                       IMAGE_MAX_LAYERS);
+        return false;
+    }
+    if (!backing_name_parse(above->backing_name, &name, &format_name, error))
+        return false;
+    fd = qimg_open_named_by_image(options->policy, above->file->path,
+                                  qimg_file_storage_get_fd(above->file), name, &path,
+                                  error);
+    if (fd < 0) {
+        g_prefix_error(error, "backing file: ");
+        return false;
+    }
+    if (!format_name)
+        format_name = g_strdup(above->backing_format);
+    is_probed = !format_name;
+    if (!add_layer(chain, options, fd, path, format_name, error) ||
+        (is_probed && !check_probed(chain, options, error))) {
+        g_autofree char *shown = g_strescape(path, "\"'");
+
+        g_prefix_error(error, "backing file \"%s\": ", shown);
+        return false;
+    }
+    if (is_probed) {
+        g_autofree char *text = g_strdup_printf(
+            "the format of the backing file \"%s\" is not recorded, probed as %s (record "
+            "it with qemu-img rebase -u -F)",
+            above->backing_name, chain->layers[chain->n_layers - 1]->driver->name);
+
+        warn_about(chain, above->file->path, text);
+    }
+    return true;
+}
+
+/* Makes the caches of inflated clusters: one for each cluster size, of equal shares. */
+static bool
+make_cluster_caches(QimgChain *chain, GError **error)
+{
+    unsigned n_sizes = 0;
+    unsigned first_of_size[IMAGE_MAX_LAYERS];
+
+    for (unsigned i = 0; i < chain->n_layers; i++) {
+        unsigned j = 0;
+
+        first_of_size[i] = i;
+        if (!chain->layers[i]->may_compress)
+            continue;
+        while (j < i &&
+               !(chain->layers[j]->may_compress &&
+                 chain->layers[j]->cluster_bytes == chain->layers[i]->cluster_bytes))
+            j++;
+        first_of_size[i] = j;
+        n_sizes += j == i;
+    }
+    for (unsigned i = 0; i < chain->n_layers; i++) {
+        if (!chain->layers[i]->may_compress)
+            continue;
+        chain->clusters[i] = first_of_size[i] < i
+                                 ? chain->clusters[first_of_size[i]]
+                                 : slot_cache_new(chain->layers[i]->cluster_bytes,
+                                                  chain->data_cache_bytes / n_sizes);
+        if (!chain->clusters[i]) {
+            qimg_set_error(error, QIMG_ERROR_NO_MEMORY,
+                           "no memory for the cache of inflated clusters (give a smaller "
+                           "-o data_cache=SIZE)");
+            return false;
+        }
+    }
+    return true;
+}
+
+static void
+free_cluster_caches(QimgChain *chain)
+{
+    for (unsigned i = 0; i < chain->n_layers; i++) {
+        for (unsigned j = i + 1; j < chain->n_layers; j++)
+            if (chain->clusters[j] == chain->clusters[i])
+                chain->clusters[j] = NULL;
+        slot_cache_free(chain->clusters[i]);
+    }
+}
+
+/* Resolved runs pay from the second lower layer on. */
+static void
+choose_granule(QimgChain *chain)
+{
+    if (chain->n_layers < 3)
+        return;
+    chain->granule_bytes = UINT64_MAX;
+    for (unsigned i = 1; i < chain->n_layers; i++)
+        chain->granule_bytes =
+            qimg_min_u64(chain->granule_bytes, chain->layers[i]->alloc_unit_bytes);
+}
+
+/* What stat shows: the top file's status, with the space of all files. */
+static void
+sum_status(QimgChain *chain)
+{
+    chain->status = chain->layers[0]->file->status;
+    chain->status.st_blocks = 0;
+    for (unsigned i = 0; i < chain->n_layers; i++) {
+        chain->status.st_blocks += chain->layers[i]->file->status.st_blocks;
+        if (chain->layers[i]->data_file)
+            chain->status.st_blocks += chain->layers[i]->data_file->status.st_blocks;
+    }
+}
+
+static bool
+open_layers(QimgChain *chain, const char *path, const QimgOptions *options,
+            GError **error)
+{
+    g_autofree char *opened_path = NULL;
+    int fd = qimg_open_named_by_user(path, &opened_path, error);
+
+    if (fd < 0 || !add_layer(chain, options, fd, opened_path, options->format, error))
+        return false;
+    while (chain->layers[chain->n_layers - 1]->backing_name)
+        if (!add_backing(chain, options, error))
+            return false;
+    return true;
+}
+
+QimgChain *
+chain_open(const char *path, const QimgOptions *options, GError **error)
+{
+    QimgChain *chain = g_new0(QimgChain, 1);
+
+    atomic_init(&chain->refs, 1);
+    chain->warnings = g_ptr_array_new_with_free_func(g_free);
+    chain->data_cache_bytes = options->data_cache_bytes;
+    chain->workers = qimg_workers_new(options->n_threads);
+    chain->tables = slot_cache_new(TABLE_SLICE_BYTES, options->l2_cache_bytes);
+    if (!chain->tables)
+        qimg_set_error(error, QIMG_ERROR_NO_MEMORY,
+                       "no memory for the cache of tables (give a smaller -o "
+                       "l2_cache=SIZE)");
+    if (!chain->tables || !open_layers(chain, path, options, error) ||
+        !make_cluster_caches(chain, error)) {
+        chain_unref(chain);
+        return NULL;
+    }
+    choose_granule(chain);
+    sum_status(chain);
+    chain->read_ahead = read_ahead_new(chain);
+    g_ptr_array_add(chain->warnings, NULL);
+    return chain;
+}
+
+QimgChain *
+chain_ref(QimgChain *chain)
+{
+    atomic_fetch_add_explicit(&chain->refs, 1, memory_order_relaxed);
+    return chain;
+}
+
+void
+chain_unref(QimgChain *chain)
+{
+    /* Release by all, acquire by the last: it sees what the others did. */
+    if (atomic_fetch_sub_explicit(&chain->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    read_ahead_free(chain->read_ahead);
+    qimg_workers_free(chain->workers);
+    free_cluster_caches(chain);
+    for (unsigned i = 0; i < chain->n_layers; i++)
+        qimg_format_close(chain->layers[i]);
+    slot_cache_free(chain->tables);
+    g_ptr_array_unref(chain->warnings);
+    g_free(chain);
+}

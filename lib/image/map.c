@@ -1,0 +1,269 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The chain's runs merged into one answer: for reads, one run at a time; for people and
+ * SEEK_DATA, maximal extents, found by a walk that is bounded in time and memory. */
+#include <errno.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/checked.h"
+#include "image/image.h"
+
+/* A walk looks this far ahead at first, and farther while nothing is found, so that its
+ * work is in proportion to the way that it makes. */
+#define FIRST_CHUNK_BYTES (32 * QIMG_MIB)
+#define MAX_WALK_NS       INT64_C(1000000000)
+/* Extents of a host file that one step looks at. */
+#define MAX_HOST_EXTENTS 64u
+
+QimgErrno
+map_layers(QimgChain *chain, unsigned layer_index, uint64_t guest_offset,
+           uint64_t length_bytes, ImageRun *out)
+{
+    for (unsigned i = layer_index; i < chain->n_layers; i++) {
+        QimgFormat *layer = chain->layers[i];
+        QimgErrno err;
+
+        if (guest_offset >= layer->active.size_bytes) {
+            /* Past a layer's end are zeros; what lies below it does not show. */
+            *out = (ImageRun){
+                .layer_index = i > 0 ? i - 1 : 0,
+                .run = {.kind = QIMG_RUN_UNALLOCATED, .length_bytes = length_bytes}};
+            return 0;
+        }
+        length_bytes =
+            qimg_min_u64(length_bytes, layer->active.size_bytes - guest_offset);
+        err = layer->driver->map(layer, &layer->active, qimg_guest(guest_offset),
+                                 length_bytes, &out->run);
+        if (err)
+            return err;
+        length_bytes = qimg_min_u64(length_bytes, out->run.length_bytes);
+        out->run.length_bytes = length_bytes;
+        out->layer_index = i;
+        if (out->run.kind != QIMG_RUN_UNALLOCATED)
+            return 0;
+    }
+    return 0;
+}
+
+/* What the layers from @layer_index (not the first) down say. */
+static QimgErrno
+map_lower(QimgChain *chain, unsigned layer_index, uint64_t guest_offset,
+          uint64_t length_bytes, ImageRun *out)
+{
+    if (chain->granule_bytes == 0 || layer_index + 1 >= chain->n_layers)
+        return map_layers(chain, layer_index, guest_offset, length_bytes, out);
+    if (length_bytes > 4 * resolve_region_bytes(chain) &&
+        length_bytes > FIRST_CHUNK_BYTES) {
+        /* A long look ahead: empty stretches are passed faster in the tables. */
+        QimgErrno err = map_layers(chain, layer_index, guest_offset, length_bytes, out);
+
+        if (err || out->run.length_bytes >= resolve_region_bytes(chain))
+            return err;
+    }
+    return resolve_run(chain, layer_index, guest_offset, length_bytes, out);
+}
+
+QimgErrno
+image_map_run(const QimgImage *image, uint64_t view_offset, uint64_t length_bytes,
+              ImageRun *out)
+{
+    QimgFormat *top = image->chain->layers[image->first_layer];
+    QimgErrno err = top->driver->map(top, &image->view, qimg_guest(view_offset),
+                                     length_bytes, &out->run);
+
+    if (err)
+        return err;
+    out->layer_index = image->first_layer;
+    out->run.length_bytes = qimg_min_u64(out->run.length_bytes, length_bytes);
+    if (out->run.kind != QIMG_RUN_UNALLOCATED || !image->has_backing)
+        return 0;
+    return map_lower(image->chain, image->first_layer + 1, view_offset,
+                     out->run.length_bytes, out);
+}
+
+/* ---- walks ----------------------------------------------------------------------------
+ */
+
+typedef struct {
+    const QimgImage *image;
+    uint64_t guest_offset; /* where the next step begins */
+    uint64_t chunk_bytes;
+    struct timespec begin;
+} Walk;
+
+static void
+walk_begin(Walk *walk, const QimgImage *image, uint64_t guest_offset)
+{
+    *walk = (Walk){
+        .image = image, .guest_offset = guest_offset, .chunk_bytes = FIRST_CHUNK_BYTES};
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &walk->begin);
+}
+
+static bool
+walk_is_late(const Walk *walk)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    return (now.tv_sec - walk->begin.tv_sec) * INT64_C(1000000000) +
+               (now.tv_nsec - walk->begin.tv_nsec) >
+           MAX_WALK_NS;
+}
+
+/* Whole clusters of a sparse host file that lie in a hole are zeros without being read:
+ * cuts the DATA run at @r where that changes. Holes inside a cluster do not count. */
+static QimgErrno
+cut_at_host_holes(QimgChain *chain, ImageRun *r)
+{
+    const QimgFormat *layer = chain->layers[r->layer_index];
+    QimgStorage *storage = qimg_format_data_storage(layer);
+    uint64_t unit_bytes =
+        layer->may_compress || layer->data_file ? layer->cluster_bytes : 1;
+    uint64_t start = r->run.host_offset.v;
+    uint64_t end = start + r->run.length_bytes;
+    uint64_t at = start; /* [start, at) is data */
+
+    for (unsigned i = 0; i < MAX_HOST_EXTENTS && at < end; i++) {
+        uint64_t extent_end;
+        bool is_data;
+        QimgErrno err =
+            qimg_storage_find_extent(storage, qimg_host(at), &is_data, &extent_end);
+
+        if (err)
+            return err;
+        if (!is_data && qimg_align_down(extent_end, unit_bytes) > at) {
+            if (at == start) {
+                r->run.kind = QIMG_RUN_ZERO;
+                at = qimg_min_u64(qimg_align_down(extent_end, unit_bytes), end);
+            }
+            break;
+        }
+        if (!qimg_align_up(qimg_max_u64(extent_end, at + 1), unit_bytes, &at))
+            at = end;
+    }
+    r->run.length_bytes = qimg_min_u64(at, end) - start;
+    return 0;
+}
+
+static bool
+is_hole(QimgRunKind kind)
+{
+    return kind == QIMG_RUN_UNALLOCATED || kind == QIMG_RUN_ZERO;
+}
+
+static QimgErrno
+walk_step(Walk *walk, ImageRun *out)
+{
+    const QimgImage *image = walk->image;
+    uint64_t left = image->size_bytes - walk->guest_offset;
+    uint64_t length_bytes = qimg_min_u64(left, walk->chunk_bytes);
+    QimgErrno err =
+        image_map_run(image, image->base_bytes + walk->guest_offset, length_bytes, out);
+
+    if (err)
+        return err;
+    if (out->run.length_bytes < length_bytes)
+        walk->chunk_bytes = FIRST_CHUNK_BYTES;
+    else if (walk->chunk_bytes < UINT64_MAX / 2)
+        walk->chunk_bytes *= 2;
+    if (out->run.kind == QIMG_RUN_DATA && qimg_storage_is_sparse(qimg_format_data_storage(
+                                              image->chain->layers[out->layer_index]))) {
+        err = cut_at_host_holes(image->chain, out);
+        if (err)
+            return err;
+    }
+    walk->guest_offset += out->run.length_bytes;
+    return 0;
+}
+
+static bool
+is_same_extent(const ImageRun *run, const ImageRun *next)
+{
+    if (next->run.kind != run->run.kind || next->layer_index != run->layer_index)
+        return false;
+    switch (run->run.kind) {
+    case QIMG_RUN_DATA:
+        return next->run.host_offset.v == run->run.host_offset.v + run->run.length_bytes;
+    case QIMG_RUN_DAMAGED:
+        return next->run.rule == run->run.rule;
+    default:
+        return true;
+    }
+}
+
+static void
+extent_of(const QimgImage *image, const ImageRun *r, uint64_t guest_offset,
+          QimgExtent *out)
+{
+    static const QimgExtentKind kinds[] = {
+        [QIMG_RUN_UNALLOCATED] = QIMG_EXTENT_UNALLOCATED,
+        [QIMG_RUN_ZERO] = QIMG_EXTENT_ZERO,
+        [QIMG_RUN_DATA] = QIMG_EXTENT_DATA,
+        [QIMG_RUN_COMPRESSED] = QIMG_EXTENT_COMPRESSED,
+        [QIMG_RUN_DAMAGED] = QIMG_EXTENT_DAMAGED,
+    };
+
+    *out = (QimgExtent){
+        .guest_offset = guest_offset,
+        .length_bytes = r->run.length_bytes,
+        .kind = kinds[r->run.kind],
+        .depth = r->layer_index - image->first_layer,
+        .present = r->run.kind != QIMG_RUN_UNALLOCATED,
+    };
+    if (r->run.kind == QIMG_RUN_DATA) {
+        out->host_offset = r->run.host_offset.v;
+        out->host_path =
+            qimg_format_data_storage(image->chain->layers[r->layer_index])->path;
+    } else if (r->run.kind == QIMG_RUN_DAMAGED) {
+        out->reason = qimg_rule_text(r->run.rule);
+    }
+}
+
+int
+qimg_image_map(QimgImage *image, uint64_t guest_offset, QimgExtent *out)
+{
+    ImageRun r, next;
+    QimgErrno err;
+    Walk walk;
+
+    if (guest_offset >= image->size_bytes)
+        return -EINVAL;
+    walk_begin(&walk, image, guest_offset);
+    err = walk_step(&walk, &r);
+    if (err)
+        return err;
+    while (walk.guest_offset < image->size_bytes && !walk_is_late(&walk)) {
+        if (walk_step(&walk, &next) || !is_same_extent(&r, &next))
+            break;
+        r.run.length_bytes += next.run.length_bytes;
+    }
+    extent_of(image, &r, guest_offset, out);
+    return 0;
+}
+
+int
+qimg_image_seek(QimgImage *image, uint64_t guest_offset, gboolean hole,
+                uint64_t *offset_out)
+{
+    Walk walk;
+
+    if (guest_offset >= image->size_bytes)
+        return -ENXIO;
+    walk_begin(&walk, image, guest_offset);
+    while (walk.guest_offset < image->size_bytes && !walk_is_late(&walk)) {
+        uint64_t start = walk.guest_offset;
+        ImageRun r;
+        QimgErrno err = walk_step(&walk, &r);
+
+        if (err)
+            return err;
+        if (is_hole(r.run.kind) == (bool)hole) {
+            *offset_out = start;
+            return 0;
+        }
+    }
+    if (!hole && walk.guest_offset >= image->size_bytes)
+        return -ENXIO;
+    *offset_out = hole ? image->size_bytes : walk.guest_offset;
+    return 0;
+}

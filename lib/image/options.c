@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Options of opening an image, by name: one table for all front ends. */
+#include <string.h>
+#include <unistd.h>
+
+#include "base/errors.h"
+#include "image/image.h"
+
+#define DEFAULT_L2_CACHE_BYTES   (32 * QIMG_MIB)
+#define DEFAULT_DATA_CACHE_BYTES (16 * QIMG_MIB)
+#define MIN_L2_CACHE_BYTES       (64 * QIMG_KIB)
+#define MAX_CACHE_BYTES          (QIMG_MIB << 20)
+#define MAX_THREADS              1024u
+
+QimgOptions *
+qimg_options_new(void)
+{
+    QimgOptions *options = g_new0(QimgOptions, 1);
+    long n_cores = sysconf(_SC_NPROCESSORS_ONLN);
+
+    options->policy = qimg_open_policy_new();
+    options->l2_cache_bytes = DEFAULT_L2_CACHE_BYTES;
+    options->data_cache_bytes = DEFAULT_DATA_CACHE_BYTES;
+    options->n_threads = n_cores > 2 ? (unsigned)n_cores : 2;
+    return options;
+}
+
+void
+qimg_options_free(QimgOptions *options)
+{
+    if (!options)
+        return;
+    g_free(options->format);
+    qimg_open_policy_free(options->policy);
+    g_free(options);
+}
+
+static bool
+parse_size(const char *name, const char *text, uint64_t min, uint64_t max, uint64_t *out,
+           GError **error)
+{
+    static const char suffixes[] = "KMGT";
+    guint64 number = 0;
+    char *end = NULL;
+    const char *suffix;
+    unsigned shift = 0;
+
+    if (g_ascii_isdigit(text[0]))
+        number = g_ascii_strtoull(text, &end, 10);
+    if (end && *end && (suffix = strchr(suffixes, g_ascii_toupper(*end)))) {
+        shift = 10 * (unsigned)(suffix - suffixes + 1);
+        end++;
+    }
+    if (!end || *end || number > max >> shift || number << shift < min) {
+        qimg_set_error(error, QIMG_ERROR_USAGE,
+                       "%s=%s: not a number of bytes from %" G_GUINT64_FORMAT
+                       " to %" G_GUINT64_FORMAT " (suffixes K, M, G and T work)",
+                       name, text, (guint64)min, (guint64)max);
+        return false;
+    }
+    *out = number << shift;
+    return true;
+}
+
+static bool
+set_format(QimgOptions *options, const char *value, GError **error)
+{
+    if (strcmp(value, "qed") == 0) {
+        qimg_set_error(error, QIMG_ERROR_UNSUPPORTED,
+                       "format=qed: QED images cannot be read by this version (convert "
+                       "them with qemu-img convert)");
+        return false;
+    }
+    if (!qimg_driver_find(value)) {
+        qimg_set_error(error, QIMG_ERROR_USAGE,
+                       "format=%s: unknown format (give qcow2 or raw)", value);
+        return false;
+    }
+    g_free(options->format);
+    options->format = g_strdup(value);
+    return true;
+}
+
+static bool
+set_backing(QimgOptions *options, const char *value, GError **error)
+{
+    return qimg_open_policy_set(options->policy, value, error);
+}
+
+static bool
+set_backing_map(QimgOptions *options, const char *value, GError **error)
+{
+    return qimg_open_policy_add_map(options->policy, value, error);
+}
+
+static bool
+set_l2_cache(QimgOptions *options, const char *value, GError **error)
+{
+    return parse_size("l2_cache", value, MIN_L2_CACHE_BYTES, MAX_CACHE_BYTES,
+                      &options->l2_cache_bytes, error);
+}
+
+static bool
+set_data_cache(QimgOptions *options, const char *value, GError **error)
+{
+    return parse_size("data_cache", value, 0, MAX_CACHE_BYTES, &options->data_cache_bytes,
+                      error);
+}
+
+static bool
+set_threads(QimgOptions *options, const char *value, GError **error)
+{
+    guint64 n = 0;
+
+    if (!g_ascii_string_to_unsigned(value, 10, 1, MAX_THREADS, &n, NULL)) {
+        qimg_set_error(error, QIMG_ERROR_USAGE, "threads=%s: not a number from 1 to %u",
+                       value, MAX_THREADS);
+        return false;
+    }
+    options->n_threads = (unsigned)n;
+    return true;
+}
+
+static bool
+set_nolock(QimgOptions *options, const char *value, GError **error)
+{
+    (void)value, (void)error;
+    options->no_lock = true;
+    return true;
+}
+
+static bool
+set_inspect(QimgOptions *options, const char *value, GError **error)
+{
+    (void)value, (void)error;
+    options->inspect = true;
+    return true;
+}
+
+static const struct {
+    const char *name;
+    bool takes_value;
+    bool (*set)(QimgOptions *options, const char *value, GError **error);
+} table[] = {
+    {"format", true, set_format},           {"backing", true, set_backing},
+    {"backing_map", true, set_backing_map}, {"l2_cache", true, set_l2_cache},
+    {"data_cache", true, set_data_cache},   {"threads", true, set_threads},
+    {"nolock", false, set_nolock},          {"inspect", false, set_inspect},
+};
+
+static int
+find_option(const char *name)
+{
+    for (size_t i = 0; i < G_N_ELEMENTS(table); i++)
+        if (strcmp(table[i].name, name) == 0)
+            return (int)i;
+    return -1;
+}
+
+gboolean
+qimg_options_has(const char *name)
+{
+    return find_option(name) >= 0;
+}
+
+gboolean
+qimg_options_set(QimgOptions *options, const char *name, const char *value,
+                 GError **error)
+{
+    int i = find_option(name);
+
+    if (i < 0) {
+        qimg_set_error(error, QIMG_ERROR_USAGE, "%s: no such option", name);
+        return FALSE;
+    }
+    if (table[i].takes_value != (value != NULL)) {
+        qimg_set_error(error, QIMG_ERROR_USAGE, "%s: %s a value", name,
+                       table[i].takes_value ? "needs" : "does not take");
+        return FALSE;
+    }
+    return table[i].set(options, value, error);
+}

@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Reading: along the runs, each as large as it comes, in the calling thread. Compressed
+ * clusters of one request are collected and, where several are to be inflated, spread
+ * over the workers. */
+#include <errno.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "image/image.h"
+
+#define MAX_PIECES 64u
+/* Below this much to inflate, waking others costs more than it gains. */
+#define MIN_PARALLEL_BYTES (32 * QIMG_KIB)
+
+/* A part of one inflated cluster and where it goes. */
+typedef struct {
+    CompressedCluster cluster;
+    uint64_t guest_offset; /* for reports */
+    uint64_t in_cluster_bytes;
+    uint64_t length_bytes;
+    uint8_t *target;
+    QimgErrno result;
+} Piece;
+
+typedef struct {
+    QimgImage *image;
+    Piece pieces[MAX_PIECES];
+    unsigned n_pieces;
+} Request;
+
+static void
+copy_piece(const Piece *piece, const Slot *slot)
+{
+    memcpy(piece->target, (const uint8_t *)slot_bytes(slot) + piece->in_cluster_bytes,
+           piece->length_bytes);
+}
+
+static SlotCache *
+cache_of(const Piece *piece)
+{
+    return piece->cluster.chain->clusters[piece->cluster.layer_index];
+}
+
+/* The work of one item in qimg_workers_parallel. */
+static void
+inflate_piece(void *user, unsigned item_index)
+{
+    Piece *piece = &((Request *)user)->pieces[item_index];
+    Slot *slot;
+
+    piece->result = compressed_pin(&piece->cluster, &slot);
+    if (piece->result)
+        return;
+    copy_piece(piece, slot);
+    slot_cache_unpin(cache_of(piece), slot);
+}
+
+/* Serves the pieces that the cache has, and keeps the others. */
+static uint64_t
+copy_cached_pieces(Request *request)
+{
+    uint64_t bytes_left = 0;
+    unsigned n_left = 0;
+
+    for (unsigned i = 0; i < request->n_pieces; i++) {
+        Piece *piece = &request->pieces[i];
+        Slot *slot = slot_cache_pin_present(
+            cache_of(piece),
+            compressed_key(piece->cluster.layer_index, piece->cluster.host_offset));
+
+        if (slot) {
+            copy_piece(piece, slot);
+            slot_cache_unpin(cache_of(piece), slot);
+        } else {
+            bytes_left += piece->length_bytes;
+            request->pieces[n_left++] = *piece;
+        }
+    }
+    request->n_pieces = n_left;
+    return bytes_left;
+}
+
+static QimgErrno
+finish_pieces(Request *request)
+{
+    QimgChain *chain = request->image->chain;
+    uint64_t bytes_left = copy_cached_pieces(request);
+    unsigned n_pieces = request->n_pieces;
+
+    request->n_pieces = 0;
+    if (n_pieces > 0)
+        qimg_workers_parallel(bytes_left >= MIN_PARALLEL_BYTES ? chain->workers : NULL,
+                              n_pieces, inflate_piece, request);
+    for (unsigned i = 0; i < n_pieces; i++) {
+        const Piece *piece = &request->pieces[i];
+
+        if (piece->result == -EIO)
+            report_damage(chain, piece->cluster.layer_index, QIMG_RULE_COMPRESSED_STREAM,
+                          piece->guest_offset);
+        if (piece->result)
+            return piece->result;
+    }
+    return 0;
+}
+
+static QimgErrno
+add_piece(Request *request, const ImageRun *r, uint64_t view_offset, uint8_t *target)
+{
+    QimgChain *chain = request->image->chain;
+
+    if (request->n_pieces == MAX_PIECES) {
+        QimgErrno err = finish_pieces(request);
+
+        if (err)
+            return err;
+    }
+    request->pieces[request->n_pieces++] = (Piece){
+        .cluster =
+            {
+                .chain = chain,
+                .layer_index = r->layer_index,
+                .host_offset = r->run.host_offset,
+                .stream_bytes = r->run.stream_bytes,
+            },
+        .guest_offset = view_offset,
+        .in_cluster_bytes =
+            view_offset & (chain->layers[r->layer_index]->cluster_bytes - 1),
+        .length_bytes = r->run.length_bytes,
+        .target = target,
+    };
+    return 0;
+}
+
+/* One run of a request. */
+static QimgErrno
+read_run(Request *request, const ImageRun *r, uint64_t view_offset, uint8_t *target)
+{
+    QimgChain *chain = request->image->chain;
+    QimgFormat *layer = chain->layers[r->layer_index];
+
+    switch (r->run.kind) {
+    case QIMG_RUN_DATA:
+        return qimg_storage_read(qimg_format_data_storage(layer), QIMG_IO_DATA,
+                                 r->run.host_offset, target, r->run.length_bytes);
+    case QIMG_RUN_COMPRESSED:
+        return add_piece(request, r, view_offset, target);
+    case QIMG_RUN_DAMAGED:
+        report_damage(chain, r->layer_index, r->run.rule, view_offset);
+        return -EIO;
+    case QIMG_RUN_UNALLOCATED:
+    case QIMG_RUN_ZERO:
+        break;
+    }
+    memset(target, 0, r->run.length_bytes);
+    chain_count(chain, COUNTER_ZERO_BYTES, r->run.length_bytes);
+    return 0;
+}
+
+static QimgErrno
+read_runs(QimgImage *image, uint64_t guest_offset, uint8_t *buffer, size_t length_bytes)
+{
+    Request request;
+    uint64_t compressed_cluster_bytes = 0;
+    size_t done = 0;
+
+    request.image = image;
+    request.n_pieces = 0;
+    while (done < length_bytes) {
+        uint64_t view_offset = image->base_bytes + guest_offset + done;
+        ImageRun r;
+        QimgErrno err = image_map_run(image, view_offset, length_bytes - done, &r);
+
+        if (!err)
+            err = read_run(&request, &r, view_offset, buffer + done);
+        if (err)
+            return err;
+        if (r.run.kind == QIMG_RUN_COMPRESSED)
+            compressed_cluster_bytes = image->chain->layers[r.layer_index]->cluster_bytes;
+        done += r.run.length_bytes;
+    }
+    if (compressed_cluster_bytes == 0)
+        return 0;
+    /* First, so that the workers have what to do while this thread waits or copies. */
+    read_ahead_note(image, guest_offset, length_bytes, compressed_cluster_bytes);
+    return finish_pieces(&request);
+}
+
+int
+qimg_image_read(QimgImage *image, uint64_t guest_offset, void *buffer,
+                size_t length_bytes)
+{
+    QimgErrno err;
+
+    if (!qimg_range_fits(guest_offset, length_bytes, image->size_bytes))
+        return -EINVAL;
+    for (unsigned i = image->first_layer; i < image->chain->n_layers; i++)
+        if (image->chain->layers[i]->data_error)
+            return image->chain->layers[i]->data_error;
+    err = read_runs(image, guest_offset, buffer, length_bytes);
+    chain_count(image->chain, COUNTER_READS, 1);
+    if (err)
+        chain_count(image->chain, COUNTER_ERRORS, 1);
+    else
+        chain_count(image->chain, COUNTER_BYTES, length_bytes);
+    return err;
+}

@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* libqimg: disk images (qcow2 with its backing chain, raw) as arrays of bytes.
+ *
+ * An image is opened with its whole chain; the handle can be used from any number of
+ * threads at once. Functions that a person waits for report a GError of the domain
+ * QIMG_ERROR, whose text says what is wrong and what to do, without the name of the
+ * image. Functions on the I/O path return 0 or a negated errno value and allocate
+ * nothing.
+ *
+ * This version opens images for reading only and never writes a byte to them. */
+#pragma once
+
+#include <glib.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/stat.h>
+
+G_BEGIN_DECLS
+
+#if defined(QIMG_BUILDING) && defined(__GNUC__)
+#define QIMG_API __attribute__((visibility("default")))
+#else
+#define QIMG_API
+#endif
+
+#define QIMG_ERROR qimg_error_quark()
+QIMG_API GQuark qimg_error_quark(void);
+
+typedef enum {
+    QIMG_ERROR_FAILED,
+    QIMG_ERROR_NOT_FOUND,
+    QIMG_ERROR_NOT_AN_IMAGE,
+    QIMG_ERROR_INVALID,
+    QIMG_ERROR_UNSUPPORTED,
+    QIMG_ERROR_ENCRYPTED,
+    QIMG_ERROR_REFUSED,
+    QIMG_ERROR_LOOP,
+    QIMG_ERROR_LOCKED,
+    QIMG_ERROR_NO_MEMORY,
+    QIMG_ERROR_USAGE,
+} QimgError;
+
+/* The errno value (positive) that fits @error; EIO for errors of other domains and NULL.
+ */
+QIMG_API int qimg_error_to_errno(const GError *error);
+
+/* The version of the library, "MAJOR.MINOR.PATCH". Static storage. */
+QIMG_API const char *qimg_version(void);
+
+/* ---- options --------------------------------------------------------------------------
+ */
+
+/* How to open an image. Not thread-safe; may be freed after qimg_image_open. */
+typedef struct QimgOptions QimgOptions;
+
+/* The defaults: format probed, backing files below the directory of the image that names
+ * them, locks taken, 32 MiB for metadata, 16 MiB for decompressed clusters, one worker
+ * thread for each core. Never NULL. */
+QIMG_API QimgOptions *qimg_options_new(void);
+
+/* Frees @options; accepts NULL. */
+QIMG_API void qimg_options_free(QimgOptions *options);
+
+/* Sets one option by its name, as on the command lines:
+ *   format=qcow2|raw|qed          the format of the image (not of its backing files)
+ *   backing=same-dir|any|none|DIR[:DIR...]   which named files may be opened
+ *   backing_map=OLD=NEW           open NEW where an image names OLD; may be repeated
+ *   l2_cache=SIZE, data_cache=SIZE   bytes, with an optional suffix K, M, G, T
+ *   threads=N                     threads that decompress
+ *   nolock                        (value NULL) do not take locks
+ *   inspect                       (value NULL) open encrypted images, too, to show facts;
+ *                                 reading their data fails with ENOKEY
+ * Errors: USAGE, with the option's name and what it takes; a NULL @value where one is
+ * needed is an error. */
+QIMG_API gboolean qimg_options_set(QimgOptions *options, const char *name,
+                                   const char *value, GError **error);
+
+/* Whether qimg_options_set knows @name. */
+QIMG_API gboolean qimg_options_has(const char *name);
+
+/* ---- images ---------------------------------------------------------------------------
+ */
+
+typedef struct QimgImage QimgImage;
+
+/* Opens @path (a regular file or block device) and its backing chain for reading.
+ * @options may be NULL. Ownership: free with qimg_image_close.
+ * Errors: the domain's codes; nothing stays open on failure. */
+QIMG_API QimgImage *qimg_image_open(const char *path, const QimgOptions *options,
+                                    GError **error);
+
+/* Opens one more handle on the chain of @image as seen from layer @depth down: 0 is the
+ * image itself, 1 its backing file. Costs no I/O. Errors: USAGE beyond the last layer. */
+QIMG_API QimgImage *qimg_image_open_layer(QimgImage *image, unsigned depth,
+                                          GError **error);
+
+/* Opens the internal snapshot number @index (0 is the first of the table) as a disk.
+ * Errors: USAGE for a wrong index, INVALID when its table is damaged. */
+QIMG_API QimgImage *qimg_image_open_snapshot(QimgImage *image, unsigned index,
+                                             GError **error);
+
+/* Opens the VM state that the snapshot number @index holds: an image of exactly its
+ * length. Errors: as qimg_image_open_snapshot; NOT_FOUND when it has none. */
+QIMG_API QimgImage *qimg_image_open_vmstate(QimgImage *image, unsigned index,
+                                            GError **error);
+
+/* Closes a handle; the files are closed and unlocked with the last handle of a chain.
+ * No request may be under way on this handle. Accepts NULL. */
+QIMG_API void qimg_image_close(QimgImage *image);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(QimgOptions, qimg_options_free)
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(QimgImage, qimg_image_close)
+
+/* The virtual size in bytes. Cannot fail; any thread. */
+QIMG_API uint64_t qimg_image_get_size_bytes(const QimgImage *image);
+
+/* The cluster size of the top layer in bytes (a page for raw). */
+QIMG_API uint64_t qimg_image_get_cluster_bytes(const QimgImage *image);
+
+/* Number of layers from this handle's top down, at least 1. */
+QIMG_API unsigned qimg_image_get_n_layers(const QimgImage *image);
+
+/* The path by which layer @depth was opened; owned by @image; NULL beyond the last. */
+QIMG_API const char *qimg_image_get_layer_path(const QimgImage *image, unsigned depth);
+
+/* The status of the top layer's file as it was when the image was opened, but for
+ * st_blocks: what the files of all layers occupied then. Copied to *@out. */
+QIMG_API void qimg_image_get_stat(const QimgImage *image, struct stat *out);
+
+/* Warnings of the open, oldest first, each a line that names its file; NULL-terminated,
+ * owned by @image. */
+QIMG_API const char *const *qimg_image_get_warnings(const QimgImage *image);
+
+/* Reads @length_bytes at @guest_offset into @buffer; the range must lie within the disk.
+ * Threads: any number at once. Returns 0, -EINVAL beyond the disk, -EIO on damage or a
+ * failing host file (the content of @buffer is then undefined), -ENOMEM, -ENOKEY. */
+QIMG_API int qimg_image_read(QimgImage *image, uint64_t guest_offset, void *buffer,
+                             size_t length_bytes);
+
+typedef enum {
+    QIMG_EXTENT_UNALLOCATED, /* no layer holds it: reads as zeros */
+    QIMG_EXTENT_ZERO,        /* a layer says zeros, or the host file has a hole */
+    QIMG_EXTENT_DATA,
+    QIMG_EXTENT_COMPRESSED,
+    QIMG_EXTENT_DAMAGED, /* reads fail with EIO */
+} QimgExtentKind;
+
+typedef struct QimgExtent {
+    uint64_t guest_offset;
+    uint64_t length_bytes;
+    QimgExtentKind kind;
+    unsigned depth;        /* layer that decides it; the last one asked if UNALLOCATED */
+    bool present;          /* a layer has an entry for it (as in qemu-img map) */
+    uint64_t host_offset;  /* DATA: bytes from the start of @host_path */
+    const char *host_path; /* DATA: owned by the image; else NULL */
+    const char *reason;    /* DAMAGED: static text; else NULL */
+} QimgExtent;
+
+/* Gives the maximal extent that begins at @guest_offset (below the disk's size): all
+ * bytes up to its end have one answer (DATA: one stretch of one host file). The walk is
+ * bounded in memory and to about a second: an extent that would take longer to follow is
+ * cut, and the next call goes on behind it.
+ * Threads: any. Returns 0, -EINVAL, -EIO when a table cannot be read, -ENOMEM. */
+QIMG_API int qimg_image_map(QimgImage *image, uint64_t guest_offset, QimgExtent *out);
+
+/* As lseek: the first offset at or behind @guest_offset that holds data (@hole false) or
+ * lies in a hole (@hole true; the disk's end is one). DATA, COMPRESSED and DAMAGED are
+ * data. A search for data that takes longer than about a second answers where it stands,
+ * one for a hole answers the disk's end: no data are ever passed over.
+ * Returns 0, -ENXIO as lseek, -EIO, -ENOMEM. */
+QIMG_API int qimg_image_seek(QimgImage *image, uint64_t guest_offset, gboolean hole,
+                             uint64_t *offset_out);
+
+/* ---- snapshots ------------------------------------------------------------------------
+ */
+
+typedef struct QimgSnapshot {
+    const char *id;   /* bytes as stored, NUL-terminated */
+    const char *name; /* bytes as stored, NUL-terminated; may be empty or not UTF-8 */
+    size_t id_bytes;  /* the strings' lengths: a damaged image may store NULs in them */
+    size_t name_bytes;
+    int64_t date_s; /* seconds since 1970 */
+    uint32_t date_ns;
+    uint64_t vm_clock_ns;
+    uint64_t vm_state_bytes; /* 0: none */
+    uint64_t disk_bytes;     /* virtual size at that time */
+    int64_t icount;          /* -1: not stored */
+} QimgSnapshot;
+
+/* Number of internal snapshots of the top layer (0 for handles on snapshots). */
+QIMG_API unsigned qimg_image_get_n_snapshots(const QimgImage *image);
+
+/* The snapshot number @index, owned by @image; NULL beyond the last. */
+QIMG_API const QimgSnapshot *qimg_image_get_snapshot(const QimgImage *image,
+                                                     unsigned index);
+
+/* ---- facts as text --------------------------------------------------------------------
+ */
+
+/* What is known of the image and its chain, as a JSON object (the keys of qemu-img info
+ * and more). Free with g_free. */
+QIMG_API char *qimg_image_info_json(const QimgImage *image);
+
+/* One snapshot as a JSON object; NULL beyond the last. Free with g_free. */
+QIMG_API char *qimg_image_snapshot_json(const QimgImage *image, unsigned index);
+
+/* The counters of the image's chain, as a JSON object. Free with g_free. */
+QIMG_API char *qimg_image_stats_json(const QimgImage *image);
+
+/* One element of the JSON array that qimg map and map.json show (the keys of qemu-img
+ * map, and "error" for damage), without separator. Writes a NUL-terminated text of less
+ * than QIMG_EXTENT_JSON_BYTES bytes to @buffer and returns its length. */
+#define QIMG_EXTENT_JSON_BYTES 384
+QIMG_API size_t qimg_extent_to_json(const QimgExtent *extent,
+                                    char buffer[QIMG_EXTENT_JSON_BYTES]);
+
+G_END_DECLS

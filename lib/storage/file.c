@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Storage over a file descriptor. The descriptor's own position is used by lseek only,
+ * whose answers do not depend on it, so that any number of threads share it. */
+#include "storage/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/errors.h"
+
+typedef struct {
+    QimgStorage storage;
+    int fd;                /* const after open */
+    uint64_t device_bytes; /* const after open: size of a block device, 0 for a file */
+} FileStorage;
+
+static ssize_t
+file_pread(QimgStorage *storage, uint64_t file_offset, void *buffer, size_t n_bytes)
+{
+    ssize_t got =
+        pread(((FileStorage *)storage)->fd, buffer, n_bytes, (off_t)file_offset);
+
+    return got < 0 ? -errno : got;
+}
+
+static QimgErrno
+file_get_size(QimgStorage *storage, uint64_t *size_bytes_out)
+{
+    FileStorage *file = (FileStorage *)storage;
+    struct stat status;
+
+    if (file->device_bytes) {
+        *size_bytes_out = file->device_bytes;
+        return 0;
+    }
+    if (fstat(file->fd, &status) < 0)
+        return -errno;
+    *size_bytes_out = (uint64_t)status.st_size;
+    return 0;
+}
+
+static QimgErrno
+file_find_extent(QimgStorage *storage, uint64_t file_offset, bool *is_data_out,
+                 uint64_t *end_out)
+{
+    FileStorage *file = (FileStorage *)storage;
+    off_t data = lseek(file->fd, (off_t)file_offset, SEEK_DATA);
+    off_t hole;
+
+    if (data < 0 && errno == ENXIO) { /* a hole up to the end of the file */
+        *is_data_out = false;
+        *end_out = UINT64_MAX;
+        return 0;
+    }
+    if (data > (off_t)file_offset) {
+        *is_data_out = false;
+        *end_out = (uint64_t)data;
+        return 0;
+    }
+    hole = data < 0 ? -1 : lseek(file->fd, (off_t)file_offset, SEEK_HOLE);
+    *is_data_out = true;
+    if (hole < 0) /* the file system or device cannot tell: all is data */
+        return file_get_size(storage, end_out);
+    *end_out = (uint64_t)hole;
+    return 0;
+}
+
+static void
+file_close(QimgStorage *storage)
+{
+    close(((FileStorage *)storage)->fd);
+    g_free(storage);
+}
+
+static const QimgStorageOps file_ops = {
+    .pread = file_pread,
+    .get_size = file_get_size,
+    .find_extent = file_find_extent,
+    .close = file_close,
+};
+
+static const char *
+kind_of(mode_t mode)
+{
+    switch (mode & S_IFMT) {
+    case S_IFDIR:
+        return "a directory";
+    case S_IFIFO:
+        return "a FIFO";
+    case S_IFSOCK:
+        return "a socket";
+    case S_IFCHR:
+        return "a character device";
+    case S_IFBLK:
+        return "a block device";
+    default:
+        return "no regular file";
+    }
+}
+
+int
+qimg_file_reopen(int path_fd, bool allow_device, GError **error)
+{
+    g_autofree char *link = g_strdup_printf("/proc/self/fd/%d", path_fd);
+    struct stat status;
+    int fd;
+
+    if (fstat(path_fd, &status) < 0) {
+        qimg_set_error_errno(error, errno, NULL, "cannot read its status");
+        return -1;
+    }
+    if (!S_ISREG(status.st_mode) && !(allow_device && S_ISBLK(status.st_mode))) {
+        qimg_set_error(error, QIMG_ERROR_REFUSED,
+                       "is %s, not a disk image (name a regular file%s)",
+                       kind_of(status.st_mode), allow_device ? " or block device" : "");
+        return -1;
+    }
+    fd = open(link, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK | O_NOATIME);
+    if (fd < 0 && errno == EPERM) /* O_NOATIME is for the file's owner and root */
+        fd = open(link, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    if (fd < 0)
+        qimg_set_error_errno(error, errno, "check its permissions", "cannot open");
+    return fd;
+}
+
+QimgStorage *
+qimg_file_storage_new(int fd_in, const char *path, GError **error)
+{
+    qimg_autofd fd = fd_in;
+    uint64_t device_bytes = 0;
+    struct stat status;
+    FileStorage *file;
+
+    if (fstat(fd, &status) < 0) {
+        qimg_set_error_errno(error, errno, NULL, "cannot read its status");
+        return NULL;
+    }
+    if (S_ISBLK(status.st_mode) && ioctl(fd, BLKGETSIZE64, &device_bytes) < 0) {
+        qimg_set_error_errno(error, errno, NULL, "cannot read the size of the device");
+        return NULL;
+    }
+    file = g_new0(FileStorage, 1);
+    file->storage.ops = &file_ops;
+    file->storage.path = g_strdup(path);
+    file->storage.status = status;
+    file->device_bytes = device_bytes;
+    file->fd = qimg_steal_fd(&fd);
+    return &file->storage;
+}
+
+int
+qimg_file_storage_get_fd(const QimgStorage *storage)
+{
+    return ((const FileStorage *)storage)->fd;
+}

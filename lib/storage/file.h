@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Host files and block devices as storage. */
+#pragma once
+
+#include <glib.h>
+
+#include "storage/storage.h"
+
+/* Opens the file that the O_PATH descriptor @path_fd refers to for reading, without
+ * changing its access time where that is allowed. Anything but a regular file (or, when
+ * @allow_device, a block device) is refused before it is opened, so that a FIFO cannot
+ * hang us and a device has no side effect. Returns a descriptor or -1 with @error set. */
+int qimg_file_reopen(int path_fd, bool allow_device, GError **error);
+
+/* Makes a storage of @fd, which it owns from then on (also on failure). @path is copied
+ * and is how messages name the file. Errors: FAILED when its status cannot be read. */
+QimgStorage *qimg_file_storage_new(int fd, const char *path, GError **error);
+
+/* The descriptor inside a storage of this kind, which keeps owning it: for locks. */
+int qimg_file_storage_get_fd(const QimgStorage *storage);

@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* A stored name is opened as O_PATH first, which has no effect on what it names; the
+ * kernel then says where that really lies, and only an allowed, regular file is opened
+ * for reading, through the same descriptor. Symbolic links may therefore be followed. */
+#include "storage/open-policy.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/cleanup.h"
+#include "base/errors.h"
+#include "storage/file.h"
+
+typedef enum {
+    POLICY_SAME_DIR,
+    POLICY_DIRS,
+    POLICY_ANY,
+    POLICY_NONE,
+} PolicyKind;
+
+struct QimgOpenPolicy {
+    PolicyKind kind;
+    GPtrArray *dirs; /* char *, real paths */
+    GPtrArray *maps; /* char *, OLD and NEW alternating */
+};
+
+QimgOpenPolicy *
+qimg_open_policy_new(void)
+{
+    QimgOpenPolicy *policy = g_new0(QimgOpenPolicy, 1);
+
+    policy->dirs = g_ptr_array_new_with_free_func(g_free);
+    policy->maps = g_ptr_array_new_with_free_func(g_free);
+    return policy;
+}
+
+static void
+copy_strings(GPtrArray *to, const GPtrArray *from)
+{
+    for (guint i = 0; i < from->len; i++)
+        g_ptr_array_add(to, g_strdup(from->pdata[i]));
+}
+
+QimgOpenPolicy *
+qimg_open_policy_copy(const QimgOpenPolicy *policy)
+{
+    QimgOpenPolicy *copy = qimg_open_policy_new();
+
+    copy->kind = policy->kind;
+    copy_strings(copy->dirs, policy->dirs);
+    copy_strings(copy->maps, policy->maps);
+    return copy;
+}
+
+void
+qimg_open_policy_free(QimgOpenPolicy *policy)
+{
+    if (!policy)
+        return;
+    g_ptr_array_unref(policy->dirs);
+    g_ptr_array_unref(policy->maps);
+    g_free(policy);
+}
+
+bool
+qimg_open_policy_set(QimgOpenPolicy *policy, const char *text, GError **error)
+{
+    static const struct {
+        const char *word;
+        PolicyKind kind;
+    } words[] = {
+        {"same-dir", POLICY_SAME_DIR}, {"any", POLICY_ANY}, {"none", POLICY_NONE}};
+    g_auto(GStrv) dirs = NULL;
+
+    g_ptr_array_set_size(policy->dirs, 0);
+    for (size_t i = 0; i < G_N_ELEMENTS(words); i++) {
+        if (strcmp(text, words[i].word) == 0) {
+            policy->kind = words[i].kind;
+            return true;
+        }
+    }
+    policy->kind = POLICY_DIRS;
+    dirs = g_strsplit(text, ":", -1);
+    for (char **dir = dirs; *dir; dir++) {
+        char *real = **dir ? realpath(*dir, NULL) : NULL;
+
+        if (!real || !g_file_test(real, G_FILE_TEST_IS_DIR)) {
+            free(real);
+            qimg_set_error(
+                error, QIMG_ERROR_USAGE,
+                "backing=%s: \"%s\" is no directory (give same-dir, any, none, "
+                "or directories separated by colons)",
+                text, *dir);
+            return false;
+        }
+        g_ptr_array_add(policy->dirs, g_strdup(real));
+        free(real);
+    }
+    if (policy->dirs->len > 0)
+        return true;
+    qimg_set_error(error, QIMG_ERROR_USAGE,
+                   "backing= is empty (give same-dir, any, none, or directories)");
+    return false;
+}
+
+bool
+qimg_open_policy_add_map(QimgOpenPolicy *policy, const char *text, GError **error)
+{
+    const char *equals = strchr(text, '=');
+
+    if (!equals || equals == text || !equals[1]) {
+        qimg_set_error(error, QIMG_ERROR_USAGE,
+                       "backing_map=%s: no OLD=NEW (give the stored name or directory, "
+                       "'=', and the file or directory to open in its place)",
+                       text);
+        return false;
+    }
+    g_ptr_array_add(policy->maps, g_strndup(text, (gsize)(equals - text)));
+    g_ptr_array_add(policy->maps, g_strdup(equals + 1));
+    return true;
+}
+
+bool
+qimg_open_policy_is_explicit(const QimgOpenPolicy *policy)
+{
+    return policy->kind == POLICY_ANY || policy->kind == POLICY_DIRS;
+}
+
+int
+qimg_open_named_by_user(const char *path, char **path_out, GError **error)
+{
+    qimg_autofd path_fd = open(path, O_PATH | O_CLOEXEC);
+    int fd;
+
+    if (path_fd < 0) {
+        qimg_set_error_errno(error, errno, "give the path of a disk image",
+                             "cannot open");
+        return -1;
+    }
+    fd = qimg_file_reopen(path_fd, true, error);
+    if (fd >= 0)
+        *path_out = g_strdup(path);
+    return fd;
+}
+
+/* Where the open file @fd really lies, or NULL when the kernel cannot say. */
+static char *
+real_path_of_fd(int fd)
+{
+    g_autofree char *link = g_strdup_printf("/proc/self/fd/%d", fd);
+
+    return g_file_read_link(link, NULL);
+}
+
+/* Whether @path is @dir itself or lies below it. Both are real paths. */
+static bool
+is_below(const char *path, const char *dir)
+{
+    size_t n = strlen(dir);
+
+    while (n > 0 && dir[n - 1] == '/') /* "/" holds everything */
+        n--;
+    return strncmp(path, dir, n) == 0 && (path[n] == '/' || path[n] == '\0');
+}
+
+/* Applies the first mapping whose OLD is @name or a directory above it; NULL if none. */
+static char *
+apply_maps(const QimgOpenPolicy *policy, const char *name)
+{
+    for (guint i = 0; i + 1 < policy->maps->len; i += 2) {
+        const char *old_name = policy->maps->pdata[i];
+        const char *new_name = policy->maps->pdata[i + 1];
+
+        if (is_below(name, old_name)) {
+            size_t n = strlen(old_name);
+
+            while (n > 0 && old_name[n - 1] == '/')
+                n--;
+            return g_strconcat(new_name, name + n, NULL);
+        }
+    }
+    return NULL;
+}
+
+static bool
+is_allowed(const QimgOpenPolicy *policy, const char *naming_path, int naming_fd,
+           const char *real)
+{
+    g_autofree char *dir = NULL;
+    g_autofree char *naming_real = NULL;
+    g_autofree char *real_dir = NULL;
+    char *dir_real;
+    bool below;
+
+    switch (policy->kind) {
+    case POLICY_ANY:
+        return true;
+    case POLICY_NONE:
+        return false;
+    case POLICY_DIRS:
+        for (guint i = 0; i < policy->dirs->len; i++)
+            if (is_below(real, policy->dirs->pdata[i]))
+                return true;
+        return false;
+    case POLICY_SAME_DIR:
+        break;
+    }
+    /* Both the directory that the image was opened in and the one that it really lies in
+     * are its own: a link to an image must not part it from its backing file. */
+    dir = g_path_get_dirname(naming_path);
+    dir_real = realpath(dir, NULL);
+    below = dir_real && is_below(real, dir_real);
+    free(dir_real);
+    if (below)
+        return true;
+    naming_real = real_path_of_fd(naming_fd);
+    if (!naming_real)
+        return false;
+    real_dir = g_path_get_dirname(naming_real);
+    return is_below(real, real_dir);
+}
+
+/* The text for messages: names from an image may hold anything. */
+static char *
+printable(const char *name)
+{
+    return g_strescape(name, NULL);
+}
+
+int
+qimg_open_named_by_image(const QimgOpenPolicy *policy, const char *naming_path,
+                         int naming_fd, const char *name, char **path_out, GError **error)
+{
+    g_autofree char *dir = g_path_get_dirname(naming_path);
+    g_autofree char *path =
+        g_path_is_absolute(name) ? g_strdup(name) : g_build_filename(dir, name, NULL);
+    g_autofree char *mapped = apply_maps(policy, name);
+    g_autofree char *shown = printable(name);
+    g_autofree char *shown_path = NULL;
+    g_autofree char *real = NULL;
+    qimg_autofd path_fd = -1;
+    int fd;
+
+    if (!mapped)
+        mapped = apply_maps(policy, path);
+    if (mapped) {
+        g_free(path);
+        path = g_strdup(mapped);
+    }
+    shown_path = printable(path);
+    if (policy->kind == POLICY_NONE && !mapped) {
+        qimg_set_error(error, QIMG_ERROR_REFUSED,
+                       "names \"%s\", and backing=none allows no further file (allow it "
+                       "with -o backing=same-dir or -o backing=DIR)",
+                       shown);
+        return -1;
+    }
+    path_fd = open(path, O_PATH | O_CLOEXEC);
+    if (path_fd < 0) {
+        int errnum = errno;
+        g_autofree char *hint =
+            g_strdup_printf("say where it is now with -o backing_map='%s'=NEW", shown);
+
+        qimg_set_error_errno(error, errnum, hint,
+                             "names \"%s\", and \"%s\" cannot be opened", shown,
+                             shown_path);
+        return -1;
+    }
+    real = real_path_of_fd(path_fd);
+    if (!mapped && (!real || !is_allowed(policy, naming_path, naming_fd, real))) {
+        qimg_set_error(error, QIMG_ERROR_REFUSED,
+                       "names \"%s\", and \"%s\" lies outside the allowed directories "
+                       "(allow it with -o backing=DIR or -o backing=any)",
+                       shown, shown_path);
+        return -1;
+    }
+    fd = qimg_file_reopen(path_fd, false, error);
+    if (fd < 0) {
+        g_prefix_error(error, "names \"%s\", and \"%s\" ", shown, shown_path);
+        return -1;
+    }
+    *path_out = g_steal_pointer(&path);
+    return fd;
+}

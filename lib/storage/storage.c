@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What all storages share: whole-length reads, counters. */
+#include "storage/storage.h"
+
+#include <errno.h>
+#include <glib.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "base/lock.h"
+
+const char *const qimg_io_purpose_names[QIMG_N_IO_PURPOSES] = {
+    [QIMG_IO_HEADER] = "header", [QIMG_IO_L1] = "l1",
+    [QIMG_IO_L2] = "l2",         [QIMG_IO_SNAPSHOT] = "snapshot",
+    [QIMG_IO_DATA] = "data",     [QIMG_IO_COMPRESSED] = "compressed",
+};
+
+QimgErrno
+qimg_storage_read(QimgStorage *storage, QimgIoPurpose purpose, QimgHostOffset host_offset,
+                  void *buffer, size_t n_bytes)
+{
+    uint8_t *bytes = buffer;
+    size_t done = 0;
+
+    qimg_lock_assert_none_held();
+    if (!qimg_range_fits(host_offset.v, n_bytes, INT64_MAX))
+        return -EINVAL;
+    while (done < n_bytes) {
+        ssize_t got = storage->ops->pread(storage, host_offset.v + done, bytes + done,
+                                          n_bytes - done);
+
+        if (got == -EINTR)
+            continue;
+        if (got < 0)
+            return (QimgErrno)got;
+        if (got == 0) {
+            memset(bytes + done, 0, n_bytes - done);
+            break;
+        }
+        done += (size_t)got;
+    }
+    atomic_fetch_add_explicit(&storage->n_reads[purpose], 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&storage->bytes_read[purpose], done, memory_order_relaxed);
+    return 0;
+}
+
+QimgErrno
+qimg_storage_get_size(QimgStorage *storage, uint64_t *size_bytes_out)
+{
+    return storage->ops->get_size(storage, size_bytes_out);
+}
+
+QimgErrno
+qimg_storage_find_extent(QimgStorage *storage, QimgHostOffset host_offset,
+                         bool *is_data_out, uint64_t *end_out)
+{
+    uint64_t size_bytes = 0;
+    QimgErrno err = qimg_storage_get_size(storage, &size_bytes);
+
+    qimg_lock_assert_none_held();
+    if (err)
+        return err;
+    if (host_offset.v >= size_bytes) {
+        *is_data_out = false;
+        *end_out = UINT64_MAX;
+        return 0;
+    }
+    if (!storage->ops->find_extent) {
+        *is_data_out = true;
+        *end_out = size_bytes;
+        return 0;
+    }
+    return storage->ops->find_extent(storage, host_offset.v, is_data_out, end_out);
+}
+
+bool
+qimg_storage_is_sparse(const QimgStorage *storage)
+{
+    return S_ISREG(storage->status.st_mode) &&
+           storage->status.st_blocks < storage->status.st_size / QIMG_SECTOR_BYTES;
+}
+
+void
+qimg_storage_close(QimgStorage *storage)
+{
+    if (!storage)
+        return;
+    g_free(storage->path);
+    storage->path = NULL;
+    storage->ops->close(storage);
+}

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Bounded decompression of one cluster behind one small interface. */
+#pragma once
+
+#include "base/types.h"
+
+typedef enum {
+    QIMG_CODEC_DEFLATE, /* raw RFC 1951 data */
+    QIMG_CODEC_ZSTD,    /* one frame */
+} QimgCodec;
+
+/* Inflates the stream at the start of @input into exactly @n_output bytes; what follows
+ * the stream in @input is ignored. Memory beyond the buffers is a few hundred KiB kept by
+ * each thread, whatever the stream says.
+ * Threads: any. Errors: -EIO for a stream that is broken, ends early, or (zstd) yields
+ * more; -ENOMEM. @output is undefined on failure. Spec: qcow2 section 5. */
+QimgErrno qimg_decompress(QimgCodec codec, const uint8_t *input, size_t n_input,
+                          uint8_t *output, size_t n_output) QIMG_MUST_CHECK;
+
+/* The implementations, one file each. */
+QimgErrno qimg_deflate_decompress(const uint8_t *input, size_t n_input, uint8_t *output,
+                                  size_t n_output) QIMG_MUST_CHECK;
+QimgErrno qimg_zstd_decompress(const uint8_t *input, size_t n_input, uint8_t *output,
+                               size_t n_output) QIMG_MUST_CHECK;

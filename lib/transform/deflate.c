@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Inflating raw deflate data: libdeflate, and zlib for what it refuses.
+ *
+ * libdeflate wants the whole stream to fit; QEMU's reader is content once the output is
+ * full, even where the stream would go on. zlib has that habit, too, so it decides all
+ * cases that libdeflate does not take, and everything where libdeflate is absent. */
+#include "transform/compress.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <pthread.h>
+#include <zlib.h>
+
+#ifdef HAVE_LIBDEFLATE
+#include <libdeflate.h>
+
+static pthread_key_t key;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+static void
+free_decompressor(void *decompressor)
+{
+    libdeflate_free_decompressor(decompressor);
+}
+
+static void
+make_key(void)
+{
+    /* Without a key each thread's decompressor would leak; there are few threads. */
+    (void)pthread_key_create(&key, free_decompressor);
+}
+
+static struct libdeflate_decompressor *
+thread_decompressor(void)
+{
+    static _Thread_local struct libdeflate_decompressor *mine;
+
+    if (!mine) {
+        pthread_once(&once, make_key);
+        mine = libdeflate_alloc_decompressor();
+        if (mine)
+            (void)pthread_setspecific(key, mine);
+    }
+    return mine;
+}
+
+static bool
+try_libdeflate(const uint8_t *input, size_t n_input, uint8_t *output, size_t n_output)
+{
+    struct libdeflate_decompressor *decompressor = thread_decompressor();
+    size_t n_used, n_made;
+
+    return decompressor &&
+           libdeflate_deflate_decompress_ex(decompressor, input, n_input, output,
+                                            n_output, &n_used,
+                                            &n_made) == LIBDEFLATE_SUCCESS &&
+           n_made == n_output;
+}
+#else
+static bool
+try_libdeflate(const uint8_t *input, size_t n_input, uint8_t *output, size_t n_output)
+{
+    (void)input, (void)n_input, (void)output, (void)n_output;
+    return false;
+}
+#endif
+
+QimgErrno
+qimg_deflate_decompress(const uint8_t *input, size_t n_input, uint8_t *output,
+                        size_t n_output)
+{
+    z_stream stream = {0};
+    int result;
+
+    if (try_libdeflate(input, n_input, output, n_output))
+        return 0;
+    if (n_input > UINT_MAX || n_output > UINT_MAX)
+        return -EIO;
+    /* Negative: raw data without a head. Writers keep to a window of 4 KiB; all are read.
+     */
+    if (inflateInit2(&stream, -MAX_WBITS) != Z_OK)
+        return -ENOMEM;
+    stream.next_in = (z_const Bytef *)input;
+    stream.avail_in = (uInt)n_input;
+    stream.next_out = output;
+    stream.avail_out = (uInt)n_output;
+    result = inflate(&stream, Z_FINISH);
+    inflateEnd(&stream);
+    if (stream.avail_out == 0 && (result == Z_STREAM_END || result == Z_BUF_ERROR))
+        return 0;
+    return result == Z_MEM_ERROR ? -ENOMEM : -EIO;
+}

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* qimg: the maintenance tool; one subcommand a file. */
+#include <stdio.h>
+#include <string.h>
+
+#include "output.h"
+
+static const struct {
+    const char *name;
+    const char *summary;
+    int (*run)(int argc, char **argv);
+} commands[] = {
+    {"info", "what an image and its backing files are", cmd_info},
+    {"map", "where each part of the disk is stored", cmd_map},
+};
+
+static void
+print_help(FILE *out)
+{
+    fprintf(out, "usage: qimg SUBCOMMAND [OPTIONS] IMAGE\n\n");
+    for (size_t i = 0; i < G_N_ELEMENTS(commands); i++)
+        fprintf(out, "  %-8s%s\n", commands[i].name, commands[i].summary);
+    fprintf(out, "\nqimg SUBCOMMAND --help tells more. Images are never written to.\n");
+}
+
+int
+main(int argc, char **argv)
+{
+    if (argc < 2) {
+        print_help(stderr);
+        return EXIT_FAILED;
+    }
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
+        print_help(stdout);
+        return EXIT_GOOD;
+    }
+    if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0) {
+        printf("qimg %s\n", qimg_version());
+        return EXIT_GOOD;
+    }
+    for (size_t i = 0; i < G_N_ELEMENTS(commands); i++)
+        if (strcmp(argv[1], commands[i].name) == 0)
+            return commands[i].run(argc - 1, argv + 1);
+    fprintf(stderr, "qimg: %s: no such subcommand (see qimg --help)\n", argv[1]);
+    return EXIT_FAILED;
+}
