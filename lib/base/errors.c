@@ -5,7 +5,10 @@
 #include <errno.h>
 #include <stdarg.h>
 
-G_DEFINE_QUARK(qimg - error - quark, qimg_error)
+/* The words are a name, not a difference. clang-format would space them out. */
+/* clang-format off */
+G_DEFINE_QUARK(qimg-error-quark, qimg_error)
+/* clang-format on */
 
 enum {
 #define X(name, errnum, meaning) TABLE_##name,

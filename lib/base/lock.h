@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Mutexes and conditions with ranks. Locks are taken from the outermost rank inwards:
  *
- *   IMAGE    lazily opened parts of an image (image/)
  *   CACHE    one stripe of a slot cache (cache/slot-cache.c): claims and waits for loads
  *   WORKERS  the job queue (base/workers.c)
- *   REPORT   once-only reports of damage (image/)
+ *   STORAGE  what is remembered of a host file's extents (storage/storage.c)
  *
  * No lock is held over I/O, (de)compression, a callback or a reply to the kernel. A debug
  * build (no NDEBUG) keeps the ranks held by a thread and aborts on a wrong order, and
@@ -16,10 +15,9 @@
 #include <pthread.h>
 
 typedef enum {
-    QIMG_RANK_IMAGE,
     QIMG_RANK_CACHE,
     QIMG_RANK_WORKERS,
-    QIMG_RANK_REPORT,
+    QIMG_RANK_STORAGE,
 } QimgLockRank;
 
 /* Documentation that clang checks where it can parse these attributes in C. */

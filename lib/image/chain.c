@@ -14,10 +14,16 @@
 
 #define PROBE_BYTES 512u
 
+/* Adds a warning, which stays one harmless line whatever names from an image hold. */
 static void
 warn_about(QimgChain *chain, const char *path, const char *text)
 {
-    g_ptr_array_add(chain->warnings, g_strdup_printf("%s: %s", path, text));
+    char *line = g_strdup_printf("%s: %s", path, text);
+
+    for (char *c = line; *c; c++)
+        if (g_ascii_iscntrl(*c))
+            *c = '?';
+    g_ptr_array_add(chain->warnings, line);
 }
 
 /* Takes the locks of a reader on @storage. */
@@ -133,17 +139,17 @@ check_no_loop(const QimgChain *chain, const QimgStorage *storage, GError **error
     return true;
 }
 
-/* Adds the image in @fd (owned) as the next layer. @format_name may be NULL. */
+/* Adds the image in @file (owned, may be NULL after an error) as the next layer, without
+ * its data file. @format_name may be NULL. */
 static bool
-add_layer(QimgChain *chain, const QimgOptions *options, int fd, const char *path,
-          const char *format_name, GError **error)
+add_format(QimgChain *chain, const QimgOptions *options, QimgStorage *file,
+           const char *format_name, GError **error)
 {
     QimgFormatEnv env = {
         .tables = chain->tables,
         .layer_index = chain->n_layers,
         .inspect = options->inspect,
     };
-    QimgStorage *file = open_storage(chain, options, fd, path, error);
     const QimgDriver *driver = NULL;
     QimgFormat *format = NULL;
 
@@ -159,8 +165,19 @@ add_layer(QimgChain *chain, const QimgOptions *options, int fd, const char *path
     }
     chain->layers[chain->n_layers++] = format;
     for (guint i = 0; i < format->warnings->len; i++)
-        warn_about(chain, path, format->warnings->pdata[i]);
-    return attach_data_file(chain, options, format, error);
+        warn_about(chain, file->path, format->warnings->pdata[i]);
+    return true;
+}
+
+/* Adds the image in @fd (owned) as the next layer. @format_name may be NULL. */
+static bool
+add_layer(QimgChain *chain, const QimgOptions *options, int fd, const char *path,
+          const char *format_name, GError **error)
+{
+    QimgStorage *file = open_storage(chain, options, fd, path, error);
+
+    return add_format(chain, options, file, format_name, error) &&
+           attach_data_file(chain, options, chain->layers[chain->n_layers - 1], error);
 }
 
 /* A guest can write a qcow2 header into a raw disk; where the format was not recorded,
@@ -318,8 +335,9 @@ open_layers(QimgChain *chain, const char *path, const QimgOptions *options,
     return true;
 }
 
-QimgChain *
-chain_open(const char *path, const QimgOptions *options, GError **error)
+/* A chain without layers; NULL with @error set. */
+static QimgChain *
+chain_new(const QimgOptions *options, GError **error)
 {
     QimgChain *chain = g_new0(QimgChain, 1);
 
@@ -328,19 +346,57 @@ chain_open(const char *path, const QimgOptions *options, GError **error)
     chain->data_cache_bytes = options->data_cache_bytes;
     chain->workers = qimg_workers_new(options->n_threads);
     chain->tables = slot_cache_new(TABLE_SLICE_BYTES, options->l2_cache_bytes);
-    if (!chain->tables)
-        qimg_set_error(error, QIMG_ERROR_NO_MEMORY,
-                       "no memory for the cache of tables (give a smaller -o "
-                       "l2_cache=SIZE)");
-    if (!chain->tables || !open_layers(chain, path, options, error) ||
-        !make_cluster_caches(chain, error)) {
-        chain_unref(chain);
-        return NULL;
-    }
+    if (chain->tables)
+        return chain;
+    qimg_set_error(error, QIMG_ERROR_NO_MEMORY,
+                   "no memory for the cache of tables (give a smaller -o "
+                   "l2_cache=SIZE)");
+    chain_unref(chain);
+    return NULL;
+}
+
+/* Makes what depends on all the layers. */
+static bool
+finish_chain(QimgChain *chain, GError **error)
+{
+    if (!make_cluster_caches(chain, error))
+        return false;
     choose_granule(chain);
     sum_status(chain);
     chain->read_ahead = read_ahead_new(chain);
     g_ptr_array_add(chain->warnings, NULL);
+    return true;
+}
+
+QimgChain *
+chain_open(const char *path, const QimgOptions *options, GError **error)
+{
+    QimgChain *chain = chain_new(options, error);
+
+    if (chain &&
+        (!open_layers(chain, path, options, error) || !finish_chain(chain, error)))
+        g_clear_pointer(&chain, chain_unref);
+    return chain;
+}
+
+QimgChain *
+chain_open_storages(QimgStorage *const *storages, unsigned n_storages,
+                    const QimgOptions *options, GError **error)
+{
+    QimgChain *chain = chain_new(options, error);
+    unsigned n_taken = 0;
+    bool is_open = chain != NULL;
+
+    g_assert(n_storages > 0 && n_storages <= IMAGE_MAX_LAYERS);
+    while (is_open && n_taken < n_storages) {
+        const char *format_name = n_taken == 0 ? options->format : NULL;
+
+        is_open = add_format(chain, options, storages[n_taken++], format_name, error);
+    }
+    while (n_taken < n_storages)
+        qimg_storage_close(storages[n_taken++]);
+    if (chain && (!is_open || !finish_chain(chain, error)))
+        g_clear_pointer(&chain, chain_unref);
     return chain;
 }
 

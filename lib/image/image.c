@@ -14,8 +14,7 @@ qimg_version(void)
     return QIMG_VERSION;
 }
 
-/* Makes a handle on @view of layer @first_layer; takes a reference of @chain. */
-static QimgImage *
+QimgImage *
 image_new(QimgChain *chain, unsigned first_layer, const QimgView *view)
 {
     QimgImage *image = g_new0(QimgImage, 1);

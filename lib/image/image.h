@@ -84,8 +84,20 @@ chain_count(QimgChain *chain, ImageCounter counter, uint64_t n)
 
 /* image/chain.c: opens @path and all that it is based on; unref with chain_unref. */
 QimgChain *chain_open(const char *path, const QimgOptions *options, GError **error);
+
+/* image/chain.c: as chain_open, of @n_storages (1 to IMAGE_MAX_LAYERS) open storages from
+ * the top down, which it owns from then on (also on failure). The names that they hold
+ * are not followed, no data file is attached and no lock is taken: for images that are no
+ * host files. A layer that needs a data file reads its data from its own storage. Only
+ * the last layer may be raw. */
+QimgChain *chain_open_storages(QimgStorage *const *storages, unsigned n_storages,
+                               const QimgOptions *options, GError **error);
+
 QimgChain *chain_ref(QimgChain *chain);
 void chain_unref(QimgChain *chain);
+
+/* image/image.c: a handle on @view of layer @first_layer; takes a reference of @chain. */
+QimgImage *image_new(QimgChain *chain, unsigned first_layer, const QimgView *view);
 
 /* image/backing-name.c: what a stored backing name means. Fills in *@path_out (plain
  * name, free with g_free) and *@format_out (NULL where the name does not say). Errors:

@@ -104,10 +104,10 @@ paint_stretch(Region *region, unsigned layer_index, uint64_t first, uint64_t las
         if (err)
             return err;
         length_bytes = qimg_min_u64(length_bytes, run.length_bytes);
+        /* Unallocated granules stay open for the next layer. One that the layer's end
+         * cuts is marked MIXED by the next turn, which begins inside it. */
         if (run.kind != QIMG_RUN_UNALLOCATED)
             paint(region, at, length_bytes, &run, layer_index);
-        else if (length_bytes % region->chain->granule_bytes != 0)
-            paint(region, at, length_bytes, &run, layer_index); /* marks the last MIXED */
         at += length_bytes;
     }
     return 0;
@@ -213,7 +213,14 @@ resolve_run(QimgChain *chain, unsigned layer_index, uint64_t guest_offset,
                     qimg_min_u64(length_bytes, n * chain->granule_bytes - in_granule),
             },
     };
-    if (out->run.kind == QIMG_RUN_DATA)
+    if (out->run.kind == QIMG_RUN_DATA) {
         out->run.host_offset.v += in_granule;
+    } else if (out->run.kind == QIMG_RUN_COMPRESSED) {
+        /* Clusters that follow each other may name one stream: each is a run. */
+        uint64_t cluster_bytes = chain->layers[out->layer_index]->cluster_bytes;
+
+        out->run.length_bytes = qimg_min_u64(
+            out->run.length_bytes, cluster_bytes - (guest_offset & (cluster_bytes - 1)));
+    }
     return 0;
 }

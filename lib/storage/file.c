@@ -19,11 +19,13 @@ typedef struct {
 } FileStorage;
 
 static ssize_t
-file_pread(QimgStorage *storage, uint64_t file_offset, void *buffer, size_t n_bytes)
+file_pread(QimgStorage *storage, QimgIoPurpose purpose, uint64_t file_offset,
+           void *buffer, size_t n_bytes)
 {
     ssize_t got =
         pread(((FileStorage *)storage)->fd, buffer, n_bytes, (off_t)file_offset);
 
+    (void)purpose;
     return got < 0 ? -errno : got;
 }
 
@@ -144,8 +146,7 @@ qimg_file_storage_new(int fd_in, const char *path, GError **error)
         return NULL;
     }
     file = g_new0(FileStorage, 1);
-    file->storage.ops = &file_ops;
-    file->storage.path = g_strdup(path);
+    qimg_storage_init(&file->storage, &file_ops, path);
     file->storage.status = status;
     file->device_bytes = device_bytes;
     file->fd = qimg_steal_fd(&fd);

@@ -166,9 +166,10 @@ is_below(const char *path, const char *dir)
     return strncmp(path, dir, n) == 0 && (path[n] == '/' || path[n] == '\0');
 }
 
-/* Applies the first mapping whose OLD is @name or a directory above it; NULL if none. */
+/* Applies the first mapping whose OLD is @name or a directory above it, and gives its NEW
+ * in *@new_out (owned by @policy); NULL if none. */
 static char *
-apply_maps(const QimgOpenPolicy *policy, const char *name)
+apply_maps(const QimgOpenPolicy *policy, const char *name, const char **new_out)
 {
     for (guint i = 0; i + 1 < policy->maps->len; i += 2) {
         const char *old_name = policy->maps->pdata[i];
@@ -179,6 +180,7 @@ apply_maps(const QimgOpenPolicy *policy, const char *name)
 
             while (n > 0 && old_name[n - 1] == '/')
                 n--;
+            *new_out = new_name;
             return g_strconcat(new_name, name + n, NULL);
         }
     }
@@ -223,6 +225,18 @@ is_allowed(const QimgOpenPolicy *policy, const char *naming_path, int naming_fd,
     return is_below(real, real_dir);
 }
 
+/* Whether @real is the file, or lies below the directory, that the user named in a
+ * mapping: "OLD/../../x" must be no way out of it. */
+static bool
+is_mapped_by_user(const char *new_name, const char *real)
+{
+    char *new_real = realpath(new_name, NULL);
+    bool below = new_real && is_below(real, new_real);
+
+    free(new_real);
+    return below;
+}
+
 /* The text for messages: names from an image may hold anything. */
 static char *
 printable(const char *name)
@@ -237,7 +251,8 @@ qimg_open_named_by_image(const QimgOpenPolicy *policy, const char *naming_path,
     g_autofree char *dir = g_path_get_dirname(naming_path);
     g_autofree char *path =
         g_path_is_absolute(name) ? g_strdup(name) : g_build_filename(dir, name, NULL);
-    g_autofree char *mapped = apply_maps(policy, name);
+    const char *new_name = NULL;
+    g_autofree char *mapped = apply_maps(policy, name, &new_name);
     g_autofree char *shown = printable(name);
     g_autofree char *shown_path = NULL;
     g_autofree char *real = NULL;
@@ -245,7 +260,7 @@ qimg_open_named_by_image(const QimgOpenPolicy *policy, const char *naming_path,
     int fd;
 
     if (!mapped)
-        mapped = apply_maps(policy, path);
+        mapped = apply_maps(policy, path, &new_name);
     if (mapped) {
         g_free(path);
         path = g_strdup(mapped);
@@ -270,7 +285,8 @@ qimg_open_named_by_image(const QimgOpenPolicy *policy, const char *naming_path,
         return -1;
     }
     real = real_path_of_fd(path_fd);
-    if (!mapped && (!real || !is_allowed(policy, naming_path, naming_fd, real))) {
+    if (!real || (!(mapped && is_mapped_by_user(new_name, real)) &&
+                  !is_allowed(policy, naming_path, naming_fd, real))) {
         qimg_set_error(error, QIMG_ERROR_REFUSED,
                        "names \"%s\", and \"%s\" lies outside the allowed directories "
                        "(allow it with -o backing=DIR or -o backing=any)",

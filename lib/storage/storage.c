@@ -15,6 +15,14 @@ const char *const qimg_io_purpose_names[QIMG_N_IO_PURPOSES] = {
     [QIMG_IO_DATA] = "data",     [QIMG_IO_COMPRESSED] = "compressed",
 };
 
+void
+qimg_storage_init(QimgStorage *storage, const QimgStorageOps *ops, const char *path)
+{
+    storage->ops = ops;
+    storage->path = g_strdup(path);
+    qimg_mutex_init(&storage->extent_lock, QIMG_RANK_STORAGE);
+}
+
 QimgErrno
 qimg_storage_read(QimgStorage *storage, QimgIoPurpose purpose, QimgHostOffset host_offset,
                   void *buffer, size_t n_bytes)
@@ -26,8 +34,8 @@ qimg_storage_read(QimgStorage *storage, QimgIoPurpose purpose, QimgHostOffset ho
     if (!qimg_range_fits(host_offset.v, n_bytes, INT64_MAX))
         return -EINVAL;
     while (done < n_bytes) {
-        ssize_t got = storage->ops->pread(storage, host_offset.v + done, bytes + done,
-                                          n_bytes - done);
+        ssize_t got = storage->ops->pread(storage, purpose, host_offset.v + done,
+                                          bytes + done, n_bytes - done);
 
         if (got == -EINTR)
             continue;
@@ -50,6 +58,25 @@ qimg_storage_get_size(QimgStorage *storage, uint64_t *size_bytes_out)
     return storage->ops->get_size(storage, size_bytes_out);
 }
 
+/* Whether @offset lies in the stretch that is known to be data, and where that ends. */
+static bool
+is_known_data(QimgStorage *storage, uint64_t offset, uint64_t *end_out)
+{
+    QIMG_LOCK_SCOPE(&storage->extent_lock);
+
+    *end_out = storage->data_end;
+    return offset >= storage->data_start && offset < storage->data_end;
+}
+
+static void
+remember_data(QimgStorage *storage, uint64_t start, uint64_t end)
+{
+    QIMG_LOCK_SCOPE(&storage->extent_lock);
+
+    storage->data_start = start;
+    storage->data_end = end;
+}
+
 QimgErrno
 qimg_storage_find_extent(QimgStorage *storage, QimgHostOffset host_offset,
                          bool *is_data_out, uint64_t *end_out)
@@ -70,7 +97,14 @@ qimg_storage_find_extent(QimgStorage *storage, QimgHostOffset host_offset,
         *end_out = size_bytes;
         return 0;
     }
-    return storage->ops->find_extent(storage, host_offset.v, is_data_out, end_out);
+    if (is_known_data(storage, host_offset.v, end_out)) {
+        *is_data_out = true;
+        return 0;
+    }
+    err = storage->ops->find_extent(storage, host_offset.v, is_data_out, end_out);
+    if (!err && *is_data_out)
+        remember_data(storage, host_offset.v, *end_out);
+    return err;
 }
 
 bool
@@ -87,5 +121,6 @@ qimg_storage_close(QimgStorage *storage)
         return;
     g_free(storage->path);
     storage->path = NULL;
+    qimg_mutex_clear(&storage->extent_lock);
     storage->ops->close(storage);
 }

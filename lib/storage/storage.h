@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <sys/types.h>
 
+#include "base/lock.h"
 #include "base/types.h"
 
 /* What an I/O is for: counters, probes and fault rules share it. */
@@ -29,9 +30,10 @@ extern const char *const qimg_io_purpose_names[QIMG_N_IO_PURPOSES];
 typedef struct QimgStorage QimgStorage;
 
 typedef struct QimgStorageOps {
-    /* Reads up to @n_bytes; returns how many (0 only at the end) or -errno. */
-    ssize_t (*pread)(QimgStorage *storage, uint64_t file_offset, void *buffer,
-                     size_t n_bytes);
+    /* Reads up to @n_bytes; returns how many (0 only at the end) or -errno. @purpose is
+     * for storages that inject faults or record; it does not change what is read. */
+    ssize_t (*pread)(QimgStorage *storage, QimgIoPurpose purpose, uint64_t file_offset,
+                     void *buffer, size_t n_bytes);
     /* The present length of the file. */
     QimgErrno (*get_size)(QimgStorage *storage, uint64_t *size_bytes_out);
     /* Whether @file_offset (below the size) lies in data or in a hole, and where that
@@ -46,10 +48,18 @@ struct QimgStorage {
     const QimgStorageOps *ops; /* const after open */
     char *path;                /* const after open: how messages name it */
     struct stat status;        /* const after open: as it was then */
+    QimgMutex extent_lock;     /* rank QIMG_RANK_STORAGE */
+    /* [start, end) was found to be data without a hole: a file system without extents
+     * (tmpfs) goes through all pages to tell that. */
+    uint64_t data_start QIMG_GUARDED_BY(extent_lock);
+    uint64_t data_end QIMG_GUARDED_BY(extent_lock);
     /* Both relaxed, counters only. */
     _Atomic uint64_t n_reads[QIMG_N_IO_PURPOSES];
     _Atomic uint64_t bytes_read[QIMG_N_IO_PURPOSES];
 };
+
+/* Prepares the common head; @path is copied. The status is the caller's to fill in. */
+void qimg_storage_init(QimgStorage *storage, const QimgStorageOps *ops, const char *path);
 
 /* Reads exactly @n_bytes at @host_offset, with zeros for what lies past the end.
  * Threads: any; no lock may be held. Errors: those of pread; -EINVAL past 2^63. */

@@ -30,6 +30,27 @@ damaged_run(QimgRule rule, uint64_t length_bytes)
         .kind = QIMG_RUN_DAMAGED, .rule = rule, .length_bytes = length_bytes};
 }
 
+/* The number of words from @index on, at most @n_max, that are 0: entries that walks over
+ * large empty disks pass by the million. */
+static uint64_t
+count_zero_words(const TableSlice *slice, uint64_t index, uint64_t n_max)
+{
+    uint64_t n = 0;
+
+    while (n + 4 <= n_max) {
+        uint64_t any =
+            table_slice_get(slice, index + n) | table_slice_get(slice, index + n + 1) |
+            table_slice_get(slice, index + n + 2) | table_slice_get(slice, index + n + 3);
+
+        if (any)
+            break;
+        n += 4;
+    }
+    while (n < n_max && table_slice_get(slice, index + n) == 0)
+        n++;
+    return n;
+}
+
 /* The number of L1 entries from @l1_index on (within one slice) that refer to no table.
  */
 static QimgErrno
@@ -41,7 +62,7 @@ count_empty_l1(Qcow2 *q, const QimgView *view, uint64_t l1_index, uint64_t n_wan
     uint64_t n_max =
         qimg_min_u64(n_wanted, qimg_min_u64(TABLE_SLICE_WORDS - in_slice,
                                             view->n_l1_entries_in_file - l1_index));
-    uint64_t n_empty = 0;
+    uint64_t n_empty;
     table_autoslice slice = {0};
     QimgErrno err =
         table_cache_pin(q->base.tables, TABLE_L1, q->base.layer_index, q->base.file,
@@ -50,6 +71,7 @@ count_empty_l1(Qcow2 *q, const QimgView *view, uint64_t l1_index, uint64_t n_wan
     if (err)
         return err;
     *entry_out = table_slice_get(&slice, in_slice);
+    n_empty = count_zero_words(&slice, in_slice, n_max);
     while (n_empty < n_max &&
            (table_slice_get(&slice, in_slice + n_empty) & QCOW2_OFFSET_MASK) == 0)
         n_empty++;
@@ -124,7 +146,9 @@ scan_standard(const Qcow2Geometry *g, const TableSlice *slice, uint64_t index,
 {
     Qcow2L2Entry first =
         qcow2_l2_decode(g, table_slice_get(slice, index), cluster_guest_offset);
-    uint64_t n = 1;
+    uint64_t n = first.kind == QCOW2_L2_UNALLOCATED
+                     ? qimg_max_u64(count_zero_words(slice, index, n_max), 1)
+                     : 1;
 
     for (; n < n_max; n++) {
         uint64_t distance = n << g->cluster_bits;
