@@ -1,0 +1,238 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Makes the seed corpus of the fuzz targets from images by qemu-img and qemu-io.
+
+make-corpus.py [DIR]: writes DIR/<target>/<name> (default: corpus beside this file). The
+files are part of the source; run it again only to add seeds. Files named crash-* are
+former findings and are not touched.
+"""
+import os
+import struct
+import subprocess
+import sys
+import tempfile
+import zlib
+
+OFFSET_MASK = 0x00FFFFFFFFFFFE00
+MAX_IMAGE_BYTES = 24 * 1024
+
+
+def run(*args):
+    subprocess.run(args, check=True, stdout=subprocess.DEVNULL)
+
+
+class Corpus:
+    def __init__(self, root):
+        self.root = root
+
+    def put(self, target, name, data):
+        folder = os.path.join(self.root, target)
+        os.makedirs(folder, exist_ok=True)
+        with open(os.path.join(folder, name), "wb") as f:
+            f.write(data)
+
+
+def create(path, size, options, backing=None):
+    args = ["qemu-img", "create", "-q", "-f", "qcow2", "-o", ",".join(options)]
+    if backing:
+        args += ["-b", backing[0], "-F", backing[1]]
+    run(*args, path, str(size))
+
+
+def io(path, *commands, fmt="qcow2"):
+    args = ["qemu-io", "-f", fmt]
+    for command in commands:
+        args += ["-c", command]
+    run(*args, path)
+
+
+def read(path):
+    with open(path, "rb") as f:
+        return f.read()
+
+
+def header(data):
+    keys = ("version", "backing", "backing_size", "bits", "size", "crypt", "l1_size",
+            "l1", "reftable", "reftable_clusters", "snapshots", "snapshot_offset")
+    return dict(zip(keys, struct.unpack(">IQIIQIIQQIIQ", data[4:72])))
+
+
+def streams(data):
+    """The compressed streams that the active L1 table of an image names."""
+    h = header(data)
+    shift = 62 - (h["bits"] - 8)
+    for i in range(h["l1_size"]):
+        (l1,) = struct.unpack_from(">Q", data, h["l1"] + 8 * i)
+        table = l1 & OFFSET_MASK
+        for j in range((1 << h["bits"]) // 8 if table else 0):
+            (word,) = struct.unpack_from(">Q", data, table + 8 * j)
+            if word >> 62 & 1:
+                host = word & ((1 << shift) - 1)
+                sectors = (word >> shift & ((1 << (h["bits"] - 8)) - 1)) + 1
+                yield data[host:host + sectors * 512 - host % 512]
+
+
+def make_images(folder):
+    """Small images of all kinds: name to bytes."""
+    def p(name):
+        return os.path.join(folder, name)
+
+    some = ["write -P 1 0 700", "write -P 2 5k 3k", "write -z 9k 2k", "write -P 3 15k 512"]
+    plain = {
+        "v2": ["compat=0.10", "cluster_size=512"],
+        "v3": ["cluster_size=512"],
+        "v3-1k": ["cluster_size=1024"],
+        "v3-lazy": ["cluster_size=512", "lazy_refcounts=on"],
+        "v3-refcount1": ["cluster_size=512", "refcount_bits=1"],
+        "v3-refcount64": ["cluster_size=512", "refcount_bits=64"],
+        "v3-zstd": ["cluster_size=512", "compression_type=zstd"],
+        "v3-metadata": ["cluster_size=512", "preallocation=metadata"],
+    }
+    for name, options in plain.items():
+        create(p(name), 20000, options)
+        run("qemu-img", "resize", "-q", "-f", "qcow2", p(name), "20480")
+        io(p(name), *some[:2], *(some[2:3] if name != "v2" else []), some[3])
+    create(p("empty"), 0, ["cluster_size=512"])
+    create(p("huge"), 1 << 37, ["cluster_size=65536"])
+    create(p("extended"), 40960, ["cluster_size=16k", "extended_l2=on"])
+    io(p("extended"), "write -P 1 512 512", "write -z 2k 1k", "write -P 2 36k 1k")
+    with open(p("source"), "wb") as f:
+        f.write(b"abc" * 3000 + bytes(range(256)) * 20 + bytes(3000) + b"x" * 3360)
+    for kind in ("zlib", "zstd"):
+        for cluster in ("512", "4k"):
+            run("qemu-img", "convert", "-q", "-c", "-O", "qcow2", "-o",
+                f"cluster_size={cluster},compression_type={kind}", p("source"),
+                p(f"compressed-{kind}-{cluster}"))
+    create(p("base.raw.qcow2"), 8192, ["cluster_size=512"])
+    create(p("backing"), 20480, ["cluster_size=512"], ("base.raw.qcow2", "qcow2"))
+    io(p("backing"), "write -P 7 3k 1k")
+    create(p("snapshots"), 20480, ["cluster_size=512"])
+    io(p("snapshots"), *some)
+    for name in ("one", "two", "a name with spaces and ünicode"):
+        run("qemu-img", "snapshot", "-c", name, p("snapshots"))
+        io(p("snapshots"), f"write -P {len(name)} 2k 1k")
+    create(p("datafile"), 20480, ["cluster_size=512", f"data_file={p('df.raw')}"])
+    io(p("datafile"), "write -P 1 1k 1k")
+    create(p("datafile-raw"), 20480, ["cluster_size=512", "data_file_raw=on",
+                                      f"data_file={p('df2.raw')}"])
+    create(p("bitmap"), 20480, ["cluster_size=512"])
+    run("qemu-img", "bitmap", "--add", p("bitmap"), "bits")
+    names = list(plain) + [
+        "empty", "huge", "extended", "compressed-zlib-512", "compressed-zlib-4k",
+        "compressed-zstd-512", "compressed-zstd-4k", "backing", "snapshots", "datafile",
+        "datafile-raw", "bitmap"]
+    images = {name: read(p(name)) for name in names}
+    # The machine's directory does not belong into the source.
+    for name in ("datafile", "datafile-raw"):
+        images[name] = images[name].replace(folder.encode(), b"." * len(folder))
+    return images
+
+
+def compact_extended(image):
+    """An image with extended entries in 17 KiB: its one cluster besides the header is L1
+    table, L2 table and data at once, which reading does not mind."""
+    head = bytearray(image[:16384])
+    struct.pack_into(">IQQ", head, 36, 1, 16384, 16384)
+    words = [0x8000000000004000, 0x00000006FFFFFFF9, 0, 0xFFFFFFFF00000000,
+             0x8000000000004000, 2, 0x4000000000004000, 0, 0x8000000000004000, 1 << 32 | 1]
+    return bytes(head) + b"".join(struct.pack(">Q", w) for w in words)
+
+
+def make_luks(folder):
+    path = os.path.join(folder, "luks")
+    run("qemu-img", "create", "-q", "-f", "qcow2", "--object", "secret,id=s,data=x", "-o",
+        "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10,cluster_size=64k",
+        path, "64k")
+    return read(path)[:4096]
+
+
+def spoiled(image):
+    """Variants of one image with damage of each kind in its tables."""
+    h = header(image)
+    (l1,) = struct.unpack_from(">Q", image, h["l1"])
+    table = l1 & OFFSET_MASK
+    for name, at, word in (
+            ("l1-unaligned", h["l1"], 0x8000000000000300),
+            ("l1-far", h["l1"], 0x8000000000000000 | 1 << 40),
+            ("l1-self", h["l1"], h["l1"]),
+            ("l2-unaligned", table, 0x8000000000000800 if h["bits"] > 11
+             else 0x8000000000000000 | 1 << 50),
+            ("l2-header", table, 0x8000000000000000 | 1 << h["bits"]),
+            ("l2-stream-far", table, 0x4000000000000000 | 1 << 45),
+            ("l2-stream-long", table, 0x7E00000000000000),
+            ("l2-zero", table, 0x8000000000000001)):
+        yield name, image[:at] + struct.pack(">Q", word) + image[at + 8:]
+    for bit in (0, 1, 5, 40):
+        yield f"feature-{bit}", image[:72] + struct.pack(">Q", 1 << bit) + image[80:]
+
+
+def chain(*images):
+    return b"".join(struct.pack(">I", len(image)) + image for image in images)
+
+
+def main():
+    here = os.path.dirname(os.path.abspath(__file__))
+    corpus = Corpus(sys.argv[1] if len(sys.argv) > 1 else os.path.join(here, "corpus"))
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        images = make_images(folder)
+        images["luks"] = make_luks(folder)
+    images["extended-compact"] = compact_extended(images["extended"])
+    for name, image in images.items():
+        corpus.put("fuzz-qcow2-header", name, image[:768])
+        if len(image) <= MAX_IMAGE_BYTES * 3:
+            corpus.put("fuzz-image", name, image[:MAX_IMAGE_BYTES])
+    for name, image in spoiled(images["v3"]):
+        corpus.put("fuzz-image", name, image)
+    corpus.put("fuzz-image", "cut", images["v3"][:3000])
+    zlib_image = images["compressed-zlib-512"]
+    corpus.put("fuzz-chain", "three", chain(images["backing"], images["v3"], zlib_image))
+    corpus.put("fuzz-chain", "sizes", chain(images["backing"], images["v3-1k"],
+                                            images["empty"], images["v3"]))
+    corpus.put("fuzz-chain", "extended", chain(
+        images["backing"], images["extended-compact"], images["compressed-zstd-4k"]))
+    corpus.put("fuzz-chain", "raw", chain(images["backing"], images["v2"], b"raw" * 1000))
+    corpus.put("fuzz-chain", "snapshots", chain(
+        images["snapshots"], images["v2"], images["v3-zstd"]))
+    data = images["snapshots"]
+    corpus.put("fuzz-qcow2-snapshots", "three", data[header(data)["snapshot_offset"]:][:400])
+    corpus.put("fuzz-qcow2-snapshots", "old",
+               struct.pack(">QIHHIIQII", 4096, 1, 1, 2, 1, 2, 3, 4, 0) + b"1ab")
+    corpus.put("fuzz-qcow2-snapshots", "longest",
+               struct.pack(">QIHHIIQII", 4096, 1, 9, 9, 1, 2, 3, 4, 1024) + bytes(1050))
+    words = [0x8000000000050000, 1, 0x8000000000070001, 0x4000000000080000,
+             0x400000000008004F, 0x4A00000000054F1F, 0x50000, 0, 0xBF000000000501FE]
+    bitmaps = [0, 2, 0x100000000, 0x6FFFFFFF9, 0xFFFFFFFF00000000, 0xFFFFFFFF, 1 << 31,
+               0x8000000000000001, 0x200000002]
+    for bits in (0, 5, 7, 12):
+        for flags in range(8):
+            corpus.put("fuzz-qcow2-tables", f"bits{bits + 9}-flags{flags}",
+                       bytes([bits, flags, 0, 0, 0, 0, 0, 0xA0]) +
+                       b"".join(struct.pack(">QQ", w, b) for w, b in zip(words, bitmaps)))
+    for kind in ("zlib", "zstd"):
+        target = "fuzz-deflate" if kind == "zlib" else "fuzz-zstd"
+        for cluster, selector in (("512", 0), ("4k", 3)):
+            found = list(streams(images[f"compressed-{kind}-{cluster}"]))
+            for i in (0, len(found) // 3, len(found) - 1):
+                corpus.put(target, f"{cluster}-{i}", bytes([selector]) + found[i])
+    for level in (0, 1, 9):
+        packer = zlib.compressobj(level, zlib.DEFLATED, -15)
+        stream = packer.compress(b"0123456789abcdef" * 256) + packer.flush()
+        corpus.put("fuzz-deflate", f"level{level}", bytes([3]) + stream)
+    names = [
+        "base.qcow2", "/abs/base.qcow2", "../up", "file:name", "file:", "nbd:host:1",
+        "a:b", "./a:b", "a/b:c", "", "json:", "json:{}", 'json:{"file":"ref"}',
+        'json:{"driver":"qcow2","file":{"driver":"file","filename":"b"}}',
+        'json:{"driver":"raw","file.driver":"file","file.filename":"b"}',
+        'json:{"driver":"file","filename":"b"}', 'json:{"filename":"b"}',
+        'json:{"driver":"qcow2","file":{"driver":"nbd","host":"h"}}',
+        'json:{"driver":"qcow2","backing":null,"file":{"filename":"b"}}',
+        'json:{"driver":1,"file":{"filename":[]}}', "json:" + "[" * 900,
+        'json:{"filename":"\\u0000\\ud800"}', "name with ünicode \x1b[31m",
+    ]
+    for i, name in enumerate(names):
+        corpus.put("fuzz-backing-name", f"name{i:02}", name.encode())
+
+
+if __name__ == "__main__":
+    main()

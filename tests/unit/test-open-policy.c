@@ -1,0 +1,309 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* storage/open-policy.c: which names lead to which files, under each policy; whatever is
+ * no regular file stays closed. */
+#include "storage/open-policy.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <glib/gstdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "qimg.h"
+#include "test-util.h"
+
+/* DIR/images/{top,base,sub/deep}, DIR/other/{base,sub/deep}, DIR/secret, and links. */
+typedef struct {
+    char *dir;
+    char *top; /* the image that names */
+    char *old_cwd;
+} Tree;
+
+static void
+make_dirs(const char *dir, const char *name)
+{
+    g_autofree char *path = g_build_filename(dir, name, NULL);
+
+    g_assert_cmpint(g_mkdir_with_parents(path, 0700), ==, 0);
+}
+
+static Tree
+tree_new(void)
+{
+    static const char *const files[] = {
+        "images/top", "images/base",    "images/sub/deep", "images/a b\xc3\xbc",
+        "other/base", "other/sub/deep", "secret",          "images2/base"};
+    Tree tree = {.dir = test_util_make_dir(), .old_cwd = g_get_current_dir()};
+
+    g_assert_cmpint(chdir(tree.dir), ==, 0);
+    make_dirs(tree.dir, "images/sub");
+    make_dirs(tree.dir, "images2");
+    make_dirs(tree.dir, "other/sub");
+    for (size_t i = 0; i < G_N_ELEMENTS(files); i++)
+        g_free(test_util_write(tree.dir, files[i], files[i], strlen(files[i])));
+    g_assert_cmpint(symlink("../secret", "images/link-out"), ==, 0);
+    g_assert_cmpint(symlink("sub/deep", "images/link-in"), ==, 0);
+    g_assert_cmpint(symlink("../secret", "other/link-out"), ==, 0);
+    g_assert_cmpint(symlink("nowhere", "images/link-broken"), ==, 0);
+    g_assert_cmpint(symlink("images/top", "link-to-top"), ==, 0);
+    g_assert_cmpint(mkfifo("images/fifo", 0600), ==, 0);
+    g_assert_cmpint(symlink("/dev/null", "images/device"), ==, 0);
+    tree.top = g_build_filename(tree.dir, "images/top", NULL);
+    return tree;
+}
+
+static void
+tree_free(Tree *tree)
+{
+    g_assert_cmpint(chdir(tree->old_cwd), ==, 0);
+    g_free(tree->old_cwd);
+    g_free(tree->top);
+    test_util_remove_dir(tree->dir);
+}
+
+typedef struct {
+    const char *policy;
+    const char *map;     /* NULL: none */
+    const char *naming;  /* how the image was opened; NULL: by its absolute path */
+    const char *name;    /* @ stands for the directory */
+    const char *content; /* of the file that is opened; NULL: an error */
+    int code;
+    const char *error; /* @ stands for the directory */
+} Row;
+
+#define OUTSIDE                                                                          \
+    "lies outside the allowed directories (allow it with -o backing=DIR or -o "          \
+    "backing=any)"
+
+static const Row rows[] = {
+    {"same-dir", NULL, NULL, "base", "images/base", 0, NULL},
+    {"same-dir", NULL, NULL, "./base", "images/base", 0, NULL},
+    {"same-dir", NULL, NULL, "sub/deep", "images/sub/deep", 0, NULL},
+    {"same-dir", NULL, NULL, "@/images/base", "images/base", 0, NULL},
+    {"same-dir", NULL, NULL, "sub/../base", "images/base", 0, NULL},
+    {"same-dir", NULL, NULL, "../images/base", "images/base", 0, NULL},
+    {"same-dir", NULL, NULL, "link-in", "images/sub/deep", 0, NULL},
+    {"same-dir", NULL, NULL, "a b\xc3\xbc", "images/a b\xc3\xbc", 0, NULL},
+    {"same-dir", NULL, "images/top", "base", "images/base", 0, NULL},
+    /* A link to the image: names are relative to the link, but its own directory counts.
+     */
+    {"same-dir", NULL, "link-to-top", "images/base", "images/base", 0, NULL},
+    {"same-dir", NULL, "link-to-top", "@/images/sub/deep", "images/sub/deep", 0, NULL},
+    {"same-dir", NULL, NULL, "../secret", NULL, QIMG_ERROR_REFUSED,
+     "names \"../secret\", and \"@/images/../secret\" " OUTSIDE},
+    {"same-dir", NULL, NULL, "link-out", NULL, QIMG_ERROR_REFUSED,
+     "names \"link-out\", and \"@/images/link-out\" " OUTSIDE},
+    {"same-dir", NULL, NULL, "@/secret", NULL, QIMG_ERROR_REFUSED,
+     "names \"@/secret\", and \"@/secret\" " OUTSIDE},
+    /* A directory whose name only begins alike. */
+    {"same-dir", NULL, NULL, "../images2/base", NULL, QIMG_ERROR_REFUSED,
+     "names \"../images2/base\", and \"@/images/../images2/base\" " OUTSIDE},
+    {"same-dir", NULL, NULL, "absent\n", NULL, QIMG_ERROR_NOT_FOUND,
+     "names \"absent\\n\", and \"@/images/absent\\n\" cannot be opened: No such file or "
+     "directory (say where it is now with -o backing_map='absent\\n'=NEW)"},
+    {"same-dir", NULL, NULL, "link-broken", NULL, QIMG_ERROR_NOT_FOUND,
+     "names \"link-broken\", and \"@/images/link-broken\" cannot be opened: No such file "
+     "or directory (say where it is now with -o backing_map='link-broken'=NEW)"},
+    {"same-dir", NULL, NULL, "fifo", NULL, QIMG_ERROR_REFUSED,
+     "names \"fifo\", and \"@/images/fifo\" is a FIFO, not a disk image (name a regular "
+     "file)"},
+    {"same-dir", NULL, NULL, "device", NULL, QIMG_ERROR_REFUSED,
+     "names \"device\", and \"@/images/device\" " OUTSIDE},
+    {"any", NULL, NULL, "device", NULL, QIMG_ERROR_REFUSED,
+     "names \"device\", and \"@/images/device\" is a character device, not a disk image "
+     "(name a regular file)"},
+    {"same-dir", NULL, NULL, "sub", NULL, QIMG_ERROR_REFUSED,
+     "names \"sub\", and \"@/images/sub\" is a directory, not a disk image (name a "
+     "regular "
+     "file)"},
+    {"any", NULL, NULL, "../secret", "secret", 0, NULL},
+    {"any", NULL, NULL, "link-out", "secret", 0, NULL},
+    {"none", NULL, NULL, "base", NULL, QIMG_ERROR_REFUSED,
+     "names \"base\", and backing=none allows no further file (allow it with -o "
+     "backing=same-dir or -o backing=DIR)"},
+    {"@/other", NULL, NULL, "../other/base", "other/base", 0, NULL},
+    {"@/other", NULL, NULL, "base", NULL, QIMG_ERROR_REFUSED,
+     "names \"base\", and \"@/images/base\" " OUTSIDE},
+    {"@/other:@/images", NULL, NULL, "base", "images/base", 0, NULL},
+    {"/", NULL, NULL, "../secret", "secret", 0, NULL},
+    {"other", NULL, NULL, "../other/link-out", NULL, QIMG_ERROR_REFUSED,
+     "names \"../other/link-out\", and \"@/images/../other/link-out\" " OUTSIDE},
+    /* Maps: what the user names is allowed, whatever the policy. */
+    {"same-dir", "/gone/x=@/other/base", NULL, "/gone/x", "other/base", 0, NULL},
+    {"none", "/gone/x=@/other/base", NULL, "/gone/x", "other/base", 0, NULL},
+    {"same-dir", "/gone=@/other", NULL, "/gone/base", "other/base", 0, NULL},
+    {"same-dir", "/gone/=@/other", NULL, "/gone/sub/deep", "other/sub/deep", 0, NULL},
+    {"same-dir", "base=@/other/base", NULL, "base", "other/base", 0, NULL},
+    {"same-dir", "@/images=@/other", NULL, "base", "other/base", 0, NULL},
+    {"same-dir", "/gone=@/other", NULL, "base", "images/base", 0, NULL},
+    {"same-dir", "/gone=@/other", NULL, "/gonebase", NULL, QIMG_ERROR_NOT_FOUND,
+     "names \"/gonebase\", and \"/gonebase\" cannot be opened: No such file or directory "
+     "(say where it is now with -o backing_map='/gonebase'=NEW)"},
+    /* A mapped directory is no way out of it. */
+    {"same-dir", "/gone=@/other", NULL, "/gone/../secret", NULL, QIMG_ERROR_REFUSED,
+     "names \"/gone/../secret\", and \"@/other/../secret\" " OUTSIDE},
+    {"none", "/gone=@/other", NULL, "/gone/../secret", NULL, QIMG_ERROR_REFUSED,
+     "names \"/gone/../secret\", and \"@/other/../secret\" " OUTSIDE},
+    {"same-dir", "/gone=@/other", NULL, "/gone/link-out", NULL, QIMG_ERROR_REFUSED,
+     "names \"/gone/link-out\", and \"@/other/link-out\" " OUTSIDE},
+    {"any", "/gone=@/other", NULL, "/gone/../secret", "secret", 0, NULL},
+    {"same-dir", "/gone=@/images/fifo", NULL, "/gone", NULL, QIMG_ERROR_REFUSED,
+     "names \"/gone\", and \"@/images/fifo\" is a FIFO, not a disk image (name a regular "
+     "file)"},
+};
+
+static char *
+expand(const Tree *tree, const char *text)
+{
+    g_auto(GStrv) parts = g_strsplit(text ? text : "", "@", -1);
+
+    return g_strjoinv(tree->dir, parts);
+}
+
+static void
+test_row(gconstpointer user)
+{
+    const Row *row = user;
+    Tree tree = tree_new();
+    g_autoptr(QimgOpenPolicy) first = qimg_open_policy_new();
+    g_autoptr(QimgOpenPolicy) policy = NULL;
+    g_autofree char *policy_text = expand(&tree, row->policy);
+    g_autofree char *map_text = expand(&tree, row->map);
+    g_autofree char *name = expand(&tree, row->name);
+    g_autofree char *error_text = expand(&tree, row->error);
+    const char *naming = row->naming ? row->naming : tree.top;
+    g_autofree char *path = NULL;
+    qimg_autofd naming_fd = open(naming, O_RDONLY | O_CLOEXEC);
+    qimg_autofd fd = -1;
+    GError *error = NULL;
+
+    g_assert_true(qimg_open_policy_set(first, policy_text, &error));
+    if (row->map)
+        g_assert_true(qimg_open_policy_add_map(first, map_text, &error));
+    g_assert_no_error(error);
+    policy = qimg_open_policy_copy(first);
+    fd = qimg_open_named_by_image(policy, naming, naming_fd, name, &path, &error);
+    if (row->content) {
+        char content[100] = "";
+
+        g_assert_no_error(error);
+        g_assert_cmpint(read(fd, content, sizeof content - 1), >, 0);
+        g_assert_cmpstr(content, ==, row->content);
+        g_assert_nonnull(path);
+    } else {
+        g_assert_cmpint(fd, ==, -1);
+        g_assert_null(path);
+        test_util_check_error(&error, row->code, error_text);
+    }
+    tree_free(&tree);
+}
+
+static void
+test_settings(void)
+{
+    static const struct {
+        const char *text;
+        bool is_explicit;
+        const char *error;
+    } cases[] = {
+        {"same-dir", false, NULL},
+        {"any", true, NULL},
+        {"none", false, NULL},
+        {"/", true, NULL},
+        {"/:/proc", true, NULL},
+        {"", false, "backing= is empty (give same-dir, any, none, or directories)"},
+        {":", false,
+         "backing=:: \"\" is no directory (give same-dir, any, none, or directories "
+         "separated by colons)"},
+        {"/:/nonexistent", false,
+         "backing=/:/nonexistent: \"/nonexistent\" is no directory (give same-dir, any, "
+         "none, or directories separated by colons)"},
+        {"/dev/null", false,
+         "backing=/dev/null: \"/dev/null\" is no directory (give same-dir, any, none, or "
+         "directories separated by colons)"},
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+        g_autoptr(QimgOpenPolicy) policy = qimg_open_policy_new();
+        GError *error = NULL;
+
+        g_assert_false(qimg_open_policy_is_explicit(policy));
+        if (cases[i].error) {
+            g_assert_false(qimg_open_policy_set(policy, cases[i].text, &error));
+            test_util_check_error(&error, QIMG_ERROR_USAGE, cases[i].error);
+        } else {
+            g_assert_true(qimg_open_policy_set(policy, cases[i].text, &error));
+            g_assert_no_error(error);
+            g_assert_cmpint(qimg_open_policy_is_explicit(policy), ==,
+                            cases[i].is_explicit);
+        }
+    }
+    qimg_open_policy_free(NULL);
+}
+
+static void
+test_map_syntax(void)
+{
+    static const char *const wrong[] = {"", "=", "a", "a=", "=b"};
+
+    for (size_t i = 0; i < G_N_ELEMENTS(wrong); i++) {
+        g_autoptr(QimgOpenPolicy) policy = qimg_open_policy_new();
+        g_autofree char *text = g_strdup_printf(
+            "backing_map=%s: no OLD=NEW (give the stored name or directory, '=', and the "
+            "file or directory to open in its place)",
+            wrong[i]);
+        GError *error = NULL;
+
+        g_assert_false(qimg_open_policy_add_map(policy, wrong[i], &error));
+        test_util_check_error(&error, QIMG_ERROR_USAGE, text);
+    }
+}
+
+/* What the user names may be anything that a disk can lie in. */
+static void
+test_by_user(void)
+{
+    Tree tree = tree_new();
+    g_autofree char *path = NULL;
+    qimg_autofd fd = qimg_open_named_by_user("images/link-out", &path, NULL);
+    GError *error = NULL;
+
+    g_assert_cmpint(fd, >=, 0);
+    g_assert_cmpstr(path, ==, "images/link-out");
+    g_assert_cmpint(qimg_open_named_by_user("images/fifo", &path, &error), ==, -1);
+    test_util_check_error(&error, QIMG_ERROR_REFUSED,
+                          "is a FIFO, not a disk image (name a regular file or block "
+                          "device)");
+    g_assert_cmpint(qimg_open_named_by_user("images", &path, &error), ==, -1);
+    test_util_check_error(
+        &error, QIMG_ERROR_REFUSED,
+        "is a directory, not a disk image (name a regular file or block "
+        "device)");
+    g_assert_cmpint(qimg_open_named_by_user("/dev/null", &path, &error), ==, -1);
+    test_util_check_error(&error, QIMG_ERROR_REFUSED,
+                          "is a character device, not a disk image (name a regular file "
+                          "or block device)");
+    g_assert_cmpint(qimg_open_named_by_user("absent", &path, &error), ==, -1);
+    test_util_check_error(&error, QIMG_ERROR_NOT_FOUND,
+                          "cannot open: No such file or directory (give the path of a "
+                          "disk image)");
+    tree_free(&tree);
+}
+
+int
+main(int argc, char **argv)
+{
+    test_util_init(&argc, &argv);
+    for (size_t i = 0; i < G_N_ELEMENTS(rows); i++) {
+        g_autofree char *path = g_strdup_printf("/open-policy/%zu", i);
+
+        g_test_add_data_func(path, &rows[i], test_row);
+    }
+    g_test_add_func("/open-policy/settings", test_settings);
+    g_test_add_func("/open-policy/map-syntax", test_map_syntax);
+    g_test_add_func("/open-policy/by-user", test_by_user);
+    return g_test_run();
+}
