@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Makes the disks of the benchmark: each as a qcow2 image and as the same raw file.
+
+qemu-img makes all images. A family is a disk that one or more rows read; it is built
+when its first row runs and removed after its last one.
+"""
+
+import dataclasses
+import os
+import random
+import shutil
+import struct
+import subprocess
+from collections.abc import Callable
+
+from content import BLOCK_BYTES, ZERO_BLOCK, noise, stale, text
+from qcow2_tables import Qcow2Tables
+
+KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
+CLUSTER_BYTES = 64 * KIB  # qemu-img's default, which nearly all images have
+CLUSTER_BLOCKS = CLUSTER_BYTES // BLOCK_BYTES
+L2_REACH_BYTES = CLUSTER_BYTES // 8 * CLUSTER_BYTES  # what one L2 table maps
+_EXTENT_BYTES = 512 * KIB
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """How large the disks are."""
+    plain_bytes: int
+    text_bytes: int
+    n_extents: int       # of 512 KiB each, scattered over the sparse disk
+    large_bytes: int     # disk with every L2 table, one for each 512 MiB
+    chain_bytes: int
+    free_bytes: int      # what all this needs at most on the tmpfs
+
+
+FULL = Scale(plain_bytes=GIB, text_bytes=128 * MIB, n_extents=2048, large_bytes=TIB,
+             chain_bytes=256 * MIB, free_bytes=5 * GIB)
+QUICK = Scale(plain_bytes=32 * MIB, text_bytes=16 * MIB, n_extents=64,
+              large_bytes=64 * GIB, chain_bytes=16 * MIB, free_bytes=512 * MIB)
+SPARSE_BYTES = TIB
+HUGE_BYTES = 16 * TIB
+
+
+@dataclasses.dataclass
+class Disk:
+    """One disk in all its forms, and what its bytes must be."""
+    directory: str
+    raw: str                         # the plain file
+    qcow2: str                       # the image; the top one of a chain
+    size_bytes: int
+    block: Callable[[int], bytes]    # index of a 4 KiB block → its content
+    data_block: Callable[[random.Random], int]  # chooses an index that holds data
+    checkpoints: list[int] = dataclasses.field(default_factory=list)  # always verified
+    records: str = ""                # compressed clusters for bench-inflate-speed
+    codec: str = ""
+    n_extents: int = 0
+    data_bytes: int = 0
+
+    def sample_blocks(self, rng, n_blocks):
+        """Indices to verify: three of four hold data, the others lie anywhere."""
+        n_anywhere = n_blocks // 4
+        blocks = self.checkpoints + [0, self.size_bytes // BLOCK_BYTES - 1]
+        blocks += [self.data_block(rng) for _ in range(n_blocks - n_anywhere)]
+        blocks += [rng.randrange(self.size_bytes // BLOCK_BYTES)
+                   for _ in range(n_anywhere)]
+        rng.shuffle(blocks)
+        return blocks
+
+    def remove(self):
+        shutil.rmtree(self.directory)
+
+
+def _qemu_img(*args):
+    result = subprocess.run(["qemu-img", *args], stdin=subprocess.DEVNULL,
+                            capture_output=True, text=True)
+    if result.returncode != 0:
+        raise RuntimeError(f"qemu-img {args[0]}: {result.stderr.strip()}")
+
+
+def _write_sparse(path, size_bytes, runs, block):
+    """Writes a raw file that holds data in `runs` (pairs of block index and count)."""
+    with open(path, "wb") as file:
+        file.truncate(size_bytes)
+        for first_block, n_blocks in runs:
+            file.seek(first_block * BLOCK_BYTES)
+            for block_index in range(first_block, first_block + n_blocks):
+                file.write(block(block_index))
+
+
+def _flat_disk(directory, size_bytes, block):
+    """A disk full of data, as a raw file; its image is still to be made."""
+    n_blocks = size_bytes // BLOCK_BYTES
+    disk = Disk(directory, raw=os.path.join(directory, "plain.raw"),
+                qcow2=os.path.join(directory, "disk.qcow2"), size_bytes=size_bytes,
+                block=block, data_block=lambda rng: rng.randrange(n_blocks),
+                n_extents=1, data_bytes=size_bytes)
+    _write_sparse(disk.raw, size_bytes, [(0, n_blocks)], block)
+    return disk
+
+
+def build_plain(directory, scale):
+    disk = _flat_disk(directory, scale.plain_bytes, noise)
+    _qemu_img("convert", "-f", "raw", "-O", "qcow2", disk.raw, disk.qcow2)
+    return disk
+
+
+def _build_compressed(directory, scale, codec):
+    disk = _flat_disk(directory, scale.text_bytes, text)
+    _qemu_img("convert", "-c", "-f", "raw", "-O", "qcow2",
+              "-o", f"compression_type={codec}", disk.raw, disk.qcow2)
+    disk.codec = codec
+    disk.records = os.path.join(directory, "records")
+    with Qcow2Tables(disk.qcow2) as tables, open(disk.records, "wb") as records:
+        for cluster in tables.compressed_clusters():
+            records.write(struct.pack("<I", len(cluster)) + cluster)
+    return disk
+
+
+def build_zlib(directory, scale):
+    return _build_compressed(directory, scale, "zlib")
+
+
+def build_zstd(directory, scale):
+    return _build_compressed(directory, scale, "zstd")
+
+
+def _scattered_disk(directory, size_bytes, n_runs, n_run_blocks):
+    """A sparse disk with n_runs runs of data, one in each part of equal size, as a raw
+    file; its image is still to be made. Also returns the runs."""
+    rng = random.Random(2)
+    n_part_blocks = size_bytes // n_runs // BLOCK_BYTES
+    n_places = n_part_blocks // CLUSTER_BLOCKS - -(-n_run_blocks // CLUSTER_BLOCKS)
+    starts = [part * n_part_blocks + rng.randrange(1, n_places) * CLUSTER_BLOCKS
+              for part in range(n_runs)]
+
+    def block(block_index):
+        in_run = block_index - starts[block_index // n_part_blocks]
+        return noise(block_index) if 0 <= in_run < n_run_blocks else ZERO_BLOCK
+
+    disk = Disk(directory, raw=os.path.join(directory, "plain.raw"),
+                qcow2=os.path.join(directory, "disk.qcow2"), size_bytes=size_bytes,
+                block=block, n_extents=n_runs,
+                data_bytes=n_runs * n_run_blocks * BLOCK_BYTES,
+                data_block=lambda rng: rng.choice(starts) + rng.randrange(n_run_blocks))
+    runs = [(start, n_run_blocks) for start in starts]
+    _write_sparse(disk.raw, size_bytes, runs, block)
+    return disk, runs
+
+
+def build_sparse(directory, scale):
+    disk, _ = _scattered_disk(directory, SPARSE_BYTES, scale.n_extents,
+                              _EXTENT_BYTES // BLOCK_BYTES)
+    _qemu_img("convert", "-f", "raw", "-O", "qcow2", disk.raw, disk.qcow2)
+    return disk
+
+
+def build_huge(directory, _scale):
+    """16 TiB with almost no data: what only the size costs."""
+    disk, _ = _scattered_disk(directory, HUGE_BYTES, 16, CLUSTER_BLOCKS)
+    _qemu_img("convert", "-f", "raw", "-O", "qcow2", disk.raw, disk.qcow2)
+    return disk
+
+
+def build_large(directory, scale):
+    """Every cluster allocated and so every L2 table there, the data holes of the tmpfs
+    but for one block below each L2 table. That block is written straight to where the
+    image keeps it; no metadata changes."""
+    n_tables = scale.large_bytes // L2_REACH_BYTES
+    disk, runs = _scattered_disk(directory, scale.large_bytes, n_tables, 1)
+    _qemu_img("create", "-q", "-f", "qcow2", "-o", "preallocation=metadata", disk.qcow2,
+              str(scale.large_bytes))
+    with Qcow2Tables(disk.qcow2) as tables, open(disk.qcow2, "r+b") as image:
+        for block_index, _ in runs:
+            image.seek(tables.host_offset(block_index * BLOCK_BYTES))
+            image.write(disk.block(block_index))
+    return disk
+
+
+def build_chain(directory, scale, depth):
+    """A disk whose clusters are scattered over `depth` backing files and the image on
+    top. Each cluster lies in one layer, and a stale copy in the layer below it."""
+    disk = _flat_disk(directory, scale.chain_bytes, noise)
+    n_clusters = scale.chain_bytes // CLUSTER_BYTES
+    rng = random.Random(3)
+    layer_of = [rng.randrange(depth + 1) for _ in range(n_clusters)]
+    below = None
+    for layer in range(depth + 1):
+        part = os.path.join(directory, "part.raw")
+        with open(part, "wb") as file:
+            file.truncate(scale.chain_bytes)
+            for cluster, owner in enumerate(layer_of):
+                if owner not in (layer, layer + 1):
+                    continue
+                block = noise if owner == layer else stale
+                first = cluster * CLUSTER_BLOCKS
+                file.seek(cluster * CLUSTER_BYTES)
+                file.writelines(map(block, range(first, first + CLUSTER_BLOCKS)))
+        image = disk.qcow2 if layer == depth else os.path.join(directory,
+                                                               f"layer{layer}.qcow2")
+        _qemu_img("convert", "-f", "raw", "-O", "qcow2", part, image)
+        if below is not None:
+            _qemu_img("rebase", "-u", "-f", "qcow2", "-F", "qcow2",
+                      "-b", os.path.basename(below), image)
+        below = image
+        os.unlink(part)
+        if layer in layer_of:
+            disk.checkpoints.append(layer_of.index(layer) * CLUSTER_BLOCKS)
+    return disk
+
+
+def build_chain_1(directory, scale):
+    return build_chain(directory, scale, 1)
+
+
+def build_chain_16(directory, scale):
+    return build_chain(directory, scale, 16)
+
+
+def build_chain_64(directory, scale):
+    return build_chain(directory, scale, 64)

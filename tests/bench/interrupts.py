@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Signals that end the benchmark, as exceptions that come at a safe place."""
+
+import contextlib
+import signal
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_held = False
+_pending = None
+
+
+def _on_signal(number, _frame):
+    global _pending
+    if _held:
+        _pending = number
+    else:
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+
+def install():
+    """From now on each of the signals raises KeyboardInterrupt."""
+    for number in _SIGNALS:
+        signal.signal(number, _on_signal)
+
+
+def ignore():
+    """From now on none of the signals does anything: for the cleaning up."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def held():
+    """A signal takes effect only after the body, which so is done as a whole."""
+    global _held
+    _held = True
+    try:
+        yield
+    finally:
+        _held = False
+    if _pending is not None:
+        _on_signal(_pending, None)

@@ -1,0 +1,44 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""check-symbols.py ROOT LIBRARY: the shared library exports what the public header declares,
+no more and no less."""
+
+import re
+import shutil
+import subprocess
+import sys
+
+import sources
+
+DECLARATION = re.compile(r"^QIMG_API\b[^;]*?\b(qimg_\w+)\s*\(", re.MULTILINE)
+
+
+def main():
+    root, library = sys.argv[1:]
+    if not shutil.which("nm"):
+        print("nm is not installed")
+        return 77
+    with open(f"{root}/lib/qimg.h", encoding="utf-8") as header:
+        declared = set(DECLARATION.findall(header.read()))
+    listing = subprocess.run(["nm", "-D", "--defined-only", library], check=True,
+                             stdout=subprocess.PIPE, text=True).stdout
+    exported, problems = set(), []
+    for line in listing.splitlines():
+        kind, symbol = line.split()[-2:]
+        if kind == "A":  # the name of a version
+            continue
+        name, at, version = symbol.partition("@")
+        exported.add(name)
+        # Code that a sanitizer adds is not ours.
+        if not at and not name.startswith(("__asan", "__ubsan", "__tsan", "__odr_asan")):
+            problems.append(f"{name}: exported without a version")
+    exported = {name for name in exported if not name.startswith("__")}
+    problems += [f"{name}: declared, not exported" for name in sorted(declared - exported)]
+    problems += [f"{name}: exported, not declared" for name in sorted(exported - declared)]
+    if not declared:
+        problems.append("no declaration was found")
+    return sources.report(problems, f"{len(declared)} exported functions")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,276 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+# run-all.sh [STAGE...]: installs the packages that the tests need, builds every variant and
+# runs all tests. Stages: gcc asan tsan fuzz nofuse install (all without arguments). The last
+# line is "N passed, N failed[, N skipped]", the exit status 1 where anything failed.
+#
+# Environment: BUILD_ROOT (build-tests), JOBS (the cores), FUZZ_SECONDS (60, for all fuzz
+# targets together), QCOWFS_TEST_SEED (random), TSAN_ORACLE and TSAN_MOUNT (pytest -k
+# expressions for the ThreadSanitizer run), SKIP_INSTALL=1 (do not look for packages).
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit 1
+exec </dev/null
+
+source_root=$PWD
+build_root=${BUILD_ROOT:-$source_root/build-tests}
+jobs=${JOBS:-$(nproc)}
+fuzz_seconds=${FUZZ_SECONDS:-60}
+# Of the tests that mount, those with many readers, for ThreadSanitizer.
+tsan_mount=${TSAN_MOUNT:-thread or concurren or parallel or many_opens or signals}
+tsan_oracle=${TSAN_ORACLE:-threads and (TestChains or TestZlib or TestZstd or TestRandomImages)}
+all_stages=(gcc asan tsan fuzz nofuse install)
+export QCOWFS_TEST_SEED=${QCOWFS_TEST_SEED:-$((RANDOM * 32768 + RANDOM))}
+export PYTHONDONTWRITEBYTECODE=1
+export PATH=$PATH:/usr/sbin:/sbin
+results=$build_root/results
+# The one that Debian's pytest belongs to; another may stand before it in the PATH.
+python=/usr/bin/python3
+"$python" -c 'import pytest' 2>/dev/null || python=python3
+
+# ---- counting ---------------------------------------------------------------------------
+
+# Adds "PASSED FAILED SKIPPED" of a step to the results, with how long it took.
+add_result() { # label, seconds, "P F S", log
+    local passed failed skipped
+    read -r passed failed skipped <<<"$3"
+    echo "$passed $failed $skipped $1" >>"$results"
+    printf '  %-28s %5s passed %3s failed %4s skipped %5ss\n' \
+        "$1" "$passed" "$failed" "$skipped" "$2"
+    if [ "$failed" -gt 0 ] && [ -s "${4-}" ]; then
+        echo "    ---- end of ${4#"$source_root/"}"
+        tail -n 40 "$4" | cut -c1-300 | sed 's/^/    /'
+    fi
+}
+
+# Runs one command that passes, fails, or is skipped (77), as one test.
+check() { # label, log, command...
+    local label=$1 log=$2 start=$SECONDS status=0
+    shift 2
+    "$@" >"$log" 2>&1 || status=$?
+    case $status in
+    0) add_result "$label" $((SECONDS - start)) "1 0 0" "$log" ;;
+    77) add_result "$label" $((SECONDS - start)) "0 0 1" "$log" ;;
+    *) add_result "$label" $((SECONDS - start)) "0 1 0" "$log" ;;
+    esac
+    return "$status"
+}
+
+# ---- building ---------------------------------------------------------------------------
+
+# Configures (once) and builds a variant with its tests. Failing counts as a failed test;
+# passing is the tests' business.
+build() { # name, meson options...
+    local dir=$build_root/$1 log=$build_root/$1.build.log start=$SECONDS
+    shift
+    # Optimized and with debugging information: a debug build is too slow for the
+    # sanitizers, a release build lacks the lock checks.
+    if ! { { [ -e "$dir/build.ninja" ] ||
+             meson setup "$dir" --buildtype=debugoptimized -Dwerror=true "$@"; } &&
+           ninja -C "$dir" -j "$jobs" all meson-test-prereq; } >"$log" 2>&1; then
+        add_result "${dir##*/}: build" $((SECONDS - start)) "0 1 0" "$log"
+        return 1
+    fi
+    echo "  ${dir##*/}: built in $((SECONDS - start))s"
+}
+
+# ---- running ----------------------------------------------------------------------------
+
+# The meson tests of one or more suites, counted by their cases.
+meson_suites() { # name, timeout factor, suite...
+    local dir=$build_root/$1 factor=$2 base status=0 start=$SECONDS suite
+    local log=$build_root/$1.meson.log options=()
+    shift 2
+    for suite; do options+=(--suite "$suite"); done
+    base=$dir/meson-logs/$(IFS=-; echo "$*")
+    rm -f "$base.json" "$base.junit.xml"
+    meson test -C "$dir" --no-rebuild --num-processes "$jobs" --timeout-multiplier "$factor" \
+        --logbase "${base##*/}" --quiet --print-errorlogs "${options[@]}" >"$log" 2>&1 || status=$?
+    add_result "${dir##*/}: $*" $((SECONDS - start)) \
+        "$("$source_root/tests/count-results.py" meson "$base" "$status")" "$log"
+}
+
+# A directory of pytest tests, on the programs of a variant.
+pytest_suite() { # name, suite, pytest options...
+    local dir=$build_root/$1 suite=$2 status=0 start=$SECONDS
+    local log=$build_root/$1.$2.log junit=$build_root/$1.$2.junit.xml parallel=()
+    shift 2
+    # Classes share a mount, so one process runs all tests of a class.
+    if [ "$jobs" -gt 1 ] && "$python" -c 'import xdist' 2>/dev/null; then
+        parallel=(-n "$jobs" --dist loadscope)
+    fi
+    rm -f "$junit"
+    QCOWFS=$dir/fuse/qcowfs QIMG=$dir/tools/qimg \
+        timeout -k 30 1200 "$python" -m pytest -p no:cacheprovider -q -rs --tb=short \
+        --junitxml="$junit" "${parallel[@]}" "$@" "tests/$suite" >"$log" 2>&1 || status=$?
+    add_result "${dir##*/}: $suite" $((SECONDS - start)) \
+        "$("$source_root/tests/count-results.py" junit "$junit" "$status")" "$log"
+}
+
+# Sanitizers write here: a server in the background has nobody who reads its messages.
+collect_reports() { # name
+    local dir=$build_root/$1.reports log=$build_root/$1.reports.log n
+    n=$(find "$dir" -type f -size +0 | wc -l)
+    find "$dir" -type f -size +0 -exec head -n 40 {} + >"$log"
+    if [ "$n" -gt 0 ]; then
+        add_result "$1: $n reports" 0 "0 1 0" "$log"
+    else
+        add_result "$1: 0 reports" 0 "1 0 0"
+    fi
+}
+
+# ---- stages -----------------------------------------------------------------------------
+
+stage_gcc() {
+    build gcc || return
+    meson_suites gcc 1 unit fuzz stress lint
+    pytest_suite gcc oracle
+    pytest_suite gcc mount
+    check "gcc: bench --quick" "$build_root/gcc.bench.log" \
+        tests/bench/run-bench.py --quick --qcowfs "$build_root/gcc/fuse/qcowfs" \
+        --tools "$build_root/gcc/tests/bench"
+}
+
+stage_asan() {
+    local dir=$build_root/asan.reports
+    rm -rf "$dir" && mkdir -p "$dir"
+    build asan -Db_sanitize=address,undefined -Db_lundef=false || return
+    export ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1:abort_on_error=1:detect_stack_use_after_return=1:log_path=$dir/asan
+    export UBSAN_OPTIONS=halt_on_error=1:abort_on_error=1:print_stacktrace=1:log_path=$dir/ubsan
+    export G_SLICE=always-malloc
+    meson_suites asan 5 unit fuzz stress
+    pytest_suite asan oracle
+    pytest_suite asan mount
+    collect_reports asan
+    unset ASAN_OPTIONS UBSAN_OPTIONS G_SLICE
+}
+
+stage_tsan() {
+    local dir=$build_root/tsan.reports
+    rm -rf "$dir" && mkdir -p "$dir"
+    build tsan -Db_sanitize=thread -Db_lundef=false || return
+    export TSAN_OPTIONS=allocator_may_return_null=1:halt_on_error=0:second_deadlock_stack=1:log_path=$dir/tsan
+    meson_suites tsan 10 unit stress
+    pytest_suite tsan oracle -k "$tsan_oracle"
+    pytest_suite tsan mount -k "$tsan_mount"
+    collect_reports tsan
+    unset TSAN_OPTIONS
+}
+
+# The targets by libFuzzer, each for its share of FUZZ_SECONDS, and their corpora.
+stage_fuzz() {
+    CC=clang build fuzz -Dfuzzers=true || return
+    FUZZ_SECONDS=$fuzz_seconds meson_suites fuzz 1 fuzz
+}
+
+# The library must do without FUSE; and nobody must get a build that cannot mount without
+# having asked for it.
+stage_nofuse() {
+    local libdir=$build_root/pkgconfig-without-fuse3 path file
+    rm -rf "$libdir" && mkdir -p "$libdir"
+    IFS=: read -ra path <<<"$(pkg-config --variable pc_path pkg-config)"
+    for dir in "${path[@]}"; do
+        for file in "$dir"/*.pc; do
+            [ -e "$file" ] && [ "${file##*/}" != fuse3.pc ] && ln -sf "$file" "$libdir/"
+        done
+    done
+    rm -rf "$build_root/nofuse" "$build_root/without-fuse3"
+    export PKG_CONFIG_LIBDIR=$libdir
+    if build nofuse -Dfuse=disabled; then
+        meson_suites nofuse 1 unit fuzz stress
+        check "nofuse: no qcowfs was built" "$build_root/nofuse.programs.log" \
+            test ! -e "$build_root/nofuse/fuse/qcowfs" -a -x "$build_root/nofuse/tools/qimg"
+        check "nofuse: refused unasked" "$build_root/without-fuse3.log" \
+            refuses_without_fuse "$build_root/without-fuse3"
+    fi
+    unset PKG_CONFIG_LIBDIR
+}
+
+refuses_without_fuse() {
+    local output
+    if output=$(meson setup "$1" 2>&1); then
+        echo "$output"
+        echo "it was configured, without fuse3 and without -Dfuse=disabled"
+        return 1
+    fi
+    echo "$output"
+    grep -q 'ERROR.*fuse3' <<<"$output"
+}
+
+# What lands in a package, and the example program against it.
+stage_install() {
+    local dest=$build_root/install.dest
+    rm -rf "$dest"
+    build gcc --buildtype=debugoptimized || return
+    check "install: files" "$build_root/install.log" install_files "$dest" || return
+    check "install: example, shared" "$build_root/install.shared.log" run_example "$dest" shared
+    check "install: example, static" "$build_root/install.static.log" run_example "$dest" static
+}
+
+install_files() {
+    local file missing=0 libdir
+    DESTDIR=$1 meson install -C "$build_root/gcc" --no-rebuild || return 1
+    libdir=$(dirname "$(find "$1" -name libqimg.so)")
+    for file in bin/qcowfs bin/qimg include/qimg.h share/man/man1/qcowfs.1 \
+        share/man/man1/qimg.1; do
+        [ -n "$(find "$1" -path "*/$file")" ] || { echo "missing: $file"; missing=1; }
+    done
+    for file in libqimg.so.0 libqimg.a pkgconfig/qimg.pc; do
+        [ -e "$libdir/$file" ] || { echo "missing: $libdir/$file"; missing=1; }
+    done
+    "$(find "$1" -path '*/bin/qcowfs')" --version || return 1
+    return "$missing"
+}
+
+# Compiles docs/examples/qimg-digest.c by pkg-config alone and compares what it says with
+# the truth.
+run_example() {
+    local dest=$1 kind=$2 work=$build_root/install.$2 static=() libdir expected got
+    rm -rf "$work" && mkdir -p "$work"
+    libdir=$(dirname "$(find "$dest" -name libqimg.so)")
+    # The prefix as it is in the staging directory.
+    sed "s|^prefix=.*|prefix=$(dirname "$(dirname "$(find "$dest" -name qimg.h)")")|" \
+        "$libdir/pkgconfig/qimg.pc" >"$work/qimg.pc"
+    [ "$kind" = shared ] || static=(--static)
+    local flags
+    flags=$(PKG_CONFIG_PATH=$work pkg-config "${static[@]}" --cflags --libs qimg) || return 1
+    # Statically, for libqimg alone.
+    [ "$kind" = shared ] || flags=${flags//-lqimg/-l:libqimg.a}
+    echo "flags: $flags"
+    # shellcheck disable=SC2086 # a list of flags
+    cc -Wall -Wextra -Werror -o "$work/example" docs/examples/qimg-digest.c $flags || return 1
+    head -c 3000000 /dev/urandom >"$work/disk.raw"
+    truncate -s 5M "$work/disk.raw"
+    expected="5242880 $(sha256sum <"$work/disk.raw" | cut -d' ' -f1)"
+    got=$(LD_LIBRARY_PATH=$libdir "$work/example" "$work/disk.raw") || return 1
+    [ "$got" = "$expected" ] || { echo "got $got, expected $expected"; return 1; }
+    command -v qemu-img >/dev/null || return 0
+    qemu-img convert -c -O qcow2 "$work/disk.raw" "$work/disk.qcow2" || return 1
+    got=$(LD_LIBRARY_PATH=$libdir "$work/example" "$work/disk.qcow2") || return 1
+    [ "$got" = "$expected" ] || { echo "got $got, expected $expected"; return 1; }
+}
+
+# ---- all --------------------------------------------------------------------------------
+
+if [ "${SKIP_INSTALL-}" != 1 ]; then
+    packaging/install-packages.sh build run test || {
+        echo "0 passed, 1 failed"
+        exit 1
+    }
+fi
+mkdir -p "$build_root"
+: >"$results"
+echo "QCOWFS_TEST_SEED=$QCOWFS_TEST_SEED, logs in ${build_root#"$source_root/"}"
+[ $# -gt 0 ] || set -- "${all_stages[@]}"
+for stage; do
+    if ! declare -F "stage_$stage" >/dev/null; then
+        echo "run-all.sh: no stage $stage (there are: ${all_stages[*]})" >&2
+        exit 2
+    fi
+done
+for stage; do
+    start=$SECONDS
+    echo "== $stage"
+    "stage_$stage"
+    echo "== $stage took $((SECONDS - start))s"
+done
+tests/count-results.py total "$results"
