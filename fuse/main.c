@@ -41,6 +41,15 @@ print_hints(const Options *options)
                 "user_allow_other in /etc/fuse.conf)\n");
 }
 
+/* What -v adds: what each file of the mount is made of. */
+static void
+print_chain(const QimgImage *image)
+{
+    for (unsigned i = 0; i < qimg_image_get_n_layers(image); i++)
+        fprintf(stderr, "qcowfs: %s%s\n", i == 0 ? "" : "  based on ",
+                qimg_image_get_layer_path(image, i));
+}
+
 static void
 close_image(gpointer image)
 {
@@ -63,6 +72,8 @@ open_images(const Options *options)
             return NULL;
         }
         print_warnings(image);
+        if (options->verbose)
+            print_chain(image);
         g_ptr_array_add(images, image);
     }
     return g_steal_pointer(&images);
@@ -94,6 +105,9 @@ mount_images(const Options *options)
     Tree *tree;
     int mark_fd, result;
 
+    /* A dead mount may lie over an image. */
+    if (!mountpoint_remove_stale(options->mountpoint, &error))
+        return fail(options->mountpoint, error);
     /* The images first: their mistakes are the likelier ones, and a mountpoint that is an
      * image must be opened before it is covered. */
     images = open_images(options);

@@ -13,6 +13,7 @@
 #include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "qimg.h"
@@ -84,23 +85,35 @@ unmount(const char *absolute_path)
            status == 0;
 }
 
+/* Whether the mount on @path has lost its process: this question always goes there, while
+ * the kernel still answers stat from what it keeps. */
 static bool
-unmount_stale(const char *path, GError **error)
+is_dead(const char *path)
 {
-    g_autofree char *absolute_path = absolute_of_stale(path);
-    g_autofree char *device = NULL;
-    g_autofree char *type = NULL;
+    struct statfs status;
 
-    if (!absolute_path || !find_mount(absolute_path, &device, &type) ||
-        strcmp(type, "fuse.qcowfs") != 0 || !unmount(absolute_path)) {
-        g_set_error(error, QIMG_ERROR, QIMG_ERROR_FAILED,
-                    "a mount lies there whose process is gone (unmount it with "
-                    "fusermount3 -u)");
-        return false;
+    return statfs(path, &status) < 0 && errno == ENOTCONN;
+}
+
+bool
+mountpoint_remove_stale(const char *path, GError **error)
+{
+    while (is_dead(path)) {
+        g_autofree char *absolute_path = absolute_of_stale(path);
+        g_autofree char *device = NULL;
+        g_autofree char *type = NULL;
+
+        if (!absolute_path || !find_mount(absolute_path, &device, &type) ||
+            strcmp(type, "fuse.qcowfs") != 0 || !unmount(absolute_path)) {
+            g_set_error(error, QIMG_ERROR, QIMG_ERROR_FAILED,
+                        "a mount lies there whose process is gone (unmount it with "
+                        "fusermount3 -u)");
+            return false;
+        }
+        fprintf(stderr,
+                "qcowfs: %s: unmounted an earlier qcowfs there, whose process is gone\n",
+                path);
     }
-    fprintf(stderr,
-            "qcowfs: %s: unmounted an earlier qcowfs there, whose process is gone\n",
-            path);
     return true;
 }
 
@@ -108,7 +121,6 @@ bool
 mountpoint_prepare(const char *path, bool *is_file_out, GError **error)
 {
     struct stat status;
-    int result;
 
     *is_file_out = false;
     if (g_str_has_prefix(path, "/dev/fd/")) /* libfuse takes an open /dev/fuse */
@@ -120,13 +132,7 @@ mountpoint_prepare(const char *path, bool *is_file_out, GError **error)
                     "without it)");
         return false;
     }
-    result = stat(path, &status);
-    if (result < 0 && errno == ENOTCONN) {
-        if (!unmount_stale(path, error))
-            return false;
-        result = stat(path, &status);
-    }
-    if (result < 0) {
+    if (stat(path, &status) < 0) {
         g_set_error(error, QIMG_ERROR, QIMG_ERROR_NOT_FOUND,
                     "cannot be used as the mountpoint: %s (make the directory first)",
                     g_strerror(errno));

@@ -6,9 +6,12 @@
 #include <glib.h>
 #include <stdbool.h>
 
-/* Looks at @path before mounting: unmounts a stale mount of ours there first (with a
- * message), and tells in *@is_file_out whether it is a regular file. False with @error
- * set where nothing can be mounted. */
+/* Unmounts what an earlier qcowfs has left on @path when it was killed, with a message.
+ * False with @error set where a dead mount stays. */
+bool mountpoint_remove_stale(const char *path, GError **error);
+
+/* Tells in *@is_file_out whether @path is a regular file. False with @error set where
+ * nothing can be mounted there. */
 bool mountpoint_prepare(const char *path, bool *is_file_out, GError **error);
 
 /* The absolute path of @path that the kernel will show, or NULL. Free with g_free. */

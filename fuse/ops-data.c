@@ -59,6 +59,36 @@ close_file(OpenFile *file)
 }
 
 static void
+register_file(Mount *mount, OpenFile *file)
+{
+    pthread_mutex_lock(&mount->files_lock);
+    g_hash_table_add(mount->files, file);
+    pthread_mutex_unlock(&mount->files_lock);
+}
+
+static void
+unregister_and_close(Mount *mount, OpenFile *file)
+{
+    pthread_mutex_lock(&mount->files_lock);
+    g_hash_table_remove(mount->files, file);
+    pthread_mutex_unlock(&mount->files_lock);
+    close_file(file);
+}
+
+void
+ops_data_close_files(Mount *mount)
+{
+    GHashTableIter iter;
+    gpointer file;
+
+    g_hash_table_iter_init(&iter, mount->files);
+    while (g_hash_table_iter_next(&iter, &file, NULL)) {
+        g_hash_table_iter_remove(&iter);
+        close_file(file);
+    }
+}
+
+static void
 op_open(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi)
 {
     Mount *mount = fuse_req_userdata(req);
@@ -91,15 +121,16 @@ op_open(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi)
         return;
     }
     fi->fh = (uintptr_t)file;
+    register_file(mount, file);
     if (fuse_reply_open(req, fi) == -ENOENT) /* the opener is gone: no release comes */
-        close_file(file);
+        unregister_and_close(mount, file);
 }
 
 static void
 op_release(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi)
 {
     (void)inode;
-    close_file(file_of(fi));
+    unregister_and_close(fuse_req_userdata(req), file_of(fi));
     fuse_reply_err(req, 0);
 }
 

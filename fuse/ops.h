@@ -4,6 +4,7 @@
 
 #define FUSE_USE_VERSION 314
 #include <fuse_lowlevel.h>
+#include <pthread.h>
 #include <stdatomic.h>
 
 #include "tree.h"
@@ -14,11 +15,17 @@ typedef struct {
     unsigned max_read_bytes;      /* 0: no limit of our own */
     _Atomic bool is_ahead_raised; /* atomic: raise_read_ahead was tried */
     const char *mountpoint;       /* absolute, or NULL if not known */
+    pthread_mutex_t files_lock;   /* held for open and release alone */
+    GHashTable *files;            /* guarded by files_lock: the open files */
 } Mount;
 
 /* Fills in the handlers of ops-meta.c and ops-data.c. */
 void ops_meta_fill(struct fuse_lowlevel_ops *ops);
 void ops_data_fill(struct fuse_lowlevel_ops *ops);
+
+/* Closes the files that were open when the mount ended: no release comes for them. When
+ * no handler runs any more. */
+void ops_data_close_files(Mount *mount);
 
 /* The size of the largest request that the kernel sends us. */
 #define MAX_REQUEST_BYTES ((size_t)1 << 20)

@@ -75,11 +75,13 @@ parse_number(const OptionRow *row, const char *value, int base, guint64 min, gui
 {
     if (g_ascii_string_to_unsigned(value, (guint)base, min, max, out, NULL))
         return true;
-    return usage_error(error,
-                       "%s=%s: not a number from %" G_GUINT64_FORMAT
-                       " to %s%" G_GUINT64_FORMAT "%s",
-                       row->name, value, min, base == 8 ? "(decimal) " : "", max,
-                       base == 8 ? " (give it in octal)" : "");
+    if (base == 8)
+        return usage_error(
+            error, "%s=%s: not a number from 0 to %" G_GINT64_MODIFIER "o in octal",
+            row->name, value, max);
+    return usage_error(
+        error, "%s=%s: not a number from %" G_GUINT64_FORMAT " to %" G_GUINT64_FORMAT,
+        row->name, value, min, max);
 }
 
 static bool

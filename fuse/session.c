@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <syslog.h>
 #include <unistd.h>
 
 #include "mountpoint.h"
@@ -101,14 +102,17 @@ session_mount(const Options *options, const Tree *tree, GError **error)
         .tree = tree,
         .max_read_bytes = options->max_read_bytes,
         .mountpoint = session->absolute_mountpoint,
+        .files = g_hash_table_new(NULL, NULL),
     };
+    pthread_mutex_init(&session->mount.files_lock, NULL);
     ops_meta_fill(&session->ops);
     ops_data_fill(&session->ops);
     session->fuse = new_fuse_session(session);
     if (!session->fuse || fuse_session_mount(session->fuse, options->mountpoint) != 0) {
         g_set_error(error, QIMG_ERROR, QIMG_ERROR_FAILED, "cannot mount there: %s",
                     *libfuse_message ? libfuse_message
-                                     : "fusermount3 refused (is it installed?)");
+                                     : "fusermount3 refused, for the reason above or "
+                                       "since it is not installed");
         session_free(session);
         return NULL;
     }
@@ -116,12 +120,27 @@ session_mount(const Options *options, const Tree *tree, GError **error)
     return session;
 }
 
+/* Where messages go once there is no terminal: damage that is found, above all. */
+static void
+log_to_syslog(const char *domain, GLogLevelFlags level, const char *message,
+              gpointer user)
+{
+    (void)domain, (void)user;
+    syslog(level & (G_LOG_LEVEL_ERROR | G_LOG_LEVEL_CRITICAL) ? LOG_ERR
+           : level & G_LOG_LEVEL_WARNING                      ? LOG_WARNING
+                                                              : LOG_DEBUG,
+           "%s", message);
+}
+
 bool
 session_detach(Session *session, GError **error)
 {
     (void)session;
-    if (fuse_daemonize(0) == 0)
+    if (fuse_daemonize(0) == 0) {
+        openlog("qcowfs", LOG_PID, LOG_DAEMON);
+        g_log_set_default_handler(log_to_syslog, NULL);
         return true;
+    }
     g_set_error(error, QIMG_ERROR, QIMG_ERROR_FAILED,
                 "cannot go to the background (try -f): %s", g_strerror(errno));
     return false;
@@ -222,6 +241,9 @@ session_free(Session *session)
         fuse_session_unmount(session->fuse);
     if (session->fuse)
         fuse_session_destroy(session->fuse);
+    ops_data_close_files(&session->mount);
+    g_hash_table_unref(session->mount.files);
+    pthread_mutex_destroy(&session->mount.files_lock);
     g_free(session->threads);
     g_free(session->absolute_mountpoint);
     g_free(session);

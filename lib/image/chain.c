@@ -117,6 +117,8 @@ attach_data_file(QimgChain *chain, const QimgOptions *options, QimgFormat *forma
         format->data_file = open_storage(chain, options, fd, path, error);
     if (format->data_file)
         return true;
+    if (path)
+        g_prefix_error(error, "\"%s\" ", path);
     g_prefix_error(error, "data file: ");
     return false;
 }

@@ -121,9 +121,11 @@ cut_at_host_holes(QimgChain *chain, ImageRun *r)
         layer->may_compress || layer->data_file ? layer->cluster_bytes : 1;
     uint64_t start = r->run.host_offset.v;
     uint64_t end = start + r->run.length_bytes;
-    uint64_t at = start; /* [start, at) is data */
+    /* From the cluster's start, so that the answer does not hang on where one asks. */
+    uint64_t at = qimg_align_down(start, unit_bytes);
+    bool is_first = true; /* else [start, at) is data */
 
-    for (unsigned i = 0; i < MAX_HOST_EXTENTS && at < end; i++) {
+    for (unsigned i = 0; i < MAX_HOST_EXTENTS && at < end; i++, is_first = false) {
         uint64_t extent_end;
         bool is_data;
         QimgErrno err =
@@ -132,9 +134,9 @@ cut_at_host_holes(QimgChain *chain, ImageRun *r)
         if (err)
             return err;
         if (!is_data && qimg_align_down(extent_end, unit_bytes) > at) {
-            if (at == start) {
+            if (is_first) {
                 r->run.kind = QIMG_RUN_ZERO;
-                at = qimg_min_u64(qimg_align_down(extent_end, unit_bytes), end);
+                at = qimg_align_down(extent_end, unit_bytes);
             }
             break;
         }

@@ -505,6 +505,7 @@ test_warnings(void)
     g_assert_cmpstr(warnings[0], ==, expected);
     g_assert_null(warnings[1]);
     qimg_image_close(image);
+    g_assert_nonnull(base);
     test_util_remove_dir(dir);
 }
 

@@ -164,6 +164,9 @@ load_extensions(Qcow2 *q, const uint8_t *bytes, size_t n_bytes, GError **error)
                               qimg_decode_broken(QIMG_RULE_DATA_FILE_NAME, e.data_bytes));
             break;
         case QCOW2_EXT_FEATURE_NAMES:
+            if (names.data)
+                return refuse(error,
+                              qimg_decode_broken(QIMG_RULE_EXTENSION_TWICE, e.type));
             names = e;
             break;
         default: /* unknown ones, and those that reading needs nothing of */

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Making images with qemu-img and qemu-io, and asking qemu-img what it sees in them."""
+
+import json
+import os
+import re
+from pathlib import Path
+
+from . import pattern
+from .procs import run
+
+
+def create(path, size, backing=None, backing_format=None, **options):
+    """qemu-img create; runs in the image's directory, since qemu-img takes the name of a
+    data file as relative to the current one. A relative backing name is the image's."""
+    path = Path(path)
+    argv = ["qemu-img", "create", "-q", "-f", "qcow2"]
+    if options:
+        argv += ["-o", ",".join(f"{k}={v}" for k, v in options.items())]
+    if backing is not None:
+        argv += ["-b", backing, "-F", backing_format or "qcow2"]
+    argv.append(path.name)
+    if size is not None:
+        argv.append(str(size))
+    run(*argv, cwd=path.parent)
+    return path
+
+
+def img(*argv, cwd=None, check=True, limit_s=60):
+    return run("qemu-img", *argv, cwd=cwd, check=check, limit_s=limit_s)
+
+
+def io(path, *commands, options=(), check=True):
+    """Runs qemu-io commands on an image. qemu-io reports many errors by text alone."""
+    path = Path(path)
+    argv = ["qemu-io", *options]
+    for command in commands:
+        argv += ["-c", command]
+    result = run(*argv, path.name, cwd=path.parent, check=check)
+    bad = re.search(r"failed|error|invalid|not found|out of range|misaligned", result.text + result.errors, re.I)
+    assert not check or not bad, str(result)
+    return result
+
+
+def write(path, *pieces, backend=()):
+    """Writes (offset, length, kind, salt[, flags]) pieces of pattern content through the
+    format driver in one qemu-io process."""
+    path = Path(path)
+    commands, scratch = [], []
+    try:
+        for number, (offset, length, kind, salt, *flags) in enumerate(pieces):
+            piece = path.parent / f"piece-{os.getpid()}-{number}"
+            piece.write_bytes(pattern.KINDS[kind](offset, length, salt))
+            scratch.append(piece)
+            commands.append(" ".join(["write", *flags, "-s", piece.name, str(offset), str(length)]))
+        if commands:
+            io(path, *commands, options=backend)
+    finally:
+        for piece in scratch:
+            piece.unlink()
+
+
+def make_raw(path, size, *pieces):
+    """A sparse raw file of exactly @size bytes with (offset, length, kind, salt) pieces."""
+    with open(path, "wb") as file:
+        file.truncate(size)
+        for offset, length, kind, salt in pieces:
+            file.seek(offset)
+            file.write(pattern.KINDS[kind](offset, length, salt)[:max(0, size - offset)])
+    return Path(path)
+
+
+def to_raw(path, out, snapshot=None, image_format=None):
+    """The expectation: what QEMU reads from the image."""
+    path = Path(path)
+    argv = ["qemu-img", "convert", "-O", "raw"]
+    if image_format:
+        argv += ["-f", image_format]
+    if snapshot is not None:
+        argv += ["-l", f"snapshot.name={snapshot}"]
+    run(*argv, path.name, os.path.abspath(out), cwd=path.parent, limit_s=60)
+    return Path(out)
+
+
+def map_json(path, image_format=None):
+    path = Path(path)
+    argv = ["qemu-img", "map", "--output=json"]
+    if image_format:
+        argv += ["-f", image_format]
+    entries = json.loads(run(*argv, path.name, cwd=path.parent).stdout)
+    # For a disk of no bytes qemu-img shows one entry of no length.
+    return [entry for entry in entries if entry["length"]]
+
+
+def info_json(path, image_format=None, force_share=False):
+    path = Path(path)
+    argv = ["qemu-img", "info", "--output=json"]
+    if image_format:
+        argv += ["-f", image_format]
+    if force_share:
+        argv.append("-U")
+    return json.loads(run(*argv, path.name, cwd=path.parent).stdout)
+
+
+def has_option(name):
+    """Whether this qemu-img can create qcow2 images with an option (older ones lack some)."""
+    text = run("qemu-img", "create", "-f", "qcow2", "-o", "help", check=False).text
+    return re.search(rf"^\s+{re.escape(name)}=", text, re.M) is not None
