@@ -1,0 +1,284 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Start and end of a mount: background, signals, stale mounts, mount points of every kind;
+what a script may rely on."""
+
+import errno
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+from qtest import env, procs, qemu
+from qtest.checks import read_all
+from qtest.evidence import Unchanged
+from qtest.mount import Daemon, Mount, mounts_at, refused, unmount
+
+MIB = 1 << 20
+
+
+def test_background(disk, mnt, disk_content):
+    with Daemon(disk, mnt) as mount:
+        # No waiting: exit 0 promised a mount that answers.
+        assert read_all(mount.raw(disk)) == disk_content
+
+
+def test_background_leaves_the_terminal(disk, mnt):
+    """The daemon holds neither the caller's pipes (a script's `$(qcowfs …)` would hang), nor
+    its directory, nor its session."""
+    with Daemon(disk, mnt) as mount:
+        links = {fd: os.readlink(f"/proc/{mount.pid}/fd/{fd}") for fd in (0, 1, 2)}
+        assert all(link == "/dev/null" for link in links.values()), links
+        assert os.readlink(f"/proc/{mount.pid}/cwd") == "/"
+        assert os.getsid(mount.pid) != os.getsid(0)
+
+
+def test_background_relative_paths(disk, disk_content):
+    """Relative paths mean the directory of the start, whatever the daemon's is."""
+    (disk.parent / "point").mkdir()
+    with Daemon([disk.name], disk.parent / "point", cwd=disk.parent) as mount:
+        assert read_all(mount.raw(disk)) == disk_content
+        assert read_all(mount.facts("disk", "layers", "0.raw")) == disk_content
+
+
+def test_background_relative_chain(chain, chain_content):
+    (chain.parent / "point").mkdir()
+    with Daemon([chain.name], chain.parent / "point", cwd=chain.parent) as mount:
+        assert read_all(mount.raw(chain)) == chain_content
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("kind", [Mount, Daemon])
+def test_signals_end_it(kind, number, disk, mnt):
+    with kind(disk, mnt) as mount:
+        os.stat(mount.raw(disk))
+        mount.terminate(number)
+    assert not mounts_at(mnt)
+
+
+@pytest.mark.parametrize("kind", [Mount, Daemon])
+def test_unmount_ends_it(kind, disk, mnt):
+    with kind(disk, mnt) as mount:
+        read_all(mount.raw(disk))
+        unmount(mnt)
+        assert mount.process.wait(10 * env.slow()) == 0
+        mount.close()
+    assert not mounts_at(mnt) and os.listdir(mnt) == []
+
+
+def test_plain_umount(disk, mnt):
+    env.need_root("umount")
+    with Mount(disk, mnt) as mount:
+        procs.run("umount", mnt)
+        assert mount.process.wait(10 * env.slow()) == 0
+        mount.close()
+
+
+def test_signal_with_an_open_file(disk, mnt):
+    """An open file does not keep it: the mount goes, the file reads ENOTCONN."""
+    with Mount(disk, mnt) as mount:
+        fd = os.open(mount.raw(disk), os.O_RDONLY | os.O_DIRECT)
+        try:
+            mount.terminate(signal.SIGTERM)
+            with pytest.raises(OSError) as caught:
+                os.pread(fd, 1, 0)
+            assert caught.value.errno in (errno.ENOTCONN, errno.ECONNABORTED)
+        finally:
+            try:
+                os.close(fd)
+            except OSError:
+                pass        # the flush at close has nobody to go to
+
+
+def test_locks_are_free_after_the_end(disk, mnt):
+    """A script that starts QEMU right after never sees a lock error."""
+    for _ in range(5):
+        with Mount(disk, mnt):
+            pass
+        qemu.io(disk, "write -P 7 0 512")
+
+
+def test_wait(disk, mnt):
+    """--wait returns when the images are released, not before."""
+    with Daemon(disk, mnt) as mount:
+        waiter = subprocess.Popen([env.qcowfs(), "--wait", str(mnt)], stderr=subprocess.PIPE)
+        try:
+            with pytest.raises(subprocess.TimeoutExpired):
+                waiter.wait(0.3)
+            unmount(mnt)
+            assert waiter.wait(10 * env.slow()) == 0
+            qemu.io(disk, "write -P 7 0 512")
+        finally:
+            procs.end_process(waiter)
+        mount.close()
+
+
+@pytest.mark.parametrize("broken", ["missing", "version"])
+def test_errors_come_before_the_fork(broken, tmp_path, disk, mnt):
+    bad = tmp_path / "bad.qcow2"
+    if broken == "version":
+        bad.write_bytes(disk.read_bytes()[:4] + b"\0\0\0\x63" + disk.read_bytes()[8:])
+    refused(bad, mnt, file=bad)
+    # The good one before it is closed again: nothing stays locked.
+    refused(disk, bad, mnt, file=bad)
+    qemu.io(disk, "write -P 7 0 512")
+
+
+@pytest.mark.parametrize("point", ["missing/dir", "file-in-the-way/dir"])
+def test_mountpoint_that_is_none(point, disk, tmp_path):
+    (tmp_path / "file-in-the-way").write_text("x")
+    refused(disk, tmp_path / point, file=tmp_path / point)
+
+
+def test_several_images(tmp_path, mnt):
+    images = []
+    for number in range(20):
+        image = qemu.create(tmp_path / f"image-{number}.qcow2", MIB)
+        qemu.write(image, (number * 1024, 4096, "words", number))
+        images.append(image)
+    raw = qemu.make_raw(tmp_path / "plain.raw", 12345, (0, 12345, "noise", 3))
+    other = qemu.make_raw(tmp_path / "no-suffix", 999, (0, 999, "noise", 4))
+    with Mount([*images, raw, other], mnt) as mount:
+        for image in images:
+            assert read_all(mount.raw(image)) == qemu.to_raw(image, tmp_path / "x").read_bytes()
+        assert read_all(mnt / "plain.raw") == raw.read_bytes()
+        assert read_all(mnt / "no-suffix.raw") == other.read_bytes()
+        shown = set(os.listdir(mnt))
+        assert {f"image-{n}.raw" for n in range(20)} <= shown
+        assert {f"image-{n}.snapshots" for n in range(20)} <= shown
+
+
+@pytest.mark.parametrize("other", ["disk.img", "disk.raw", "disk.qed", "disk", "sub/disk.qcow2"])
+def test_two_images_of_one_name(other, disk, mnt):
+    second = disk.parent / other
+    second.parent.mkdir(exist_ok=True)
+    qemu.make_raw(second, 4096)
+    refused(disk, second, mnt, file=disk.name.split(".")[0], contains=["name"])
+
+
+def test_one_image_twice(disk, mnt):
+    refused(disk, disk, mnt, contains=["name"])
+
+
+# ---- a regular file as mount point ----------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [Mount, Daemon])
+def test_file_as_mountpoint(kind, disk, tmp_path, disk_content):
+    point = tmp_path / "here.raw"
+    point.write_text("was here before")
+    with kind(disk, point):
+        assert point.stat().st_size == len(disk_content)
+        assert read_all(point) == disk_content
+        assert read_all(point, os.O_DIRECT) == disk_content
+        with pytest.raises(OSError):
+            os.open(point, os.O_WRONLY)
+    assert point.read_text() == "was here before"
+
+
+@pytest.mark.parametrize("kind", [Mount, Daemon])
+def test_image_itself_as_mountpoint(kind, disk, disk_content):
+    with Unchanged(disk):
+        with kind(disk, disk):
+            assert read_all(disk) == disk_content
+    assert disk.read_bytes()[:4] == b"QFI\xfb"
+
+
+def test_image_itself_with_chain(chain, chain_content):
+    """The backing files go on being found beside the covered image."""
+    with Unchanged(chain.parent):
+        with Mount(chain, chain):
+            assert read_all(chain) == chain_content
+
+
+def test_image_itself_after_kill(disk):
+    """kill -9, then an unmount, shows the image again."""
+    original = disk.read_bytes()
+    with Mount(disk, disk) as mount:
+        mount.kill()
+        unmount(disk)
+    assert disk.read_bytes() == original
+
+
+def test_two_images_on_a_file(disk, tmp_path):
+    other = qemu.make_raw(tmp_path / "other.img", 4096)
+    point = tmp_path / "point"
+    point.write_text("")
+    refused(disk, other, point, contains=["one image"])
+
+
+# ---- stale mounts ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("again", [Mount, Daemon])
+def test_stale_mount_is_replaced(again, disk, mnt, disk_content):
+    with Mount(disk, mnt) as mount:
+        mount.kill()
+    with pytest.raises(OSError) as caught:
+        os.listdir(mnt)
+    assert caught.value.errno == errno.ENOTCONN
+    try:
+        with again(disk, mnt) as second:
+            assert read_all(second.raw(disk)) == disk_content
+            assert len(mounts_at(mnt)) == 1, "mounted over the stale one"
+            told = [line for line in second.stderr().splitlines() if "unmounted" in line]
+            assert len(told) == 1 and str(mnt) in told[0], "does not say what it did"
+        assert not mounts_at(mnt)
+    finally:
+        while mounts_at(mnt):
+            unmount(mnt, lazy=True)
+
+
+def test_stale_mount_on_a_file(disk, disk_content):
+    with Mount(disk, disk) as mount:
+        mount.kill()
+    try:
+        with Mount(disk, disk):
+            assert read_all(disk) == disk_content
+            assert len(mounts_at(disk)) == 1
+        assert disk.read_bytes()[:4] == b"QFI\xfb"
+    finally:
+        while mounts_at(disk):
+            unmount(disk, lazy=True)
+
+
+def test_live_mount_is_left_alone(disk, chain, mnt, tmp_path, disk_content):
+    """A mount that answers is no stale one: a second start must not unmount it."""
+    with Mount(disk, mnt) as mount:
+        result = procs.run(env.qcowfs(), chain, mnt, check=False)
+        daemons = [p for p in procs.children() if p != mount.pid]
+        try:
+            if result.status == 0:      # stacked above it, as FUSE file systems do
+                unmount(mnt)
+                for pid in daemons:
+                    assert procs.reap(pid) == 0
+            assert read_all(mount.raw(disk)) == disk_content
+        finally:
+            while len(mounts_at(mnt)) > 1:
+                unmount(mnt, lazy=True)
+
+
+def test_auto_unmount(disk, mnt):
+    with Mount(disk, mnt, "-o", "auto_unmount") as mount:
+        # fusermount3 watches for the death in a process of its own.
+        known = procs.children()
+        mount.kill()
+        procs.wait_until(lambda: not mounts_at(mnt), "unmount after the server's death", 10)
+        for pid in procs.children() | known - {mount.pid}:
+            procs.reap(pid)
+
+
+def test_start_is_quick(disk, mnt):
+    if env.sanitizer():
+        pytest.skip("sanitizers take their time")
+    best = min(_start_seconds(disk, mnt) for _ in range(5))
+    assert best < 0.5, f"{best:.3f} s from start to first byte"
+
+
+def _start_seconds(disk, mnt):
+    begin = time.monotonic()
+    with Mount(disk, mnt) as mount:
+        with open(mount.raw(disk), "rb") as file:
+            file.read(1)
+        return time.monotonic() - begin

@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The command line: every option either means what the design says or is an error."""
+
+import os
+import stat
+
+import pytest
+
+from qtest import env, procs, qemu
+from qtest.checks import read_all
+from qtest.mount import Mount, mounts_at, refused
+
+
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_help(option):
+    result = procs.run(env.qcowfs(), option, limit_s=5)
+    for word in ("qcowfs", "MOUNTPOINT", "backing", "format", "nolock", "allow_other"):
+        assert word in result.text, result
+    assert result.errors == ""
+
+
+@pytest.mark.parametrize("option", ["-V", "--version"])
+def test_version(option):
+    result = procs.run(env.qcowfs(), option, limit_s=5)
+    assert result.text.startswith("qcowfs ") and result.text.count("\n") >= 1
+    assert any(c.isdigit() for c in result.text)
+
+
+@pytest.mark.parametrize("argv", [[], ["only-one-argument"]])
+def test_arguments_missing(argv, tmp_path):
+    result = procs.run(env.qcowfs(), *argv, check=False, cwd=tmp_path)
+    assert result.status == 1
+    assert result.errors.startswith("qcowfs: ") and result.errors.count("\n") == 1
+    assert "help" in result.errors
+
+
+@pytest.mark.parametrize("options", [["-o", "ro"], ["--ro"], ["-oro"], ["-o", "ro,nodev,nosuid"]])
+def test_ro(options, disk, mnt, disk_content):
+    with Mount(disk, mnt, *options) as mount:
+        assert read_all(mount.raw(disk)) == disk_content
+        assert "ro" in mounts_at(mnt)[-1][3].split(",")
+
+
+def test_type_of_the_mount(disk, mnt):
+    """/etc/fstab and mount(8) know it as fuse.qcowfs."""
+    with Mount(disk, mnt):
+        assert mounts_at(mnt)[-1][1] == "fuse.qcowfs"
+
+
+@pytest.mark.parametrize("options,words", [
+    (["-o", "rw"], ["rw", "read-only"]),
+    (["--rw"], ["rw", "read-only"]),
+    (["-o", "cow"], ["cow"]),
+    (["-o", "cow=overlay.qcow2"], ["cow"]),
+    (["-o", "nonsense"], ["nonsense", "unknown"]),
+    (["-o", "ro,nonsense=3"], ["nonsense", "unknown"]),
+    (["--nonsense"], ["nonsense", "unknown"]),
+    (["--nonsense=1"], ["nonsense", "unknown"]),
+    (["-x"], ["-x", "unknown"]),
+    (["-o", "format"], ["format"]),
+    (["-o", "format=vmdk"], ["format", "vmdk"]),
+    (["-o", "backing="], ["backing"]),
+    (["-o", "backing=/does/not/exist"], ["backing", "/does/not/exist"]),
+    (["-o", "backing_map=x"], ["backing_map", "="]),
+    (["-o", "threads=0"], ["threads"]),
+    (["-o", "threads=many"], ["threads"]),
+    (["-o", "threads=-1"], ["threads"]),
+    (["-o", "l2_cache=12Q"], ["l2_cache"]),
+    (["-o", "l2_cache=-1"], ["l2_cache"]),
+    (["-o", "data_cache=99999999999999999999"], ["data_cache"]),
+    (["-o", "umask=999"], ["umask"]),
+    (["-o", "uid=-5"], ["uid"]),
+    (["-o", "nolock=1"], ["nolock"]),
+])
+def test_refused_options(options, words, disk, mnt):
+    """One line that names the option. No file is at fault, so none need be named."""
+    before = procs.children()
+    result = procs.run(env.qcowfs(), *options, disk, mnt, check=False, limit_s=5)
+    assert result.status == 1 and not mounts_at(mnt), result
+    assert procs.children() <= before
+    assert result.errors.startswith("qcowfs: ") and result.errors.count("\n") == 1, result
+    assert all(word in result.errors for word in words), result
+
+
+def test_default_is_read_only(disk, mnt):
+    with Mount(disk, mnt) as mount:
+        with pytest.raises(OSError) as caught:
+            os.open(mount.raw(disk), os.O_RDWR)
+        assert caught.value.errno == 30, "EROFS"
+
+
+@pytest.mark.parametrize("options,mode", [
+    ([], None),
+    (["-o", "umask=0"], 0o444),
+    (["-o", "umask=022"], 0o444),
+    (["-o", "umask=027"], 0o440),
+    (["-o", "umask=077"], 0o400),
+    (["--umask=037"], 0o440),
+])
+def test_umask(options, mode, disk, mnt):
+    if mode is None:
+        now = os.umask(0)
+        os.umask(now)
+        mode = 0o444 & ~now
+    with Mount(disk, mnt, *options) as mount:
+        facts = os.stat(mount.raw(disk))
+        assert stat.S_IMODE(facts.st_mode) == mode
+        folder = os.stat(mount.snapshots(disk))
+        assert stat.S_ISDIR(folder.st_mode)
+        assert stat.S_IMODE(folder.st_mode) & 0o444 == mode, "directories follow the umask"
+        assert stat.S_IMODE(folder.st_mode) & 0o222 == 0
+
+
+def test_owner(disk, mnt):
+    with Mount(disk, mnt) as mount:
+        facts = os.stat(mount.raw(disk))
+        assert (facts.st_uid, facts.st_gid) == (os.geteuid(), os.getegid())
+
+
+def test_uid_gid(disk, mnt):
+    with Mount(disk, mnt, "-o", "uid=12345,gid=54321") as mount:
+        for path in (mount.raw(disk), mount.snapshots(disk), mount.facts("stats.json"), mnt):
+            facts = os.stat(path)
+            assert (facts.st_uid, facts.st_gid) == (12345, 54321), path
+
+
+@pytest.mark.parametrize("options", [
+    ["-s"], ["-o", "threads=1"], ["-o", "threads=8"], ["--threads=3"],
+    ["-o", "l2_cache=64K"], ["-o", "l2_cache=1M,data_cache=1M"], ["--l2_cache=1M"],
+    ["-o", "data_cache=0"], ["-o", "max_read=131072"], ["-v"], ["-o", "format=qcow2"],
+    ["-o", "backing=any"], ["-o", "backing=none"], ["-o", "default_permissions"],
+    ["-o", "fsname=some-name"], ["-o", "noatime"],
+])
+def test_accepted_options(options, disk, mnt, disk_content):
+    """They change how, never what is read."""
+    with Mount(disk, mnt, *options) as mount:
+        assert read_all(mount.raw(disk)) == disk_content
+        assert read_all(mount.raw(disk), os.O_DIRECT) == disk_content
+
+
+def test_options_in_any_order(disk, mnt, disk_content):
+    """mount(8) calls `TYPE SOURCE DIR -o OPTIONS`."""
+    result = procs.run(env.qcowfs(), disk, mnt, "-o", "ro,nosuid,nodev", check=False)
+    try:
+        assert result.status == 0, result
+        assert read_all(mnt / "disk.raw") == disk_content
+    finally:
+        if mounts_at(mnt):
+            procs.run("fusermount3", "-u", mnt)
+            for pid in procs.children():
+                procs.reap(pid)
+
+
+def test_double_dash(tmp_path, disk, disk_content):
+    """`--` ends the options: an image may be called anything."""
+    odd = disk.rename(disk.parent / "-o.qcow2")
+    with Mount([odd.name], tmp_path / "mnt", "--", cwd=odd.parent) as mount:
+        assert read_all(mount.path("-o.raw")) == disk_content
+
+
+def test_format_raw_shows_the_file_itself(disk, mnt):
+    with Mount(disk, mnt, "-o", "format=raw") as mount:
+        assert read_all(mount.raw(disk)) == disk.read_bytes()
+
+
+def test_format_qcow2_of_a_raw_file(tmp_path, mnt):
+    raw = qemu.make_raw(tmp_path / "plain.img", 65536, (0, 65536, "words", 1))
+    refused("-o", "format=qcow2", raw, mnt, file=raw, contains=["magic"])
+
+
+@pytest.mark.parametrize("make,words", [
+    (lambda p: None, ["No such file", ]),
+    (lambda p: p.mkdir(), []),
+    (lambda p: os.mkfifo(p), []),
+])
+def test_image_that_is_none(make, words, tmp_path, mnt):
+    """A missing file, a directory, a FIFO (which must not be waited for)."""
+    path = tmp_path / "thing.qcow2"
+    make(path)
+    refused(path, mnt, file=path, contains=words)
+
+
+def test_image_is_a_character_device(mnt):
+    refused("/dev/zero", mnt, file="/dev/zero")
+    refused("/dev/null", mnt, file="/dev/null")
+
+
+def test_image_without_permission(disk, mnt):
+    if os.geteuid() == 0:
+        pytest.skip("root may read everything")
+    disk.chmod(0)
+    refused(disk, mnt, file=disk, contains=["Permission denied"])
+
+
+@pytest.mark.parametrize("content,name", [(b"", "empty"), (b"QFI\xfb", "magic-only"),
+                                          (b"QFI\xfb\0\0\0\3" + bytes(50), "cut-header")])
+def test_tiny_files(content, name, tmp_path, mnt):
+    """An empty file is a raw disk of no bytes, and so is one that has the magic but no
+    version (to QEMU as well); a cut qcow2 header is refused, never shown as raw."""
+    image = tmp_path / f"{name}.img"
+    image.write_bytes(content)
+    if len(content) < 8:
+        with Mount(image, mnt) as mount:
+            assert os.stat(mount.raw(image)).st_size == len(content)
+            assert read_all(mount.raw(image)) == content
+    else:
+        refused(image, mnt, file=image)

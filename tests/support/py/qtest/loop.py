@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Loop devices and the file systems on them, set up and always taken down again."""
+
+import contextlib
+import os
+from pathlib import Path
+
+import pytest
+
+from . import env, procs
+
+
+def need_loop_devices():
+    env.need_root("loop devices and mounts")
+    env.need_tools("losetup", "mount", "umount")
+    if not Path("/dev/loop-control").exists():
+        pytest.skip("no loop devices here")
+
+
+def need_filesystem(name, *tools):
+    """A file system that the kernel has and the tools can make."""
+    env.need_tools(*tools)
+    if env.find_tool("modprobe"):
+        procs.run("modprobe", "-q", name, check=False)
+    known = Path("/proc/filesystems").read_text().split()
+    if name not in known:
+        pytest.skip(f"the kernel has no {name}")
+
+
+@contextlib.contextmanager
+def attached(path, *options):
+    """The loop device of a file, detached for sure when the block ends."""
+    device = procs.run("losetup", "--find", "--show", *options, path).text.strip()
+    try:
+        yield Path(device)
+    finally:
+        procs.run("losetup", "-d", device, check=False)
+        procs.wait_until(lambda: not _backing_file(device), f"{device} to detach", 10)
+
+
+def _backing_file(device):
+    try:
+        return Path(f"/sys/block/{Path(device).name}/loop/backing_file").read_text()
+    except OSError:
+        return ""
+
+
+@contextlib.contextmanager
+def mounted(device, point, *options, kind=None):
+    """A file system of the host's kernel. Unmounted for sure when the block ends."""
+    point = Path(point)
+    point.mkdir(exist_ok=True)
+    argv = ["mount"] + (["-t", kind] if kind else [])
+    if options:
+        argv += ["-o", ",".join(options)]
+    procs.run(*argv, device, point)
+    try:
+        yield point
+    finally:
+        result = procs.run("umount", point, check=False)
+        if result.status:
+            procs.run("umount", "-l", point, check=False)
+        assert result.status == 0, result
+
+
+def partition(device, number):
+    """The device node of a partition, once the kernel has made it."""
+    node = Path(f"{device}p{number}")
+    try:
+        procs.wait_until(node.exists, f"{node}", 5)
+    except AssertionError:
+        pytest.skip(f"{node} does not appear: /dev is not managed here")
+    return node
+
+
+def fill(directory, rng, n_files=30):
+    """Files of many sizes for a file system to be made from; returns {name: bytes}."""
+    out = {}
+    for number in range(n_files):
+        name = f"dir{number % 4}/file-{number:02} äöü"
+        data = rng.randbytes(rng.choice([0, 1, 100, 4096, 50_000, 200_000]))
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / name).write_bytes(data)
+        out[name] = data
+    return out
+
+
+def assert_files(top, wanted):
+    found = {os.path.relpath(os.path.join(folder, name), top)
+             for folder, _, names in os.walk(top) if "lost+found" not in folder for name in names}
+    assert found == set(wanted)
+    for name, data in wanted.items():
+        assert (Path(top) / name).read_bytes() == data, name
