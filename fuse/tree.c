@@ -3,7 +3,9 @@
 #include "tree.h"
 
 #include <inttypes.h>
+#include <jansson.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "names.h"
@@ -372,38 +374,23 @@ tree_stat(const Tree *tree, Node node, struct stat *out)
     }
 }
 
-/* Appends @text as a JSON string. */
-static void
-append_json_string(GString *out, const char *text)
-{
-    g_autofree char *valid = g_utf8_make_valid(text, -1);
-
-    g_string_append_c(out, '"');
-    for (const char *c = valid; *c; c++) {
-        if (*c == '"' || *c == '\\')
-            g_string_append_printf(out, "\\%c", *c);
-        else if ((unsigned char)*c < 0x20)
-            g_string_append_printf(out, "\\u%04x", (unsigned)*c);
-        else
-            g_string_append_c(out, *c);
-    }
-    g_string_append_c(out, '"');
-}
-
 static char *
 stats_text(const Tree *tree)
 {
-    GString *text = g_string_new("{\n");
+    json_t *all = json_object();
+    char *text, *line;
 
     for (unsigned i = 0; i < tree->n_images; i++) {
         g_autofree char *stats = qimg_image_stats_json(tree->images[i].image);
+        g_autofree char *name = g_utf8_make_valid(tree->images[i].name, -1);
 
-        append_json_string(text, tree->images[i].name);
-        g_string_append_printf(text, ": %s%s\n", g_strchomp(stats),
-                               i + 1 < tree->n_images ? "," : "");
+        json_object_set_new(all, name, json_loads(stats, 0, NULL));
     }
-    g_string_append(text, "}\n");
-    return g_string_free(text, FALSE);
+    text = json_dumps(all, JSON_INDENT(4));
+    line = g_strconcat(text ? text : "{}", "\n", NULL);
+    free(text);
+    json_decref(all);
+    return line;
 }
 
 char *

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* qimg info: what an image is. The human form is made from the same JSON object. */
-#include <json-glib/json-glib.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -14,47 +14,54 @@ print_line(int indent, const char *name, const char *text)
     printf("%*s%s: %s\n", indent, "", name, shown);
 }
 
-static void
-print_size(JsonObject *o, int indent, const char *member, const char *name)
+static guint64
+get_number(json_t *o, const char *member)
 {
-    if (json_object_has_member(o, member)) {
-        g_autofree char *text =
-            output_size((uint64_t)json_object_get_int_member(o, member));
+    return (guint64)json_integer_value(json_object_get(o, member));
+}
+
+static void
+print_size(json_t *o, int indent, const char *member, const char *name)
+{
+    if (json_object_get(o, member)) {
+        g_autofree char *text = output_size(get_number(o, member));
 
         print_line(indent, name, text);
     }
 }
 
-static void
-print_text(JsonObject *o, int indent, const char *member, const char *name)
+static const char *
+get_text(json_t *o, const char *member)
 {
-    if (json_object_has_member(o, member))
-        print_line(indent, name, json_object_get_string_member(o, member));
+    return json_string_value(json_object_get(o, member));
 }
 
 static void
-print_snapshots(JsonObject *o, int indent)
+print_text(json_t *o, int indent, const char *member, const char *name)
 {
-    JsonArray *list;
+    if (json_object_get(o, member))
+        print_line(indent, name, get_text(o, member));
+}
 
-    if (!json_object_has_member(o, "snapshots"))
-        return;
-    list = json_object_get_array_member(o, "snapshots");
+static void
+print_snapshots(json_t *list, int indent)
+{
+    json_t *s;
+    size_t i;
+
     printf("%*ssnapshots:\n", indent, "");
     printf("%*s%-8s%-24s%14s%14s  %s\n", indent + 2, "", "ID", "NAME", "VM STATE", "DISK",
            "DATE (UTC)");
-    for (guint i = 0; i < json_array_get_length(list); i++) {
-        JsonObject *s = json_array_get_object_element(list, i);
-        g_autofree char *id = output_printable(json_object_get_string_member(s, "id"));
-        g_autofree char *name =
-            output_printable(json_object_get_string_member(s, "name"));
+    json_array_foreach(list, i, s)
+    {
+        g_autofree char *id = output_printable(get_text(s, "id"));
+        g_autofree char *name = output_printable(get_text(s, "name"));
         g_autofree char *state =
-            g_format_size_full((guint64)json_object_get_int_member(s, "vm-state-size"),
-                               G_FORMAT_SIZE_IEC_UNITS);
-        g_autofree char *disk = g_format_size_full(
-            (guint64)json_object_get_int_member(s, "disk-size"), G_FORMAT_SIZE_IEC_UNITS);
+            g_format_size_full(get_number(s, "vm-state-size"), G_FORMAT_SIZE_IEC_UNITS);
+        g_autofree char *disk =
+            g_format_size_full(get_number(s, "disk-size"), G_FORMAT_SIZE_IEC_UNITS);
         g_autoptr(GDateTime) date =
-            g_date_time_new_from_unix_utc(json_object_get_int_member(s, "date-sec"));
+            g_date_time_new_from_unix_utc((gint64)get_number(s, "date-sec"));
         g_autofree char *day = date ? g_date_time_format(date, "%F %T") : g_strdup("?");
 
         printf("%*s%-8s%-24s%14s%14s  %s\n", indent + 2, "", id, name, state, disk, day);
@@ -62,64 +69,60 @@ print_snapshots(JsonObject *o, int indent)
 }
 
 static void
-print_fact(JsonObject *facts, const char *name, JsonNode *value, gpointer user)
+print_fact(const char *name, json_t *value, int indent)
 {
-    int indent = *(int *)user;
     g_autofree char *text = NULL;
 
-    (void)facts;
-    if (JSON_NODE_HOLDS_OBJECT(value))
+    if (json_is_object(value))
         return;
-    if (json_node_get_value_type(value) == G_TYPE_STRING)
-        text = g_strdup(json_node_get_string(value));
-    else if (json_node_get_value_type(value) == G_TYPE_BOOLEAN)
-        text = g_strdup(json_node_get_boolean(value) ? "true" : "false");
+    if (json_is_string(value))
+        text = g_strdup(json_string_value(value));
+    else if (json_is_boolean(value))
+        text = g_strdup(json_is_true(value) ? "true" : "false");
     else
-        text = g_strdup_printf("%" G_GINT64_FORMAT, json_node_get_int(value));
+        text = g_strdup_printf("%" G_GINT64_FORMAT, (gint64)json_integer_value(value));
     print_line(indent, name, text);
 }
 
 static void
-print_layer(JsonObject *o, int indent)
+print_layer(json_t *o, int indent)
 {
-    print_line(indent, "image", json_object_get_string_member(o, "filename"));
+    json_t *snapshots = json_object_get(o, "snapshots");
+    json_t *facts = json_object_get(json_object_get(o, "format-specific"), "data");
+    const char *name;
+    json_t *value;
+
+    print_line(indent, "image", get_text(o, "filename"));
     indent += 2;
     print_text(o, indent, "format", "format");
     print_size(o, indent, "virtual-size", "virtual size");
     print_size(o, indent, "actual-size", "disk size");
     print_size(o, indent, "cluster-size", "cluster size");
-    if (json_object_get_boolean_member(o, "encrypted"))
+    if (json_is_true(json_object_get(o, "encrypted")))
         print_line(indent, "encrypted", "yes");
-    if (json_object_get_boolean_member(o, "dirty-flag"))
+    if (json_is_true(json_object_get(o, "dirty-flag")))
         print_line(indent, "cleanly shut down", "no");
     print_text(o, indent, "backing-filename", "backing file");
     print_text(o, indent, "full-backing-filename", "backing file opened as");
     print_text(o, indent, "backing-filename-format", "backing file format");
     print_text(o, indent, "full-data-filename", "data file opened as");
-    print_snapshots(o, indent);
-    if (json_object_has_member(o, "format-specific")) {
-        int inner = indent + 2;
-
+    if (snapshots)
+        print_snapshots(snapshots, indent);
+    if (facts)
         printf("%*sformat specific:\n", indent, "");
-        json_object_foreach_member(
-            json_object_get_object_member(
-                json_object_get_object_member(o, "format-specific"), "data"),
-            print_fact, &inner);
-    }
+    json_object_foreach(facts, name, value) print_fact(name, value, indent + 2);
 }
 
 static void
 print_human(const char *json)
 {
-    g_autoptr(JsonParser) parser = json_parser_new();
-    JsonArray *chain;
+    json_t *root = json_loads(json, 0, NULL), *layer;
+    size_t i;
 
-    if (!json_parser_load_from_data(parser, json, -1, NULL))
+    if (!root)
         g_error("the library gave JSON that cannot be parsed");
-    chain = json_object_get_array_member(
-        json_node_get_object(json_parser_get_root(parser)), "chain");
-    for (guint i = 0; i < json_array_get_length(chain); i++)
-        print_layer(json_array_get_object_element(chain, i), 0);
+    json_array_foreach(json_object_get(root, "chain"), i, layer) print_layer(layer, 0);
+    json_decref(root);
 }
 
 int

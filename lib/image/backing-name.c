@@ -2,7 +2,7 @@
 /* The name of a backing file as it is stored: a plain path, a path with the protocol
  * "file:", or a json: block graph, of which only plain files are taken. Spec: qcow2
  * section 9. */
-#include <json-glib/json-glib.h>
+#include <jansson.h>
 #include <string.h>
 
 #include "base/errors.h"
@@ -18,90 +18,110 @@ refuse_graph(GError **error, const char *what)
     return false;
 }
 
-/* Takes the member @key of @object as text, in *@out; other types are refused. */
+/* Takes the member @name of @object as text, in *@out; other types are refused. */
 static bool
-take_text(JsonObject *object, const char *key, const char **out, GError **error)
+take_text(json_t *object, const char *name, const char **out, GError **error)
 {
-    JsonNode *node = json_object_get_member(object, key);
+    json_t *member = json_object_get(object, name);
 
-    if (!node)
+    if (!member)
         return true;
-    if (!JSON_NODE_HOLDS_VALUE(node) || json_node_get_value_type(node) != G_TYPE_STRING)
+    if (!json_is_string(member))
         return refuse_graph(error, "a driver or file name is no text");
-    *out = json_node_get_string(node);
+    *out = json_string_value(member);
     return true;
+}
+
+/* Whether all members of @object have one of the @n_known names. */
+static bool
+has_only(json_t *object, const char *const *known, size_t n_known)
+{
+    size_t n_found = 0;
+
+    for (size_t i = 0; i < n_known; i++)
+        n_found += json_object_get(object, known[i]) != NULL;
+    return n_found == json_object_size(object);
+}
+
+/* What a graph says; the texts belong to the parsed JSON. */
+typedef struct {
+    const char *driver;
+    const char *file_driver;
+    const char *filename;
+} Graph;
+
+static bool
+take_file(json_t *file, Graph *graph, GError **error)
+{
+    static const char *const known[] = {"driver", "filename"};
+
+    if (!json_is_object(file))
+        return refuse_graph(error, "its file is a reference");
+    if (!has_only(file, known, G_N_ELEMENTS(known)))
+        return refuse_graph(error, "its file has members other than driver, filename");
+    return take_text(file, "driver", &graph->file_driver, error) &&
+           take_text(file, "filename", &graph->filename, error);
 }
 
 /* A graph node may say {"driver": F, "file": {"driver": "file", "filename": N}}, the same
  * flattened ("file.driver", "file.filename"), or just the file. Anything else would need
  * an interpretation that we do not have, so it is refused. */
 static bool
-parse_graph(JsonObject *object, char **path_out, char **format_out, GError **error)
+take_graph(json_t *object, Graph *graph, GError **error)
 {
     static const char *const known[] = {"driver",        "file",     "file.driver",
                                         "file.filename", "filename", "node-name"};
-    const char *driver = NULL, *file_driver = NULL, *filename = NULL;
-    g_autoptr(GList) members = json_object_get_members(object);
-    JsonNode *file;
+    json_t *file = json_object_get(object, "file");
 
-    for (GList *m = members; m; m = m->next) {
-        bool is_known = false;
-
-        for (size_t i = 0; i < G_N_ELEMENTS(known); i++)
-            is_known |= strcmp(m->data, known[i]) == 0;
-        if (!is_known)
-            return refuse_graph(error, "it has members other than driver and file");
-    }
-    if (!take_text(object, "driver", &driver, error) ||
-        !take_text(object, "file.driver", &file_driver, error) ||
-        !take_text(object, "file.filename", &filename, error))
+    if (!has_only(object, known, G_N_ELEMENTS(known)))
+        return refuse_graph(error, "it has members other than driver and file");
+    if (!take_text(object, "driver", &graph->driver, error) ||
+        !take_text(object, "file.driver", &graph->file_driver, error) ||
+        !take_text(object, "file.filename", &graph->filename, error) ||
+        (file && !take_file(file, graph, error)))
         return false;
-    file = json_object_get_member(object, "file");
-    if (file && JSON_NODE_HOLDS_OBJECT(file)) {
-        JsonObject *inner = json_node_get_object(file);
-
-        if (json_object_get_size(inner) !=
-            (guint)(json_object_has_member(inner, "driver") +
-                    json_object_has_member(inner, "filename")))
-            return refuse_graph(error,
-                                "its file has members other than driver, filename");
-        if (!take_text(inner, "driver", &file_driver, error) ||
-            !take_text(inner, "filename", &filename, error))
-            return false;
-    } else if (file) {
-        return refuse_graph(error, "its file is a reference");
-    }
-    if (!filename && json_object_has_member(object, "filename")) {
-        file_driver = driver ? driver : "file";
-        driver = NULL;
-        if (!take_text(object, "filename", &filename, error))
+    if (!graph->filename && json_object_get(object, "filename")) {
+        graph->file_driver = graph->driver ? graph->driver : "file";
+        graph->driver = NULL;
+        if (!take_text(object, "filename", &graph->filename, error))
             return false;
     }
-    if (!filename || !*filename)
+    if (!graph->filename || !*graph->filename)
         return refuse_graph(error, "it names no file");
-    if (file_driver && strcmp(file_driver, "file") != 0)
+    if (graph->file_driver && strcmp(graph->file_driver, "file") != 0)
         return refuse_graph(error, "its file is not a plain one");
-    *path_out = g_strdup(filename);
-    *format_out = g_strdup(driver);
     return true;
+}
+
+static bool
+parse_graph(const char *text, char **path_out, char **format_out, GError **error)
+{
+    /* A member given twice would be one thing to us and another to QEMU. */
+    json_t *root = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
+    Graph graph = {0};
+    bool is_good;
+
+    if (!json_is_object(root)) {
+        json_decref(root);
+        return refuse_graph(error, "it cannot be parsed");
+    }
+    is_good = take_graph(root, &graph, error);
+    if (is_good) {
+        *path_out = g_strdup(graph.filename);
+        *format_out = g_strdup(graph.driver);
+    }
+    json_decref(root);
+    return is_good;
 }
 
 bool
 backing_name_parse(const char *name, char **path_out, char **format_out, GError **error)
 {
-    g_autoptr(JsonParser) parser = NULL;
     size_t n_protocol;
 
     *path_out = *format_out = NULL;
-    if (g_str_has_prefix(name, "json:")) {
-        JsonNode *root;
-
-        parser = json_parser_new_immutable();
-        if (!json_parser_load_from_data(parser, name + strlen("json:"), -1, NULL) ||
-            !(root = json_parser_get_root(parser)) || !JSON_NODE_HOLDS_OBJECT(root))
-            return refuse_graph(error, "it cannot be parsed");
-        return parse_graph(json_node_get_object(root), path_out, format_out, error);
-    }
+    if (g_str_has_prefix(name, "json:"))
+        return parse_graph(name + strlen("json:"), path_out, format_out, error);
     if (g_str_has_prefix(name, "file:")) {
         *path_out = g_strdup(name + strlen("file:"));
         return true;

@@ -2,8 +2,9 @@
 /* Facts about an image as JSON. Names of qemu-img's members are kept where the meaning is
  * the same. Bytes that are not UTF-8 are shown percent-encoded. */
 #include <inttypes.h>
-#include <json-glib/json-glib.h>
+#include <jansson.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "image/image.h"
@@ -21,96 +22,94 @@ utf8_of(const char *bytes, size_t n_bytes)
 }
 
 static void
-add_text(JsonBuilder *b, const char *name, const char *text, size_t n_bytes)
+add_text(json_t *object, const char *name, const char *text, size_t n_bytes)
 {
     g_autofree char *utf8 = utf8_of(text, n_bytes);
 
-    json_builder_set_member_name(b, name);
-    json_builder_add_string_value(b, utf8);
+    json_object_set_new(object, name, json_string(utf8));
 }
 
 static void
-add_string(JsonBuilder *b, const char *name, const char *text)
+add_string(json_t *object, const char *name, const char *text)
 {
-    add_text(b, name, text, strlen(text));
+    add_text(object, name, text, strlen(text));
 }
 
 static void
-add_number(JsonBuilder *b, const char *name, uint64_t number)
+add_number(json_t *object, const char *name, uint64_t number)
 {
-    json_builder_set_member_name(b, name);
-    json_builder_add_int_value(b, (gint64)number);
+    json_object_set_new(object, name, json_integer((json_int_t)number));
 }
 
 static void
-add_flag(JsonBuilder *b, const char *name, bool flag)
+add_flag(json_t *object, const char *name, bool flag)
 {
-    json_builder_set_member_name(b, name);
-    json_builder_add_boolean_value(b, flag);
+    json_object_set_new(object, name, json_boolean(flag));
 }
 
+/* Takes over @root. As elsewhere with GLib, nobody goes on without so little memory. */
 static char *
-finish(JsonBuilder *b)
+finish(json_t *root)
 {
-    g_autoptr(JsonGenerator) generator = json_generator_new();
-    g_autoptr(JsonNode) root = json_builder_get_root(b);
-    g_autofree char *text = NULL;
+    char *text = json_dumps(root, JSON_INDENT(4));
+    char *line;
 
-    json_generator_set_pretty(generator, TRUE);
-    json_generator_set_indent(generator, 4);
-    json_generator_set_root(generator, root);
-    text = json_generator_to_data(generator, NULL);
-    return g_strconcat(text, "\n", NULL);
+    if (!text)
+        g_error("out of memory");
+    line = g_strconcat(text, "\n", NULL);
+    free(text);
+    json_decref(root);
+    return line;
 }
 
 static void
-add_snapshot_members(JsonBuilder *b, const QimgSnapshot *s)
+add_snapshot_members(json_t *o, const QimgSnapshot *s)
 {
-    add_text(b, "id", s->id, s->id_bytes);
-    add_text(b, "name", s->name, s->name_bytes);
-    add_number(b, "vm-state-size", s->vm_state_bytes);
-    add_number(b, "disk-size", s->disk_bytes);
-    add_number(b, "date-sec", (uint64_t)s->date_s);
-    add_number(b, "date-nsec", s->date_ns);
-    add_number(b, "vm-clock-sec", s->vm_clock_ns / 1000000000);
-    add_number(b, "vm-clock-nsec", s->vm_clock_ns % 1000000000);
+    add_text(o, "id", s->id, s->id_bytes);
+    add_text(o, "name", s->name, s->name_bytes);
+    add_number(o, "vm-state-size", s->vm_state_bytes);
+    add_number(o, "disk-size", s->disk_bytes);
+    add_number(o, "date-sec", (uint64_t)s->date_s);
+    add_number(o, "date-nsec", s->date_ns);
+    add_number(o, "vm-clock-sec", s->vm_clock_ns / 1000000000);
+    add_number(o, "vm-clock-nsec", s->vm_clock_ns % 1000000000);
     if (s->icount >= 0)
-        add_number(b, "icount", (uint64_t)s->icount);
+        add_number(o, "icount", (uint64_t)s->icount);
 }
 
 static void
-add_format_specific(JsonBuilder *b, const QimgFormat *layer)
+add_format_specific(json_t *o, const QimgFormat *layer)
 {
+    json_t *specific, *data;
+
     if (layer->n_facts == 0)
         return;
-    json_builder_set_member_name(b, "format-specific");
-    json_builder_begin_object(b);
-    add_string(b, "type", layer->driver->name);
-    json_builder_set_member_name(b, "data");
-    json_builder_begin_object(b);
+    specific = json_object();
+    data = json_object();
+    add_string(specific, "type", layer->driver->name);
     for (unsigned i = 0; i < layer->n_facts; i++) {
         const QimgFact *fact = &layer->facts[i];
 
         switch (fact->kind) {
         case QIMG_FACT_BOOL:
-            add_flag(b, fact->name, fact->flag);
+            add_flag(data, fact->name, fact->flag);
             break;
         case QIMG_FACT_NUMBER:
-            add_number(b, fact->name, fact->number);
+            add_number(data, fact->name, fact->number);
             break;
         case QIMG_FACT_TEXT:
-            add_string(b, fact->name, fact->text);
+            add_string(data, fact->name, fact->text);
             break;
         }
     }
     if (layer->encryption) {
-        json_builder_set_member_name(b, "encrypt");
-        json_builder_begin_object(b);
-        add_string(b, "format", layer->encryption);
-        json_builder_end_object(b);
+        json_t *encrypt = json_object();
+
+        add_string(encrypt, "format", layer->encryption);
+        json_object_set_new(data, "encrypt", encrypt);
     }
-    json_builder_end_object(b);
-    json_builder_end_object(b);
+    json_object_set_new(specific, "data", data);
+    json_object_set_new(o, "format-specific", specific);
 }
 
 static uint64_t
@@ -125,90 +124,82 @@ occupied_bytes(const QimgFormat *layer)
 
 /* The members that one layer has, whether it stands alone or in the chain. */
 static void
-add_layer_members(JsonBuilder *b, const QimgFormat *layer, const QimgFormat *backing)
+add_layer_members(json_t *o, const QimgFormat *layer, const QimgFormat *backing)
 {
-    add_string(b, "filename", layer->file->path);
-    add_string(b, "format", layer->driver->name);
-    add_number(b, "virtual-size", layer->active.size_bytes);
-    add_number(b, "actual-size", occupied_bytes(layer));
-    add_flag(b, "dirty-flag", layer->is_dirty);
-    add_flag(b, "encrypted", layer->encryption != NULL);
+    add_string(o, "filename", layer->file->path);
+    add_string(o, "format", layer->driver->name);
+    add_number(o, "virtual-size", layer->active.size_bytes);
+    add_number(o, "actual-size", occupied_bytes(layer));
+    add_flag(o, "dirty-flag", layer->is_dirty);
+    add_flag(o, "encrypted", layer->encryption != NULL);
     if (layer->n_facts > 0)
-        add_number(b, "cluster-size", layer->cluster_bytes);
+        add_number(o, "cluster-size", layer->cluster_bytes);
     if (layer->backing_name) {
-        add_string(b, "backing-filename", layer->backing_name);
+        add_string(o, "backing-filename", layer->backing_name);
         if (layer->backing_format)
-            add_string(b, "backing-filename-format", layer->backing_format);
+            add_string(o, "backing-filename-format", layer->backing_format);
         if (backing)
-            add_string(b, "full-backing-filename", backing->file->path);
+            add_string(o, "full-backing-filename", backing->file->path);
     }
     if (layer->data_file)
-        add_string(b, "full-data-filename", layer->data_file->path);
+        add_string(o, "full-data-filename", layer->data_file->path);
     if (layer->n_snapshots > 0) {
-        json_builder_set_member_name(b, "snapshots");
-        json_builder_begin_array(b);
+        json_t *snapshots = json_array();
+
         for (unsigned i = 0; i < layer->n_snapshots; i++) {
-            json_builder_begin_object(b);
-            add_snapshot_members(b, &layer->snapshots[i].facts);
-            json_builder_end_object(b);
+            json_t *snapshot = json_object();
+
+            add_snapshot_members(snapshot, &layer->snapshots[i].facts);
+            json_array_append_new(snapshots, snapshot);
         }
-        json_builder_end_array(b);
+        json_object_set_new(o, "snapshots", snapshots);
     }
-    add_format_specific(b, layer);
+    add_format_specific(o, layer);
 }
 
 char *
 qimg_image_info_json(const QimgImage *image)
 {
-    g_autoptr(JsonBuilder) b = json_builder_new();
     const QimgChain *chain = image->chain;
+    json_t *root = json_object(), *layers = json_array(), *warnings = json_array();
 
-    json_builder_begin_object(b);
     for (unsigned i = image->first_layer; i < chain->n_layers; i++) {
         const QimgFormat *backing = i + 1 < chain->n_layers ? chain->layers[i + 1] : NULL;
+        json_t *layer = json_object();
 
-        if (i == image->first_layer) {
-            add_layer_members(b, chain->layers[i], backing);
-            json_builder_set_member_name(b, "chain");
-            json_builder_begin_array(b);
-        }
-        json_builder_begin_object(b);
-        add_layer_members(b, chain->layers[i], backing);
-        json_builder_end_object(b);
+        if (i == image->first_layer)
+            add_layer_members(root, chain->layers[i], backing);
+        add_layer_members(layer, chain->layers[i], backing);
+        json_array_append_new(layers, layer);
     }
-    json_builder_end_array(b);
-    json_builder_set_member_name(b, "warnings");
-    json_builder_begin_array(b);
+    json_object_set_new(root, "chain", layers);
     for (const char *const *w = qimg_image_get_warnings(image); *w; w++) {
         g_autofree char *utf8 = utf8_of(*w, strlen(*w));
 
-        json_builder_add_string_value(b, utf8);
+        json_array_append_new(warnings, json_string(utf8));
     }
-    json_builder_end_array(b);
-    json_builder_end_object(b);
-    return finish(b);
+    json_object_set_new(root, "warnings", warnings);
+    return finish(root);
 }
 
 char *
 qimg_image_snapshot_json(const QimgImage *image, unsigned index)
 {
     const QimgSnapshot *snapshot = qimg_image_get_snapshot(image, index);
-    g_autoptr(JsonBuilder) b = NULL;
+    json_t *root;
 
     if (!snapshot)
         return NULL;
-    b = json_builder_new();
-    json_builder_begin_object(b);
-    add_snapshot_members(b, snapshot);
-    json_builder_end_object(b);
-    return finish(b);
+    root = json_object();
+    add_snapshot_members(root, snapshot);
+    return finish(root);
 }
 
 static void
-add_cache(JsonBuilder *b, const char *name, const SlotCache *const *caches,
-          unsigned n_caches)
+add_cache(json_t *o, const char *name, const SlotCache *const *caches, unsigned n_caches)
 {
     SlotCacheStats sum = {0};
+    json_t *cache = json_object();
 
     for (unsigned i = 0; i < n_caches; i++) {
         SlotCacheStats s;
@@ -224,33 +215,32 @@ add_cache(JsonBuilder *b, const char *name, const SlotCache *const *caches,
         sum.used_bytes += s.used_bytes;
         sum.max_bytes += s.max_bytes;
     }
-    json_builder_set_member_name(b, name);
-    json_builder_begin_object(b);
-    add_number(b, "hits", sum.n_hits);
-    add_number(b, "misses", sum.n_misses);
-    add_number(b, "used-bytes", sum.used_bytes);
-    add_number(b, "max-bytes", sum.max_bytes);
-    json_builder_end_object(b);
+    add_number(cache, "hits", sum.n_hits);
+    add_number(cache, "misses", sum.n_misses);
+    add_number(cache, "used-bytes", sum.used_bytes);
+    add_number(cache, "max-bytes", sum.max_bytes);
+    json_object_set_new(o, name, cache);
 }
 
-static void
-add_storage(JsonBuilder *b, const QimgStorage *storage)
+static json_t *
+storage_json(const QimgStorage *storage)
 {
-    json_builder_begin_object(b);
-    add_string(b, "filename", storage->path);
+    json_t *file = json_object();
+
+    add_string(file, "filename", storage->path);
     for (unsigned p = 0; p < QIMG_N_IO_PURPOSES; p++) {
         uint64_t n = atomic_load_explicit(&storage->n_reads[p], memory_order_relaxed);
+        json_t *purpose;
 
         if (n == 0)
             continue;
-        json_builder_set_member_name(b, qimg_io_purpose_names[p]);
-        json_builder_begin_object(b);
-        add_number(b, "reads", n);
-        add_number(b, "bytes",
+        purpose = json_object();
+        add_number(purpose, "reads", n);
+        add_number(purpose, "bytes",
                    atomic_load_explicit(&storage->bytes_read[p], memory_order_relaxed));
-        json_builder_end_object(b);
+        json_object_set_new(file, qimg_io_purpose_names[p], purpose);
     }
-    json_builder_end_object(b);
+    return file;
 }
 
 char *
@@ -265,27 +255,23 @@ qimg_image_stats_json(const QimgImage *image)
         [COUNTER_RESOLVED_REGIONS] = "resolved-regions",
         [COUNTER_ERRORS] = "errors",
     };
-    g_autoptr(JsonBuilder) b = json_builder_new();
     const QimgChain *chain = image->chain;
     const SlotCache *tables = chain->tables;
+    json_t *root = json_object(), *files = json_array();
 
-    json_builder_begin_object(b);
     for (unsigned i = 0; i < N_COUNTERS; i++)
-        add_number(b, names[i],
+        add_number(root, names[i],
                    atomic_load_explicit(&chain->counters[i], memory_order_relaxed));
-    add_cache(b, "table-cache", &tables, 1);
-    add_cache(b, "cluster-cache", (const SlotCache *const *)chain->clusters,
+    add_cache(root, "table-cache", &tables, 1);
+    add_cache(root, "cluster-cache", (const SlotCache *const *)chain->clusters,
               chain->n_layers);
-    json_builder_set_member_name(b, "files");
-    json_builder_begin_array(b);
     for (unsigned i = 0; i < chain->n_layers; i++) {
-        add_storage(b, chain->layers[i]->file);
+        json_array_append_new(files, storage_json(chain->layers[i]->file));
         if (chain->layers[i]->data_file)
-            add_storage(b, chain->layers[i]->data_file);
+            json_array_append_new(files, storage_json(chain->layers[i]->data_file));
     }
-    json_builder_end_array(b);
-    json_builder_end_object(b);
-    return finish(b);
+    json_object_set_new(root, "files", files);
+    return finish(root);
 }
 
 size_t

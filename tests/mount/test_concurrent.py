@@ -4,6 +4,7 @@ errors, bounded memory, no hang."""
 
 import errno
 import hashlib
+import mmap
 import os
 import random
 import subprocess
@@ -51,7 +52,7 @@ def test_fifty_processes(busy, mnt):
 
 
 @pytest.mark.parametrize("options", [[], ["-s"], ["-o", "threads=16"], ["-o", "data_cache=0"],
-                                     ["-o", "l2_cache=4K,data_cache=64K"]])
+                                     ["-o", "l2_cache=64K,data_cache=64K"]])
 def test_fifty_threads(options, busy, mnt, rng):
     """Random reads of all lengths; with caches so small that everything is evicted at once."""
     image, content = busy
@@ -65,7 +66,6 @@ def test_fifty_threads(options, busy, mnt, rng):
             flags = os.O_DIRECT if seed % 2 else 0
             fd = os.open(path, os.O_RDONLY | flags)
             try:
-                import mmap
                 buffer = mmap.mmap(-1, 256 * 1024)
                 for _ in range(20):
                     start = mine.randrange(len(content)) // 512 * 512
@@ -128,7 +128,6 @@ def test_end_while_reading(how, busy, mnt):
             fd = os.open(path, os.O_RDONLY | os.O_DIRECT)
             mine = random.Random(number)
             try:
-                import mmap
                 buffer = mmap.mmap(-1, 65536)
                 started.wait(10)
                 while not stop.is_set():
