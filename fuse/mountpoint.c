@@ -18,8 +18,6 @@
 
 #include "qimg.h"
 
-#define READ_AHEAD_KB "512\n" /* more gains nothing, and slows sparse copies */
-
 /* Finds the last mount at @absolute_path in the kernel's list. */
 static bool
 find_mount(const char *absolute_path, char **device_out, char **type_out)
@@ -146,25 +144,6 @@ mountpoint_prepare(const char *path, bool *is_file_out, GError **error)
         "cannot be used as the mountpoint: neither a directory nor a regular file "
         "(name an empty directory)");
     return false;
-}
-
-void
-mountpoint_raise_read_ahead(const char *absolute_path)
-{
-    g_autofree char *device = NULL;
-    g_autofree char *type = NULL;
-    g_autofree char *setting = NULL;
-    int fd;
-
-    if (!find_mount(absolute_path, &device, &type))
-        return;
-    setting = g_strdup_printf("/sys/class/bdi/%s/read_ahead_kb", device);
-    fd = open(setting, O_WRONLY | O_CLOEXEC);
-    if (fd < 0)
-        return;
-    if (write(fd, READ_AHEAD_KB, strlen(READ_AHEAD_KB)) < 0)
-        g_debug("%s: %s", setting, g_strerror(errno));
-    close(fd);
 }
 
 /* The path of the mark, in a directory that nobody else can write to. NULL if there is

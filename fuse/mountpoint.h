@@ -17,11 +17,6 @@ bool mountpoint_prepare(const char *path, bool *is_file_out, GError **error);
 /* The absolute path of @path that the kernel will show, or NULL. Free with g_free. */
 char *mountpoint_absolute(const char *path);
 
-/* Raises the read-ahead of the mount at @absolute_path where this process may do that
- * (/sys/class/bdi, root): the kernel offers 128 KiB to each FUSE mount. Asks nothing of
- * the mount itself, so it may be called while serving it. */
-void mountpoint_raise_read_ahead(const char *absolute_path);
-
 /* Marks that this process serves @absolute_path (may be NULL), until it ends. Returns a
  * descriptor for mountpoint_unmark, or -1 where it cannot be marked, which only
  * mountpoint_wait notices. */

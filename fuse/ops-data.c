@@ -10,7 +10,6 @@
 #include <unistd.h>
 
 #include "control-text.h"
-#include "mountpoint.h"
 
 /* An open file: one of the two. */
 typedef struct {
@@ -104,8 +103,6 @@ op_open(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi)
         fuse_reply_err(req, EROFS);
         return;
     }
-    if (!atomic_exchange(&mount->is_ahead_raised, true) && mount->mountpoint)
-        mountpoint_raise_read_ahead(mount->mountpoint);
     file = g_new0(OpenFile, 1);
     if (node_is_image(node)) {
         file->image = tree_open_image(mount->tree, node, &error);

@@ -5,18 +5,15 @@
 #define FUSE_USE_VERSION 314
 #include <fuse_lowlevel.h>
 #include <pthread.h>
-#include <stdatomic.h>
 
 #include "tree.h"
 
-/* What all handlers share; const while the session runs, but for the flags. */
+/* What all handlers share; const while the session runs, but for the files. */
 typedef struct {
     const Tree *tree;
-    unsigned max_read_bytes;      /* 0: no limit of our own */
-    _Atomic bool is_ahead_raised; /* atomic: raise_read_ahead was tried */
-    const char *mountpoint;       /* absolute, or NULL if not known */
-    pthread_mutex_t files_lock;   /* held for open and release alone */
-    GHashTable *files;            /* guarded by files_lock: the open files */
+    unsigned max_read_bytes;    /* 0: no limit of our own */
+    pthread_mutex_t files_lock; /* held for open and release alone */
+    GHashTable *files;          /* guarded by files_lock: the open files */
 } Mount;
 
 /* Fills in the handlers of ops-meta.c and ops-data.c. */

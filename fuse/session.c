@@ -20,6 +20,7 @@
 
 #include "mountpoint.h"
 #include "ops.h"
+#include "read-ahead.h"
 
 struct Session {
     const Options *options;
@@ -101,7 +102,6 @@ session_mount(const Options *options, const Tree *tree, GError **error)
     session->mount = (Mount){
         .tree = tree,
         .max_read_bytes = options->max_read_bytes,
-        .mountpoint = session->absolute_mountpoint,
         .files = g_hash_table_new(NULL, NULL),
     };
     pthread_mutex_init(&session->mount.files_lock, NULL);
@@ -219,8 +219,11 @@ session_run(Session *session, GError **error)
            pthread_create(&session->threads[session->n_threads], NULL, serve, session) ==
                0)
         session->n_threads++;
-    if (session->n_threads > 0)
+    if (session->n_threads > 0) {
+        if (session->absolute_mountpoint)
+            read_ahead_raise(session->mount.tree, session->absolute_mountpoint);
         wait_for_end(session);
+    }
     for (unsigned i = 0; i < session->n_threads; i++)
         pthread_cancel(session->threads[i]);
     for (unsigned i = 0; i < session->n_threads; i++)

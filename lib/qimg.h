@@ -156,12 +156,14 @@ typedef struct QimgExtent {
     const char *reason;    /* DAMAGED: static text; else NULL */
 } QimgExtent;
 
-/* Gives the maximal extent that begins at @guest_offset (below the disk's size): all
- * bytes up to its end have one answer (DATA: one stretch of one host file). The walk is
- * bounded in memory and to about a second: an extent that would take longer to follow is
- * cut, and the next call goes on behind it.
+/* Gives the maximal extent that begins at @guest_offset (below the disk's size) within
+ * @length_bytes (at least 1; UINT64_MAX: to the disk's end): all bytes up to its end have
+ * one answer (DATA: one stretch of one host file). The walk is bounded in memory and to
+ * about a second: an extent that would take longer to follow is cut, and the next call
+ * goes on behind it.
  * Threads: any. Returns 0, -EINVAL, -EIO when a table cannot be read, -ENOMEM. */
-QIMG_API int qimg_image_map(QimgImage *image, uint64_t guest_offset, QimgExtent *out);
+QIMG_API int qimg_image_map(QimgImage *image, uint64_t guest_offset,
+                            uint64_t length_bytes, QimgExtent *out);
 
 /* As lseek: the first offset at or behind @guest_offset that holds data (@hole false) or
  * lies in a hole (@hole true; the disk's end is one). DATA, COMPRESSED and DAMAGED are

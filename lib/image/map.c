@@ -87,26 +87,35 @@ image_map_run(const QimgImage *image, uint64_t view_offset, uint64_t length_byte
 typedef struct {
     const QimgImage *image;
     uint64_t guest_offset; /* where the next step begins */
+    uint64_t end_offset;
     uint64_t chunk_bytes;
     struct timespec begin;
 } Walk;
 
 static void
-walk_begin(Walk *walk, const QimgImage *image, uint64_t guest_offset)
+walk_begin(Walk *walk, const QimgImage *image, uint64_t guest_offset,
+           uint64_t length_bytes)
 {
-    *walk = (Walk){
-        .image = image, .guest_offset = guest_offset, .chunk_bytes = FIRST_CHUNK_BYTES};
+    uint64_t left_bytes = image->size_bytes - guest_offset;
+
+    *walk = (Walk){.image = image,
+                   .guest_offset = guest_offset,
+                   .end_offset = guest_offset + qimg_min_u64(left_bytes, length_bytes),
+                   .chunk_bytes = FIRST_CHUNK_BYTES};
     clock_gettime(CLOCK_MONOTONIC_COARSE, &walk->begin);
 }
 
+/* Whether the walk is neither at its end nor late. */
 static bool
-walk_is_late(const Walk *walk)
+walk_goes_on(const Walk *walk)
 {
     struct timespec now;
 
+    if (walk->guest_offset >= walk->end_offset)
+        return false;
     clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
     return (now.tv_sec - walk->begin.tv_sec) * INT64_C(1000000000) +
-               (now.tv_nsec - walk->begin.tv_nsec) >
+               (now.tv_nsec - walk->begin.tv_nsec) <=
            MAX_WALK_NS;
 }
 
@@ -157,7 +166,7 @@ static QimgErrno
 walk_step(Walk *walk, ImageRun *out)
 {
     const QimgImage *image = walk->image;
-    uint64_t left = image->size_bytes - walk->guest_offset;
+    uint64_t left = walk->end_offset - walk->guest_offset;
     uint64_t length_bytes = qimg_min_u64(left, walk->chunk_bytes);
     QimgErrno err =
         image_map_run(image, image->base_bytes + walk->guest_offset, length_bytes, out);
@@ -166,6 +175,8 @@ walk_step(Walk *walk, ImageRun *out)
         return err;
     if (out->run.length_bytes < length_bytes)
         walk->chunk_bytes = FIRST_CHUNK_BYTES;
+    else if (!image->has_backing) /* then the layer looks no farther than it tells */
+        walk->chunk_bytes = UINT64_MAX;
     else if (walk->chunk_bytes < UINT64_MAX / 2)
         walk->chunk_bytes *= 2;
     if (out->run.kind == QIMG_RUN_DATA && qimg_storage_is_sparse(qimg_format_data_storage(
@@ -222,19 +233,20 @@ extent_of(const QimgImage *image, const ImageRun *r, uint64_t guest_offset,
 }
 
 int
-qimg_image_map(QimgImage *image, uint64_t guest_offset, QimgExtent *out)
+qimg_image_map(QimgImage *image, uint64_t guest_offset, uint64_t length_bytes,
+               QimgExtent *out)
 {
     ImageRun r, next;
     QimgErrno err;
     Walk walk;
 
-    if (guest_offset >= image->size_bytes)
+    if (guest_offset >= image->size_bytes || length_bytes == 0)
         return -EINVAL;
-    walk_begin(&walk, image, guest_offset);
+    walk_begin(&walk, image, guest_offset, length_bytes);
     err = walk_step(&walk, &r);
     if (err)
         return err;
-    while (walk.guest_offset < image->size_bytes && !walk_is_late(&walk)) {
+    while (walk_goes_on(&walk)) {
         if (walk_step(&walk, &next) || !is_same_extent(&r, &next))
             break;
         r.run.length_bytes += next.run.length_bytes;
@@ -251,8 +263,8 @@ qimg_image_seek(QimgImage *image, uint64_t guest_offset, gboolean hole,
 
     if (guest_offset >= image->size_bytes)
         return -ENXIO;
-    walk_begin(&walk, image, guest_offset);
-    while (walk.guest_offset < image->size_bytes && !walk_is_late(&walk)) {
+    walk_begin(&walk, image, guest_offset, UINT64_MAX);
+    while (walk_goes_on(&walk)) {
         uint64_t start = walk.guest_offset;
         ImageRun r;
         QimgErrno err = walk_step(&walk, &r);

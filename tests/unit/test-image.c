@@ -98,7 +98,7 @@ test_damage(void)
         g_assert_cmpint(byte_at(chain.image, at - 1), ==, content[1023]);
         g_assert_cmpint(byte_at(chain.image, at), ==, -EIO);
         g_assert_cmpint(byte_at(chain.image, at + 1023), ==, -EIO);
-        g_assert_cmpint(qimg_image_map(chain.image, at, &e), ==, 0);
+        g_assert_cmpint(qimg_image_map(chain.image, at, UINT64_MAX, &e), ==, 0);
         g_assert_cmpuint(e.length_bytes, ==, 1024);
         g_assert_cmpint(e.kind, ==,
                         is_stream ? QIMG_EXTENT_COMPRESSED : QIMG_EXTENT_DAMAGED);
@@ -110,7 +110,7 @@ test_damage(void)
 
         g_assert_cmpint(byte_at(chain.image, table << 17), ==, -EIO);
         g_assert_cmpint(byte_at(chain.image, (table << 17) + 131071), ==, -EIO);
-        g_assert_cmpint(qimg_image_map(chain.image, table << 17, &e), ==, 0);
+        g_assert_cmpint(qimg_image_map(chain.image, table << 17, UINT64_MAX, &e), ==, 0);
         g_assert_cmpuint(e.length_bytes, ==, 131072);
         g_assert_cmpstr(e.reason, ==,
                         qimg_rule_text(table == 1 ? QIMG_RULE_L2_UNALIGNED
@@ -321,7 +321,7 @@ test_faults(void)
     chain_open_all(&chain);
     memory_storage_fail(chain.storages[0], QIMG_IO_L1, 0, 3, EIO);
     g_assert_cmpint(byte_at(chain.image, 0), ==, -EIO);
-    g_assert_cmpint(qimg_image_map(chain.image, 0, &e), ==, -EIO);
+    g_assert_cmpint(qimg_image_map(chain.image, 0, UINT64_MAX, &e), ==, -EIO);
     g_assert_cmpint(qimg_image_seek(chain.image, 0, FALSE, &offset), ==, -EIO);
     memory_storage_fail(chain.storages[0], QIMG_IO_L2, 0, 1, ESTALE);
     g_assert_cmpint(byte_at(chain.image, 0), ==, -ESTALE);

@@ -2,12 +2,16 @@
 /* Guest offset → run. No lock and no allocation on a cache hit; at most one L1 and one L2
  * slice are pinned at a time. */
 #include "base/checked.h"
+#include "base/scratch.h"
 #include "codec/qcow2-tables.h"
 #include "format/qcow2/qcow2.h"
 
 /* Slices that one call follows at most (some milliseconds of work); the caller goes on.
  */
 #define MAX_SLICES_PER_CALL 4096u
+
+/* A walk over empty tables reads so many bytes at a time, past the cache. */
+#define MAX_PEEK_BYTES (64 * QIMG_KIB)
 
 bool
 qcow2_is_beyond_end(Qcow2 *q, uint64_t host_offset)
@@ -305,11 +309,60 @@ continues(const QimgRun *run, const QimgRun *next)
     }
 }
 
+/* The number of zero words that @words begins with; zero is zero in any byte order. */
+static uint64_t
+count_leading_zeros(const uint64_t *words, uint64_t n_words)
+{
+    uint64_t n = 0;
+
+    while (n + 8 <= n_words &&
+           (words[n] | words[n + 1] | words[n + 2] | words[n + 3] | words[n + 4] |
+            words[n + 5] | words[n + 6] | words[n + 7]) == 0)
+        n += 8;
+    while (n < n_words && words[n] == 0)
+        n++;
+    return n;
+}
+
+/* How many guest bytes from @guest_offset on (a cluster's start) are surely unallocated:
+ * what a look at the next part of the L2 table says. A walk over a large disk with little
+ * in it needs each table once, so it is neither swapped nor kept. */
+static uint64_t
+peek_unallocated(Qcow2 *q, const QimgView *view, uint64_t guest_offset,
+                 uint64_t length_bytes)
+{
+    const Qcow2Geometry *g = &q->geometry;
+    uint64_t entry_bytes = g->l2_entry_words * sizeof(uint64_t);
+    uint64_t n_table = UINT64_C(1) << g->l2_bits;
+    uint64_t l1_index = guest_offset >> g->l1_shift;
+    uint64_t l2_index = (guest_offset >> g->cluster_bits) & (n_table - 1);
+    uint64_t n_entries =
+        qimg_min_u64(qimg_min_u64(n_table - l2_index, length_bytes >> g->cluster_bits),
+                     MAX_PEEK_BYTES / entry_bytes);
+    uint64_t n_bytes = n_entries * entry_bytes;
+    uint64_t entry, n_empty, offset;
+    void *words;
+
+    if (n_entries == 0 || l1_index >= view->n_l1_entries_in_file ||
+        count_empty_l1(q, view, l1_index, 1, &entry, &n_empty) || n_empty > 0 ||
+        !qimg_is_aligned(entry & QCOW2_OFFSET_MASK, g->cluster_bytes))
+        return 0;
+    offset = (entry & QCOW2_OFFSET_MASK) + l2_index * entry_bytes;
+    words = qimg_scratch_get(n_bytes);
+    if (!words || qcow2_is_beyond_end(q, offset + n_bytes - 1) ||
+        qimg_storage_read(q->base.file, QIMG_IO_L2, qimg_host(offset), words, n_bytes))
+        return 0;
+    return count_leading_zeros(words, n_bytes / sizeof(uint64_t)) / g->l2_entry_words
+           << g->cluster_bits;
+}
+
 QimgErrno
 qcow2_map(QimgFormat *format, const QimgView *view, QimgGuestOffset guest_offset,
           uint64_t length_bytes, QimgRun *run_out)
 {
     Qcow2 *q = (Qcow2 *)format;
+    uint64_t slice_guest_bytes = (uint64_t)q->slice_words / q->geometry.l2_entry_words
+                                 << q->geometry.cluster_bits;
     bool at_end;
     QimgRun run;
     QimgErrno err = map_step(q, view, guest_offset.v, length_bytes, &run, &at_end);
@@ -320,6 +373,16 @@ qcow2_map(QimgFormat *format, const QimgView *view, QimgGuestOffset guest_offset
          n < MAX_SLICES_PER_CALL && at_end && run.length_bytes < length_bytes; n++) {
         QimgRun next;
 
+        if (run.kind == QIMG_RUN_UNALLOCATED && run.length_bytes >= slice_guest_bytes) {
+            /* No more than was passed already: little is read in vain. */
+            uint64_t more_bytes = peek_unallocated(
+                q, view, guest_offset.v + run.length_bytes,
+                qimg_min_u64(length_bytes - run.length_bytes, run.length_bytes));
+
+            run.length_bytes += more_bytes;
+            if (more_bytes > 0)
+                continue;
+        }
         err = map_step(q, view, guest_offset.v + run.length_bytes,
                        length_bytes - run.length_bytes, &next, &at_end);
         if (err ||
