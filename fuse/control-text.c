@@ -74,8 +74,7 @@ next_piece(ControlText *text)
         out = stpcpy(out, "[");
     if (text->next_guest_offset < size_bytes) {
         QimgExtent extent;
-        int err =
-            qimg_image_map(text->image, text->next_guest_offset, UINT64_MAX, &extent);
+        int err = qimg_image_map(text->image, text->next_guest_offset, &extent);
 
         if (err)
             return err;

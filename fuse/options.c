@@ -312,13 +312,12 @@ options_parse(int argc, char **argv, GError **error)
 {
     g_autoptr(Options) o = g_new0(Options, 1);
     g_autofree struct option *long_options = make_long_options();
-    long n_cores = sysconf(_SC_NPROCESSORS_ONLN);
     int key;
 
     o->images = g_ptr_array_new_with_free_func(g_free);
     o->fuse_options = g_ptr_array_new_with_free_func(g_free);
     o->image_options = qimg_options_new();
-    o->n_threads = n_cores > 2 ? (unsigned)n_cores : 2;
+    o->n_threads = qimg_default_threads();
     o->uid = geteuid();
     o->gid = getegid();
     opterr = 0;

@@ -5,9 +5,8 @@
 #include "tree.h"
 
 /* Raises the read-ahead of the mount at @absolute_path from the 128 KiB that the kernel
- * offers to a size of request that goes through the images faster, where their data lie
- * in long stretches and this process may do that (/sys/class/bdi, root). Files that are
- * open already keep what they have.
- *
- * Looks at the mount from the outside, so another thread must be serving it. */
+ * offers to the largest request, where the disks' data lie in long stretches and this
+ * process may do that (/sys/class/bdi, root). Files that are open already keep what they
+ * have. To be called after the kernel's first request has been answered, at which it
+ * makes its own choice. */
 void read_ahead_raise(const Tree *tree, const char *absolute_path);

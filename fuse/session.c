@@ -146,6 +146,18 @@ session_detach(Session *session, GError **error)
     return false;
 }
 
+/* Answers the kernel's first request, which waits since the mount, so that the mount is
+ * ready before other threads take over. Failures are met again by those. */
+static void
+answer_first_request(Session *session)
+{
+    struct fuse_buf buffer = {0};
+
+    if (fuse_session_receive_buf(session->fuse, &buffer) > 0)
+        fuse_session_process_buf(session->fuse, &buffer);
+    free(buffer.mem);
+}
+
 static void
 free_buffer(void *user)
 {
@@ -214,6 +226,7 @@ session_run(Session *session, GError **error)
 {
     block_signals(session);
     session->main_thread = pthread_self();
+    answer_first_request(session);
     session->threads = g_new0(pthread_t, session->options->n_threads);
     while (session->n_threads < session->options->n_threads &&
            pthread_create(&session->threads[session->n_threads], NULL, serve, session) ==

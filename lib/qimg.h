@@ -78,6 +78,10 @@ QIMG_API gboolean qimg_options_set(QimgOptions *options, const char *name,
 /* Whether qimg_options_set knows @name. */
 QIMG_API gboolean qimg_options_has(const char *name);
 
+/* How many threads serve well here: one for each core that this process may use, and at
+ * least 2. Any thread. */
+QIMG_API unsigned qimg_default_threads(void);
+
 /* ---- images ---------------------------------------------------------------------------
  */
 
@@ -156,14 +160,12 @@ typedef struct QimgExtent {
     const char *reason;    /* DAMAGED: static text; else NULL */
 } QimgExtent;
 
-/* Gives the maximal extent that begins at @guest_offset (below the disk's size) within
- * @length_bytes (at least 1; UINT64_MAX: to the disk's end): all bytes up to its end have
- * one answer (DATA: one stretch of one host file). The walk is bounded in memory and to
- * about a second: an extent that would take longer to follow is cut, and the next call
- * goes on behind it.
+/* Gives the maximal extent that begins at @guest_offset (below the disk's size): all
+ * bytes up to its end have one answer (DATA: one stretch of one host file). The walk is
+ * bounded in memory and to about a second: an extent that would take longer to follow is
+ * cut, and the next call goes on behind it.
  * Threads: any. Returns 0, -EINVAL, -EIO when a table cannot be read, -ENOMEM. */
-QIMG_API int qimg_image_map(QimgImage *image, uint64_t guest_offset,
-                            uint64_t length_bytes, QimgExtent *out);
+QIMG_API int qimg_image_map(QimgImage *image, uint64_t guest_offset, QimgExtent *out);
 
 /* As lseek: the first offset at or behind @guest_offset that holds data (@hole false) or
  * lies in a hole (@hole true; the disk's end is one). DATA, COMPRESSED and DAMAGED are
@@ -172,6 +174,12 @@ QIMG_API int qimg_image_map(QimgImage *image, uint64_t guest_offset,
  * Returns 0, -ENXIO as lseek, -EIO, -ENOMEM. */
 QIMG_API int qimg_image_seek(QimgImage *image, uint64_t guest_offset, gboolean hole,
                              uint64_t *offset_out);
+
+/* Whether the disk's data lie in long stretches (MiBs) rather than scattered, judged by a
+ * look at a few places of the tables: a hint of how far reading ahead is worth while. No
+ * data is read; FALSE where nothing was found. Threads: any; takes less than a
+ * millisecond where the tables are in memory. */
+QIMG_API gboolean qimg_image_has_long_extents(const QimgImage *image);
 
 /* ---- snapshots ------------------------------------------------------------------------
  */

@@ -46,7 +46,7 @@ print_map(QimgImage *image, const CommandLine *line)
         printf("[]\n");
     while (guest_offset < size_bytes) {
         QimgExtent extent;
-        int err = qimg_image_map(image, guest_offset, UINT64_MAX, &extent);
+        int err = qimg_image_map(image, guest_offset, &extent);
 
         if (err) {
             fprintf(stderr, "qimg: %s: cannot map offset %" PRIu64 ": %s\n", line->path,

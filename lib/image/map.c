@@ -87,21 +87,15 @@ image_map_run(const QimgImage *image, uint64_t view_offset, uint64_t length_byte
 typedef struct {
     const QimgImage *image;
     uint64_t guest_offset; /* where the next step begins */
-    uint64_t end_offset;
     uint64_t chunk_bytes;
     struct timespec begin;
 } Walk;
 
 static void
-walk_begin(Walk *walk, const QimgImage *image, uint64_t guest_offset,
-           uint64_t length_bytes)
+walk_begin(Walk *walk, const QimgImage *image, uint64_t guest_offset)
 {
-    uint64_t left_bytes = image->size_bytes - guest_offset;
-
-    *walk = (Walk){.image = image,
-                   .guest_offset = guest_offset,
-                   .end_offset = guest_offset + qimg_min_u64(left_bytes, length_bytes),
-                   .chunk_bytes = FIRST_CHUNK_BYTES};
+    *walk = (Walk){
+        .image = image, .guest_offset = guest_offset, .chunk_bytes = FIRST_CHUNK_BYTES};
     clock_gettime(CLOCK_MONOTONIC_COARSE, &walk->begin);
 }
 
@@ -111,7 +105,7 @@ walk_goes_on(const Walk *walk)
 {
     struct timespec now;
 
-    if (walk->guest_offset >= walk->end_offset)
+    if (walk->guest_offset >= walk->image->size_bytes)
         return false;
     clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
     return (now.tv_sec - walk->begin.tv_sec) * INT64_C(1000000000) +
@@ -166,7 +160,7 @@ static QimgErrno
 walk_step(Walk *walk, ImageRun *out)
 {
     const QimgImage *image = walk->image;
-    uint64_t left = walk->end_offset - walk->guest_offset;
+    uint64_t left = image->size_bytes - walk->guest_offset;
     uint64_t length_bytes = qimg_min_u64(left, walk->chunk_bytes);
     QimgErrno err =
         image_map_run(image, image->base_bytes + walk->guest_offset, length_bytes, out);
@@ -233,16 +227,15 @@ extent_of(const QimgImage *image, const ImageRun *r, uint64_t guest_offset,
 }
 
 int
-qimg_image_map(QimgImage *image, uint64_t guest_offset, uint64_t length_bytes,
-               QimgExtent *out)
+qimg_image_map(QimgImage *image, uint64_t guest_offset, QimgExtent *out)
 {
     ImageRun r, next;
     QimgErrno err;
     Walk walk;
 
-    if (guest_offset >= image->size_bytes || length_bytes == 0)
+    if (guest_offset >= image->size_bytes)
         return -EINVAL;
-    walk_begin(&walk, image, guest_offset, length_bytes);
+    walk_begin(&walk, image, guest_offset);
     err = walk_step(&walk, &r);
     if (err)
         return err;
@@ -263,7 +256,7 @@ qimg_image_seek(QimgImage *image, uint64_t guest_offset, gboolean hole,
 
     if (guest_offset >= image->size_bytes)
         return -ENXIO;
-    walk_begin(&walk, image, guest_offset, UINT64_MAX);
+    walk_begin(&walk, image, guest_offset);
     while (walk_goes_on(&walk)) {
         uint64_t start = walk.guest_offset;
         ImageRun r;

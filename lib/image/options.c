@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Options of opening an image, by name: one table for all front ends. */
+#include <sched.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/errors.h"
 #include "image/image.h"
@@ -12,16 +12,25 @@
 #define MAX_CACHE_BYTES          (QIMG_MIB << 20)
 #define MAX_THREADS              1024u
 
+unsigned
+qimg_default_threads(void)
+{
+    cpu_set_t set;
+    unsigned n_cores =
+        sched_getaffinity(0, sizeof set, &set) == 0 ? (unsigned)CPU_COUNT(&set) : 1;
+
+    return MAX(n_cores, 2);
+}
+
 QimgOptions *
 qimg_options_new(void)
 {
     QimgOptions *options = g_new0(QimgOptions, 1);
-    long n_cores = sysconf(_SC_NPROCESSORS_ONLN);
 
     options->policy = qimg_open_policy_new();
     options->l2_cache_bytes = DEFAULT_L2_CACHE_BYTES;
     options->data_cache_bytes = DEFAULT_DATA_CACHE_BYTES;
-    options->n_threads = n_cores > 2 ? (unsigned)n_cores : 2;
+    options->n_threads = qimg_default_threads();
     return options;
 }
 

@@ -60,7 +60,7 @@ def parse_arguments():
     parser.add_argument("--json", metavar="FILE", help="all single values")
     options = parser.parse_args()
 
-    defaults = (1, 0.2, 10, 3) if options.quick else (3, 3, 60, 7)
+    defaults = (1, 0.2, 10, 3) if options.quick else (3, 3, 60, 25)
     options.scale = images.QUICK if options.quick else images.FULL
     options.rounds = options.rounds or defaults[0]
     options.seconds = options.seconds or defaults[1]

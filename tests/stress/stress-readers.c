@@ -95,7 +95,7 @@ check_map(QimgImage *image, uint64_t at)
 {
     QimgExtent e;
 
-    if (qimg_image_map(image, at, UINT64_MAX, &e) != 0 || e.length_bytes == 0 ||
+    if (qimg_image_map(image, at, &e) != 0 || e.length_bytes == 0 ||
         e.length_bytes > DISK_BYTES - at)
         return false;
     for (uint64_t i = 0; i < e.length_bytes; i++)

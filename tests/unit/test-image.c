@@ -98,7 +98,7 @@ test_damage(void)
         g_assert_cmpint(byte_at(chain.image, at - 1), ==, content[1023]);
         g_assert_cmpint(byte_at(chain.image, at), ==, -EIO);
         g_assert_cmpint(byte_at(chain.image, at + 1023), ==, -EIO);
-        g_assert_cmpint(qimg_image_map(chain.image, at, UINT64_MAX, &e), ==, 0);
+        g_assert_cmpint(qimg_image_map(chain.image, at, &e), ==, 0);
         g_assert_cmpuint(e.length_bytes, ==, 1024);
         g_assert_cmpint(e.kind, ==,
                         is_stream ? QIMG_EXTENT_COMPRESSED : QIMG_EXTENT_DAMAGED);
@@ -110,7 +110,7 @@ test_damage(void)
 
         g_assert_cmpint(byte_at(chain.image, table << 17), ==, -EIO);
         g_assert_cmpint(byte_at(chain.image, (table << 17) + 131071), ==, -EIO);
-        g_assert_cmpint(qimg_image_map(chain.image, table << 17, UINT64_MAX, &e), ==, 0);
+        g_assert_cmpint(qimg_image_map(chain.image, table << 17, &e), ==, 0);
         g_assert_cmpuint(e.length_bytes, ==, 131072);
         g_assert_cmpstr(e.reason, ==,
                         qimg_rule_text(table == 1 ? QIMG_RULE_L2_UNALIGNED
@@ -321,7 +321,7 @@ test_faults(void)
     chain_open_all(&chain);
     memory_storage_fail(chain.storages[0], QIMG_IO_L1, 0, 3, EIO);
     g_assert_cmpint(byte_at(chain.image, 0), ==, -EIO);
-    g_assert_cmpint(qimg_image_map(chain.image, 0, UINT64_MAX, &e), ==, -EIO);
+    g_assert_cmpint(qimg_image_map(chain.image, 0, &e), ==, -EIO);
     g_assert_cmpint(qimg_image_seek(chain.image, 0, FALSE, &offset), ==, -EIO);
     memory_storage_fail(chain.storages[0], QIMG_IO_L2, 0, 1, ESTALE);
     g_assert_cmpint(byte_at(chain.image, 0), ==, -ESTALE);
@@ -413,6 +413,51 @@ test_inspect(void)
     qimg_image_close(image);
 }
 
+/* A disk of 128 clusters of 2 MiB of which the first @n_first and then each @step-th hold
+ * data (all in one host cluster). */
+static ImageBuilder *
+new_disk_with_data(unsigned n_first, unsigned step)
+{
+    ImageBuilder *b = image_builder_new(3, 21, UINT64_C(256) << 20, false);
+    uint64_t data = image_builder_allocate(b, 1);
+
+    for (unsigned i = 0; i < 128; i++)
+        if (i < n_first || (step > 0 && i % step == 0))
+            image_builder_set_entry(b, b->header.l1_table_offset, i, COPIED | data, 0);
+    return b;
+}
+
+static void
+test_long_extents(void)
+{
+    static const struct {
+        unsigned n_first;
+        unsigned step;
+        bool has_backing; /* the same below an empty overlay */
+        bool expected;
+    } rows[] = {
+        {128, 0, false, true}, {64, 0, false, true}, {0, 0, false, false},
+        {0, 4, false, false},  {8, 4, false, false}, {128, 0, true, true},
+        {0, 4, true, false},
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(rows); i++) {
+        g_autoptr(ImageBuilder) b = new_disk_with_data(rows[i].n_first, rows[i].step);
+        g_autoptr(ImageBuilder) overlay = new_disk_with_data(0, 0);
+        Chain chain = {0};
+
+        g_test_message("first %u, each %u", rows[i].n_first, rows[i].step);
+        if (rows[i].has_backing) {
+            image_builder_set_backing(overlay, "layer1", "qcow2");
+            chain_add(&chain, overlay);
+        }
+        chain_add(&chain, b);
+        chain_open_all(&chain);
+        g_assert_cmpint(qimg_image_has_long_extents(chain.image), ==, rows[i].expected);
+        qimg_image_close(chain.image);
+    }
+}
+
 int
 main(int argc, char **argv)
 {
@@ -425,5 +470,6 @@ main(int argc, char **argv)
     g_test_add_func("/image/faults", test_faults);
     g_test_add_func("/image/waiting", test_waiting);
     g_test_add_func("/image/inspect", test_inspect);
+    g_test_add_func("/image/long-extents", test_long_extents);
     return g_test_run();
 }

@@ -110,7 +110,9 @@ class Mount:
 
     def _replaces(self, before):
         try:
-            return bool(before) and bool(os.statvfs(self.mountpoint))
+            # In this order: the directory itself answers, too, between the two mounts.
+            return bool(before) and bool(os.statvfs(self.mountpoint)) \
+                and bool(mounts_at(self.mountpoint))
         except OSError:
             return False
 
