@@ -366,6 +366,7 @@ finish_chain(QimgChain *chain, GError **error)
     choose_granule(chain);
     sum_status(chain);
     chain->read_ahead = read_ahead_new(chain);
+    chain->holes = hole_map_new(chain->layers[0]->active.size_bytes);
     g_ptr_array_add(chain->warnings, NULL);
     return true;
 }
@@ -417,6 +418,7 @@ chain_unref(QimgChain *chain)
         return;
     read_ahead_free(chain->read_ahead);
     qimg_workers_free(chain->workers);
+    g_clear_pointer(&chain->holes, hole_map_free);
     free_cluster_caches(chain);
     for (unsigned i = 0; i < chain->n_layers; i++)
         qimg_format_close(chain->layers[i]);

@@ -39,6 +39,7 @@ typedef enum {
 } ImageCounter;
 
 typedef struct ReadAhead ReadAhead;
+typedef struct HoleMap HoleMap;
 
 /* The layers from the image itself (0) down to the last backing file. */
 typedef struct {
@@ -49,6 +50,7 @@ typedef struct {
     SlotCache *clusters[IMAGE_MAX_LAYERS]; /* const; NULL where no layer compresses */
     QimgWorkers *workers;                  /* const after open */
     ReadAhead *read_ahead;     /* const after open; NULL where it is of no use */
+    HoleMap *holes;            /* const after open: of the disk that layer 0 shows */
     uint64_t granule_bytes;    /* const: unit of the resolved runs; 0: not used */
     uint64_t data_cache_bytes; /* const */
     GPtrArray *warnings;       /* const after open; NULL-terminated */
@@ -143,6 +145,16 @@ ReadAhead *read_ahead_new(QimgChain *chain);
 void read_ahead_free(ReadAhead *read_ahead);
 void read_ahead_note(QimgImage *image, uint64_t guest_offset, uint64_t length_bytes,
                      uint64_t cluster_bytes);
+
+/* image/holes.c: which parts of a disk of @size_bytes are known to hold no data. All but
+ * new and free from any thread. */
+HoleMap *hole_map_new(uint64_t size_bytes);
+void hole_map_free(HoleMap *map);
+/* Notes that [@start, @end) holds no data; UINT64_MAX is the end of the disk. */
+void hole_map_add(HoleMap *map, uint64_t start, uint64_t end);
+/* The first offset from @offset on that may hold data; past the disk's end if none may.
+ */
+uint64_t hole_map_skip(const HoleMap *map, uint64_t offset);
 
 /* image/report.c: counts damage, and logs it once for each rule and chain. */
 void report_damage(QimgChain *chain, unsigned layer_index, QimgRule rule,

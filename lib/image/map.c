@@ -248,14 +248,44 @@ qimg_image_map(QimgImage *image, uint64_t guest_offset, QimgExtent *out)
     return 0;
 }
 
-int
-qimg_image_seek(QimgImage *image, uint64_t guest_offset, gboolean hole,
-                uint64_t *offset_out)
+/* The first offset from @guest_offset on that holds data, or where the walk ended. */
+static QimgErrno
+find_data(const QimgImage *image, uint64_t guest_offset, uint64_t *offset_out)
+{
+    bool shows_disk = image->first_layer == 0 && !image->is_snapshot;
+    HoleMap *holes = shows_disk ? image->chain->holes : NULL;
+    bool is_found = false;
+    Walk walk;
+
+    *offset_out = guest_offset;
+    walk_begin(&walk, image, guest_offset);
+    while (!is_found && walk_goes_on(&walk)) {
+        uint64_t known = holes ? hole_map_skip(holes, walk.guest_offset) : 0;
+        QimgErrno err;
+        ImageRun r;
+
+        walk.guest_offset = qimg_max_u64(walk.guest_offset, known);
+        *offset_out = walk.guest_offset;
+        if (walk.guest_offset >= image->size_bytes)
+            break;
+        err = walk_step(&walk, &r);
+        if (err)
+            return err;
+        is_found = !is_hole(r.run.kind);
+        if (!is_found)
+            *offset_out = walk.guest_offset;
+    }
+    if (holes)
+        hole_map_add(holes, guest_offset,
+                     *offset_out < image->size_bytes ? *offset_out : UINT64_MAX);
+    return *offset_out < image->size_bytes ? 0 : -ENXIO;
+}
+
+static QimgErrno
+find_hole(const QimgImage *image, uint64_t guest_offset, uint64_t *offset_out)
 {
     Walk walk;
 
-    if (guest_offset >= image->size_bytes)
-        return -ENXIO;
     walk_begin(&walk, image, guest_offset);
     while (walk_goes_on(&walk)) {
         uint64_t start = walk.guest_offset;
@@ -264,13 +294,21 @@ qimg_image_seek(QimgImage *image, uint64_t guest_offset, gboolean hole,
 
         if (err)
             return err;
-        if (is_hole(r.run.kind) == (bool)hole) {
+        if (is_hole(r.run.kind)) {
             *offset_out = start;
             return 0;
         }
     }
-    if (!hole && walk.guest_offset >= image->size_bytes)
-        return -ENXIO;
-    *offset_out = hole ? image->size_bytes : walk.guest_offset;
+    *offset_out = image->size_bytes;
     return 0;
+}
+
+int
+qimg_image_seek(QimgImage *image, uint64_t guest_offset, gboolean hole,
+                uint64_t *offset_out)
+{
+    if (guest_offset >= image->size_bytes)
+        return -ENXIO;
+    return hole ? find_hole(image, guest_offset, offset_out)
+                : find_data(image, guest_offset, offset_out);
 }

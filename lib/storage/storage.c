@@ -9,6 +9,9 @@
 #include "base/checked.h"
 #include "base/lock.h"
 
+/* How far below a place its extent is looked for. */
+#define EXTENT_WINDOW_BYTES (256 * QIMG_MIB)
+
 const char *const qimg_io_purpose_names[QIMG_N_IO_PURPOSES] = {
     [QIMG_IO_HEADER] = "header", [QIMG_IO_L1] = "l1",
     [QIMG_IO_L2] = "l2",         [QIMG_IO_SNAPSHOT] = "snapshot",
@@ -73,8 +76,28 @@ remember_data(QimgStorage *storage, uint64_t start, uint64_t end)
 {
     QIMG_LOCK_SCOPE(&storage->extent_lock);
 
-    storage->data_start = start;
+    storage->data_start =
+        end == storage->data_end ? qimg_min_u64(start, storage->data_start) : start;
     storage->data_end = end;
+}
+
+/* Asks for the extent at @offset, which may be one of many questions in no order: a file
+ * cannot be asked where an extent begins, and tmpfs needs milliseconds to find its end.
+ * So it is asked a good way further down first: mostly that is the same extent. */
+static QimgErrno
+find_extent_around(QimgStorage *storage, uint64_t offset, bool *is_data_out,
+                   uint64_t *end_out)
+{
+    uint64_t start = qimg_align_down(offset, EXTENT_WINDOW_BYTES);
+    QimgErrno err = storage->ops->find_extent(storage, start, is_data_out, end_out);
+
+    if (!err && *end_out <= offset) {
+        start = offset;
+        err = storage->ops->find_extent(storage, start, is_data_out, end_out);
+    }
+    if (!err && *is_data_out)
+        remember_data(storage, start, *end_out);
+    return err;
 }
 
 QimgErrno
@@ -82,9 +105,14 @@ qimg_storage_find_extent(QimgStorage *storage, QimgHostOffset host_offset,
                          bool *is_data_out, uint64_t *end_out)
 {
     uint64_t size_bytes = 0;
-    QimgErrno err = qimg_storage_get_size(storage, &size_bytes);
+    QimgErrno err;
 
     qimg_lock_assert_none_held();
+    if (is_known_data(storage, host_offset.v, end_out)) {
+        *is_data_out = true;
+        return 0;
+    }
+    err = qimg_storage_get_size(storage, &size_bytes);
     if (err)
         return err;
     if (host_offset.v >= size_bytes) {
@@ -97,14 +125,7 @@ qimg_storage_find_extent(QimgStorage *storage, QimgHostOffset host_offset,
         *end_out = size_bytes;
         return 0;
     }
-    if (is_known_data(storage, host_offset.v, end_out)) {
-        *is_data_out = true;
-        return 0;
-    }
-    err = storage->ops->find_extent(storage, host_offset.v, is_data_out, end_out);
-    if (!err && *is_data_out)
-        remember_data(storage, host_offset.v, *end_out);
-    return err;
+    return find_extent_around(storage, host_offset.v, is_data_out, end_out);
 }
 
 bool

@@ -6,6 +6,7 @@ import errno
 import json
 import mmap
 import os
+import struct
 import time
 from hashlib import sha256
 
@@ -14,7 +15,7 @@ import pytest
 from qtest import env, extents, pattern, procs, qemu
 from qtest.checks import read_all
 from qtest.mount import Mount
-from qtest.qcow2 import ZERO, Qcow2File
+from qtest.qcow2 import COPIED, ZERO, Qcow2File
 
 MIB, GIB, TIB = 1 << 20, 1 << 30, 1 << 40
 
@@ -146,6 +147,29 @@ def test_empty_large_disk(size, cluster, seek_s, tmp_path, mnt):
         assert min(times)[0] < seek_s * env.slow(), f"seek and mount took {times} s"
         assert min(t[1] for t in times) < 0.5 * env.slow(), f"seek and mount took {times} s"
         assert rss < 100 * MIB, f"{rss >> 20} MiB"
+
+
+def test_a_million_extents(tmp_path, mnt):
+    """The end of data that lie in a million places is found in less than a second."""
+    image = qemu.create(tmp_path / "disk.qcow2", 4 * GIB, cluster_size=4096)
+    with Qcow2File(image) as file:
+        places = file.append_cluster(pattern.words(0, 3 * 4096))
+        one, other = (COPIED | places + n * 4096 for n in (0, 2))
+        table = struct.pack(">QQ", one, other) * 256
+        tables = file.append_cluster(table * 2048)
+        for number in range(2048):
+            file.set_l1_entry(number * 2 * MIB, COPIED | tables + number * 4096)
+    with Mount(image, mnt) as mount:
+        fd = os.open(mount.raw(image), os.O_RDONLY)
+        try:
+            begin = time.monotonic()
+            assert os.lseek(fd, 0, os.SEEK_HOLE) == 4 * GIB
+            assert os.lseek(fd, 2 * GIB, os.SEEK_DATA) == 2 * GIB
+            took = time.monotonic() - begin
+        finally:
+            os.close(fd)
+    if not env.sanitizer():
+        assert took < 1 * env.slow(), f"took {took:.2f} s"
 
 
 def test_scattered_terabyte(tmp_path, mnt):
