@@ -142,13 +142,14 @@ def adopt_orphans():
 def children():
     """The pids whose parent is this process."""
     mine = set()
-    for stat in Path("/proc").glob("[0-9]*/stat"):
+    # No glob: it fails where a process ends while it looks.
+    for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
-            fields = stat.read_text(errors="replace").rpartition(")")[2].split()
+            stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
         except OSError:
             continue
-        if int(fields[1]) == os.getpid():
-            mine.add(int(stat.parent.name))
+        if int(stat.rpartition(")")[2].split()[1]) == os.getpid():
+            mine.add(int(pid))
     return mine
 
 
