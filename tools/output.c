@@ -5,22 +5,32 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Sets one element of a list, NAME or NAME=VALUE. */
 static bool
-set_image_options(QimgOptions *options, char **lists, GError **error)
+set_image_option(QimgOptions *options, const char *element, GError **error)
 {
-    for (char **list = lists; list && *list; list++) {
-        g_auto(GStrv) elements = g_strsplit(*list, ",", -1);
+    g_auto(GStrv) parts = g_strsplit(element, "=", 2);
 
-        for (char **element = elements; *element; element++) {
-            char *equals = strchr(*element, '=');
+    return !*element || qimg_options_set(options, parts[0], parts[1], error);
+}
 
-            if (equals)
-                *equals = '\0';
-            if (!qimg_options_set(options, *element, equals ? equals + 1 : NULL, error))
+/* Sets the elements of a list; a backslash keeps the next character, as for qcowfs. */
+static bool
+set_image_options(QimgOptions *options, const char *list, GError **error)
+{
+    g_autoptr(GString) element = g_string_new(NULL);
+
+    for (; *list; list++) {
+        if (*list == ',') {
+            if (!set_image_option(options, element->str, error))
                 return false;
+            g_string_truncate(element, 0);
+            continue;
         }
+        list += *list == '\\' && list[1];
+        g_string_append_c(element, *list);
     }
-    return true;
+    return set_image_option(options, element->str, error);
 }
 
 bool
@@ -39,9 +49,12 @@ command_line_parse(int argc, char **argv, const char *summary, CommandLine *out,
         {0},
     };
     g_autoptr(GOptionContext) context = g_option_context_new("IMAGE");
+    g_autofree char *name = g_strconcat("qimg ", argv[0], NULL);
     g_autoptr(GError) error = NULL;
+    bool is_good = true;
 
     *exit_code_out = EXIT_FAILED;
+    g_set_prgname(name); /* for the help */
     g_option_context_set_summary(context, summary);
     g_option_context_add_main_entries(context, entries, NULL);
     if (!g_option_context_parse(context, &argc, &argv, &error)) {
@@ -61,7 +74,9 @@ command_line_parse(int argc, char **argv, const char *summary, CommandLine *out,
         .image_options = qimg_options_new(),
         .path = argv[1],
     };
-    if (set_image_options(out->image_options, lists, &error))
+    for (char **list = lists; is_good && list && *list; list++)
+        is_good = set_image_options(out->image_options, *list, &error);
+    if (is_good)
         return true;
     output_failure(NULL, error);
     command_line_clear(out);

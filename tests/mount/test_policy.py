@@ -2,6 +2,7 @@
 """Which files an image may name, where they are looked for, and what the refusals say.
 Spec: design, "Mount options"; qcow2, "Backing files", "External data file"."""
 
+import json
 import os
 import shutil
 import socket
@@ -457,3 +458,18 @@ def test_qimg_has_the_same_policy(folders):
     image = overlay(images / "disk.qcow2", str(outside / "base.img"))
     result = procs.run(env.qimg(), "map", "--output=json", image, check=False)
     assert result.status != 0 and "base.img" in result.errors and result.errors.count("\n") == 1
+
+
+@pytest.mark.parametrize("separate", [False, True])
+def test_qimg_takes_the_same_lists(separate, folders, tmp_path):
+    """A comma in a name is escaped; empty elements are nothing."""
+    images, outside = folders
+    odd = tmp_path / "with, a comma"
+    outside.rename(odd)
+    image = overlay(images / "disk.qcow2", "../with, a comma/base.img")
+    policy = f"backing={odd}".replace(",", "\\,")
+    lists = ["-o", "nolock", "-o", policy] if separate else ["-o", f",nolock,{policy},"]
+    shown = json.loads(procs.run(env.qimg(), "map", *lists, "--output=json", image).stdout)
+    assert {entry["depth"] for entry in shown} == {0, 1}
+    result = procs.run(env.qimg(), "info", "-o", policy.replace("\\", ""), image, check=False)
+    assert result.status != 0 and result.errors.count("\n") == 1, result.errors
