@@ -49,16 +49,6 @@ find_mount(const char *absolute_path, char **device_out, char **type_out)
 }
 
 char *
-mountpoint_get_device(const char *absolute_path)
-{
-    g_autofree char *type = NULL;
-    char *device = NULL;
-
-    find_mount(absolute_path, &device, &type);
-    return device;
-}
-
-char *
 mountpoint_absolute(const char *path)
 {
     char *real = realpath(path, NULL);

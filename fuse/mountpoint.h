@@ -17,11 +17,6 @@ bool mountpoint_prepare(const char *path, bool *is_file_out, GError **error);
 /* The absolute path of @path that the kernel will show, or NULL. Free with g_free. */
 char *mountpoint_absolute(const char *path);
 
-/* The number of the device that the kernel has made for the mount at @absolute_path, as
- * "MAJOR:MINOR", or NULL. Does not touch the mount, which would keep it busy. Free with
- * g_free. */
-char *mountpoint_get_device(const char *absolute_path);
-
 /* Marks that this process serves @absolute_path (may be NULL), until it ends. Returns a
  * descriptor for mountpoint_unmark, or -1 where it cannot be marked, which only
  * mountpoint_wait notices. */

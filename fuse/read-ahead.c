@@ -6,9 +6,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
-
-#include "mountpoint.h"
 
 #define LONG_READ_AHEAD "1024\n" /* KiB: the largest request */
 
@@ -25,13 +24,17 @@ is_worth_while(const Tree *tree)
 void
 read_ahead_raise(const Tree *tree, const char *absolute_path)
 {
-    g_autofree char *device = mountpoint_get_device(absolute_path);
     g_autofree char *setting = NULL;
+    struct statx status;
     int fd;
 
-    if (!device)
+    /* What the kernel knows of the mount by itself: nothing is asked of us, so that the
+     * mount is not kept busy for somebody who ends it at once. */
+    if (statx(AT_FDCWD, absolute_path, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, 0, &status) <
+        0)
         return;
-    setting = g_strdup_printf("/sys/class/bdi/%s/read_ahead_kb", device);
+    setting = g_strdup_printf("/sys/class/bdi/%u:%u/read_ahead_kb", status.stx_dev_major,
+                              status.stx_dev_minor);
     fd = open(setting, O_WRONLY | O_CLOEXEC);
     if (fd < 0)
         return;

@@ -9,7 +9,7 @@
 #include "format/qcow2/qcow2.h"
 
 /* Enough for the fixed part of the header, whatever the cluster size. */
-#define FIRST_READ_BYTES 512u
+#define FIRST_READ_BYTES 4096u
 
 static bool
 refuse(GError **error, QimgDecode broken)
@@ -24,6 +24,26 @@ refuse(GError **error, QimgDecode broken)
                    qimg_rule_field(broken.rule), broken.value, broken.value,
                    qimg_rule_text(broken.rule));
     return false;
+}
+
+/* Whether the end of the header extensions lies in the first @n_bytes, so that the rest
+ * of the cluster need not be read. */
+static bool
+extensions_end_within(const uint8_t *bytes, size_t n_bytes, const Qcow2Header *header)
+{
+    uint64_t end = qcow2_header_extensions_end(header);
+    size_t position = header->header_bytes;
+    Qcow2Extension e;
+
+    if (end <= n_bytes)
+        return true;
+    do {
+        if (n_bytes - position < 2 * sizeof(uint32_t) ||
+            qcow2_extension_decode(bytes, n_bytes, &position, &e).rule ||
+            position > n_bytes)
+            return false;
+    } while (e.type != QCOW2_EXT_END);
+    return true;
 }
 
 /* Reads the header area: the first cluster, or what the file has of it. */
@@ -60,6 +80,10 @@ load_header_area(QimgStorage *file, size_t *n_bytes_out, Qcow2Header *header_out
         end =
             qimg_min_u64(UINT64_C(1) << header_out->cluster_bits,
                          qimg_max_u64(qcow2_header_extensions_end(header_out), name_end));
+        if (name_end <= n_bytes && extensions_end_within(bytes, n_bytes, header_out)) {
+            *n_bytes_out = qimg_min_u64(n_bytes, end);
+            return g_steal_pointer(&bytes);
+        }
     }
     n_bytes = qimg_min_u64(size_bytes, end);
     bytes = g_realloc(bytes, qimg_max_u64(n_bytes, FIRST_READ_BYTES));
