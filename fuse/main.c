@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* qcowfs: the order of start. Options, images, mount, background, loop; whatever can fail
  * does so before the process leaves the terminal. */
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -45,9 +47,16 @@ print_hints(const Options *options)
 static void
 print_chain(const QimgImage *image)
 {
-    for (unsigned i = 0; i < qimg_image_get_n_layers(image); i++)
-        fprintf(stderr, "qcowfs: %s%s\n", i == 0 ? "" : "  based on ",
-                qimg_image_get_layer_path(image, i));
+    for (unsigned i = 0; i < qimg_image_get_n_layers(image); i++) {
+        /* Names from an image may hold anything; UTF-8 stays readable. */
+        g_autofree char *valid =
+            g_utf8_make_valid(qimg_image_get_layer_path(image, i), -1);
+
+        for (char *c = valid; *c; c++)
+            if (g_ascii_iscntrl(*c))
+                *c = '?';
+        fprintf(stderr, "qcowfs: %s%s\n", i == 0 ? "" : "  based on ", valid);
+    }
 }
 
 static void
@@ -131,12 +140,34 @@ mount_images(const Options *options)
     return result;
 }
 
+/* Files must not get the numbers of the standard descriptors where those are closed:
+ * messages would be written to them, and going to the background replaces them. */
+static bool
+hold_standard_descriptors(void)
+{
+    int fd;
+
+    do
+        fd = open("/dev/null", O_RDWR);
+    while (fd >= 0 && fd <= STDERR_FILENO);
+    if (fd < 0)
+        return false;
+    close(fd);
+    return true;
+}
+
 int
 main(int argc, char **argv)
 {
     g_autoptr(GError) error = NULL;
-    g_autoptr(Options) options = options_parse(argc, argv, &error);
+    g_autoptr(Options) options = NULL;
 
+    if (!hold_standard_descriptors()) {
+        g_set_error(&error, QIMG_ERROR, QIMG_ERROR_FAILED, "cannot open: %s",
+                    g_strerror(errno));
+        return fail("/dev/null", error);
+    }
+    options = options_parse(argc, argv, &error);
     if (!options)
         return fail(NULL, error);
     switch (options->command) {

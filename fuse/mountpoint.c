@@ -18,6 +18,8 @@
 
 #include "qimg.h"
 
+#define MAX_MARK_TRIES 10
+
 /* Finds the last mount at @absolute_path in the kernel's list. */
 static bool
 find_mount(const char *absolute_path, char **device_out, char **type_out)
@@ -58,15 +60,32 @@ mountpoint_absolute(const char *path)
     return copy;
 }
 
-/* The absolute path of something that cannot be looked at: its directory can. */
+/* As mountpoint_absolute, also of something that cannot be looked at: its directory can,
+ * and so can a symbolic link to it. */
 static char *
-absolute_of_stale(const char *path)
+absolute_of_any(const char *path)
 {
-    g_autofree char *dir = g_path_get_dirname(path);
-    g_autofree char *base = g_path_get_basename(path);
-    g_autofree char *real_dir = mountpoint_absolute(dir);
+    g_autofree char *plain = g_strdup(path);
+    g_autofree char *dir = NULL;
+    g_autofree char *base = NULL;
+    g_autofree char *real_dir = NULL;
+    g_autofree char *target = NULL;
+    char *real = mountpoint_absolute(path);
+    size_t n = strlen(plain);
 
-    return real_dir ? g_build_filename(real_dir, base, NULL) : NULL;
+    if (real)
+        return real;
+    while (n > 1 && (plain[n - 1] == '/' || g_str_has_suffix(plain, "/.")))
+        plain[--n] = '\0';
+    dir = g_path_get_dirname(plain);
+    base = g_path_get_basename(plain);
+    real_dir = mountpoint_absolute(dir);
+    target = g_file_read_link(plain, NULL);
+    if (!real_dir)
+        return NULL;
+    if (!target)
+        return g_build_filename(real_dir, base, NULL);
+    return g_canonicalize_filename(target, real_dir);
 }
 
 static bool
@@ -97,7 +116,7 @@ bool
 mountpoint_remove_stale(const char *path, GError **error)
 {
     while (is_dead(path)) {
-        g_autofree char *absolute_path = absolute_of_stale(path);
+        g_autofree char *absolute_path = absolute_of_any(path);
         g_autofree char *device = NULL;
         g_autofree char *type = NULL;
 
@@ -170,17 +189,37 @@ mark_path(const char *absolute_path)
     return g_strdup_printf("%s/%.32s", dir, sum);
 }
 
+/* Whether @path is still the file that is open as @fd. */
+static bool
+is_same_file(const char *path, int fd)
+{
+    struct stat named, opened;
+
+    return lstat(path, &named) == 0 && fstat(fd, &opened) == 0 &&
+           named.st_dev == opened.st_dev && named.st_ino == opened.st_ino;
+}
+
 int
 mountpoint_mark(const char *absolute_path)
 {
     g_autofree char *path = absolute_path ? mark_path(absolute_path) : NULL;
-    int fd = path ? open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600) : -1;
 
-    if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0) {
+    for (int i = 0; path && i < MAX_MARK_TRIES; i++) {
+        int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+
+        if (fd < 0)
+            break;
+        if (flock(fd, LOCK_EX | LOCK_NB) == 0) {
+            if (is_same_file(path, fd))
+                return fd;
+        } else if (is_same_file(path, fd)) {
+            /* An earlier server, unmounted already, still closes its images. It keeps
+             * its lock, and those who wait for it go on to the new mark. */
+            unlink(path);
+        }
         close(fd);
-        return -1;
     }
-    return fd;
+    return -1;
 }
 
 void
@@ -188,7 +227,7 @@ mountpoint_unmark(const char *absolute_path, int mark_fd)
 {
     g_autofree char *path = mark_fd >= 0 ? mark_path(absolute_path) : NULL;
 
-    if (path)
+    if (path && is_same_file(path, mark_fd))
         unlink(path);
     if (mark_fd >= 0)
         close(mark_fd);
@@ -197,7 +236,7 @@ mountpoint_unmark(const char *absolute_path, int mark_fd)
 bool
 mountpoint_wait(const char *path, GError **error)
 {
-    g_autofree char *absolute_path = absolute_of_stale(path);
+    g_autofree char *absolute_path = absolute_of_any(path);
     g_autofree char *mark = NULL;
     int fd;
 
@@ -207,11 +246,16 @@ mountpoint_wait(const char *path, GError **error)
         return false;
     }
     mark = mark_path(absolute_path);
-    fd = mark ? open(mark, O_RDONLY | O_CLOEXEC | O_NOFOLLOW) : -1;
-    if (fd < 0)
-        return true; /* nobody serves it */
-    while (flock(fd, LOCK_SH) < 0 && errno == EINTR)
-        ;
-    close(fd);
+    /* Until nobody serves it. A mark whose server was killed is left, and free. */
+    while (mark && (fd = open(mark, O_RDONLY | O_CLOEXEC | O_NOFOLLOW)) >= 0) {
+        bool is_over;
+
+        while (flock(fd, LOCK_SH) < 0 && errno == EINTR)
+            ;
+        is_over = is_same_file(mark, fd);
+        close(fd);
+        if (is_over)
+            break;
+    }
     return true;
 }

@@ -62,21 +62,26 @@ id_suffix(const QimgSnapshot *s)
 }
 
 static char *
-name_of_snapshot(const QimgSnapshot *s, GHashTable *taken)
+name_of_snapshot(const QimgSnapshot *s, unsigned index, unsigned n_snapshots,
+                 GHashTable *taken)
 {
     g_autoptr(GString) name = g_string_new(NULL);
     bool is_whole = append_encoded(name, s->name, s->name_bytes, NAME_MAX);
 
     if (!is_whole || name->len == 0 || g_hash_table_contains(taken, name->str)) {
         g_autofree char *suffix = id_suffix(s);
+        gsize base_bytes;
 
         g_string_truncate(name, 0);
         (void)append_encoded(name, s->name, s->name_bytes, NAME_MAX - strlen(suffix));
         g_string_append(name, suffix);
-        /* A damaged image may repeat IDs, too, or a name may look like that. */
-        for (unsigned n = 2; g_hash_table_contains(taken, name->str); n++) {
-            g_string_truncate(name, MIN(name->len, (gsize)(NAME_MAX - 12)));
-            g_string_append_printf(name, "@%u", n);
+        /* A damaged image may repeat IDs, too: then the place in the table tells them
+         * apart. Each stored name that looks like the result costs one step more. */
+        base_bytes = MIN(name->len, (gsize)(NAME_MAX - 21));
+        for (guint64 n = index + 1; g_hash_table_contains(taken, name->str);
+             n += n_snapshots) {
+            g_string_truncate(name, base_bytes);
+            g_string_append_printf(name, "@%" G_GUINT64_FORMAT, n);
         }
     }
     return g_strdup(name->str);
@@ -88,8 +93,11 @@ names_of_snapshots(const QimgImage *image)
     GPtrArray *names = g_ptr_array_new_with_free_func(g_free);
     g_autoptr(GHashTable) taken = g_hash_table_new(g_str_hash, g_str_equal);
 
-    for (unsigned i = 0; i < qimg_image_get_n_snapshots(image); i++) {
-        char *name = name_of_snapshot(qimg_image_get_snapshot(image, i), taken);
+    unsigned n_snapshots = qimg_image_get_n_snapshots(image);
+
+    for (unsigned i = 0; i < n_snapshots; i++) {
+        char *name =
+            name_of_snapshot(qimg_image_get_snapshot(image, i), i, n_snapshots, taken);
 
         g_ptr_array_add(names, name);
         g_hash_table_add(taken, name);

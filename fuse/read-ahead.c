@@ -9,13 +9,18 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* No signal is answered meanwhile. */
+#define MAX_USECS 200000
+
 #define LONG_READ_AHEAD "1024\n" /* KiB: the largest request */
 
 /* There is one setting for all disks of the mount. */
 static bool
 is_worth_while(const Tree *tree)
 {
-    for (unsigned i = 0; i < tree->n_images; i++)
+    gint64 late_usecs = g_get_monotonic_time() + MAX_USECS;
+
+    for (unsigned i = 0; i < tree->n_images && g_get_monotonic_time() < late_usecs; i++)
         if (qimg_image_has_long_extents(tree->images[i].image))
             return true;
     return false;

@@ -91,10 +91,24 @@ new_fuse_session(Session *session)
     return fuse;
 }
 
+/* Blocks the signals that the main thread waits for, in all threads to come. */
+static void
+block_signals(Session *session)
+{
+    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP, SIGUSR1};
+
+    sigemptyset(&session->signals);
+    for (size_t i = 0; i < G_N_ELEMENTS(numbers); i++)
+        sigaddset(&session->signals, numbers[i]);
+    pthread_sigmask(SIG_BLOCK, &session->signals, NULL);
+    signal(SIGPIPE, SIG_IGN);
+}
+
 Session *
 session_mount(const Options *options, const Tree *tree, GError **error)
 {
     Session *session = g_new0(Session, 1);
+    const char *mountpoint = options->mountpoint;
 
     fuse_set_log_func(keep_libfuse_message);
     session->options = options;
@@ -108,7 +122,12 @@ session_mount(const Options *options, const Tree *tree, GError **error)
     ops_meta_fill(&session->ops);
     ops_data_fill(&session->ops);
     session->fuse = new_fuse_session(session);
-    if (!session->fuse || fuse_session_mount(session->fuse, options->mountpoint) != 0) {
+    /* Absolute, since it is also unmounted by that path, from another directory. */
+    if (session->absolute_mountpoint && !g_str_has_prefix(mountpoint, "/dev/fd/"))
+        mountpoint = session->absolute_mountpoint;
+    /* A signal between the mount and the wait for it must not leave a dead mount. */
+    block_signals(session);
+    if (!session->fuse || fuse_session_mount(session->fuse, mountpoint) != 0) {
         g_set_error(error, QIMG_ERROR, QIMG_ERROR_FAILED, "cannot mount there: %s",
                     *libfuse_message ? libfuse_message
                                      : "fusermount3 refused, for the reason above or "
@@ -196,19 +215,6 @@ serve(void *user)
     return NULL;
 }
 
-/* Blocks the signals that the main thread waits for, in all threads to come. */
-static void
-block_signals(Session *session)
-{
-    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP, SIGUSR1};
-
-    sigemptyset(&session->signals);
-    for (size_t i = 0; i < G_N_ELEMENTS(numbers); i++)
-        sigaddset(&session->signals, numbers[i]);
-    pthread_sigmask(SIG_BLOCK, &session->signals, NULL);
-    signal(SIGPIPE, SIG_IGN);
-}
-
 static void
 wait_for_end(Session *session)
 {
@@ -224,7 +230,6 @@ wait_for_end(Session *session)
 bool
 session_run(Session *session, GError **error)
 {
-    block_signals(session);
     session->main_thread = pthread_self();
     answer_first_request(session);
     session->threads = g_new0(pthread_t, session->options->n_threads);

@@ -178,7 +178,7 @@ QIMG_API int qimg_image_seek(QimgImage *image, uint64_t guest_offset, gboolean h
 /* Whether the disk's data lie in long stretches (MiBs) rather than scattered, judged by a
  * look at a few places of the tables: a hint of how far reading ahead is worth while. No
  * data is read; FALSE where nothing was found. Threads: any; takes less than a
- * millisecond where the tables are in memory. */
+ * millisecond where the tables are in memory, and 50 at most. */
 QIMG_API gboolean qimg_image_has_long_extents(const QimgImage *image);
 
 /* ---- snapshots ------------------------------------------------------------------------
@@ -197,7 +197,8 @@ typedef struct QimgSnapshot {
     int64_t icount;          /* -1: not stored */
 } QimgSnapshot;
 
-/* Number of internal snapshots of the top layer (0 for handles on snapshots). */
+/* Number of internal snapshots of the image (0 for handles on snapshots, and on backing
+ * files, whose snapshots are not looked at). */
 QIMG_API unsigned qimg_image_get_n_snapshots(const QimgImage *image);
 
 /* The snapshot number @index, owned by @image; NULL beyond the last. */

@@ -97,7 +97,7 @@ static bool
 attach_data_file(QimgChain *chain, const QimgOptions *options, QimgFormat *format,
                  GError **error)
 {
-    g_autofree char *path = NULL;
+    g_autoptr(QimgPlace) place = NULL;
     int fd;
 
     if (!format->needs_data_file)
@@ -110,15 +110,17 @@ attach_data_file(QimgChain *chain, const QimgOptions *options, QimgFormat *forma
         return false;
     }
     /* Always a plain name: prefixes have no meaning here. Spec: qcow2 section 10. */
-    fd = qimg_open_named_by_image(options->policy, format->file->path,
-                                  qimg_file_storage_get_fd(format->file),
-                                  format->data_file_name, &path, error);
+    fd = qimg_open_named_by_image(options->policy, chain->places[chain->n_layers - 1],
+                                  format->data_file_name, &place, error);
     if (fd >= 0)
-        format->data_file = open_storage(chain, options, fd, path, error);
+        format->data_file = open_storage(chain, options, fd, place->path, error);
     if (format->data_file)
         return true;
-    if (path)
-        g_prefix_error(error, "\"%s\" ", path);
+    if (place) {
+        g_autofree char *shown = g_strescape(place->path, "\"'");
+
+        g_prefix_error(error, "\"%s\" ", shown);
+    }
     g_prefix_error(error, "data file: ");
     return false;
 }
@@ -171,17 +173,6 @@ add_format(QimgChain *chain, const QimgOptions *options, QimgStorage *file,
     return true;
 }
 
-/* Adds the image in @fd (owned) as the next layer. @format_name may be NULL. */
-static bool
-add_layer(QimgChain *chain, const QimgOptions *options, int fd, const char *path,
-          const char *format_name, GError **error)
-{
-    QimgStorage *file = open_storage(chain, options, fd, path, error);
-
-    return add_format(chain, options, file, format_name, error) &&
-           attach_data_file(chain, options, chain->layers[chain->n_layers - 1], error);
-}
-
 /* A guest can write a qcow2 header into a raw disk; where the format was not recorded,
  * what a probed header names is therefore not opened unless the user allows it. */
 static bool
@@ -201,6 +192,21 @@ check_probed(const QimgChain *chain, const QimgOptions *options, GError **error)
     return false;
 }
 
+/* Adds the image in @fd (owned), opened at @place (owned), as the next layer.
+ * @format_name may be NULL: then what a probed header names is not opened unasked where
+ * @is_named_by_image. */
+static bool
+add_layer(QimgChain *chain, const QimgOptions *options, int fd, QimgPlace *place,
+          const char *format_name, bool is_named_by_image, GError **error)
+{
+    QimgStorage *file = open_storage(chain, options, fd, place->path, error);
+
+    chain->places[chain->n_layers] = place;
+    return add_format(chain, options, file, format_name, error) &&
+           (format_name || !is_named_by_image || check_probed(chain, options, error)) &&
+           attach_data_file(chain, options, chain->layers[chain->n_layers - 1], error);
+}
+
 /* Opens the backing file of the last layer as the next one. */
 static bool
 add_backing(QimgChain *chain, const QimgOptions *options, GError **error)
@@ -208,8 +214,8 @@ add_backing(QimgChain *chain, const QimgOptions *options, GError **error)
     QimgFormat *above = chain->layers[chain->n_layers - 1];
     g_autofree char *name = NULL;
     g_autofree char *format_name = NULL;
-    g_autofree char *path = NULL;
-    bool is_probed;
+    g_autofree char *shown = NULL;
+    QimgPlace *place = NULL;
     int fd;
 
     if (chain->n_layers == IMAGE_MAX_LAYERS) {
@@ -221,24 +227,20 @@ add_backing(QimgChain *chain, const QimgOptions *options, GError **error)
     }
     if (!backing_name_parse(above->backing_name, &name, &format_name, error))
         return false;
-    fd = qimg_open_named_by_image(options->policy, above->file->path,
-                                  qimg_file_storage_get_fd(above->file), name, &path,
-                                  error);
+    fd = qimg_open_named_by_image(options->policy, chain->places[chain->n_layers - 1],
+                                  name, &place, error);
     if (fd < 0) {
         g_prefix_error(error, "backing file: ");
         return false;
     }
     if (!format_name)
         format_name = g_strdup(above->backing_format);
-    is_probed = !format_name;
-    if (!add_layer(chain, options, fd, path, format_name, error) ||
-        (is_probed && !check_probed(chain, options, error))) {
-        g_autofree char *shown = g_strescape(path, "\"'");
-
+    shown = g_strescape(place->path, "\"'");
+    if (!add_layer(chain, options, fd, place, format_name, true, error)) {
         g_prefix_error(error, "backing file \"%s\": ", shown);
         return false;
     }
-    if (is_probed) {
+    if (!format_name) {
         g_autofree char *text = g_strdup_printf(
             "the format of the backing file \"%s\" is not recorded, probed as %s (record "
             "it with qemu-img rebase -u -F)",
@@ -326,10 +328,10 @@ static bool
 open_layers(QimgChain *chain, const char *path, const QimgOptions *options,
             GError **error)
 {
-    g_autofree char *opened_path = NULL;
-    int fd = qimg_open_named_by_user(path, &opened_path, error);
+    QimgPlace *place = NULL;
+    int fd = qimg_open_named_by_user(path, &place, error);
 
-    if (fd < 0 || !add_layer(chain, options, fd, opened_path, options->format, error))
+    if (fd < 0 || !add_layer(chain, options, fd, place, options->format, false, error))
         return false;
     while (chain->layers[chain->n_layers - 1]->backing_name)
         if (!add_backing(chain, options, error))
@@ -357,6 +359,13 @@ chain_new(const QimgOptions *options, GError **error)
     return NULL;
 }
 
+static void
+free_places(QimgChain *chain)
+{
+    for (unsigned i = 0; i < IMAGE_MAX_LAYERS; i++)
+        g_clear_pointer(&chain->places[i], qimg_place_free);
+}
+
 /* Makes what depends on all the layers. */
 static bool
 finish_chain(QimgChain *chain, GError **error)
@@ -368,6 +377,7 @@ finish_chain(QimgChain *chain, GError **error)
     chain->read_ahead = read_ahead_new(chain);
     chain->holes = hole_map_new(chain->layers[0]->active.size_bytes);
     g_ptr_array_add(chain->warnings, NULL);
+    free_places(chain);
     return true;
 }
 
@@ -424,5 +434,6 @@ chain_unref(QimgChain *chain)
         qimg_format_close(chain->layers[i]);
     slot_cache_free(chain->tables);
     g_ptr_array_unref(chain->warnings);
+    free_places(chain);
     g_free(chain);
 }

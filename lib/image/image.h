@@ -46,6 +46,7 @@ typedef struct {
     atomic_uint refs;                      /* atomic: handles */
     QimgFormat *layers[IMAGE_MAX_LAYERS];  /* const after open */
     unsigned n_layers;                     /* const after open */
+    QimgPlace *places[IMAGE_MAX_LAYERS];   /* of the files; all NULL after open */
     TableCache *tables;                    /* const after open */
     SlotCache *clusters[IMAGE_MAX_LAYERS]; /* const; NULL where no layer compresses */
     QimgWorkers *workers;                  /* const after open */

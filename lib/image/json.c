@@ -9,6 +9,8 @@
 
 #include "image/image.h"
 
+#define MAX_NAME_BYTES 255u
+
 /* @bytes as UTF-8: as they are where they are that, else with all but ASCII encoded. */
 static char *
 utf8_of(const char *bytes, size_t n_bytes)
@@ -62,11 +64,24 @@ finish(json_t *root)
     return line;
 }
 
+/* Adds a name of a snapshot. QEMU makes none of more than 255 bytes; what a damaged or
+ * hostile image has beyond that is cut. */
+static void
+add_name(json_t *object, const char *name, const char *text, size_t n_bytes)
+{
+    if (n_bytes > MAX_NAME_BYTES) {
+        n_bytes = MAX_NAME_BYTES;
+        while (n_bytes > 0 && ((unsigned char)text[n_bytes] & 0xc0) == 0x80)
+            n_bytes--; /* not within a UTF-8 character */
+    }
+    add_text(object, name, text, n_bytes);
+}
+
 static void
 add_snapshot_members(json_t *o, const QimgSnapshot *s)
 {
-    add_text(o, "id", s->id, s->id_bytes);
-    add_text(o, "name", s->name, s->name_bytes);
+    add_name(o, "id", s->id, s->id_bytes);
+    add_name(o, "name", s->name, s->name_bytes);
     add_number(o, "vm-state-size", s->vm_state_bytes);
     add_number(o, "disk-size", s->disk_bytes);
     add_number(o, "date-sec", (uint64_t)s->date_s);

@@ -5,6 +5,7 @@
 
 #define N_SAMPLES    32u
 #define SAMPLE_BYTES (4 * QIMG_MIB)
+#define MAX_USECS    50000
 #define MAX_RUNS     1024u /* in one sample: more are no long stretch */
 
 /* Whether a run is data as far as the tables tell. Of a file that is mostly holes it is
@@ -23,14 +24,16 @@ is_data(const QimgImage *image, const ImageRun *r)
 }
 
 static uint64_t
-count_data_bytes(const QimgImage *image, uint64_t guest_offset, uint64_t length_bytes)
+count_data_bytes(const QimgImage *image, uint64_t guest_offset, uint64_t length_bytes,
+                 int64_t late_usecs)
 {
     uint64_t done = 0, n_data_bytes = 0;
 
     for (unsigned i = 0; i < MAX_RUNS && done < length_bytes; i++) {
         ImageRun r;
 
-        if (image_map_run(image, image->base_bytes + guest_offset + done,
+        if (g_get_monotonic_time() > late_usecs ||
+            image_map_run(image, image->base_bytes + guest_offset + done,
                           length_bytes - done, &r))
             break;
         if (is_data(image, &r))
@@ -44,13 +47,15 @@ gboolean
 qimg_image_has_long_extents(const QimgImage *image)
 {
     uint64_t step_bytes = image->size_bytes / N_SAMPLES;
+    int64_t late_usecs = g_get_monotonic_time() + MAX_USECS;
     unsigned n_full = 0, n_with_data = 0;
 
     for (unsigned i = 0; i < N_SAMPLES; i++) {
         uint64_t guest_offset = step_bytes * i;
         uint64_t length_bytes =
             qimg_min_u64(SAMPLE_BYTES, image->size_bytes - guest_offset);
-        uint64_t n_data_bytes = count_data_bytes(image, guest_offset, length_bytes);
+        uint64_t n_data_bytes =
+            count_data_bytes(image, guest_offset, length_bytes, late_usecs);
 
         n_with_data += n_data_bytes > 0;
         n_full += n_data_bytes > length_bytes / 4 * 3;

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/errors.h"
@@ -129,21 +130,17 @@ qimg_open_policy_is_explicit(const QimgOpenPolicy *policy)
     return policy->kind == POLICY_ANY || policy->kind == POLICY_DIRS;
 }
 
-int
-qimg_open_named_by_user(const char *path, char **path_out, GError **error)
+void
+qimg_place_free(QimgPlace *place)
 {
-    qimg_autofd path_fd = open(path, O_PATH | O_CLOEXEC);
-    int fd;
-
-    if (path_fd < 0) {
-        qimg_set_error_errno(error, errno, "give the path of a disk image",
-                             "cannot open");
-        return -1;
-    }
-    fd = qimg_file_reopen(path_fd, true, error);
-    if (fd >= 0)
-        *path_out = g_strdup(path);
-    return fd;
+    if (!place)
+        return;
+    if (place->dir_fd >= 0)
+        close(place->dir_fd);
+    g_free(place->path);
+    g_free(place->dir_real);
+    g_free(place->file_dir_real);
+    g_free(place);
 }
 
 /* Where the open file @fd really lies, or NULL when the kernel cannot say. */
@@ -153,6 +150,49 @@ real_path_of_fd(int fd)
     g_autofree char *link = g_strdup_printf("/proc/self/fd/%d", fd);
 
     return g_file_read_link(link, NULL);
+}
+
+/* Opens @name, below @dir_fd if it is relative, without an effect on what it names.
+ * Returns an O_PATH descriptor with its place, whose path is @path; or -1 with errno. */
+static int
+open_place(int dir_fd, const char *name, const char *path, QimgPlace **place_out)
+{
+    g_autofree char *dir = g_path_get_dirname(name);
+    g_autofree char *base = g_path_get_basename(name);
+    g_autofree char *real = NULL;
+    g_autoptr(QimgPlace) place = g_new0(QimgPlace, 1);
+    int fd, errnum;
+
+    place->path = g_strdup(path);
+    place->dir_fd = openat(dir_fd, dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    fd = place->dir_fd < 0 ? -1 : openat(place->dir_fd, base, O_PATH | O_CLOEXEC);
+    errnum = errno;
+    if (fd >= 0) {
+        place->dir_real = real_path_of_fd(place->dir_fd);
+        real = real_path_of_fd(fd);
+        place->file_dir_real = real ? g_path_get_dirname(real) : NULL;
+        *place_out = g_steal_pointer(&place);
+    }
+    errno = errnum;
+    return fd;
+}
+
+int
+qimg_open_named_by_user(const char *path, QimgPlace **place_out, GError **error)
+{
+    g_autoptr(QimgPlace) place = NULL;
+    qimg_autofd path_fd = open_place(AT_FDCWD, path, path, &place);
+    int fd;
+
+    if (path_fd < 0) {
+        qimg_set_error_errno(error, errno, "give the path of a disk image",
+                             "cannot open");
+        return -1;
+    }
+    fd = qimg_file_reopen(path_fd, true, error);
+    if (fd >= 0)
+        *place_out = g_steal_pointer(&place);
+    return fd;
 }
 
 /* Whether @path is @dir itself or lies below it. Both are real paths. */
@@ -188,15 +228,8 @@ apply_maps(const QimgOpenPolicy *policy, const char *name, const char **new_out)
 }
 
 static bool
-is_allowed(const QimgOpenPolicy *policy, const char *naming_path, int naming_fd,
-           const char *real)
+is_allowed(const QimgOpenPolicy *policy, const QimgPlace *naming, const char *real)
 {
-    g_autofree char *dir = NULL;
-    g_autofree char *naming_real = NULL;
-    g_autofree char *real_dir = NULL;
-    char *dir_real;
-    bool below;
-
     switch (policy->kind) {
     case POLICY_ANY:
         return true;
@@ -212,17 +245,8 @@ is_allowed(const QimgOpenPolicy *policy, const char *naming_path, int naming_fd,
     }
     /* Both the directory that the image was opened in and the one that it really lies in
      * are its own: a link to an image must not part it from its backing file. */
-    dir = g_path_get_dirname(naming_path);
-    dir_real = realpath(dir, NULL);
-    below = dir_real && is_below(real, dir_real);
-    free(dir_real);
-    if (below)
-        return true;
-    naming_real = real_path_of_fd(naming_fd);
-    if (!naming_real)
-        return false;
-    real_dir = g_path_get_dirname(naming_real);
-    return is_below(real, real_dir);
+    return (naming->dir_real && is_below(real, naming->dir_real)) ||
+           (naming->file_dir_real && is_below(real, naming->file_dir_real));
 }
 
 /* Whether @real is the file, or lies below the directory, that the user named in a
@@ -245,10 +269,10 @@ printable(const char *name)
 }
 
 int
-qimg_open_named_by_image(const QimgOpenPolicy *policy, const char *naming_path,
-                         int naming_fd, const char *name, char **path_out, GError **error)
+qimg_open_named_by_image(const QimgOpenPolicy *policy, const QimgPlace *naming,
+                         const char *name, QimgPlace **place_out, GError **error)
 {
-    g_autofree char *dir = g_path_get_dirname(naming_path);
+    g_autofree char *dir = g_path_get_dirname(naming->path);
     g_autofree char *path =
         g_path_is_absolute(name) ? g_strdup(name) : g_build_filename(dir, name, NULL);
     const char *new_name = NULL;
@@ -256,6 +280,7 @@ qimg_open_named_by_image(const QimgOpenPolicy *policy, const char *naming_path,
     g_autofree char *shown = printable(name);
     g_autofree char *shown_path = NULL;
     g_autofree char *real = NULL;
+    g_autoptr(QimgPlace) place = NULL;
     qimg_autofd path_fd = -1;
     int fd;
 
@@ -273,7 +298,8 @@ qimg_open_named_by_image(const QimgOpenPolicy *policy, const char *naming_path,
                        shown);
         return -1;
     }
-    path_fd = open(path, O_PATH | O_CLOEXEC);
+    path_fd = mapped ? open_place(AT_FDCWD, path, path, &place)
+                     : open_place(naming->dir_fd, name, path, &place);
     if (path_fd < 0) {
         int errnum = errno;
         g_autofree char *hint =
@@ -286,7 +312,7 @@ qimg_open_named_by_image(const QimgOpenPolicy *policy, const char *naming_path,
     }
     real = real_path_of_fd(path_fd);
     if (!real || (!(mapped && is_mapped_by_user(new_name, real)) &&
-                  !is_allowed(policy, naming_path, naming_fd, real))) {
+                  !is_allowed(policy, naming, real))) {
         qimg_set_error(error, QIMG_ERROR_REFUSED,
                        "names \"%s\", and \"%s\" lies outside the allowed directories "
                        "(allow it with -o backing=DIR or -o backing=any)",
@@ -298,6 +324,6 @@ qimg_open_named_by_image(const QimgOpenPolicy *policy, const char *naming_path,
         g_prefix_error(error, "names \"%s\", and \"%s\" ", shown, shown_path);
         return -1;
     }
-    *path_out = g_steal_pointer(&path);
+    *place_out = g_steal_pointer(&place);
     return fd;
 }

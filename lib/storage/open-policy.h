@@ -25,17 +25,29 @@ bool qimg_open_policy_add_map(QimgOpenPolicy *policy, const char *text, GError *
  * found by probing may lead to further files. */
 bool qimg_open_policy_is_explicit(const QimgOpenPolicy *policy);
 
-/* Opens a file that the user names: @path_out gets a copy of @path. Returns a descriptor
- * for reading, or -1 with @error set. */
-int qimg_open_named_by_user(const char *path, char **path_out, GError **error);
+/* Where a file was opened. The directory is held open, and was looked at, when that was
+ * done: who may rename it later cannot change what the file may name. */
+typedef struct {
+    char *path;
+    int dir_fd;          /* O_PATH: the directory part of @path */
+    char *dir_real;      /* where that lay; NULL: not known */
+    char *file_dir_real; /* the directory in which the file really lay; NULL: not known */
+} QimgPlace;
 
-/* Opens a file that an image names. @naming_path is how the image itself was opened,
- * @naming_fd its descriptor; @name is the stored name, plain (no protocol), relative to
- * the directory part of @naming_path. Returns a descriptor for reading and the path in
- * *@path_out (free with g_free), or -1 with @error set: the text names the stored name,
- * the path tried and the option that helps. Opens nothing that is not allowed. */
-int qimg_open_named_by_image(const QimgOpenPolicy *policy, const char *naming_path,
-                             int naming_fd, const char *name, char **path_out,
-                             GError **error);
+/* Frees and closes; accepts NULL. */
+void qimg_place_free(QimgPlace *place);
 
+/* Opens a file that the user names. Returns a descriptor for reading and its place in
+ * *@place_out (free with qimg_place_free), or -1 with @error set. */
+int qimg_open_named_by_user(const char *path, QimgPlace **place_out, GError **error);
+
+/* Opens a file that the image at @naming names. @name is the stored name, plain (no
+ * protocol), relative to the directory of @naming. Returns a descriptor for reading and
+ * the place in *@place_out (free with qimg_place_free), or -1 with @error set: the text
+ * names the stored name, the path tried and the option that helps. Opens nothing that is
+ * not allowed. */
+int qimg_open_named_by_image(const QimgOpenPolicy *policy, const QimgPlace *naming,
+                             const char *name, QimgPlace **place_out, GError **error);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(QimgPlace, qimg_place_free)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(QimgOpenPolicy, qimg_open_policy_free)

@@ -7,6 +7,9 @@ import json
 import mmap
 import os
 import random
+import signal
+import struct
+import time
 import zlib
 
 import pytest
@@ -436,3 +439,25 @@ def _read_some(mount, image, rng):
 def test_seed_is_used(rng):
     """The generator is the standard one, so that a printed seed means the same elsewhere."""
     assert isinstance(rng, random.Random)
+
+
+def test_map_of_endless_streams(tmp_path, mnt):
+    """128 GiB of compressed clusters that are all one: each look at the map is bounded, and
+    so is the time to the end."""
+    image = qemu.create(tmp_path / "disk.qcow2", 128 << 30, cluster_size=512)
+    with Qcow2File(image) as file:
+        stream = file.append_cluster()
+        table = file.append_cluster(struct.pack(">Q", COMPRESSED | stream) * 64)
+        n_tables = file.get("l1_size")
+        file.write(file.get("l1_table_offset"), struct.pack(">Q", COPIED | table) * n_tables)
+    with Mount(image, mnt) as mount:
+        with open(mount.facts("disk", "map.json"), "rb", buffering=0) as shown:
+            begin = time.monotonic()
+            first = shown.read(128 * 1024)
+            took = time.monotonic() - begin
+            assert first.startswith(b"[{ ")
+        begin = time.monotonic()
+        mount.terminate(signal.SIGTERM)
+        ended = time.monotonic() - begin
+    if not env.sanitizer():
+        assert took < 5 * env.slow() and ended < 5 * env.slow(), f"{took:.1f} s, {ended:.1f} s"

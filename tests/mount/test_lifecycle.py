@@ -42,6 +42,43 @@ def test_background_relative_paths(disk, disk_content):
         assert read_all(mount.facts("disk", "layers", "0.raw")) == disk_content
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&-", "<&- >&- 2>&-"])
+def test_closed_standard_descriptors(closed, disk, mnt, disk_content):
+    """Going to the background replaces descriptors 0 to 2: never an image's."""
+    wrapper = ("sh", "-c", f'exec "$@" {closed}', "sh")
+    with Daemon(disk, mnt, wrapper=wrapper) as mount:
+        assert read_all(mount.raw(disk)) == disk_content
+        opened = [os.readlink(f"/proc/{mount.pid}/fd/{fd}")
+                  for fd in os.listdir(f"/proc/{mount.pid}/fd")]
+        assert str(disk) in opened
+
+
+def test_signal_with_a_relative_mountpoint(disk):
+    """What is unmounted is the mount that was made, though the daemon's directory is /."""
+    point = disk.parent / "point"
+    point.mkdir()
+    before = procs.children()
+    procs.run(env.qcowfs(), disk.name, "point", cwd=disk.parent)
+    new = procs.children() - before
+    assert len(new) == 1
+    os.stat(point / "disk.raw")
+    os.kill(min(new), signal.SIGTERM)
+    assert procs.reap(min(new)) == 0
+    assert not mounts_at(point) and os.listdir(point) == []
+
+
+def test_signal_at_any_time_leaves_nothing(disk, mnt):
+    """From the moment on that the mount is there, a signal ends it in order."""
+    mnt.mkdir(exist_ok=True)
+    for _ in range(20):
+        process = subprocess.Popen([env.qcowfs(), "-f", disk, mnt], stderr=subprocess.DEVNULL)
+        while not mounts_at(mnt):
+            assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10 * env.slow()) == 0
+        assert not mounts_at(mnt)
+
+
 def test_background_relative_chain(chain, chain_content):
     (chain.parent / "point").mkdir()
     with Daemon([chain.name], chain.parent / "point", cwd=chain.parent) as mount:
@@ -97,6 +134,46 @@ def test_locks_are_free_after_the_end(disk, mnt):
         with Mount(disk, mnt):
             pass
         qemu.io(disk, "write -P 7 0 512")
+
+
+@pytest.mark.parametrize("spelling", ["mnt", "mnt/", "mnt//", "./mnt/.", "link", "link/"])
+def test_wait_by_any_spelling(spelling, disk, mnt):
+    (mnt.parent / "link").symlink_to(mnt.name)
+    with Daemon(disk, mnt) as mount:
+        waiter = subprocess.Popen([env.qcowfs(), "--wait", spelling], cwd=mnt.parent)
+        try:
+            with pytest.raises(subprocess.TimeoutExpired):
+                waiter.wait(0.2)
+            unmount(mnt)
+            assert waiter.wait(10 * env.slow()) == 0
+        finally:
+            procs.end_process(waiter)
+        mount.close()
+
+
+def test_wait_for_the_second_of_two(disk, mnt):
+    """The first has lost its mount, and still holds its images for an open file."""
+    with Daemon(disk, mnt) as first:
+        fd = os.open(first.raw(disk), os.O_RDONLY)
+        try:
+            unmount(mnt, lazy=True)
+            with Daemon(disk, mnt) as second:
+                os.close(fd)
+                fd = -1
+                assert first.process.wait(10 * env.slow()) == 0
+                waiter = subprocess.Popen([env.qcowfs(), "--wait", str(mnt)])
+                try:
+                    with pytest.raises(subprocess.TimeoutExpired):
+                        waiter.wait(0.3)
+                    unmount(mnt)
+                    assert waiter.wait(10 * env.slow()) == 0
+                finally:
+                    procs.end_process(waiter)
+                second.close()
+        finally:
+            if fd >= 0:
+                os.close(fd)
+        first.close()
 
 
 def test_wait(disk, mnt):
@@ -225,6 +302,24 @@ def test_stale_mount_is_replaced(again, disk, mnt, disk_content):
             told = [line for line in second.stderr().splitlines() if "unmounted" in line]
             assert len(told) == 1 and str(mnt) in told[0], "does not say what it did"
         assert not mounts_at(mnt)
+    finally:
+        while mounts_at(mnt):
+            unmount(mnt, lazy=True)
+
+
+@pytest.mark.parametrize("spelling", ["mnt/", "./mnt/.", "link"])
+def test_stale_mount_by_any_spelling(spelling, disk, mnt, disk_content):
+    (mnt.parent / "link").symlink_to(mnt.name)
+    with Mount(disk, mnt) as mount:
+        mount.kill()
+    try:
+        before = procs.children()
+        procs.run(env.qcowfs(), disk, spelling, cwd=mnt.parent)
+        assert len(mounts_at(mnt)) == 1
+        assert read_all(mnt / "disk.raw") == disk_content
+        unmount(mnt)
+        for pid in procs.children() - before:
+            assert procs.reap(pid) == 0
     finally:
         while mounts_at(mnt):
             unmount(mnt, lazy=True)

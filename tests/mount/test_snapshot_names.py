@@ -4,11 +4,12 @@ design, "The tree"; qcow2, "Snapshot table", "VM state"."""
 
 import json
 import os
+import time
 import urllib.parse
 
 import pytest
 
-from qtest import pattern, qemu
+from qtest import env, pattern, qemu
 from qtest.checks import check_random_reads, read_all
 from qtest.evidence import Unchanged
 from qtest.mount import Mount
@@ -108,6 +109,40 @@ def test_repeated_and_empty(names, shown, tmp_path, mnt):
         for number, name in enumerate(shown):
             with open(os.path.join(folder, name, b"disk.raw"), "rb") as file:
                 pattern.assert_same(file.read(), content(number), repr(name))
+
+
+def test_thousands_of_the_same(tmp_path, mnt):
+    """Equal names and equal IDs, which only a damaged table has, cost no more than others."""
+    image = qemu.create(tmp_path / "disk.qcow2", MIB, cluster_size=4096)
+    qemu.img("snapshot", "-c", "a", image.name, cwd=tmp_path)
+    with Qcow2File(image) as file:
+        file.write_snapshots(file.snapshots() * 20000)
+    begin = time.monotonic()
+    with Mount(image, mnt) as mount:
+        shown = os.listdir(mount.snapshots(image))
+        took = time.monotonic() - begin
+        assert len(shown) == len(set(shown)) == 20000
+        begin = time.monotonic()
+        assert len(json.loads(mount.facts("disk", "info.json").read_text())["snapshots"]) == 20000
+        took = max(took, time.monotonic() - begin)
+    if not env.sanitizer():
+        assert took < 5 * env.slow(), f"took {took:.1f} s"
+
+
+def test_long_names_in_facts(tmp_path, mnt):
+    """What is longer than any program makes it is cut, in characters."""
+    image = qemu.create(tmp_path / "disk.qcow2", MIB, cluster_size=4096)
+    for number in range(2):
+        qemu.img("snapshot", "-c", f"p{number}", image.name, cwd=tmp_path)
+    with Qcow2File(image) as file:
+        entries = file.snapshots()
+        entries[0]["name"] = "ä".encode() * 30000
+        entries[1]["name"] = b"\xff" * 65000
+        file.write_snapshots(entries)
+    with Mount(image, mnt) as mount:
+        stored = json.loads(mount.facts("disk", "info.json").read_text())["snapshots"]
+        assert stored[0]["name"] == "ä" * 127
+        assert stored[1]["name"] == "%FF" * 255
 
 
 @pytest.mark.parametrize("names", [

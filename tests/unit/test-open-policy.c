@@ -175,8 +175,9 @@ test_row(gconstpointer user)
     g_autofree char *name = expand(&tree, row->name);
     g_autofree char *error_text = expand(&tree, row->error);
     const char *naming = row->naming ? row->naming : tree.top;
-    g_autofree char *path = NULL;
-    qimg_autofd naming_fd = open(naming, O_RDONLY | O_CLOEXEC);
+    g_autoptr(QimgPlace) naming_place = NULL;
+    g_autoptr(QimgPlace) place = NULL;
+    qimg_autofd naming_fd = qimg_open_named_by_user(naming, &naming_place, NULL);
     qimg_autofd fd = -1;
     GError *error = NULL;
 
@@ -185,17 +186,17 @@ test_row(gconstpointer user)
         g_assert_true(qimg_open_policy_add_map(first, map_text, &error));
     g_assert_no_error(error);
     policy = qimg_open_policy_copy(first);
-    fd = qimg_open_named_by_image(policy, naming, naming_fd, name, &path, &error);
+    fd = qimg_open_named_by_image(policy, naming_place, name, &place, &error);
     if (row->content) {
         char content[100] = "";
 
         g_assert_no_error(error);
         g_assert_cmpint(read(fd, content, sizeof content - 1), >, 0);
         g_assert_cmpstr(content, ==, row->content);
-        g_assert_nonnull(path);
+        g_assert_nonnull(place->path);
     } else {
         g_assert_cmpint(fd, ==, -1);
-        g_assert_null(path);
+        g_assert_null(place);
         test_util_check_error(&error, row->code, error_text);
     }
     tree_free(&tree);
@@ -267,29 +268,63 @@ static void
 test_by_user(void)
 {
     Tree tree = tree_new();
-    g_autofree char *path = NULL;
-    qimg_autofd fd = qimg_open_named_by_user("images/link-out", &path, NULL);
+    g_autoptr(QimgPlace) place = NULL;
+    QimgPlace *none = NULL;
+    qimg_autofd fd = qimg_open_named_by_user("images/link-out", &place, NULL);
     GError *error = NULL;
 
     g_assert_cmpint(fd, >=, 0);
-    g_assert_cmpstr(path, ==, "images/link-out");
-    g_assert_cmpint(qimg_open_named_by_user("images/fifo", &path, &error), ==, -1);
+    g_assert_cmpstr(place->path, ==, "images/link-out");
+    g_assert_cmpint(qimg_open_named_by_user("images/fifo", &none, &error), ==, -1);
     test_util_check_error(&error, QIMG_ERROR_REFUSED,
                           "is a FIFO, not a disk image (name a regular file or block "
                           "device)");
-    g_assert_cmpint(qimg_open_named_by_user("images", &path, &error), ==, -1);
+    g_assert_cmpint(qimg_open_named_by_user("images", &none, &error), ==, -1);
     test_util_check_error(
         &error, QIMG_ERROR_REFUSED,
         "is a directory, not a disk image (name a regular file or block "
         "device)");
-    g_assert_cmpint(qimg_open_named_by_user("/dev/null", &path, &error), ==, -1);
+    g_assert_cmpint(qimg_open_named_by_user("/dev/null", &none, &error), ==, -1);
     test_util_check_error(&error, QIMG_ERROR_REFUSED,
                           "is a character device, not a disk image (name a regular file "
                           "or block device)");
-    g_assert_cmpint(qimg_open_named_by_user("absent", &path, &error), ==, -1);
+    g_assert_cmpint(qimg_open_named_by_user("absent", &none, &error), ==, -1);
     test_util_check_error(&error, QIMG_ERROR_NOT_FOUND,
                           "cannot open: No such file or directory (give the path of a "
                           "disk image)");
+    g_assert_null(none);
+    tree_free(&tree);
+}
+
+/* Whoever may rename the directory after the image was opened gains nothing by it. */
+static void
+test_renamed_directory(void)
+{
+    Tree tree = tree_new();
+    g_autoptr(QimgOpenPolicy) policy = qimg_open_policy_new();
+    g_autoptr(QimgPlace) naming = NULL;
+    g_autoptr(QimgPlace) place = NULL;
+    qimg_autofd image = qimg_open_named_by_user("images/top", &naming, NULL);
+    qimg_autofd fd = -1;
+    QimgPlace *none = NULL;
+    GError *error = NULL;
+    char content[100] = "";
+
+    g_assert_cmpint(image, >=, 0);
+    g_assert_cmpint(rename("images", "moved"), ==, 0);
+    g_assert_cmpint(symlink("other", "images"), ==, 0);
+    /* other/base is what the path leads to now. */
+    g_assert_cmpint(qimg_open_named_by_image(policy, naming, "base", &none, &error), ==,
+                    -1);
+    g_assert_error(error, QIMG_ERROR, QIMG_ERROR_REFUSED);
+    g_clear_error(&error);
+    g_assert_null(none);
+    g_assert_cmpint(unlink("images"), ==, 0);
+    g_assert_cmpint(rename("moved", "images"), ==, 0);
+    fd = qimg_open_named_by_image(policy, naming, "base", &place, &error);
+    g_assert_no_error(error);
+    g_assert_cmpint(read(fd, content, sizeof content - 1), >, 0);
+    g_assert_cmpstr(content, ==, "images/base");
     tree_free(&tree);
 }
 
@@ -305,5 +340,6 @@ main(int argc, char **argv)
     g_test_add_func("/open-policy/settings", test_settings);
     g_test_add_func("/open-policy/map-syntax", test_map_syntax);
     g_test_add_func("/open-policy/by-user", test_by_user);
+    g_test_add_func("/open-policy/renamed-directory", test_renamed_directory);
     return g_test_run();
 }

@@ -340,7 +340,9 @@ fill(Qcow2 *q, const uint8_t *bytes, size_t n_bytes, bool inspect, GError **erro
     q->base.cluster_bytes = q->geometry.cluster_bytes;
     q->base.alloc_unit_bytes = UINT64_C(1) << q->geometry.subcluster_bits;
     q->base.may_compress = !q->geometry.has_data_file;
-    qcow2_load_snapshots(q);
+    /* Those of backing files are not shown; 200 layers of them would fill the memory. */
+    if (q->base.layer_index == 0)
+        qcow2_load_snapshots(q);
     for (unsigned i = 0; i < q->base.n_snapshots; i++)
         qcow2_view_clip_to_file(q, &q->base.snapshots[i].view);
     add_facts(q);
