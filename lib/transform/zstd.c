@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <string.h>
 #include <zstd.h>
 #include <zstd_errors.h>
 
@@ -42,11 +43,16 @@ QimgErrno
 qimg_zstd_decompress(const uint8_t *input, size_t n_input, uint8_t *output,
                      size_t n_output)
 {
+    static const uint8_t magic[] = {0x28, 0xb5, 0x2f, 0xfd};
     ZSTD_DCtx *context = thread_context();
     size_t n_frame, n_made;
 
     if (!context)
         return -ENOMEM;
+    /* libzstd may know frames of before version 0.8, too, by decoders that were not made
+     * for input from strangers. No image has them. */
+    if (n_input < sizeof magic || memcmp(input, magic, sizeof magic) != 0)
+        return -EIO;
     /* The garbage behind the frame must not be taken for a second one. */
     n_frame = ZSTD_findFrameCompressedSize(input, n_input);
     if (ZSTD_isError(n_frame))

@@ -170,6 +170,11 @@ test_zstd_kinds(void)
     g_byte_array_append(skippable, no_size->data, no_size->len);
     g_assert_cmpint(decompress(QIMG_CODEC_ZSTD, skippable, skippable->len, N_CLUSTER), ==,
                     -EIO);
+    /* The magic number of version 0.7. */
+    no_size->data[0]--;
+    g_assert_cmpint(decompress(QIMG_CODEC_ZSTD, no_size, no_size->len, N_CLUSTER), ==,
+                    -EIO);
+    g_assert_cmpint(decompress(QIMG_CODEC_ZSTD, no_size, 3, N_CLUSTER), ==, -EIO);
     /* A frame that wants a dictionary: the descriptor's low bits say how long its number
      * is, which follows. */
     dictionary->data[4] |= 1;
