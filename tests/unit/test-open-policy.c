@@ -181,6 +181,7 @@ test_row(gconstpointer user)
     qimg_autofd fd = -1;
     GError *error = NULL;
 
+    g_assert_cmpint(naming_fd, >=, 0);
     g_assert_true(qimg_open_policy_set(first, policy_text, &error));
     if (row->map)
         g_assert_true(qimg_open_policy_add_map(first, map_text, &error));
