@@ -81,8 +81,9 @@ take_graph(json_t *object, Graph *graph, GError **error)
         (file && !take_file(file, graph, error)))
         return false;
     if (!graph->filename && json_object_get(object, "filename")) {
+        /* The file itself, without a format above it: its bytes as they lie. */
         graph->file_driver = graph->driver ? graph->driver : "file";
-        graph->driver = NULL;
+        graph->driver = graph->driver ? "raw" : NULL;
         if (!take_text(object, "filename", &graph->filename, error))
             return false;
     }

@@ -233,8 +233,15 @@ add_backing(QimgChain *chain, const QimgOptions *options, GError **error)
         g_prefix_error(error, "backing file: ");
         return false;
     }
-    if (!format_name)
+    if (!format_name) {
         format_name = g_strdup(above->backing_format);
+    } else if (above->backing_format && strcmp(format_name, above->backing_format) != 0) {
+        qimg_set_error(
+            error, QIMG_ERROR_REFUSED,
+            "backing file name json:…: says another format than the one that is "
+            "recorded for it (store both anew with qemu-img rebase -u -F)");
+        return false;
+    }
     shown = g_strescape(place->path, "\"'");
     if (!add_layer(chain, options, fd, place, format_name, true, error)) {
         g_prefix_error(error, "backing file \"%s\": ", shown);

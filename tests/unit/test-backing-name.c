@@ -43,7 +43,7 @@ static const Row rows[] = {
     {"json:{\"driver\":\"qcow2\",\"file.driver\":\"file\",\"file.filename\":\"b\"}", "b",
      "qcow2", NULL},
     {"json:{\"file.filename\":\"b\"}", "b", NULL, NULL},
-    {"json:{\"driver\":\"file\",\"filename\":\"b\"}", "b", NULL, NULL},
+    {"json:{\"driver\":\"file\",\"filename\":\"b\"}", "b", "raw", NULL},
     {"json:{\"filename\":\"b\"}", "b", NULL, NULL},
     {"json:{\"node-name\":\"n\",\"filename\":\"b\"}", "b", NULL, NULL},
     {"json:", NULL, NULL, GRAPH("it cannot be parsed")},
