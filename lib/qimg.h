@@ -7,7 +7,8 @@
  * image. Functions on the I/O path return 0 or a negated errno value and allocate
  * nothing.
  *
- * This version opens images for reading only and never writes a byte to them. */
+ * Images are opened for reading unless the option "rw" or "cow" is set; an image opened
+ * for reading is never changed in any way. */
 #pragma once
 
 #include <glib.h>
@@ -68,6 +69,15 @@ QIMG_API void qimg_options_free(QimgOptions *options);
  *   l2_cache=SIZE, data_cache=SIZE   bytes, with an optional suffix K, M, G, T
  *   threads=N                     threads that decompress
  *   nolock                        (value NULL) do not take locks
+ *   rw                            (value NULL) writes go to the image; nothing is changed
+ *                                 in it until the first of them
+ *   cow[=FILE]                    writes go to an overlay, the image stays as it is: to
+ *                                 one that vanishes at the end (value NULL), or to the
+ *                                 qcow2 image FILE, made where it does not exist
+ *   growable, nogrowable          (value NULL) whether a write past the disk's end grows
+ *                                 the disk (the default) or fails with -ENOSPC
+ *   discard=unmap|zero|ignore     what qimg_image_discard does: give the space back, keep
+ *                                 it allocated as zeros, or fail with -EOPNOTSUPP
  *   inspect                       (value NULL) open encrypted images, too, to show facts;
  *                                 reading their data fails with ENOKEY
  * Errors: USAGE, with the option's name and what it takes; a NULL @value where one is
@@ -87,7 +97,8 @@ QIMG_API unsigned qimg_default_threads(void);
 
 typedef struct QimgImage QimgImage;
 
-/* Opens @path (a regular file or block device) and its backing chain for reading.
+/* Opens @path (a regular file or block device) and its backing chain, for reading or, by
+ * the options "rw" and "cow", for writing, too.
  * @options may be NULL. Ownership: free with qimg_image_close.
  * Errors: the domain's codes; nothing stays open on failure. */
 QIMG_API QimgImage *qimg_image_open(const char *path, const QimgOptions *options,
@@ -109,13 +120,15 @@ QIMG_API QimgImage *qimg_image_open_vmstate(QimgImage *image, unsigned index,
                                             GError **error);
 
 /* Closes a handle; the files are closed and unlocked with the last handle of a chain.
- * No request may be under way on this handle. Accepts NULL. */
+ * What was written is flushed then, as far as possible: call qimg_image_flush before to
+ * be told of errors. No request may be under way on this handle. Accepts NULL. */
 QIMG_API void qimg_image_close(QimgImage *image);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(QimgOptions, qimg_options_free)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(QimgImage, qimg_image_close)
 
-/* The virtual size in bytes. Cannot fail; any thread. */
+/* The virtual size in bytes. Cannot fail; any thread. That of a writable disk changes
+ * when it is resized. */
 QIMG_API uint64_t qimg_image_get_size_bytes(const QimgImage *image);
 
 /* The cluster size of the top layer in bytes (a page for raw). */
@@ -127,8 +140,9 @@ QIMG_API unsigned qimg_image_get_n_layers(const QimgImage *image);
 /* The path by which layer @depth was opened; owned by @image; NULL beyond the last. */
 QIMG_API const char *qimg_image_get_layer_path(const QimgImage *image, unsigned depth);
 
-/* The status of the top layer's file as it was when the image was opened, but for
- * st_blocks: what the files of all layers occupied then. Copied to *@out. */
+/* The status of the top layer's file as it was when the image was opened (of a writable
+ * disk: as it is), but for st_blocks: what the files of all layers occupy. Copied to
+ * *@out. With the option "cow" the image's status, not the overlay's. */
 QIMG_API void qimg_image_get_stat(const QimgImage *image, struct stat *out);
 
 /* Warnings of the open, oldest first, each a line that names its file; NULL-terminated,
@@ -140,6 +154,60 @@ QIMG_API const char *const *qimg_image_get_warnings(const QimgImage *image);
  * failing host file (the content of @buffer is then undefined), -ENOMEM, -ENOKEY. */
 QIMG_API int qimg_image_read(QimgImage *image, uint64_t guest_offset, void *buffer,
                              size_t length_bytes);
+
+/* ---- writing --------------------------------------------------------------------------
+ *
+ * Only through a handle from qimg_image_open with "rw" or "cow", or a layer handle of
+ * depth 0. What a call has done is seen by every later read, and survives the end of the
+ * process at any moment; what was done before a successful qimg_image_flush survives the
+ * end of the machine. All but resize may be called from any number of threads at once;
+ * the outcome of overlapping writes that run at once is one of them in each byte.
+ *
+ * Errors of all: -EROFS (not writable, or damage was found and the image is left alone),
+ * -EIO, -ENOSPC, -EDQUOT, -ENOMEM: the ranges that were not done are as before. */
+
+/* Whether the functions below work on @image. */
+QIMG_API gboolean qimg_image_is_writable(const QimgImage *image);
+
+/* Writes @length_bytes at @guest_offset. Past the disk's end the disk grows, or with the
+ * option "nogrowable" the answer is -ENOSPC and nothing is written. -EFBIG past what the
+ * format can map. */
+QIMG_API int qimg_image_write(QimgImage *image, uint64_t guest_offset, const void *buffer,
+                              size_t length_bytes);
+
+/* Lets the range, which must lie within the disk, read as zeros, keeping what is
+ * allocated for it. -EINVAL beyond the disk. */
+QIMG_API int qimg_image_zero(QimgImage *image, uint64_t guest_offset,
+                             uint64_t length_bytes);
+
+/* As qimg_image_zero, giving space back as the option "discard" says. */
+QIMG_API int qimg_image_discard(QimgImage *image, uint64_t guest_offset,
+                                uint64_t length_bytes);
+
+/* Allocates what is not allocated of the range, which must lie within the disk, without a
+ * change of content, so that later writes to it find room. */
+QIMG_API int qimg_image_allocate(QimgImage *image, uint64_t guest_offset,
+                                 uint64_t length_bytes);
+
+/* Sets the disk's size, rounded up to a sector (512 bytes) where the format knows whole
+ * sectors only (qcow2). What is added reads as zeros;
+ * what is cut off is lost. Waits until no other request runs. -EFBIG, -EOPNOTSUPP (a
+ * version 2 image with snapshots). */
+QIMG_API int qimg_image_resize(QimgImage *image, uint64_t size_bytes);
+
+/* How many bytes are free on the file system of the file that grows by writing to @image,
+ * an overlay's too; 0 for a block device, and where that is not known. Any thread. */
+QIMG_API uint64_t qimg_image_get_free_bytes(const QimgImage *image);
+
+/* Whether a write past the disk's end grows it. */
+QIMG_API gboolean qimg_image_is_growable(const QimgImage *image);
+
+/* Returns when everything that was done before the call is on stable storage. Once it has
+ * failed, it fails for ever, since nobody knows what was lost. */
+QIMG_API int qimg_image_flush(QimgImage *image);
+
+/* ---- where data lie -------------------------------------------------------------------
+ */
 
 typedef enum {
     QIMG_EXTENT_UNALLOCATED, /* no layer holds it: reads as zeros */
@@ -198,7 +266,8 @@ typedef struct QimgSnapshot {
 } QimgSnapshot;
 
 /* Number of internal snapshots of the image (0 for handles on snapshots, and on backing
- * files, whose snapshots are not looked at). */
+ * files, whose snapshots are not looked at). With the option "cow" the image's, which
+ * lies below the overlay. */
 QIMG_API unsigned qimg_image_get_n_snapshots(const QimgImage *image);
 
 /* The snapshot number @index, owned by @image; NULL beyond the last. */

@@ -17,7 +17,7 @@ jobs=${JOBS:-$(nproc)}
 fuzz_seconds=${FUZZ_SECONDS:-60}
 # Of the tests that mount, those with many readers, for ThreadSanitizer.
 tsan_mount=${TSAN_MOUNT:-thread or concurren or parallel or many_opens or signals}
-tsan_oracle=${TSAN_ORACLE:-threads and (TestChains or TestZlib or TestZstd or TestRandomImages)}
+tsan_oracle=${TSAN_ORACLE:-threads and (TestChains or TestZlib or TestZstd or TestRandomImages) or test_writes and (v3-cs4096 or el2-cs65536 or zlib-cs4096 or raw-base-odd or snapshots)}
 all_stages=(gcc asan tsan fuzz nofuse install)
 export QCOWFS_TEST_SEED=${QCOWFS_TEST_SEED:-$((RANDOM * 32768 + RANDOM))}
 export PYTHONDONTWRITEBYTECODE=1
@@ -122,7 +122,7 @@ collect_reports() { # name
 
 stage_gcc() {
     build gcc || return
-    meson_suites gcc 1 unit fuzz stress lint
+    meson_suites gcc 1 unit fuzz stress crash lint
     pytest_suite gcc oracle
     pytest_suite gcc mount
     check "gcc: bench --quick" "$build_root/gcc.bench.log" \
@@ -137,7 +137,7 @@ stage_asan() {
     export ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1:abort_on_error=1:detect_stack_use_after_return=1:log_path=$dir/asan
     export UBSAN_OPTIONS=halt_on_error=1:abort_on_error=1:print_stacktrace=1:log_path=$dir/ubsan
     export G_SLICE=always-malloc
-    meson_suites asan 5 unit fuzz stress
+    meson_suites asan 5 unit fuzz stress crash
     pytest_suite asan oracle
     pytest_suite asan mount
     collect_reports asan

@@ -37,6 +37,16 @@ qimg_be16_get(qimg_be16 value)
     return QIMG_SWAP_BE16(raw);
 }
 
+static inline qimg_be16
+qimg_be16_set(uint16_t value)
+{
+    uint16_t raw = QIMG_SWAP_BE16(value);
+    qimg_be16 result;
+
+    memcpy(result.b, &raw, sizeof raw);
+    return result;
+}
+
 static inline uint32_t
 qimg_be32_get(qimg_be32 value)
 {
@@ -44,6 +54,16 @@ qimg_be32_get(qimg_be32 value)
 
     memcpy(&raw, value.b, sizeof raw);
     return QIMG_SWAP_BE32(raw);
+}
+
+static inline qimg_be32
+qimg_be32_set(uint32_t value)
+{
+    uint32_t raw = QIMG_SWAP_BE32(value);
+    qimg_be32 result;
+
+    memcpy(result.b, &raw, sizeof raw);
+    return result;
 }
 
 static inline uint64_t
@@ -55,10 +75,28 @@ qimg_be64_get(qimg_be64 value)
     return QIMG_SWAP_BE64(raw);
 }
 
+static inline qimg_be64
+qimg_be64_set(uint64_t value)
+{
+    uint64_t raw = QIMG_SWAP_BE64(value);
+    qimg_be64 result;
+
+    memcpy(result.b, &raw, sizeof raw);
+    return result;
+}
+
 /* Turns @n_words big-endian words at @words into host-endian ones, in place. */
 static inline void
 qimg_be64_array_to_host(uint64_t *words, size_t n_words)
 {
     for (size_t i = 0; i < n_words; i++)
         words[i] = QIMG_SWAP_BE64(words[i]);
+}
+
+/* Turns @n_words host-endian words into big-endian ones, as they lie in a file, in place.
+ */
+static inline void
+qimg_host_to_be64_array(uint64_t *words, size_t n_words)
+{
+    qimg_be64_array_to_host(words, n_words); /* its own inverse */
 }

@@ -26,6 +26,12 @@ qimg_lock_assert_none_held(void)
 {
     g_assert(held_ranks == 0);
 }
+
+void
+qimg_lock_assert_metadata_io(void)
+{
+    g_assert((held_ranks & ~(1u << QIMG_RANK_ALLOC)) == 0);
+}
 #else
 static void
 rank_enter(QimgLockRank rank)
@@ -41,6 +47,11 @@ rank_leave(QimgLockRank rank)
 
 void
 qimg_lock_assert_none_held(void)
+{
+}
+
+void
+qimg_lock_assert_metadata_io(void)
 {
 }
 #endif

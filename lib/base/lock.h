@@ -1,13 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Mutexes and conditions with ranks. Locks are taken from the outermost rank inwards:
  *
+ *   GATE     who waits for an exclusive change to end (base/gate.c)
+ *   ALLOC    the allocator of one image, L1 entries and refcounts (format/qcow2/alloc.c)
+ *   INFLIGHT the guest ranges that are being changed (format/inflight.c)
+ *   PENDING  clusters to be freed after the next flush (format/qcow2/flush.c)
  *   CACHE    one stripe of a slot cache (cache/slot-cache.c): claims and waits for loads
  *   WORKERS  the job queue (base/workers.c)
- *   STORAGE  what is remembered of a host file's extents (storage/storage.c)
+ *   STORAGE  extents of a host file, and whose turn a sync is (storage/storage.c)
  *
- * No lock is held over I/O, (de)compression, a callback or a reply to the kernel. A debug
- * build (no NDEBUG) keeps the ranks held by a thread and aborts on a wrong order, and
- * storage/ aborts on I/O under any of these locks (qimg_lock_assert_none_held).
+ * No lock is held over I/O of guest data, (de)compression, a callback or a reply to the
+ * kernel; metadata are read and written under ALLOC, under no other. A debug build (no
+ * NDEBUG) keeps the ranks held by a thread and aborts on a wrong order, and storage/
+ * aborts on I/O under a lock that forbids it.
  *
  * GLib's own locks are not used: ThreadSanitizer cannot see into a packaged GLib. */
 #pragma once
@@ -15,6 +20,10 @@
 #include <pthread.h>
 
 typedef enum {
+    QIMG_RANK_GATE,
+    QIMG_RANK_ALLOC,
+    QIMG_RANK_INFLIGHT,
+    QIMG_RANK_PENDING,
     QIMG_RANK_CACHE,
     QIMG_RANK_WORKERS,
     QIMG_RANK_STORAGE,
@@ -49,8 +58,12 @@ void qimg_mutex_lock(QimgMutex *mutex);
 void qimg_mutex_unlock(QimgMutex *mutex);
 
 /* Aborts in a debug build when the calling thread holds any ranked lock: called before
- * I/O, which must not happen under one. */
+ * I/O of guest data, which must not happen under one. */
 void qimg_lock_assert_none_held(void);
+
+/* Aborts in a debug build when the calling thread holds a lock other than ALLOC: called
+ * before I/O of metadata. */
+void qimg_lock_assert_metadata_io(void);
 
 void qimg_cond_init(QimgCond *cond);
 void qimg_cond_clear(QimgCond *cond);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* One growing buffer for each thread; a pthread key frees it with the thread. */
+/* Growing buffers for each thread; a pthread key frees them with the thread. */
 #include "base/scratch.h"
 
 #include <pthread.h>
@@ -8,8 +8,8 @@
 #define SCRATCH_ALIGNMENT_BYTES ((size_t)4096)
 
 typedef struct {
-    void *bytes;
-    size_t capacity_bytes;
+    void *bytes[QIMG_N_SCRATCH_USES];
+    size_t capacity_bytes[QIMG_N_SCRATCH_USES];
 } ThreadScratch;
 
 static pthread_key_t key;
@@ -21,7 +21,8 @@ thread_scratch_free(void *value)
 {
     ThreadScratch *scratch = value;
 
-    free(scratch->bytes);
+    for (unsigned i = 0; i < QIMG_N_SCRATCH_USES; i++)
+        free(scratch->bytes[i]);
     free(scratch);
     mine = NULL;
 }
@@ -48,17 +49,17 @@ ensure_thread_scratch(void)
 }
 
 void *
-qimg_scratch_get(size_t n_bytes)
+qimg_scratch_get(QimgScratchUse use, size_t n_bytes)
 {
     if (!ensure_thread_scratch())
         return NULL;
-    if (mine->capacity_bytes < n_bytes) {
+    if (mine->capacity_bytes[use] < n_bytes) {
         size_t capacity =
             (n_bytes + SCRATCH_ALIGNMENT_BYTES - 1) & ~(SCRATCH_ALIGNMENT_BYTES - 1);
 
-        free(mine->bytes);
-        mine->bytes = aligned_alloc(SCRATCH_ALIGNMENT_BYTES, capacity);
-        mine->capacity_bytes = mine->bytes ? capacity : 0;
+        free(mine->bytes[use]);
+        mine->bytes[use] = aligned_alloc(SCRATCH_ALIGNMENT_BYTES, capacity);
+        mine->capacity_bytes[use] = mine->bytes[use] ? capacity : 0;
     }
-    return mine->bytes;
+    return mine->bytes[use];
 }

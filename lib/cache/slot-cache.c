@@ -20,6 +20,7 @@
 
 #include <errno.h>
 #include <glib.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -349,6 +350,42 @@ slot_cache_unpin(SlotCache *cache, Slot *slot)
     }
     /* Pairs with the acquire of a later claim. */
     atomic_fetch_sub_explicit(&slot->pins, 1, memory_order_release);
+}
+
+bool
+slot_is_own(const Slot *slot)
+{
+    return slot->is_own;
+}
+
+/* Empties the slot of @key; false when somebody uses it. */
+static bool
+try_forget(SlotCache *cache, Slot *set, uint64_t key)
+{
+    Stripe *stripe = stripe_of(cache, set);
+    QIMG_LOCK_SCOPE(&stripe->lock);
+
+    for (unsigned way = 0; way < cache->n_ways; way++) {
+        Slot *slot = &set[way];
+
+        if (slot->pending == key)
+            return false;
+        if (atomic_load_explicit(&slot->key, memory_order_relaxed) != key)
+            continue;
+        if (!try_claim(slot))
+            return false;
+        atomic_store_explicit(&slot->key, 0, memory_order_relaxed);
+        atomic_fetch_sub_explicit(&slot->pins, CLAIMED, memory_order_release);
+        return true;
+    }
+    return true;
+}
+
+void
+slot_cache_forget(SlotCache *cache, uint64_t key)
+{
+    while (!try_forget(cache, set_of(cache, key), key))
+        sched_yield();
 }
 
 SlotCacheStats

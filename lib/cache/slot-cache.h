@@ -35,6 +35,14 @@ Slot *slot_cache_pin_present(SlotCache *cache, uint64_t key) QIMG_MUST_CHECK;
 /* Gives a pinned slot back. */
 void slot_cache_unpin(SlotCache *cache, Slot *slot);
 
+/* Whether a pinned slot is the caller's alone: others get the content from elsewhere. */
+bool slot_is_own(const Slot *slot);
+
+/* Lets the cache forget the content of @key, waiting while it is pinned or being loaded.
+ * Who asks for it meanwhile may still get it. No lock but one of rank ALLOC may be held.
+ */
+void slot_cache_forget(SlotCache *cache, uint64_t key);
+
 /* The content of a pinned slot. */
 void *slot_bytes(const Slot *slot);
 

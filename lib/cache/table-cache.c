@@ -2,6 +2,8 @@
 /* Loading table slices into the slot cache. */
 #include "cache/table-cache.h"
 
+#include <sched.h>
+
 #include "base/endian.h"
 
 _Static_assert(sizeof(_Atomic uint64_t) == sizeof(uint64_t),
@@ -46,6 +48,30 @@ table_cache_pin(TableCache *cache, TableKind kind, unsigned layer, QimgStorage *
         return err;
     *slice_out = (TableSlice){.cache = cache, .slot = slot, .words = slot_bytes(slot)};
     return 0;
+}
+
+QimgErrno
+table_cache_pin_to_change(TableCache *cache, TableKind kind, unsigned layer,
+                          QimgStorage *storage, QimgHostOffset host_offset,
+                          unsigned n_words, TableSlice *slice_out)
+{
+    for (;;) {
+        QimgErrno err =
+            table_cache_pin(cache, kind, layer, storage, host_offset, n_words, slice_out);
+
+        if (err || !slot_is_own(slice_out->slot))
+            return err;
+        /* All the slots that could hold it are pinned, for a moment. */
+        table_slice_unpin(slice_out);
+        sched_yield();
+    }
+}
+
+void
+table_cache_forget(TableCache *cache, TableKind kind, unsigned layer,
+                   QimgHostOffset host_offset)
+{
+    slot_cache_forget(cache, table_key(kind, layer, host_offset.v / QIMG_SECTOR_BYTES));
 }
 
 void

@@ -26,8 +26,8 @@ typedef SlotCache TableCache;
 typedef struct {
     TableCache *cache; /* const */
     Slot *slot;        /* owned pin; NULL: nothing is pinned */
-    /* The slice's words: loaded with acquire. A later writer stores with release. */
-    const _Atomic uint64_t *words;
+    /* The slice's words: loaded with acquire, stored with release. */
+    _Atomic uint64_t *words;
 } TableSlice;
 
 /* Key of a slice: @layer below 256, @number below 2^54 (host offset / 512, or an index).
@@ -47,6 +47,18 @@ QimgErrno table_cache_pin(TableCache *cache, TableKind kind, unsigned layer,
                           QimgStorage *storage, QimgHostOffset host_offset,
                           unsigned n_words, TableSlice *slice_out) QIMG_MUST_CHECK;
 
+/* As table_cache_pin, of a slice that the caller is going to change: it is the one that
+ * all others see, and stays so while it is pinned. The caller changes the file first and
+ * then the words (table_slice_set). Not for caches smaller than 8 slices. */
+QimgErrno table_cache_pin_to_change(TableCache *cache, TableKind kind, unsigned layer,
+                                    QimgStorage *storage, QimgHostOffset host_offset,
+                                    unsigned n_words, TableSlice *slice_out)
+    QIMG_MUST_CHECK;
+
+/* Forgets the slice at @host_offset, which nobody uses or asks for meanwhile. */
+void table_cache_forget(TableCache *cache, TableKind kind, unsigned layer,
+                        QimgHostOffset host_offset);
+
 /* Gives the slice back; accepts one that pins nothing. */
 void table_slice_unpin(TableSlice *slice);
 
@@ -56,6 +68,14 @@ static inline uint64_t
 table_slice_get(const TableSlice *slice, uint64_t word_index)
 {
     return atomic_load_explicit(&slice->words[word_index], memory_order_acquire);
+}
+
+/* Changes one word of a slice that was pinned to be changed. What the word refers to is
+ * seen by whoever gets the new word. */
+static inline void
+table_slice_set(TableSlice *slice, uint64_t word_index, uint64_t word)
+{
+    atomic_store_explicit(&slice->words[word_index], word, memory_order_release);
 }
 
 #define table_autoslice __attribute__((cleanup(table_slice_unpin))) TableSlice

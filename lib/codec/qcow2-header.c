@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Decoding the qcow2 header and its extensions. Spec: qcow2 sections 2, 11 and 12. */
+/* Decoding and encoding the qcow2 header and its extensions. Spec: qcow2 sections 2, 11
+ * and 12. */
 #include "codec/qcow2-header.h"
 
 #include <string.h>
@@ -113,7 +114,8 @@ check_fields(const Qcow2Header *h)
         return qimg_decode_broken(QIMG_RULE_COMPRESSION_TYPE, h->compression_type);
     if (has_type_bit != (h->compression_type != QCOW2_COMPRESSION_DEFLATE))
         return qimg_decode_broken(QIMG_RULE_COMPRESSION_BIT, h->compression_type);
-    if ((h->incompatible_features & QCOW2_INCOMPAT_EXTENDED_L2) && h->cluster_bits < 14)
+    if ((h->incompatible_features & QCOW2_INCOMPAT_EXTENDED_L2) &&
+        h->cluster_bits < QCOW2_MIN_EXTENDED_CLUSTER_BITS)
         return qimg_decode_broken(QIMG_RULE_SUBCLUSTER_SIZE, h->cluster_bits);
     if (h->refcount_order > 6)
         return qimg_decode_broken(QIMG_RULE_REFCOUNT_ORDER, h->refcount_order);
@@ -187,6 +189,37 @@ qcow2_header_decode(const uint8_t *bytes, size_t n_bytes, Qcow2Header *out)
     return qimg_decode_ok();
 }
 
+bool
+qcow2_header_encode(const Qcow2Header *header, uint8_t *bytes, size_t n_bytes)
+{
+    DiskHeader disk = {
+        .magic = qimg_be32_set(QCOW2_MAGIC),
+        .version = qimg_be32_set(header->version),
+        .backing_file_offset = qimg_be64_set(header->backing_name_offset),
+        .backing_file_size = qimg_be32_set(header->backing_name_bytes),
+        .cluster_bits = qimg_be32_set(header->cluster_bits),
+        .size = qimg_be64_set(header->size_bytes),
+        .crypt_method = qimg_be32_set(header->crypt_method),
+        .l1_size = qimg_be32_set(header->n_l1_entries),
+        .l1_table_offset = qimg_be64_set(header->l1_table_offset),
+        .refcount_table_offset = qimg_be64_set(header->refcount_table_offset),
+        .refcount_table_clusters = qimg_be32_set(header->n_refcount_table_clusters),
+        .nb_snapshots = qimg_be32_set(header->n_snapshots),
+        .snapshots_offset = qimg_be64_set(header->snapshots_offset),
+        .incompatible_features = qimg_be64_set(header->incompatible_features),
+        .compatible_features = qimg_be64_set(header->compatible_features),
+        .autoclear_features = qimg_be64_set(header->autoclear_features),
+        .refcount_order = qimg_be32_set(header->refcount_order),
+        .header_length = qimg_be32_set(header->header_bytes),
+        .compression_type = header->compression_type,
+    };
+
+    if (n_bytes < header->header_bytes)
+        return false;
+    memcpy(bytes, &disk, qimg_min_u64(header->header_bytes, sizeof disk));
+    return true;
+}
+
 uint64_t
 qcow2_header_extensions_end(const Qcow2Header *header)
 {
@@ -221,6 +254,27 @@ qcow2_extension_decode(const uint8_t *bytes, size_t end_position, size_t *positi
 }
 
 bool
+qcow2_extension_encode(const Qcow2Extension *extension, uint8_t *bytes,
+                       size_t end_position, size_t *position)
+{
+    qimg_be32 words[2] = {qimg_be32_set(extension->type),
+                          qimg_be32_set(extension->data_bytes)};
+    uint64_t padded_bytes = qimg_align_down(UINT64_C(7) + extension->data_bytes, 8);
+    uint8_t *out;
+
+    if (!qimg_range_fits(*position, sizeof words + padded_bytes, end_position))
+        return false;
+    out = bytes + *position;
+    memcpy(out, words, sizeof words);
+    out += sizeof words;
+    memset(out, 0, padded_bytes);
+    if (extension->data_bytes > 0)
+        memcpy(out, extension->data, extension->data_bytes);
+    *position += sizeof words + padded_bytes;
+    return true;
+}
+
+bool
 qcow2_feature_name_find(const Qcow2Extension *table, uint8_t feature_type, uint8_t bit,
                         char name_out[QCOW2_FEATURE_NAME_BYTES + 1])
 {
@@ -236,4 +290,27 @@ qcow2_feature_name_find(const Qcow2Extension *table, uint8_t feature_type, uint8
         }
     }
     return false;
+}
+
+void
+qcow2_feature_names_encode(uint8_t table_out[QCOW2_FEATURE_NAME_TABLE_BYTES])
+{
+    /* The words that QEMU writes. Spec: qcow2 section 2.1. */
+    static const struct {
+        uint8_t feature_type;
+        uint8_t bit;
+        char name[QCOW2_FEATURE_NAME_BYTES];
+    } names[QCOW2_N_FEATURE_NAMES] = {
+        {0, 0, "dirty bit"},
+        {0, 1, "corrupt bit"},
+        {0, 2, "external data file"},
+        {0, 3, "compression type"},
+        {0, 4, "extended L2 entries"},
+        {1, 0, "lazy refcounts"},
+        {2, 0, "bitmaps"},
+        {2, 1, "raw external data"},
+    };
+
+    _Static_assert(sizeof names == QCOW2_FEATURE_NAME_TABLE_BYTES, "bytes as on disk");
+    memcpy(table_out, names, sizeof names);
 }

@@ -5,13 +5,15 @@
 
 #include "codec/rules.h"
 
-#define QCOW2_MAGIC              0x514649fbu
-#define QCOW2_V2_HEADER_BYTES    72u
-#define QCOW2_V3_HEADER_BYTES    104u
-#define QCOW2_MIN_CLUSTER_BITS   9u
-#define QCOW2_MAX_CLUSTER_BITS   21u
-#define QCOW2_MAX_BACKING_NAME   1023u
-#define QCOW2_MAX_BACKING_FORMAT 15u
+#define QCOW2_MAGIC            0x514649fbu
+#define QCOW2_V2_HEADER_BYTES  72u
+#define QCOW2_V3_HEADER_BYTES  104u
+#define QCOW2_MIN_CLUSTER_BITS 9u
+#define QCOW2_MAX_CLUSTER_BITS 21u
+/* Subclusters must be whole sectors. */
+#define QCOW2_MIN_EXTENDED_CLUSTER_BITS 14u
+#define QCOW2_MAX_BACKING_NAME          1023u
+#define QCOW2_MAX_BACKING_FORMAT        15u
 
 enum {
     QCOW2_INCOMPAT_DIRTY = 1u << 0,
@@ -26,6 +28,15 @@ enum {
 
     QCOW2_AUTOCLEAR_BITMAPS = 1u << 0,
     QCOW2_AUTOCLEAR_DATA_FILE_RAW = 1u << 1,
+};
+
+/* Where fields begin that are written alone. Spec: qcow2 section 2. */
+enum {
+    QCOW2_HEADER_AT_SIZE = 24,
+    QCOW2_HEADER_AT_L1 = 36,             /* l1_size, l1_table_offset */
+    QCOW2_HEADER_AT_REFCOUNT_TABLE = 48, /* offset, clusters */
+    QCOW2_HEADER_AT_INCOMPATIBLE = 72,
+    QCOW2_HEADER_AT_AUTOCLEAR = 88,
 };
 
 typedef enum {
@@ -69,6 +80,13 @@ bool qcow2_header_probe(const uint8_t *bytes, size_t n_bytes);
  * refuse: they come before all later checks, see qcow2_header_has_unknown. */
 QimgDecode qcow2_header_decode(const uint8_t *bytes, size_t n_bytes, Qcow2Header *out);
 
+/* The mirror of decode: writes the fields of @header, which decode would accept, to the
+ * @n_bytes at @bytes. Fields behind those that we know (header_length says that there are
+ * some) keep what @bytes hold. False, and nothing is written, where @n_bytes are less
+ * than the header's length. */
+bool qcow2_header_encode(const Qcow2Header *header, uint8_t *bytes, size_t n_bytes)
+    QIMG_MUST_CHECK;
+
 /* Where the header extensions end. Spec: qcow2 section 2.3. */
 uint64_t qcow2_header_extensions_end(const Qcow2Header *header);
 
@@ -93,9 +111,21 @@ typedef struct {
 QimgDecode qcow2_extension_decode(const uint8_t *bytes, size_t end_position,
                                   size_t *position, Qcow2Extension *out);
 
+/* The mirror: writes @extension, padded with zeros to a multiple of 8, at *@position and
+ * moves *@position behind it; type QCOW2_EXT_END writes the mark that ends the list.
+ * False, and nothing is written, where it would pass @end_position. */
+bool qcow2_extension_encode(const Qcow2Extension *extension, uint8_t *bytes,
+                            size_t end_position, size_t *position) QIMG_MUST_CHECK;
+
 #define QCOW2_FEATURE_NAME_BYTES 46u
 
 /* Looks for the name of bit @bit of the set @feature_type (0 incompatible, 1 compatible,
  * 2 autoclear) in a feature name table; copies it, NUL-terminated. False if absent. */
 bool qcow2_feature_name_find(const Qcow2Extension *table, uint8_t feature_type,
                              uint8_t bit, char name_out[QCOW2_FEATURE_NAME_BYTES + 1]);
+
+/* The data of a feature name table with the features that we know. */
+#define QCOW2_N_FEATURE_NAMES 8u
+#define QCOW2_FEATURE_NAME_TABLE_BYTES                                                   \
+    (QCOW2_N_FEATURE_NAMES * (2 + QCOW2_FEATURE_NAME_BYTES))
+void qcow2_feature_names_encode(uint8_t table_out[QCOW2_FEATURE_NAME_TABLE_BYTES]);

@@ -12,6 +12,14 @@
 #define QCOW2_L2_ZERO         (UINT64_C(1) << 0)
 #define QCOW2_MAX_HOST_OFFSET (UINT64_C(1) << 56)
 
+/* Of standard entries; with extended entries bit 0 is reserved, too. */
+#define QCOW2_L2_RESERVED UINT64_C(0x3f000000000001fe)
+#define QCOW2_L1_RESERVED UINT64_C(0x7f000000000001ff)
+
+/* Bitmaps of extended entries: all subclusters allocated, or all zeros. */
+#define QCOW2_ALL_ALLOCATED UINT64_C(0x00000000ffffffff)
+#define QCOW2_ALL_ZEROS     UINT64_C(0xffffffff00000000)
+
 typedef enum {
     QCOW2_L2_UNALLOCATED,
     QCOW2_L2_ZEROS,
@@ -136,4 +144,38 @@ qcow2_l2_decode_extended(const Qcow2Geometry *g, uint64_t word, uint64_t bitmap,
         e.n_subclusters =
             (uint32_t)qimg_min_u64(n_left, (uint32_t)__builtin_ctz(different));
     return e;
+}
+
+/* Whether the entry (@word, and @bitmap with extended entries) for the cluster at
+ * @guest_offset may be changed: QIMG_RULE_OK, or what is wrong with it. What is not
+ * understood must not be replaced. */
+static inline QimgRule
+qcow2_l2_check_for_change(const Qcow2Geometry *g, uint64_t word, uint64_t bitmap,
+                          uint64_t guest_offset)
+{
+    Qcow2L2Entry e;
+
+    if (word & QCOW2_L2_COMPRESSED) {
+        e = qcow2_l2_decode_compressed(g, word);
+        return e.kind == QCOW2_L2_DAMAGED ? e.rule : QIMG_RULE_OK;
+    }
+    if ((word & QCOW2_L2_RESERVED) || (g->extended_l2 && (word & QCOW2_L2_ZERO)))
+        return QIMG_RULE_L2_RESERVED;
+    e = g->extended_l2 ? qcow2_l2_decode_extended(g, word, bitmap, 0, guest_offset)
+                       : qcow2_l2_decode(g, word, guest_offset);
+    if (e.kind == QCOW2_L2_DAMAGED)
+        return e.rule;
+    return qcow2_l2_has_cluster(g, word)
+               ? qcow2_l2_check_data(g, word & QCOW2_OFFSET_MASK, guest_offset)
+               : QIMG_RULE_OK;
+}
+
+/* The subclusters that [@start, @end) touches, both bytes within a cluster, as bits. */
+static inline uint32_t
+qcow2_subcluster_mask(const Qcow2Geometry *g, uint64_t start, uint64_t end)
+{
+    uint64_t first = start >> g->subcluster_bits;
+    uint64_t n = qimg_div_round_up(end, UINT64_C(1) << g->subcluster_bits) - first;
+
+    return (uint32_t)((UINT64_MAX >> (64 - n)) << first);
 }

@@ -6,10 +6,13 @@
 #include <glib.h>
 #include <inttypes.h>
 
+#include "base/gate.h"
 #include "cache/table-cache.h"
 #include "codec/rules.h"
+#include "format/inflight.h"
 #include "qimg.h"
 #include "storage/storage.h"
+#include "transform/compress.h"
 
 typedef struct QimgDriver QimgDriver;
 typedef struct QimgFormat QimgFormat;
@@ -55,15 +58,65 @@ typedef struct {
 
 #define QIMG_MAX_FACTS 16
 
-/* The head of every open layer; all fields are const once the chain is open. */
+typedef enum {
+    QIMG_PLAN_IN_PLACE,  /* the host bytes are the request's: just write them */
+    QIMG_PLAN_ALLOCATES, /* fill, then publish or abandon */
+} QimgPlanKind;
+
+/* How a piece of a write is done. Between plan_write and publish (or abandon) of an
+ * allocating plan, nobody else changes what lies at [fill_start, fill_end) of the disk.
+ *
+ *     plan_write ──▶ the caller writes all of [fill_start, fill_end) to the data storage,
+ *                    syncs it unless is_zeroed and the disk held zeros there ──▶ publish
+ *                                            (any failure) ─────────────────▶ abandon
+ */
+typedef struct {
+    QimgPlanKind kind;
+    uint64_t length_bytes;      /* > 0: how much of the request is planned */
+    QimgHostOffset host_offset; /* of the request's first byte, in the data storage */
+    /* The rest for ALLOCATES only. The guest bytes that become valid by publishing; the
+     * request lies inside. Guest offset G lies at host_offset + (G - request). */
+    uint64_t fill_start;
+    uint64_t fill_end;
+    /* The host bytes read as zeros already, durably: where the disk holds zeros, too,
+     * nothing but the request needs to be written. */
+    bool is_zeroed;
+    QimgRunKind old_kind; /* of the top layer at [fill_start, fill_end): UNALLOCATED or
+                             ZERO where all of it is, DATA where it may hold anything */
+    /* Where clusters_end is not 0: these guest bytes are all of old_kind and is_zeroed;
+     * who finds that the disk holds zeros in all of them says so in all_is_zero before
+     * publishing, and all of them become allocated. */
+    uint64_t clusters_start;
+    uint64_t clusters_end;
+    bool all_is_zero;
+    QimgInflight inflight;
+    /* The driver's own. */
+    uint64_t l2_table_offset;
+    uint64_t l2_index;
+    uint64_t n_clusters;
+    uint64_t host_cluster_offset;
+    bool is_new_cluster;
+} QimgWritePlan;
+
+typedef enum {
+    QIMG_ZERO_UNMAP, /* give space back */
+    QIMG_ZERO_KEEP,  /* keep what is allocated, for writes to come */
+} QimgZeroMode;
+
+/* The head of every open layer; all fields are const once the chain is open, but where a
+ * comment says else. */
 struct QimgFormat {
     const QimgDriver *driver;
-    QimgStorage *file;      /* owned */
-    QimgStorage *data_file; /* owned; NULL: the data lie in @file */
-    TableCache *tables;     /* shared by the chain */
-    unsigned layer_index;   /* from the top of the chain; part of cache keys */
+    QimgStorage *file;        /* owned */
+    QimgStorage *data_file;   /* owned; NULL: the data lie in @file */
+    TableCache *tables;       /* shared by the chain */
+    unsigned layer_index;     /* from the top of the chain; part of cache keys */
+    InflightSet *inflight;    /* owned; NULL unless is_writable */
+    uint64_t zero_unit_bytes; /* a writable layer's: see zero */
 
-    QimgView active;
+    QimgGate *gate;   /* the chain's; NULL: nothing is ever written */
+    bool is_writable; /* this layer takes writes */
+    QimgView active;  /* a writable layer's changes while the gate is closed */
     uint64_t cluster_bytes;
     uint64_t
         alloc_unit_bytes; /* runs begin and end at multiples, but for the disk's end */
@@ -76,7 +129,8 @@ struct QimgFormat {
     char *data_file_name; /* as stored, NULL: not recorded */
 
     const char *encryption; /* static; NULL: none */
-    bool is_dirty;
+    /* atomic: a writable layer is repaired at its first change */
+    _Atomic bool is_dirty;
     bool is_corrupt;
     GPtrArray *warnings; /* char *, without the file's name */
 
@@ -91,8 +145,27 @@ struct QimgFormat {
 typedef struct {
     TableCache *tables;
     unsigned layer_index;
-    bool inspect; /* open what cannot be decrypted, for its facts */
+    bool inspect;       /* open what cannot be decrypted, for its facts */
+    bool has_snapshots; /* load the list of internal snapshots */
+    QimgGate *gate;     /* NULL: read-only */
+    bool is_writable;   /* refuse what cannot be written to */
 } QimgFormatEnv;
+
+/* What a new image shall be. */
+typedef struct {
+    uint64_t size_bytes; /* a multiple of a sector */
+    unsigned version;    /* 2 or 3; the rest as 2 has it: no field marked 3 */
+    unsigned cluster_bits;
+    unsigned refcount_order;    /* refcounts of 2^this bits; 4, other: 3 */
+    QimgCodec compression;      /* DEFLATE, other: 3 */
+    bool extended_l2;           /* 3 */
+    bool lazy_refcounts;        /* 3 */
+    const char *backing_name;   /* stored as it is; NULL: none */
+    const char *backing_format; /* NULL: not recorded */
+    const char *data_file_name; /* stored as it is; NULL: none. 3. The file itself is the
+                                   caller's: zeros, as long as the disk */
+    bool data_file_raw;         /* the data file alone shall always be the disk */
+} QimgCreateOptions;
 
 struct QimgDriver {
     const char *name;
@@ -122,6 +195,65 @@ struct QimgDriver {
      * NULL without snapshots. */
     bool (*check_snapshot)(QimgFormat *format, unsigned index,
                            QimgGuestOffset *vm_state_out, GError **error);
+
+    /* ---- writing; all NULL where the format cannot ---- */
+
+    /* Plans the write of at most @length_bytes > 0 at @guest_offset, which lie within the
+     * disk. The first change of an image does what must come before any (feature bits).
+     * Threads: any, inside the gate; no lock may be held. Waits for others who change the
+     * same clusters. Errors: -EROFS after corruption was met or a write of metadata
+     * failed, -EIO for damage, -ENOSPC and others of the storage, -ENOMEM. */
+    QimgErrno (*plan_write)(QimgFormat *format, QimgGuestOffset guest_offset,
+                            uint64_t length_bytes, QimgWritePlan *plan_out);
+
+    /* Makes an allocating plan's data the disk's, and ends it, also on failure: then the
+     * disk is as it was. */
+    QimgErrno (*publish)(QimgFormat *format, QimgWritePlan *plan);
+
+    /* Ends an allocating plan without a change. */
+    void (*abandon)(QimgFormat *format, QimgWritePlan *plan);
+
+    /* Lets at most @length_bytes at @guest_offset, both multiples of zero_unit_bytes (but
+     * for the disk's end), read as zeros; *@done_out > 0 tells how far it went.
+     * @below_is_zero: the layers below read as zeros there.
+     * Threads, errors: as plan_write; -EOPNOTSUPP where zeros must be written as data. */
+    QimgErrno (*zero)(QimgFormat *format, QimgGuestOffset guest_offset,
+                      uint64_t length_bytes, QimgZeroMode mode, bool below_is_zero,
+                      uint64_t *done_out);
+
+    /* Returns when all that was written before is on stable storage, and frees what that
+     * allows to free. Threads: any, outside the gate. Errors: those of the storage, again
+     * and again once a sync has failed. */
+    QimgErrno (*flush)(QimgFormat *format);
+
+    /* Whether so much waits for the next flush that somebody should call it. */
+    bool (*wants_flush)(QimgFormat *format);
+
+    /* Makes the tables able to map a disk of @size_bytes, without a change of the disk:
+     * map, plan_write and zero may then be used up to there. With the gate closed, by the
+     * caller. NULL: nothing to do. Errors: as plan_write; -EFBIG, -EOPNOTSUPP. */
+    QimgErrno (*extend_tables)(QimgFormat *format, uint64_t size_bytes);
+
+    /* Changes the disk's size to @size_bytes, rounded up to what the format can express,
+     * durably with the next flush at the latest. What is added reads as what
+     * extend_tables and the caller have left there, who have made that durable.
+     * With the gate closed, by the caller. Errors: as extend_tables. */
+    QimgErrno (*resize)(QimgFormat *format, uint64_t size_bytes);
+
+    /* ---- making ---- */
+
+    /* Makes a new image in @file, whose content is lost; nothing of the disk is
+     * allocated. The header is written when all else is durable, so that what is
+     * half-made is no image; all of it is durable on return. NULL where images of the
+     * format are not made. Errors: USAGE for a field that breaks a rule or limit, those
+     * of the storage. */
+    bool (*create)(QimgStorage *file, const QimgCreateOptions *options, GError **error);
+
+    /* ---- end ---- */
+
+    /* Stores what must not stay behind when a writable layer is closed; errors are logged
+     * (flush before, to be told of them). No request runs any more. NULL: nothing. */
+    void (*end_writing)(QimgFormat *format);
 
     /* Frees what the driver has; the common head is freed by qimg_format_close. */
     void (*close)(QimgFormat *format);

@@ -18,9 +18,15 @@ static const struct {
     size_t n_bytes;
     const char *magic;
 } foreign_formats[] = {
-    {"QED", 0, 4, "QED\0"},    {"qcow version 1", 0, 8, "QFI\xfb\0\0\0\1"},
-    {"VMDK", 0, 4, "KDMV"},    {"VHDX", 0, 8, "vhdxfile"},
-    {"VHD", 0, 8, "conectix"}, {"VDI", 64, 4, "\x7f\x10\xda\xbe"},
+    {"QED", 0, 4, "QED\0"},
+    {"qcow version 1", 0, 8, "QFI\xfb\0\0\0\1"},
+    {"VMDK", 0, 4, "KDMV"},
+    {"VHDX", 0, 8, "vhdxfile"},
+    {"LUKS", 0, 6, "LUKS\xba\xbe"},
+    {"Parallels", 0, 16, "WithoutFreeSpace"},
+    {"Parallels", 0, 16, "WithouFreSpacExt"},
+    {"VHD", 0, 8, "conectix"},
+    {"VDI", 64, 4, "\x7f\x10\xda\xbe"},
 };
 
 const QimgDriver *
@@ -62,6 +68,11 @@ qimg_format_init(QimgFormat *format, const QimgDriver *driver, QimgStorage *file
     format->file = file;
     format->tables = env->tables;
     format->layer_index = env->layer_index;
+    format->gate = env->gate;
+    format->is_writable = env->is_writable;
+    format->zero_unit_bytes = 1;
+    if (env->is_writable)
+        format->inflight = inflight_set_new();
     format->warnings = g_ptr_array_new_with_free_func(g_free);
 }
 
@@ -70,6 +81,8 @@ qimg_format_close(QimgFormat *format)
 {
     if (!format)
         return;
+    if (format->is_writable && format->file && format->driver->end_writing)
+        format->driver->end_writing(format);
     for (unsigned i = 0; i < format->n_snapshots; i++) {
         g_free((char *)format->snapshots[i].facts.id);
         g_free((char *)format->snapshots[i].facts.name);
@@ -79,6 +92,7 @@ qimg_format_close(QimgFormat *format)
     g_free(format->backing_format);
     g_free(format->data_file_name);
     g_ptr_array_unref(format->warnings);
+    inflight_set_free(format->inflight);
     qimg_storage_close(format->data_file);
     qimg_storage_close(format->file);
     format->driver->close(format);

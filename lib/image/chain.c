@@ -8,15 +8,14 @@
 #include "base/checked.h"
 #include "base/cleanup.h"
 #include "base/errors.h"
-#include "image/image.h"
+#include "image/overlay.h"
 #include "storage/file-lock.h"
 #include "storage/file.h"
 
 #define PROBE_BYTES 512u
 
-/* Adds a warning, which stays one harmless line whatever names from an image hold. */
-static void
-warn_about(QimgChain *chain, const char *path, const char *text)
+void
+chain_warn(QimgChain *chain, const char *path, const char *text)
 {
     char *line = g_strdup_printf("%s: %s", path, text);
 
@@ -26,21 +25,28 @@ warn_about(QimgChain *chain, const char *path, const char *text)
     g_ptr_array_add(chain->warnings, line);
 }
 
-/* Takes the locks of a reader on @storage. */
+/* Takes the locks of a reader, or writer, on @storage. */
 static bool
-lock_for_reading(QimgChain *chain, const QimgOptions *options, QimgStorage *storage,
-                 GError **error)
+lock_storage(QimgChain *chain, const QimgOptions *options, QimgStorage *storage,
+             GError **error)
 {
+    bool is_writable = qimg_storage_is_writable(storage);
+
     if (options->no_lock)
         return true;
-    switch (qimg_file_lock(qimg_file_storage_get_fd(storage), QIMG_LOCK_RO_PERM,
-                           QIMG_LOCK_RO_UNSHARED, error)) {
+    switch (qimg_file_lock(qimg_file_storage_get_fd(storage),
+                           is_writable ? QIMG_LOCK_RW_PERM : QIMG_LOCK_RO_PERM,
+                           is_writable ? QIMG_LOCK_RW_UNSHARED : QIMG_LOCK_RO_UNSHARED,
+                           error)) {
     case QIMG_LOCK_TAKEN:
         return true;
     case QIMG_LOCK_NOT_SUPPORTED:
-        warn_about(
+        chain_warn(
             chain, storage->path,
-            "its file system has no byte locks: make sure that nobody writes to it");
+            is_writable
+                ? "its file system has no byte locks: make sure that nobody else uses it"
+                : "its file system has no byte locks: make sure that nobody writes to "
+                  "it");
         return true;
     case QIMG_LOCK_CONFLICT:
         break;
@@ -48,16 +54,15 @@ lock_for_reading(QimgChain *chain, const QimgOptions *options, QimgStorage *stor
     return false;
 }
 
-/* Makes a storage of @fd (owned), locked. */
-static QimgStorage *
-open_storage(QimgChain *chain, const QimgOptions *options, int fd, const char *path,
-             GError **error)
+QimgStorage *
+chain_open_storage(QimgChain *chain, const QimgOptions *options, int fd, const char *path,
+                   bool is_writable, GError **error)
 {
-    QimgStorage *storage = qimg_file_storage_new(fd, path, error);
+    QimgStorage *storage = qimg_file_storage_new(fd, path, is_writable, error);
 
     if (!storage)
         return NULL;
-    if (!lock_for_reading(chain, options, storage, error)) {
+    if (!lock_storage(chain, options, storage, error)) {
         qimg_storage_close(storage);
         return NULL;
     }
@@ -94,6 +99,24 @@ choose_driver(QimgStorage *file, const char *name, GError **error)
 }
 
 static bool
+is_same_file(const QimgStorage *a, const QimgStorage *b)
+{
+    return a && b && a != b && S_ISREG(a->status.st_mode) &&
+           a->status.st_dev == b->status.st_dev && a->status.st_ino == b->status.st_ino;
+}
+
+/* Whether another storage of the chain is of the same file. */
+static bool
+is_in_chain(const QimgChain *chain, const QimgStorage *storage)
+{
+    for (unsigned i = chain->layers[0] ? 0 : 1; i < chain->n_layers; i++)
+        if (is_same_file(chain->layers[i]->file, storage) ||
+            is_same_file(chain->layers[i]->data_file, storage))
+            return true;
+    return false;
+}
+
+static bool
 attach_data_file(QimgChain *chain, const QimgOptions *options, QimgFormat *format,
                  GError **error)
 {
@@ -111,11 +134,17 @@ attach_data_file(QimgChain *chain, const QimgOptions *options, QimgFormat *forma
     }
     /* Always a plain name: prefixes have no meaning here. Spec: qcow2 section 10. */
     fd = qimg_open_named_by_image(options->policy, chain->places[chain->n_layers - 1],
-                                  format->data_file_name, &place, error);
+                                  format->data_file_name, format->is_writable, &place,
+                                  error);
     if (fd >= 0)
-        format->data_file = open_storage(chain, options, fd, place->path, error);
-    if (format->data_file)
+        format->data_file = chain_open_storage(chain, options, fd, place->path,
+                                               format->is_writable, error);
+    if (format->data_file && !is_in_chain(chain, format->data_file))
         return true;
+    if (format->data_file)
+        qimg_set_error(error, QIMG_ERROR_LOOP,
+                       "is a file of the chain itself (name another one with qemu-img "
+                       "amend -o data_file=NAME)");
     if (place) {
         g_autofree char *shown = g_strescape(place->path, "\"'");
 
@@ -129,18 +158,19 @@ attach_data_file(QimgChain *chain, const QimgOptions *options, QimgFormat *forma
 static bool
 check_no_loop(const QimgChain *chain, const QimgStorage *storage, GError **error)
 {
-    for (unsigned i = 0; i < chain->n_layers; i++) {
-        const struct stat *other = &chain->layers[i]->file->status;
+    if (!is_in_chain(chain, storage))
+        return true;
+    qimg_set_error(error, QIMG_ERROR_LOOP,
+                   "is based on itself: the chain of backing files has a loop "
+                   "(name another backing file with qemu-img rebase -u)");
+    return false;
+}
 
-        if (S_ISREG(other->st_mode) && other->st_dev == storage->status.st_dev &&
-            other->st_ino == storage->status.st_ino) {
-            qimg_set_error(error, QIMG_ERROR_LOOP,
-                           "is based on itself: the chain of backing files has a loop "
-                           "(name another backing file with qemu-img rebase -u)");
-            return false;
-        }
-    }
-    return true;
+static void
+take_warnings(QimgChain *chain, const QimgFormat *layer)
+{
+    for (guint i = 0; i < layer->warnings->len; i++)
+        chain_warn(chain, layer->file->path, layer->warnings->pdata[i]);
 }
 
 /* Adds the image in @file (owned, may be NULL after an error) as the next layer, without
@@ -153,6 +183,11 @@ add_format(QimgChain *chain, const QimgOptions *options, QimgStorage *file,
         .tables = chain->tables,
         .layer_index = chain->n_layers,
         .inspect = options->inspect,
+        .gate = chain->gate,
+        .is_writable = chain->gate && chain->n_layers == 0,
+        /* Those of backing files are not shown; 200 layers of them would fill the memory.
+         */
+        .has_snapshots = chain->n_layers == chain->image_layer,
     };
     const QimgDriver *driver = NULL;
     QimgFormat *format = NULL;
@@ -168,8 +203,7 @@ add_format(QimgChain *chain, const QimgOptions *options, QimgStorage *file,
         return false;
     }
     chain->layers[chain->n_layers++] = format;
-    for (guint i = 0; i < format->warnings->len; i++)
-        warn_about(chain, file->path, format->warnings->pdata[i]);
+    take_warnings(chain, format);
     return true;
 }
 
@@ -199,7 +233,9 @@ static bool
 add_layer(QimgChain *chain, const QimgOptions *options, int fd, QimgPlace *place,
           const char *format_name, bool is_named_by_image, GError **error)
 {
-    QimgStorage *file = open_storage(chain, options, fd, place->path, error);
+    bool is_writable = chain->n_layers == 0 && options->is_writable; /* no overlay */
+    QimgStorage *file =
+        chain_open_storage(chain, options, fd, place->path, is_writable, error);
 
     chain->places[chain->n_layers] = place;
     return add_format(chain, options, file, format_name, error) &&
@@ -228,7 +264,7 @@ add_backing(QimgChain *chain, const QimgOptions *options, GError **error)
     if (!backing_name_parse(above->backing_name, &name, &format_name, error))
         return false;
     fd = qimg_open_named_by_image(options->policy, chain->places[chain->n_layers - 1],
-                                  name, &place, error);
+                                  name, false, &place, error);
     if (fd < 0) {
         g_prefix_error(error, "backing file: ");
         return false;
@@ -253,7 +289,7 @@ add_backing(QimgChain *chain, const QimgOptions *options, GError **error)
             "it with qemu-img rebase -u -F)",
             above->backing_name, chain->layers[chain->n_layers - 1]->driver->name);
 
-        warn_about(chain, above->file->path, text);
+        chain_warn(chain, above->file->path, text);
     }
     return true;
 }
@@ -318,11 +354,11 @@ choose_granule(QimgChain *chain)
             qimg_min_u64(chain->granule_bytes, chain->layers[i]->alloc_unit_bytes);
 }
 
-/* What stat shows: the top file's status, with the space of all files. */
+/* What stat shows: the image's status, with the space of all files. */
 static void
 sum_status(QimgChain *chain)
 {
-    chain->status = chain->layers[0]->file->status;
+    chain->status = chain->layers[chain->image_layer]->file->status;
     chain->status.st_blocks = 0;
     for (unsigned i = 0; i < chain->n_layers; i++) {
         chain->status.st_blocks += chain->layers[i]->file->status.st_blocks;
@@ -335,15 +371,22 @@ static bool
 open_layers(QimgChain *chain, const char *path, const QimgOptions *options,
             GError **error)
 {
+    bool for_writing = options->is_writable && !options->is_cow;
     QimgPlace *place = NULL;
-    int fd = qimg_open_named_by_user(path, &place, error);
+    int fd = qimg_open_named_by_user(path, for_writing, &place, error);
 
+    chain->n_layers = chain->image_layer = options->is_cow ? 1 : 0;
     if (fd < 0 || !add_layer(chain, options, fd, place, options->format, false, error))
         return false;
     while (chain->layers[chain->n_layers - 1]->backing_name)
         if (!add_backing(chain, options, error))
             return false;
-    return true;
+    if (!options->is_cow)
+        return true;
+    chain->layers[0] = overlay_open(chain, options, error);
+    if (chain->layers[0])
+        take_warnings(chain, chain->layers[0]);
+    return chain->layers[0] != NULL;
 }
 
 /* A chain without layers; NULL with @error set. */
@@ -355,6 +398,10 @@ chain_new(const QimgOptions *options, GError **error)
     atomic_init(&chain->refs, 1);
     chain->warnings = g_ptr_array_new_with_free_func(g_free);
     chain->data_cache_bytes = options->data_cache_bytes;
+    chain->is_growable = options->is_growable;
+    chain->discard = options->discard;
+    if (options->is_writable || options->is_cow)
+        chain->gate = qimg_gate_new();
     chain->workers = qimg_workers_new(options->n_threads);
     chain->tables = slot_cache_new(TABLE_SLICE_BYTES, options->l2_cache_bytes);
     if (chain->tables)
@@ -382,7 +429,9 @@ finish_chain(QimgChain *chain, GError **error)
     choose_granule(chain);
     sum_status(chain);
     chain->read_ahead = read_ahead_new(chain);
-    chain->holes = hole_map_new(chain->layers[0]->active.size_bytes);
+    if (!chain->gate)
+        chain->holes = hole_map_new(chain->layers[0]->active.size_bytes);
+    atomic_init(&chain->disk_bytes, chain->layers[0]->active.size_bytes);
     g_ptr_array_add(chain->warnings, NULL);
     free_places(chain);
     return true;
@@ -439,6 +488,7 @@ chain_unref(QimgChain *chain)
     free_cluster_caches(chain);
     for (unsigned i = 0; i < chain->n_layers; i++)
         qimg_format_close(chain->layers[i]);
+    qimg_gate_free(chain->gate);
     slot_cache_free(chain->tables);
     g_ptr_array_unref(chain->warnings);
     free_places(chain);

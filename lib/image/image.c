@@ -21,7 +21,9 @@ image_new(QimgChain *chain, unsigned first_layer, const QimgView *view)
 
     image->chain = chain_ref(chain);
     image->first_layer = first_layer;
-    image->view = *view;
+    image->own_view = *view;
+    image->view = view == &chain->layers[first_layer]->active ? view : &image->own_view;
+    image->is_disk = first_layer == 0 && image->view == view;
     image->size_bytes = view->size_bytes;
     image->has_backing = first_layer + 1 < chain->n_layers;
     return image;
@@ -56,11 +58,19 @@ qimg_image_open_layer(QimgImage *image, unsigned depth, GError **error)
     return image_new(image->chain, layer, &image->chain->layers[layer]->active);
 }
 
+/* An overlay of ours lies upon the image whose snapshots are meant. */
+static unsigned
+snapshots_layer_of(const QimgImage *image)
+{
+    return MAX(image->first_layer, image->chain->image_layer);
+}
+
 static QimgImage *
 open_snapshot(QimgImage *image, unsigned index, QimgGuestOffset *vm_state_out,
               GError **error)
 {
-    QimgFormat *layer = image->chain->layers[image->first_layer];
+    unsigned layer_index = snapshots_layer_of(image);
+    QimgFormat *layer = image->chain->layers[layer_index];
     QimgImage *snapshot;
 
     if (index >= qimg_image_get_n_snapshots(image)) {
@@ -69,7 +79,7 @@ open_snapshot(QimgImage *image, unsigned index, QimgGuestOffset *vm_state_out,
     }
     if (!layer->driver->check_snapshot(layer, index, vm_state_out, error))
         return NULL;
-    snapshot = image_new(image->chain, image->first_layer, &layer->snapshots[index].view);
+    snapshot = image_new(image->chain, layer_index, &layer->snapshots[index].view);
     snapshot->is_snapshot = true;
     return snapshot;
 }
@@ -101,7 +111,7 @@ qimg_image_open_vmstate(QimgImage *image, unsigned index, GError **error)
      * file holds no VM state. Spec: qcow2 section 8.2. */
     state->base_bytes = vm_state.v;
     state->size_bytes = length_bytes;
-    state->view.size_bytes = vm_state.v + length_bytes;
+    state->own_view.size_bytes = vm_state.v + length_bytes;
     state->has_backing = false;
     return state;
 }
@@ -118,7 +128,7 @@ qimg_image_close(QimgImage *image)
 uint64_t
 qimg_image_get_size_bytes(const QimgImage *image)
 {
-    return image->size_bytes;
+    return image_size_bytes(image);
 }
 
 uint64_t
@@ -144,7 +154,35 @@ qimg_image_get_layer_path(const QimgImage *image, unsigned depth)
 void
 qimg_image_get_stat(const QimgImage *image, struct stat *out)
 {
-    *out = image->chain->status;
+    QimgChain *chain = image->chain;
+    QimgFormat *top = chain->layers[0];
+    struct stat file, data;
+
+    *out = chain->status;
+    if (!top->is_writable)
+        return;
+    qimg_storage_get_status(top->file, &file);
+    out->st_blocks += file.st_blocks - top->file->status.st_blocks;
+    if (chain->image_layer != 0)
+        return;
+    out->st_mtim = file.st_mtim;
+    out->st_ctim = file.st_ctim;
+    if (!top->data_file)
+        return;
+    qimg_storage_get_status(top->data_file, &data);
+    out->st_blocks += data.st_blocks - top->data_file->status.st_blocks;
+    if (data.st_mtim.tv_sec > file.st_mtim.tv_sec ||
+        (data.st_mtim.tv_sec == file.st_mtim.tv_sec &&
+         data.st_mtim.tv_nsec > file.st_mtim.tv_nsec))
+        out->st_mtim = out->st_ctim = data.st_mtim;
+}
+
+uint64_t
+qimg_image_get_free_bytes(const QimgImage *image)
+{
+    QimgFormat *layer = image->chain->layers[image->first_layer];
+
+    return qimg_storage_get_free_bytes(qimg_format_data_storage(layer));
 }
 
 const char *const *
@@ -156,7 +194,9 @@ qimg_image_get_warnings(const QimgImage *image)
 unsigned
 qimg_image_get_n_snapshots(const QimgImage *image)
 {
-    return image->is_snapshot ? 0 : image->chain->layers[image->first_layer]->n_snapshots;
+    return image->is_snapshot
+               ? 0
+               : image->chain->layers[snapshots_layer_of(image)]->n_snapshots;
 }
 
 const QimgSnapshot *
@@ -164,5 +204,5 @@ qimg_image_get_snapshot(const QimgImage *image, unsigned index)
 {
     if (index >= qimg_image_get_n_snapshots(image))
         return NULL;
-    return &image->chain->layers[image->first_layer]->snapshots[index].facts;
+    return &image->chain->layers[snapshots_layer_of(image)]->snapshots[index].facts;
 }

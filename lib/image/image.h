@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Private structures of the image layer: the chain that handles share, and the handle.
  *
- * I1  All layers below the top are immutable; in this version the top is, too. What was
- *     resolved for them once stays right (image/resolve.c).
+ * I1  All layers below the top are immutable, and the top is where there is no gate. What
+ *     was resolved for the lower ones once stays right (image/resolve.c).
  * I2  Memory: the tables' cache and the clusters' caches are sized by options. Nothing
  *     else grows with what an image says, but for the snapshot list (limits of the
  * format) and names. */
@@ -17,6 +17,12 @@
 
 #define IMAGE_MAX_LAYERS 200u
 
+typedef enum {
+    DISCARD_UNMAP,
+    DISCARD_ZERO,
+    DISCARD_IGNORE,
+} DiscardMode;
+
 struct QimgOptions {
     char *format;           /* NULL: probe */
     QimgOpenPolicy *policy; /* owned */
@@ -25,11 +31,20 @@ struct QimgOptions {
     unsigned n_threads;
     bool no_lock;
     bool inspect;
+    bool is_writable; /* rw: the image itself takes writes */
+    bool is_cow;      /* an overlay takes them */
+    char *cow_path;   /* the overlay; NULL: one that vanishes */
+    bool is_growable;
+    DiscardMode discard;
 };
 
 typedef enum {
     COUNTER_READS,
     COUNTER_BYTES,
+    COUNTER_WRITES,
+    COUNTER_BYTES_WRITTEN,
+    COUNTER_ALLOCATING_WRITES,
+    COUNTER_COPIED_BYTES,
     COUNTER_ZERO_BYTES,
     COUNTER_INFLATED_CLUSTERS,
     COUNTER_READ_AHEAD_CLUSTERS,
@@ -50,12 +65,20 @@ typedef struct {
     TableCache *tables;                    /* const after open */
     SlotCache *clusters[IMAGE_MAX_LAYERS]; /* const; NULL where no layer compresses */
     QimgWorkers *workers;                  /* const after open */
-    ReadAhead *read_ahead;     /* const after open; NULL where it is of no use */
-    HoleMap *holes;            /* const after open: of the disk that layer 0 shows */
-    uint64_t granule_bytes;    /* const: unit of the resolved runs; 0: not used */
-    uint64_t data_cache_bytes; /* const */
-    GPtrArray *warnings;       /* const after open; NULL-terminated */
-    struct stat status;        /* const after open */
+    ReadAhead *read_ahead; /* const after open; NULL where it is of no use */
+    HoleMap *holes;        /* const after open: of the disk that layer 0 shows; NULL:
+                              it may change */
+    QimgGate *gate;        /* const after open; NULL: nothing is ever written. Who
+                              uses the layers is inside */
+    _Atomic uint64_t disk_bytes; /* atomic: size of the disk that layer 0 shows; changes
+                                    while the gate is closed */
+    bool is_growable;            /* const */
+    DiscardMode discard;         /* const */
+    uint64_t granule_bytes;      /* const: unit of the resolved runs; 0: not used */
+    uint64_t data_cache_bytes;   /* const */
+    GPtrArray *warnings;         /* const after open; NULL-terminated */
+    struct stat status;          /* const after open */
+    unsigned image_layer; /* const after open: 1 below an overlay of ours, else 0 */
     _Atomic uint64_t counters[N_COUNTERS]; /* atomic, relaxed */
     _Atomic uint64_t reported_rules;       /* atomic, relaxed: damage logged already */
 } QimgChain;
@@ -63,11 +86,14 @@ typedef struct {
 struct QimgImage {
     QimgChain *chain;     /* a reference */
     unsigned first_layer; /* const */
-    QimgView view;        /* const: of the first layer */
-    uint64_t size_bytes;  /* const: what the handle shows */
-    uint64_t base_bytes;  /* const: where that begins in the view */
-    bool has_backing;     /* const: unallocated parts come from the next layer */
-    bool is_snapshot;     /* const: lists no snapshots of its own */
+    /* const: of the first layer; the active one changes while the gate is closed */
+    const QimgView *view;
+    QimgView own_view;   /* const: what @view points to, where it is not the active one */
+    uint64_t size_bytes; /* const: what the handle shows, unless is_disk */
+    bool is_disk;        /* const: the disk that layer 0 shows */
+    uint64_t base_bytes; /* const: where that begins in the view */
+    bool has_backing;    /* const: unallocated parts come from the next layer */
+    bool is_snapshot;    /* const: lists no snapshots of its own */
     /* Both atomic, relaxed: hints of where a sequential reader is (image/read-ahead.c) */
     _Atomic uint64_t next_sequential_offset;
     _Atomic uint64_t read_ahead_end_offset;
@@ -78,6 +104,15 @@ typedef struct {
     QimgRun run;
     unsigned layer_index;
 } ImageRun;
+
+/* The size of what @image shows. Any thread. */
+static inline uint64_t
+image_size_bytes(const QimgImage *image)
+{
+    return image->is_disk
+               ? atomic_load_explicit(&image->chain->disk_bytes, memory_order_acquire)
+               : image->size_bytes;
+}
 
 static inline void
 chain_count(QimgChain *chain, ImageCounter counter, uint64_t n)
@@ -96,10 +131,21 @@ QimgChain *chain_open(const char *path, const QimgOptions *options, GError **err
 QimgChain *chain_open_storages(QimgStorage *const *storages, unsigned n_storages,
                                const QimgOptions *options, GError **error);
 
+/* image/chain.c: adds a warning about the file at @path, for qimg_image_get_warnings,
+ * which stays one harmless line whatever names from an image hold. While the chain is
+ * opened. */
+void chain_warn(QimgChain *chain, const char *path, const char *text);
+
+/* image/chain.c: makes a storage of @fd (owned), locked for reading or writing as the
+ * options say. While the chain is opened. */
+QimgStorage *chain_open_storage(QimgChain *chain, const QimgOptions *options, int fd,
+                                const char *path, bool is_writable, GError **error);
+
 QimgChain *chain_ref(QimgChain *chain);
 void chain_unref(QimgChain *chain);
 
-/* image/image.c: a handle on @view of layer @first_layer; takes a reference of @chain. */
+/* image/image.c: a handle on @view of layer @first_layer; takes a reference of @chain.
+ * The view is copied unless it is the layer's active one. */
 QimgImage *image_new(QimgChain *chain, unsigned first_layer, const QimgView *view);
 
 /* image/backing-name.c: what a stored backing name means. Fills in *@path_out (plain
@@ -113,6 +159,38 @@ bool backing_name_parse(const char *name, char **path_out, char **format_out,
  * Threads: any; no lock; waits for I/O on misses. */
 QimgErrno image_map_run(const QimgImage *image, uint64_t view_offset,
                         uint64_t length_bytes, ImageRun *out) QIMG_MUST_CHECK;
+
+/* image/map.c: whether the layers from @layer_index down read as zeros at the range, as
+ * far as their tables tell. Inside the gate. */
+QimgErrno map_is_zero_below(QimgChain *chain, unsigned layer_index, uint64_t guest_offset,
+                            uint64_t length_bytes, bool *is_zero_out) QIMG_MUST_CHECK;
+
+/* image/read.c: qimg_image_read for who is inside the gate, without any check. */
+QimgErrno image_read_inside(QimgImage *image, uint64_t guest_offset, uint8_t *buffer,
+                            size_t length_bytes) QIMG_MUST_CHECK;
+
+/* image/write.c: writes @buffer for who is inside the gate or has closed it; NULL: keeps
+ * the content and allocates. */
+QimgErrno image_write_inside(QimgImage *image, uint64_t guest_offset,
+                             const uint8_t *buffer, uint64_t length_bytes)
+    QIMG_MUST_CHECK;
+
+/* image/write.c: counts a failure, and does what a change has left to be done once it is
+ * over. Outside the gate. */
+void image_after_change(QimgChain *chain, QimgErrno err);
+
+/* image/zero.c: writes zeros as data to [@start, @end), unless the disk holds them
+ * already. May pass the disk's end. As image_write_inside. */
+QimgErrno image_write_zeros(QimgImage *image, uint64_t start, uint64_t end)
+    QIMG_MUST_CHECK;
+
+/* image/zero.c: lets [@start, @end) read as zeros, multiples of the top layer's zero unit
+ * but for the disk's end. As image_write_inside. */
+QimgErrno image_zero_units(QimgImage *image, uint64_t start, uint64_t end,
+                           QimgZeroMode mode) QIMG_MUST_CHECK;
+
+/* image/resize.c: grows the disk to at least @min_size_bytes. Outside the gate. */
+QimgErrno image_grow(QimgImage *image, uint64_t min_size_bytes) QIMG_MUST_CHECK;
 
 /* image/resolve.c: the run of the layers from @layer_index down, from the cache of
  * resolved runs. Only where the chain has a granule. */

@@ -175,6 +175,7 @@ add_layer_members(json_t *o, const QimgFormat *layer, const QimgFormat *backing)
 char *
 qimg_image_info_json(const QimgImage *image)
 {
+    QIMG_GATE_SCOPE(image->chain->gate);
     const QimgChain *chain = image->chain;
     json_t *root = json_object(), *layers = json_array(), *warnings = json_array();
 
@@ -244,17 +245,29 @@ storage_json(const QimgStorage *storage)
 
     add_string(file, "filename", storage->path);
     for (unsigned p = 0; p < QIMG_N_IO_PURPOSES; p++) {
-        uint64_t n = atomic_load_explicit(&storage->n_reads[p], memory_order_relaxed);
+        uint64_t n_reads =
+            atomic_load_explicit(&storage->n_reads[p], memory_order_relaxed);
+        uint64_t n_writes =
+            atomic_load_explicit(&storage->n_writes[p], memory_order_relaxed);
         json_t *purpose;
 
-        if (n == 0)
+        if (n_reads == 0 && n_writes == 0)
             continue;
         purpose = json_object();
-        add_number(purpose, "reads", n);
+        add_number(purpose, "reads", n_reads);
         add_number(purpose, "bytes",
                    atomic_load_explicit(&storage->bytes_read[p], memory_order_relaxed));
+        if (n_writes > 0) {
+            add_number(purpose, "writes", n_writes);
+            add_number(
+                purpose, "bytes-written",
+                atomic_load_explicit(&storage->bytes_written[p], memory_order_relaxed));
+        }
         json_object_set_new(file, qimg_io_purpose_names[p], purpose);
     }
+    if (qimg_storage_is_writable(storage))
+        add_number(file, "syncs",
+                   atomic_load_explicit(&storage->n_syncs, memory_order_relaxed));
     return file;
 }
 
@@ -268,6 +281,10 @@ qimg_image_stats_json(const QimgImage *image)
         [COUNTER_INFLATED_CLUSTERS] = "inflated-clusters",
         [COUNTER_READ_AHEAD_CLUSTERS] = "read-ahead-clusters",
         [COUNTER_RESOLVED_REGIONS] = "resolved-regions",
+        [COUNTER_WRITES] = "writes",
+        [COUNTER_BYTES_WRITTEN] = "bytes-written",
+        [COUNTER_ALLOCATING_WRITES] = "allocating-writes",
+        [COUNTER_COPIED_BYTES] = "copied-bytes",
         [COUNTER_ERRORS] = "errors",
     };
     const QimgChain *chain = image->chain;

@@ -68,7 +68,7 @@ image_map_run(const QimgImage *image, uint64_t view_offset, uint64_t length_byte
               ImageRun *out)
 {
     QimgFormat *top = image->chain->layers[image->first_layer];
-    QimgErrno err = top->driver->map(top, &image->view, qimg_guest(view_offset),
+    QimgErrno err = top->driver->map(top, image->view, qimg_guest(view_offset),
                                      length_bytes, &out->run);
 
     if (err)
@@ -105,7 +105,7 @@ walk_goes_on(const Walk *walk)
 {
     struct timespec now;
 
-    if (walk->guest_offset >= walk->image->size_bytes)
+    if (walk->guest_offset >= image_size_bytes(walk->image))
         return false;
     clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
     return (now.tv_sec - walk->begin.tv_sec) * INT64_C(1000000000) +
@@ -160,7 +160,7 @@ static QimgErrno
 walk_step(Walk *walk, ImageRun *out)
 {
     const QimgImage *image = walk->image;
-    uint64_t left = image->size_bytes - walk->guest_offset;
+    uint64_t left = image_size_bytes(image) - walk->guest_offset;
     uint64_t length_bytes = qimg_min_u64(left, walk->chunk_bytes);
     QimgErrno err =
         image_map_run(image, image->base_bytes + walk->guest_offset, length_bytes, out);
@@ -226,14 +226,37 @@ extent_of(const QimgImage *image, const ImageRun *r, uint64_t guest_offset,
     }
 }
 
+QimgErrno
+map_is_zero_below(QimgChain *chain, unsigned layer_index, uint64_t guest_offset,
+                  uint64_t length_bytes, bool *is_zero_out)
+{
+    uint64_t end = guest_offset + length_bytes;
+
+    *is_zero_out = false;
+    while (layer_index < chain->n_layers && guest_offset < end) {
+        ImageRun r;
+        QimgErrno err =
+            map_lower(chain, layer_index, guest_offset, end - guest_offset, &r);
+
+        if (err)
+            return err;
+        if (!is_hole(r.run.kind))
+            return 0;
+        guest_offset += r.run.length_bytes;
+    }
+    *is_zero_out = true;
+    return 0;
+}
+
 int
 qimg_image_map(QimgImage *image, uint64_t guest_offset, QimgExtent *out)
 {
+    QIMG_GATE_SCOPE(image->chain->gate);
     ImageRun r, next;
     QimgErrno err;
     Walk walk;
 
-    if (guest_offset >= image->size_bytes)
+    if (guest_offset >= image_size_bytes(image))
         return -EINVAL;
     walk_begin(&walk, image, guest_offset);
     err = walk_step(&walk, &r);
@@ -266,7 +289,7 @@ find_data(const QimgImage *image, uint64_t guest_offset, uint64_t *offset_out)
 
         walk.guest_offset = qimg_max_u64(walk.guest_offset, known);
         *offset_out = walk.guest_offset;
-        if (walk.guest_offset >= image->size_bytes)
+        if (walk.guest_offset >= image_size_bytes(image))
             break;
         err = walk_step(&walk, &r);
         if (err)
@@ -277,8 +300,8 @@ find_data(const QimgImage *image, uint64_t guest_offset, uint64_t *offset_out)
     }
     if (holes)
         hole_map_add(holes, guest_offset,
-                     *offset_out < image->size_bytes ? *offset_out : UINT64_MAX);
-    return *offset_out < image->size_bytes ? 0 : -ENXIO;
+                     *offset_out < image_size_bytes(image) ? *offset_out : UINT64_MAX);
+    return *offset_out < image_size_bytes(image) ? 0 : -ENXIO;
 }
 
 static QimgErrno
@@ -299,7 +322,7 @@ find_hole(const QimgImage *image, uint64_t guest_offset, uint64_t *offset_out)
             return 0;
         }
     }
-    *offset_out = image->size_bytes;
+    *offset_out = image_size_bytes(image);
     return 0;
 }
 
@@ -307,7 +330,9 @@ int
 qimg_image_seek(QimgImage *image, uint64_t guest_offset, gboolean hole,
                 uint64_t *offset_out)
 {
-    if (guest_offset >= image->size_bytes)
+    QIMG_GATE_SCOPE(image->chain->gate);
+
+    if (guest_offset >= image_size_bytes(image))
         return -ENXIO;
     return hole ? find_hole(image, guest_offset, offset_out)
                 : find_data(image, guest_offset, offset_out);

@@ -31,6 +31,7 @@ qimg_options_new(void)
     options->l2_cache_bytes = DEFAULT_L2_CACHE_BYTES;
     options->data_cache_bytes = DEFAULT_DATA_CACHE_BYTES;
     options->n_threads = qimg_default_threads();
+    options->is_growable = true;
     return options;
 }
 
@@ -40,6 +41,7 @@ qimg_options_free(QimgOptions *options)
     if (!options)
         return;
     g_free(options->format);
+    g_free(options->cow_path);
     qimg_open_policy_free(options->policy);
     g_free(options);
 }
@@ -146,15 +148,89 @@ set_inspect(QimgOptions *options, const char *value, GError **error)
     return true;
 }
 
+static bool
+set_rw(QimgOptions *options, const char *value, GError **error)
+{
+    (void)value, (void)error;
+    options->is_writable = true;
+    return true;
+}
+
+static bool
+set_cow(QimgOptions *options, const char *value, GError **error)
+{
+    if (value && !*value) {
+        qimg_set_error(error, QIMG_ERROR_USAGE,
+                       "cow=: names no file (give the overlay's name, or cow alone for "
+                       "one that vanishes)");
+        return false;
+    }
+    g_free(options->cow_path);
+    options->cow_path = g_strdup(value);
+    options->is_cow = true;
+    return true;
+}
+
+static bool
+set_growable(QimgOptions *options, const char *value, GError **error)
+{
+    (void)value, (void)error;
+    options->is_growable = true;
+    return true;
+}
+
+static bool
+set_nogrowable(QimgOptions *options, const char *value, GError **error)
+{
+    (void)value, (void)error;
+    options->is_growable = false;
+    return true;
+}
+
+static bool
+set_discard(QimgOptions *options, const char *value, GError **error)
+{
+    static const char *const words[] = {
+        [DISCARD_UNMAP] = "unmap",
+        [DISCARD_ZERO] = "zero",
+        [DISCARD_IGNORE] = "ignore",
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(words); i++) {
+        if (strcmp(value, words[i]) == 0) {
+            options->discard = (DiscardMode)i;
+            return true;
+        }
+    }
+    qimg_set_error(error, QIMG_ERROR_USAGE,
+                   "discard=%s: unknown mode (give unmap, zero or ignore)", value);
+    return false;
+}
+
+typedef enum {
+    NO_VALUE,
+    VALUE,
+    MAYBE_VALUE,
+} TakesValue;
+
 static const struct {
     const char *name;
-    bool takes_value;
+    TakesValue takes_value;
     bool (*set)(QimgOptions *options, const char *value, GError **error);
 } table[] = {
-    {"format", true, set_format},           {"backing", true, set_backing},
-    {"backing_map", true, set_backing_map}, {"l2_cache", true, set_l2_cache},
-    {"data_cache", true, set_data_cache},   {"threads", true, set_threads},
-    {"nolock", false, set_nolock},          {"inspect", false, set_inspect},
+    {"format", VALUE, set_format},
+    {"backing", VALUE, set_backing},
+    {"backing_map", VALUE, set_backing_map},
+    {"l2_cache", VALUE, set_l2_cache},
+    {"data_cache", VALUE, set_data_cache},
+    {"threads", VALUE, set_threads},
+    {"nolock", NO_VALUE, set_nolock},
+    {"inspect", NO_VALUE, set_inspect},
+    {"rw", NO_VALUE, set_rw},
+    {"cow", MAYBE_VALUE, set_cow},
+    {"growable", NO_VALUE, set_growable},
+    {"nogrowable", NO_VALUE, set_nogrowable},
+    {"discard", VALUE, set_discard},
 };
 
 static int
@@ -182,9 +258,10 @@ qimg_options_set(QimgOptions *options, const char *name, const char *value,
         qimg_set_error(error, QIMG_ERROR_USAGE, "%s: no such option", name);
         return FALSE;
     }
-    if (table[i].takes_value != (value != NULL)) {
+    if (table[i].takes_value != MAYBE_VALUE &&
+        (table[i].takes_value == VALUE) != (value != NULL)) {
         qimg_set_error(error, QIMG_ERROR_USAGE, "%s: %s a value", name,
-                       table[i].takes_value ? "needs" : "does not take");
+                       table[i].takes_value == VALUE ? "needs" : "does not take");
         return FALSE;
     }
     return table[i].set(options, value, error);

@@ -139,7 +139,7 @@ read_ahead_note(QimgImage *image, uint64_t guest_offset, uint64_t length_bytes,
     done_until =
         atomic_load_explicit(&image->read_ahead_end_offset, memory_order_relaxed);
     from = done_until > end && done_until <= end + window_bytes ? done_until : end;
-    until = qimg_min_u64(end + window_bytes, image->size_bytes);
+    until = qimg_min_u64(end + window_bytes, image_size_bytes(image));
     if (from >= until)
         return;
     atomic_store_explicit(&image->read_ahead_end_offset,

@@ -156,8 +156,9 @@ read_run(Request *request, const ImageRun *r, uint64_t view_offset, uint8_t *tar
     return 0;
 }
 
-static QimgErrno
-read_runs(QimgImage *image, uint64_t guest_offset, uint8_t *buffer, size_t length_bytes)
+QimgErrno
+image_read_inside(QimgImage *image, uint64_t guest_offset, uint8_t *buffer,
+                  size_t length_bytes)
 {
     Request request;
     uint64_t compressed_cluster_bytes = 0;
@@ -189,14 +190,15 @@ int
 qimg_image_read(QimgImage *image, uint64_t guest_offset, void *buffer,
                 size_t length_bytes)
 {
+    QIMG_GATE_SCOPE(image->chain->gate);
     QimgErrno err;
 
-    if (!qimg_range_fits(guest_offset, length_bytes, image->size_bytes))
+    if (!qimg_range_fits(guest_offset, length_bytes, image_size_bytes(image)))
         return -EINVAL;
     for (unsigned i = image->first_layer; i < image->chain->n_layers; i++)
         if (image->chain->layers[i]->data_error)
             return image->chain->layers[i]->data_error;
-    err = read_runs(image, guest_offset, buffer, length_bytes);
+    err = image_read_inside(image, guest_offset, buffer, length_bytes);
     chain_count(image->chain, COUNTER_READS, 1);
     if (err)
         chain_count(image->chain, COUNTER_ERRORS, 1);

@@ -46,14 +46,15 @@ count_data_bytes(const QimgImage *image, uint64_t guest_offset, uint64_t length_
 gboolean
 qimg_image_has_long_extents(const QimgImage *image)
 {
-    uint64_t step_bytes = image->size_bytes / N_SAMPLES;
+    QIMG_GATE_SCOPE(image->chain->gate);
+    uint64_t step_bytes = image_size_bytes(image) / N_SAMPLES;
     int64_t late_usecs = g_get_monotonic_time() + MAX_USECS;
     unsigned n_full = 0, n_with_data = 0;
 
     for (unsigned i = 0; i < N_SAMPLES; i++) {
         uint64_t guest_offset = step_bytes * i;
         uint64_t length_bytes =
-            qimg_min_u64(SAMPLE_BYTES, image->size_bytes - guest_offset);
+            qimg_min_u64(SAMPLE_BYTES, image_size_bytes(image) - guest_offset);
         uint64_t n_data_bytes =
             count_data_bytes(image, guest_offset, length_bytes, late_usecs);
 

@@ -113,11 +113,14 @@ qimg_file_lock(int fd, unsigned perm, unsigned unshared, GError **error)
         g_usleep(wait_us + (gulong)g_random_int_range(0, WAIT_RANDOM_SPAN_US));
         wait_us *= 2;
     }
-    qimg_set_error(error, QIMG_ERROR_LOCKED,
-                   "is in use: another process %s \"%s\" (lock byte %d); look who has it "
-                   "open with 'fuser -v FILE' (stop that program or virtual machine; "
-                   "-o nolock reads all the same, and may read inconsistent data)",
-                   used ? "has the permission" : "forbids others the permission",
-                   perm_names[bit], (used ? USE_BYTE : FORBID_BYTE) + bit);
+    qimg_set_error(
+        error, QIMG_ERROR_LOCKED,
+        "is in use: another process %s \"%s\" (lock byte %d); look who has it "
+        "open with 'fuser -v FILE' (stop that program or virtual machine%s)",
+        used ? "has the permission" : "forbids others the permission", perm_names[bit],
+        (used ? USE_BYTE : FORBID_BYTE) + bit,
+        perm & QIMG_PERM_WRITE
+            ? ""
+            : "; -o nolock reads all the same, and may read inconsistent data");
     return QIMG_LOCK_CONFLICT;
 }

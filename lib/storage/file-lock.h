@@ -18,6 +18,10 @@ typedef enum {
 #define QIMG_LOCK_RO_PERM     QIMG_PERM_READ
 #define QIMG_LOCK_RO_UNSHARED (QIMG_PERM_WRITE | QIMG_PERM_RESIZE)
 
+/* What a read-write opener takes and forbids. */
+#define QIMG_LOCK_RW_PERM     (QIMG_PERM_READ | QIMG_PERM_WRITE | QIMG_PERM_RESIZE)
+#define QIMG_LOCK_RW_UNSHARED (QIMG_PERM_WRITE | QIMG_PERM_RESIZE)
+
 typedef enum {
     QIMG_LOCK_TAKEN,
     QIMG_LOCK_NOT_SUPPORTED, /* the file system has no such locks: no error, warn */

@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <sys/ioctl.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -29,6 +30,62 @@ file_pread(QimgStorage *storage, QimgIoPurpose purpose, uint64_t file_offset,
     return got < 0 ? -errno : got;
 }
 
+static ssize_t
+file_pwritev(QimgStorage *storage, QimgIoPurpose purpose, uint64_t file_offset,
+             const struct iovec *parts, int n_parts)
+{
+    ssize_t put =
+        pwritev(((FileStorage *)storage)->fd, parts, n_parts, (off_t)file_offset);
+
+    (void)purpose;
+    return put < 0 ? -errno : put;
+}
+
+static QimgErrno
+file_sync(QimgStorage *storage)
+{
+    return fdatasync(((FileStorage *)storage)->fd) < 0 ? -errno : 0;
+}
+
+static QimgErrno
+call_fallocate(QimgStorage *storage, int mode, uint64_t file_offset, uint64_t n_bytes)
+{
+    int result;
+
+    do
+        result = fallocate(((FileStorage *)storage)->fd, mode, (off_t)file_offset,
+                           (off_t)n_bytes);
+    while (result < 0 && errno == EINTR);
+    if (result == 0)
+        return 0;
+    return errno == ENOSYS || errno == ENODEV ? -EOPNOTSUPP : -errno;
+}
+
+static QimgErrno
+file_punch(QimgStorage *storage, QimgIoPurpose purpose, uint64_t file_offset,
+           uint64_t n_bytes)
+{
+    (void)purpose;
+    return call_fallocate(storage, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                          file_offset, n_bytes);
+}
+
+static QimgErrno
+file_allocate(QimgStorage *storage, uint64_t file_offset, uint64_t n_bytes)
+{
+    return call_fallocate(storage, FALLOC_FL_KEEP_SIZE, file_offset, n_bytes);
+}
+
+static QimgErrno
+file_set_size(QimgStorage *storage, uint64_t size_bytes)
+{
+    FileStorage *file = (FileStorage *)storage;
+
+    if (file->device_bytes) /* it is what it is, and shorter uses are fine */
+        return size_bytes <= file->device_bytes ? 0 : -ENOSPC;
+    return ftruncate(file->fd, (off_t)size_bytes) < 0 ? -errno : 0;
+}
+
 static QimgErrno
 file_get_size(QimgStorage *storage, uint64_t *size_bytes_out)
 {
@@ -43,6 +100,12 @@ file_get_size(QimgStorage *storage, uint64_t *size_bytes_out)
         return -errno;
     *size_bytes_out = (uint64_t)status.st_size;
     return 0;
+}
+
+static QimgErrno
+file_get_status(QimgStorage *storage, struct stat *out)
+{
+    return fstat(((FileStorage *)storage)->fd, out) < 0 ? -errno : 0;
 }
 
 static QimgErrno
@@ -71,12 +134,55 @@ file_find_extent(QimgStorage *storage, uint64_t file_offset, bool *is_data_out,
     return 0;
 }
 
+static QimgErrno
+file_get_free(QimgStorage *storage, uint64_t *free_bytes_out)
+{
+    FileStorage *file = (FileStorage *)storage;
+    struct statvfs host;
+
+    if (file->device_bytes) {
+        *free_bytes_out = 0;
+        return 0;
+    }
+    if (fstatvfs(file->fd, &host) < 0)
+        return -errno;
+    *free_bytes_out = (uint64_t)host.f_bavail * host.f_frsize;
+    return 0;
+}
+
 static void
 file_close(QimgStorage *storage)
 {
     close(((FileStorage *)storage)->fd);
     g_free(storage);
 }
+
+static const QimgStorageOps writable_file_ops = {
+    .pread = file_pread,
+    .get_size = file_get_size,
+    .find_extent = file_find_extent,
+    .get_status = file_get_status,
+    .get_free = file_get_free,
+    .pwritev = file_pwritev,
+    .sync = file_sync,
+    .punch = file_punch,
+    .allocate = file_allocate,
+    .set_size = file_set_size,
+    .close = file_close,
+};
+
+static const QimgStorageOps unsynced_file_ops = {
+    .pread = file_pread,
+    .get_size = file_get_size,
+    .find_extent = file_find_extent,
+    .get_status = file_get_status,
+    .get_free = file_get_free,
+    .pwritev = file_pwritev,
+    .punch = file_punch,
+    .allocate = file_allocate,
+    .set_size = file_set_size,
+    .close = file_close,
+};
 
 static const QimgStorageOps file_ops = {
     .pread = file_pread,
@@ -105,8 +211,10 @@ kind_of(mode_t mode)
 }
 
 int
-qimg_file_reopen(int path_fd, bool allow_device, GError **error)
+qimg_file_reopen(int path_fd, bool allow_device, bool for_writing, GError **error)
 {
+    int flags =
+        (for_writing ? O_RDWR : O_RDONLY) | O_NOATIME | O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
     g_autofree char *link = g_strdup_printf("/proc/self/fd/%d", path_fd);
     struct stat status;
     int fd;
@@ -121,16 +229,19 @@ qimg_file_reopen(int path_fd, bool allow_device, GError **error)
                        kind_of(status.st_mode), allow_device ? " or block device" : "");
         return -1;
     }
-    fd = open(link, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK | O_NOATIME);
+    fd = open(link, flags);
     if (fd < 0 && errno == EPERM) /* O_NOATIME is for the file's owner and root */
-        fd = open(link, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+        fd = open(link, flags & ~O_NOATIME);
     if (fd < 0)
-        qimg_set_error_errno(error, errno, "check its permissions", "cannot open");
+        qimg_set_error_errno(error, errno,
+                             for_writing ? "check its permissions, or leave out -o rw"
+                                         : "check its permissions",
+                             "cannot open%s", for_writing ? " for writing" : "");
     return fd;
 }
 
 QimgStorage *
-qimg_file_storage_new(int fd_in, const char *path, GError **error)
+qimg_file_storage_new(int fd_in, const char *path, bool is_writable, GError **error)
 {
     qimg_autofd fd = fd_in;
     uint64_t device_bytes = 0;
@@ -146,7 +257,7 @@ qimg_file_storage_new(int fd_in, const char *path, GError **error)
         return NULL;
     }
     file = g_new0(FileStorage, 1);
-    qimg_storage_init(&file->storage, &file_ops, path);
+    qimg_storage_init(&file->storage, is_writable ? &writable_file_ops : &file_ops, path);
     file->storage.status = status;
     file->device_bytes = device_bytes;
     file->fd = qimg_steal_fd(&fd);
@@ -157,4 +268,11 @@ int
 qimg_file_storage_get_fd(const QimgStorage *storage)
 {
     return ((const FileStorage *)storage)->fd;
+}
+
+void
+qimg_file_storage_skip_syncs(QimgStorage *storage)
+{
+    g_assert(storage->ops == &writable_file_ops);
+    storage->ops = &unsynced_file_ops;
 }

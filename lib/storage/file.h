@@ -6,15 +6,22 @@
 
 #include "storage/storage.h"
 
-/* Opens the file that the O_PATH descriptor @path_fd refers to for reading, without
- * changing its access time where that is allowed. Anything but a regular file (or, when
- * @allow_device, a block device) is refused before it is opened, so that a FIFO cannot
- * hang us and a device has no side effect. Returns a descriptor or -1 with @error set. */
-int qimg_file_reopen(int path_fd, bool allow_device, GError **error);
+/* Opens the file that the O_PATH descriptor @path_fd refers to for reading, or
+ * @for_writing, too, without changing its access time where that is allowed. Anything but
+ * a regular file (or, when @allow_device, a block device) is refused before it is opened,
+ * so that a FIFO cannot hang us and a device has no side effect. Returns a descriptor or
+ * -1 with @error set. */
+int qimg_file_reopen(int path_fd, bool allow_device, bool for_writing, GError **error);
 
 /* Makes a storage of @fd, which it owns from then on (also on failure). @path is copied
- * and is how messages name the file. Errors: FAILED when its status cannot be read. */
-QimgStorage *qimg_file_storage_new(int fd, const char *path, GError **error);
+ * and is how messages name the file; @fd must be open for writing where @is_writable.
+ * Errors: FAILED when its status cannot be read. */
+QimgStorage *qimg_file_storage_new(int fd, const char *path, bool is_writable,
+                                   GError **error);
 
 /* The descriptor inside a storage of this kind, which keeps owning it: for locks. */
 int qimg_file_storage_get_fd(const QimgStorage *storage);
+
+/* Lets the syncs of a writable storage do nothing, before it is used: for a file that
+ * nobody can open any more when the process has ended. */
+void qimg_file_storage_skip_syncs(QimgStorage *storage);

@@ -178,7 +178,8 @@ open_place(int dir_fd, const char *name, const char *path, QimgPlace **place_out
 }
 
 int
-qimg_open_named_by_user(const char *path, QimgPlace **place_out, GError **error)
+qimg_open_named_by_user(const char *path, bool for_writing, QimgPlace **place_out,
+                        GError **error)
 {
     g_autoptr(QimgPlace) place = NULL;
     qimg_autofd path_fd = open_place(AT_FDCWD, path, path, &place);
@@ -189,7 +190,7 @@ qimg_open_named_by_user(const char *path, QimgPlace **place_out, GError **error)
                              "cannot open");
         return -1;
     }
-    fd = qimg_file_reopen(path_fd, true, error);
+    fd = qimg_file_reopen(path_fd, true, for_writing, error);
     if (fd >= 0)
         *place_out = g_steal_pointer(&place);
     return fd;
@@ -270,7 +271,8 @@ printable(const char *name)
 
 int
 qimg_open_named_by_image(const QimgOpenPolicy *policy, const QimgPlace *naming,
-                         const char *name, QimgPlace **place_out, GError **error)
+                         const char *name, bool for_writing, QimgPlace **place_out,
+                         GError **error)
 {
     g_autofree char *dir = g_path_get_dirname(naming->path);
     g_autofree char *path =
@@ -319,7 +321,7 @@ qimg_open_named_by_image(const QimgOpenPolicy *policy, const QimgPlace *naming,
                        shown, shown_path);
         return -1;
     }
-    fd = qimg_file_reopen(path_fd, false, error);
+    fd = qimg_file_reopen(path_fd, false, for_writing, error);
     if (fd < 0) {
         g_prefix_error(error, "names \"%s\", and \"%s\" ", shown, shown_path);
         return -1;

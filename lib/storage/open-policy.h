@@ -37,17 +37,20 @@ typedef struct {
 /* Frees and closes; accepts NULL. */
 void qimg_place_free(QimgPlace *place);
 
-/* Opens a file that the user names. Returns a descriptor for reading and its place in
- * *@place_out (free with qimg_place_free), or -1 with @error set. */
-int qimg_open_named_by_user(const char *path, QimgPlace **place_out, GError **error);
+/* Opens a file that the user names. Returns a descriptor for reading, and for writing
+ * where asked, and its place in *@place_out (free with qimg_place_free), or -1 with
+ * @error set. */
+int qimg_open_named_by_user(const char *path, bool for_writing, QimgPlace **place_out,
+                            GError **error);
 
 /* Opens a file that the image at @naming names. @name is the stored name, plain (no
- * protocol), relative to the directory of @naming. Returns a descriptor for reading and
+ * protocol), relative to the directory of @naming. Returns a descriptor as above and
  * the place in *@place_out (free with qimg_place_free), or -1 with @error set: the text
  * names the stored name, the path tried and the option that helps. Opens nothing that is
  * not allowed. */
 int qimg_open_named_by_image(const QimgOpenPolicy *policy, const QimgPlace *naming,
-                             const char *name, QimgPlace **place_out, GError **error);
+                             const char *name, bool for_writing, QimgPlace **place_out,
+                             GError **error);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(QimgPlace, qimg_place_free)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(QimgOpenPolicy, qimg_open_policy_free)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What all storages share: whole-length reads, counters. */
+/* What all storages share: whole-length reads and writes, shared syncs, counters. */
 #include "storage/storage.h"
 
 #include <errno.h>
@@ -12,10 +12,21 @@
 /* How far below a place its extent is looked for. */
 #define EXTENT_WINDOW_BYTES (256 * QIMG_MIB)
 
+/* Zeros that are written at once: MAX_ZERO_PARTS times the same ones. */
+#define ZEROS_BYTES    (64 * QIMG_KIB)
+#define MAX_ZERO_PARTS 16u
+
 const char *const qimg_io_purpose_names[QIMG_N_IO_PURPOSES] = {
-    [QIMG_IO_HEADER] = "header", [QIMG_IO_L1] = "l1",
-    [QIMG_IO_L2] = "l2",         [QIMG_IO_SNAPSHOT] = "snapshot",
-    [QIMG_IO_DATA] = "data",     [QIMG_IO_COMPRESSED] = "compressed",
+    [QIMG_IO_HEADER] = "header",
+    [QIMG_IO_L1] = "l1",
+    [QIMG_IO_L2] = "l2",
+    [QIMG_IO_REFCOUNT_TABLE] = "refcount-table",
+    [QIMG_IO_REFCOUNT] = "refcount",
+    [QIMG_IO_RESERVE] = "reserve",
+    [QIMG_IO_SNAPSHOT] = "snapshot",
+    [QIMG_IO_BITMAP] = "bitmap",
+    [QIMG_IO_DATA] = "data",
+    [QIMG_IO_COMPRESSED] = "compressed",
 };
 
 void
@@ -24,6 +35,17 @@ qimg_storage_init(QimgStorage *storage, const QimgStorageOps *ops, const char *p
     storage->ops = ops;
     storage->path = g_strdup(path);
     qimg_mutex_init(&storage->extent_lock, QIMG_RANK_STORAGE);
+    qimg_mutex_init(&storage->sync_lock, QIMG_RANK_STORAGE);
+    qimg_cond_init(&storage->sync_ended);
+}
+
+static void
+assert_may_do_io(QimgIoPurpose purpose)
+{
+    if (purpose == QIMG_IO_DATA || purpose == QIMG_IO_COMPRESSED)
+        qimg_lock_assert_none_held();
+    else
+        qimg_lock_assert_metadata_io();
 }
 
 QimgErrno
@@ -33,7 +55,7 @@ qimg_storage_read(QimgStorage *storage, QimgIoPurpose purpose, QimgHostOffset ho
     uint8_t *bytes = buffer;
     size_t done = 0;
 
-    qimg_lock_assert_none_held();
+    assert_may_do_io(purpose);
     if (!qimg_range_fits(host_offset.v, n_bytes, INT64_MAX))
         return -EINVAL;
     while (done < n_bytes) {
@@ -55,10 +77,228 @@ qimg_storage_read(QimgStorage *storage, QimgIoPurpose purpose, QimgHostOffset ho
     return 0;
 }
 
+bool
+qimg_storage_is_writable(const QimgStorage *storage)
+{
+    return storage->ops->pwritev != NULL;
+}
+
+/* Takes the first @n_bytes off the parts; returns how many parts are left. */
+static int
+skip_parts(struct iovec **parts, int n_parts, size_t n_bytes)
+{
+    while (n_parts > 0 && n_bytes >= (*parts)->iov_len) {
+        n_bytes -= (*parts)->iov_len;
+        (*parts)++;
+        n_parts--;
+    }
+    if (n_parts > 0) {
+        (*parts)->iov_base = (uint8_t *)(*parts)->iov_base + n_bytes;
+        (*parts)->iov_len -= n_bytes;
+    }
+    return n_parts;
+}
+
+QimgErrno
+qimg_storage_writev(QimgStorage *storage, QimgIoPurpose purpose,
+                    QimgHostOffset host_offset, struct iovec *parts, int n_parts)
+{
+    uint64_t n_bytes = 0, done = 0;
+
+    assert_may_do_io(purpose);
+    for (int i = 0; i < n_parts; i++)
+        n_bytes += parts[i].iov_len;
+    if (!storage->ops->pwritev)
+        return -EROFS;
+    if (!qimg_range_fits(host_offset.v, n_bytes, INT64_MAX))
+        return -EINVAL;
+    n_parts = skip_parts(&parts, n_parts, 0);
+    while (n_parts > 0) {
+        ssize_t put =
+            storage->ops->pwritev(storage, purpose, host_offset.v + done, parts, n_parts);
+
+        if (put == -EINTR)
+            continue;
+        if (put < 0)
+            return (QimgErrno)put;
+        if (put == 0) /* a device's end */
+            return -ENOSPC;
+        done += (uint64_t)put;
+        n_parts = skip_parts(&parts, n_parts, (size_t)put);
+    }
+    atomic_fetch_add_explicit(&storage->n_writes[purpose], 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&storage->bytes_written[purpose], done,
+                              memory_order_relaxed);
+    return 0;
+}
+
+QimgErrno
+qimg_storage_write(QimgStorage *storage, QimgIoPurpose purpose,
+                   QimgHostOffset host_offset, const void *buffer, size_t n_bytes)
+{
+    struct iovec part = {.iov_base = (void *)buffer, .iov_len = n_bytes};
+
+    return qimg_storage_writev(storage, purpose, host_offset, &part, 1);
+}
+
+/* Waits for a sync that begins after this call, or runs it; true when the caller runs it
+ * and must call end_sync. */
+static bool
+begin_sync(QimgStorage *storage)
+{
+    QIMG_LOCK_SCOPE(&storage->sync_lock);
+    uint64_t wanted = storage->n_syncs_begun + 1;
+
+    while (storage->n_syncs_ended < wanted) {
+        if (storage->n_syncs_begun == storage->n_syncs_ended) {
+            storage->n_syncs_begun++;
+            return true;
+        }
+        qimg_cond_wait(&storage->sync_ended, &storage->sync_lock);
+    }
+    return false;
+}
+
+static void
+end_sync(QimgStorage *storage)
+{
+    QIMG_LOCK_SCOPE(&storage->sync_lock);
+
+    storage->n_syncs_ended++;
+    qimg_cond_broadcast(&storage->sync_ended);
+}
+
+QimgErrno
+qimg_storage_sync(QimgStorage *storage)
+{
+    QimgErrno none = 0;
+
+    qimg_lock_assert_metadata_io();
+    if (!storage->ops->sync)
+        return 0;
+    if (begin_sync(storage)) {
+        QimgErrno err = storage->ops->sync(storage);
+
+        if (err) /* I3 */
+            atomic_compare_exchange_strong(&storage->sync_error, &none, err);
+        atomic_fetch_add_explicit(&storage->n_syncs, 1, memory_order_relaxed);
+        end_sync(storage);
+    }
+    return atomic_load(&storage->sync_error);
+}
+
+/* Forgets what is remembered of extents where [@start, @end) is no longer data. */
+static void
+forget_data(QimgStorage *storage, uint64_t start, uint64_t end)
+{
+    QIMG_LOCK_SCOPE(&storage->extent_lock);
+
+    if (start < storage->data_end && end > storage->data_start)
+        storage->data_start = storage->data_end = 0;
+}
+
+static QimgErrno
+write_zeros(QimgStorage *storage, QimgIoPurpose purpose, uint64_t offset,
+            uint64_t n_bytes)
+{
+    static const uint8_t zeros[ZEROS_BYTES];
+
+    while (n_bytes > 0) {
+        struct iovec parts[MAX_ZERO_PARTS];
+        uint64_t done = 0;
+        QimgErrno err;
+        int n = 0;
+
+        for (; n < (int)MAX_ZERO_PARTS && done < n_bytes; n++) {
+            size_t part_bytes = qimg_min_u64(sizeof zeros, n_bytes - done);
+
+            parts[n] = (struct iovec){(void *)zeros, part_bytes};
+            done += part_bytes;
+        }
+        err = qimg_storage_writev(storage, purpose, qimg_host(offset), parts, n);
+        if (err)
+            return err;
+        offset += done;
+        n_bytes -= done;
+    }
+    return 0;
+}
+
+QimgErrno
+qimg_storage_zero(QimgStorage *storage, QimgIoPurpose purpose, QimgHostOffset host_offset,
+                  uint64_t n_bytes)
+{
+    uint64_t size_bytes = 0;
+    QimgErrno err;
+
+    assert_may_do_io(purpose);
+    err = qimg_storage_get_size(storage, &size_bytes);
+    if (err)
+        return err;
+    if (host_offset.v >= size_bytes)
+        return 0;
+    n_bytes = qimg_min_u64(n_bytes, size_bytes - host_offset.v);
+    err = storage->ops->punch
+              ? storage->ops->punch(storage, purpose, host_offset.v, n_bytes)
+              : -EOPNOTSUPP;
+    if (!err)
+        forget_data(storage, host_offset.v, host_offset.v + n_bytes);
+    return err == -EOPNOTSUPP ? write_zeros(storage, purpose, host_offset.v, n_bytes)
+                              : err;
+}
+
+void
+qimg_storage_discard(QimgStorage *storage, QimgIoPurpose purpose,
+                     QimgHostOffset host_offset, uint64_t n_bytes)
+{
+    assert_may_do_io(purpose);
+    if (storage->ops->punch &&
+        storage->ops->punch(storage, purpose, host_offset.v, n_bytes) == 0)
+        forget_data(storage, host_offset.v, host_offset.v + n_bytes);
+}
+
+QimgErrno
+qimg_storage_allocate(QimgStorage *storage, QimgHostOffset host_offset, uint64_t n_bytes)
+{
+    QimgErrno err = storage->ops->allocate
+                        ? storage->ops->allocate(storage, host_offset.v, n_bytes)
+                        : -EOPNOTSUPP;
+
+    return err == -EOPNOTSUPP ? 0 : err;
+}
+
+QimgErrno
+qimg_storage_set_size(QimgStorage *storage, uint64_t size_bytes)
+{
+    if (!storage->ops->set_size)
+        return -EROFS;
+    if (size_bytes > INT64_MAX)
+        return -EFBIG;
+    forget_data(storage, size_bytes, UINT64_MAX);
+    return storage->ops->set_size(storage, size_bytes);
+}
+
 QimgErrno
 qimg_storage_get_size(QimgStorage *storage, uint64_t *size_bytes_out)
 {
     return storage->ops->get_size(storage, size_bytes_out);
+}
+
+void
+qimg_storage_get_status(QimgStorage *storage, struct stat *out)
+{
+    if (!storage->ops->get_status || storage->ops->get_status(storage, out) != 0)
+        *out = storage->status;
+}
+
+uint64_t
+qimg_storage_get_free_bytes(QimgStorage *storage)
+{
+    uint64_t free_bytes = 0;
+
+    if (!storage->ops->get_free || storage->ops->get_free(storage, &free_bytes) != 0)
+        return 0;
+    return free_bytes;
 }
 
 /* Whether @offset lies in the stretch that is known to be data, and where that ends. */
@@ -131,8 +371,10 @@ qimg_storage_find_extent(QimgStorage *storage, QimgHostOffset host_offset,
 bool
 qimg_storage_is_sparse(const QimgStorage *storage)
 {
+    /* One that is written to may get holes. */
     return S_ISREG(storage->status.st_mode) &&
-           storage->status.st_blocks < storage->status.st_size / QIMG_SECTOR_BYTES;
+           (qimg_storage_is_writable(storage) ||
+            storage->status.st_blocks < storage->status.st_size / QIMG_SECTOR_BYTES);
 }
 
 void
@@ -143,5 +385,7 @@ qimg_storage_close(QimgStorage *storage)
     g_free(storage->path);
     storage->path = NULL;
     qimg_mutex_clear(&storage->extent_lock);
+    qimg_cond_clear(&storage->sync_ended);
+    qimg_mutex_clear(&storage->sync_lock);
     storage->ops->close(storage);
 }

@@ -1,14 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Bytes of a host file: positional reads behind a small vtable, so that tests can inject
- * faults and images in memory, and other storage can come later.
+/* Bytes of a host file: positional reads and writes behind a small vtable, so that tests
+ * can inject faults, record what is written and keep images in memory, and other storage
+ * can come later.
  *
  * I1  Reads never change the storage, nor any state that another reader can see.
- * I2  Bytes past the end read as zeros (spec: qcow2 section 1, "End of file"). */
+ * I2  Bytes past the end read as zeros (spec: qcow2 section 1, "End of file").
+ * I3  A sync that fails once fails for ever: the kernel has dropped what it could not
+ *     write, and no later success may hide that. */
 #pragma once
 
 #include <stdatomic.h>
 #include <sys/stat.h>
 #include <sys/types.h>
+#include <sys/uio.h>
 
 #include "base/lock.h"
 #include "base/types.h"
@@ -18,7 +22,11 @@ typedef enum {
     QIMG_IO_HEADER,
     QIMG_IO_L1,
     QIMG_IO_L2,
+    QIMG_IO_REFCOUNT_TABLE,
+    QIMG_IO_REFCOUNT,
+    QIMG_IO_RESERVE, /* clusters that are prepared for use, or given back */
     QIMG_IO_SNAPSHOT,
+    QIMG_IO_BITMAP,
     QIMG_IO_DATA,
     QIMG_IO_COMPRESSED,
     QIMG_N_IO_PURPOSES,
@@ -40,6 +48,26 @@ typedef struct QimgStorageOps {
      * ends. May be NULL: all is data. */
     QimgErrno (*find_extent)(QimgStorage *storage, uint64_t file_offset,
                              bool *is_data_out, uint64_t *end_out);
+    /* The present status. May be NULL: it is as it was at open. */
+    QimgErrno (*get_status)(QimgStorage *storage, struct stat *out);
+    /* Writing; NULL in storages that cannot. All may be called by many threads at once.
+     * Writes up to the sum of the @n_parts parts; returns how much (> 0) or -errno. What
+     * a call has returned is seen by every later read, of another process, too. */
+    ssize_t (*pwritev)(QimgStorage *storage, QimgIoPurpose purpose, uint64_t file_offset,
+                       const struct iovec *parts, int n_parts);
+    /* Returns when all that was written before, and the length, is on stable storage. */
+    QimgErrno (*sync)(QimgStorage *storage);
+    /* Makes a range below the file's end zeros, its space given back. -EOPNOTSUPP where
+     * that cannot be had. */
+    QimgErrno (*punch)(QimgStorage *storage, QimgIoPurpose purpose, uint64_t file_offset,
+                       uint64_t n_bytes);
+    /* Makes sure that later writes to the range find room; changes neither content nor
+     * length. -EOPNOTSUPP where that cannot be had. */
+    QimgErrno (*allocate)(QimgStorage *storage, uint64_t file_offset, uint64_t n_bytes);
+    /* Sets the length; what is added reads as zeros. */
+    QimgErrno (*set_size)(QimgStorage *storage, uint64_t size_bytes);
+    /* How much the file can still grow. NULL or an error: nobody knows. */
+    QimgErrno (*get_free)(QimgStorage *storage, uint64_t *free_bytes_out);
     void (*close)(QimgStorage *storage);
 } QimgStorageOps;
 
@@ -53,16 +81,27 @@ struct QimgStorage {
      * (tmpfs) goes through all pages to tell that. */
     uint64_t data_start QIMG_GUARDED_BY(extent_lock);
     uint64_t data_end QIMG_GUARDED_BY(extent_lock);
+    /* Whose turn a sync is: one runs at a time, and who comes meanwhile shares the next.
+     */
+    QimgMutex sync_lock; /* rank QIMG_RANK_STORAGE */
+    QimgCond sync_ended;
+    uint64_t n_syncs_begun QIMG_GUARDED_BY(sync_lock);
+    uint64_t n_syncs_ended QIMG_GUARDED_BY(sync_lock);
+    _Atomic int sync_error; /* atomic: -errno of the first sync that failed (I3) */
     /* Both relaxed, counters only. */
     _Atomic uint64_t n_reads[QIMG_N_IO_PURPOSES];
     _Atomic uint64_t bytes_read[QIMG_N_IO_PURPOSES];
+    _Atomic uint64_t n_writes[QIMG_N_IO_PURPOSES];
+    _Atomic uint64_t bytes_written[QIMG_N_IO_PURPOSES];
+    _Atomic uint64_t n_syncs;
 };
 
 /* Prepares the common head; @path is copied. The status is the caller's to fill in. */
 void qimg_storage_init(QimgStorage *storage, const QimgStorageOps *ops, const char *path);
 
 /* Reads exactly @n_bytes at @host_offset, with zeros for what lies past the end.
- * Threads: any; no lock may be held. Errors: those of pread; -EINVAL past 2^63. */
+ * Threads: any; a lock of rank ALLOC may be held for metadata, none for data. Errors:
+ * those of pread; -EINVAL past 2^63. */
 QimgErrno qimg_storage_read(QimgStorage *storage, QimgIoPurpose purpose,
                             QimgHostOffset host_offset, void *buffer, size_t n_bytes)
     QIMG_MUST_CHECK;
@@ -71,13 +110,62 @@ QimgErrno qimg_storage_read(QimgStorage *storage, QimgIoPurpose purpose,
 QimgErrno qimg_storage_get_size(QimgStorage *storage, uint64_t *size_bytes_out)
     QIMG_MUST_CHECK;
 
+/* The present status of the file (as far as it can be told). Threads: any. */
+void qimg_storage_get_status(QimgStorage *storage, struct stat *out);
+
 /* Whether the byte at @host_offset is data or in a hole, and where that ends (past the
  * end of the file: a hole without end, UINT64_MAX). Threads: any; no lock may be held. */
 QimgErrno qimg_storage_find_extent(QimgStorage *storage, QimgHostOffset host_offset,
                                    bool *is_data_out, uint64_t *end_out) QIMG_MUST_CHECK;
 
+/* Whether the storage can be written to. */
+bool qimg_storage_is_writable(const QimgStorage *storage);
+
+/* Writes all the parts, one behind the other, at @host_offset. A failure may leave any
+ * part of the range written. @parts is used up.
+ * Threads: any; locks as qimg_storage_read. Errors: -EIO, -ENOSPC, -EDQUOT and others of
+ * pwritev; -EINVAL past 2^63; -EROFS. */
+QimgErrno qimg_storage_writev(QimgStorage *storage, QimgIoPurpose purpose,
+                              QimgHostOffset host_offset, struct iovec *parts,
+                              int n_parts) QIMG_MUST_CHECK;
+
+/* As qimg_storage_writev of one part. */
+QimgErrno qimg_storage_write(QimgStorage *storage, QimgIoPurpose purpose,
+                             QimgHostOffset host_offset, const void *buffer,
+                             size_t n_bytes) QIMG_MUST_CHECK;
+
+/* Returns when everything written before the call is on stable storage. Callers that come
+ * while one waits for the disk share the next wait. After a failure every call fails.
+ * Threads: any; a lock of rank ALLOC may be held. */
+QimgErrno qimg_storage_sync(QimgStorage *storage) QIMG_MUST_CHECK;
+
+/* Makes the range zeros: punched where it lies below the file's end and that is possible,
+ * written else. The file's length does not change, and what lies past it is zeros anyway.
+ * Threads and errors: as qimg_storage_writev. */
+QimgErrno qimg_storage_zero(QimgStorage *storage, QimgIoPurpose purpose,
+                            QimgHostOffset host_offset, uint64_t n_bytes) QIMG_MUST_CHECK;
+
+/* Gives the space of the range back where that is possible; its content is undefined
+ * afterwards. */
+void qimg_storage_discard(QimgStorage *storage, QimgIoPurpose purpose,
+                          QimgHostOffset host_offset, uint64_t n_bytes);
+
+/* Makes sure that writes to the range find room, where that can be had. Errors: -ENOSPC
+ * and the like; none where it cannot be had. */
+QimgErrno qimg_storage_allocate(QimgStorage *storage, QimgHostOffset host_offset,
+                                uint64_t n_bytes) QIMG_MUST_CHECK;
+
+/* Sets the length in bytes; what is added reads as zeros. Threads: any; the callers agree
+ * among themselves. */
+QimgErrno qimg_storage_set_size(QimgStorage *storage, uint64_t size_bytes)
+    QIMG_MUST_CHECK;
+
 /* Whether the file occupied less space than its length when it was opened. */
 bool qimg_storage_is_sparse(const QimgStorage *storage);
+
+/* How many bytes are free where the file lies: 0 where it cannot grow or nobody knows.
+ * Threads: any; no lock may be held. */
+uint64_t qimg_storage_get_free_bytes(QimgStorage *storage);
 
 /* Closes and frees; accepts NULL. */
 void qimg_storage_close(QimgStorage *storage);

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The header decoder with extensions and feature names. Input: the first bytes of a file.
+/* The header decoder with extensions and feature names, and what the encoders make of
+ * them: decode(encode(x)) = x. Input: the first bytes of a file.
  */
+#include <stdlib.h>
 #include <string.h>
 
 #include "codec/qcow2-geometry.h"
@@ -31,6 +33,51 @@ check_header(const Qcow2Header *h, size_t n_bytes)
     FUZZ_CHECK(g.l1_shift < 64 && g.l2_bits >= 6);
 }
 
+/* What was decoded encodes to the same bytes, but for the part of a sector that a size
+ * may have, and the padding. */
+static void
+check_encode(const Qcow2Header *h, const uint8_t *bytes)
+{
+    size_t n_bytes = h->header_bytes;
+    uint8_t *copy = malloc(n_bytes);
+
+    if (!copy)
+        return;
+    memcpy(copy, bytes, n_bytes);
+    FUZZ_CHECK(!qcow2_header_encode(h, copy, n_bytes - 1));
+    FUZZ_CHECK(memcmp(copy, bytes, n_bytes) == 0);
+    memset(copy, 0xa5, n_bytes < 112 ? n_bytes : 112);
+    FUZZ_CHECK(qcow2_header_encode(h, copy, n_bytes));
+    FUZZ_CHECK(copy[31] == 0 && copy[30] == (bytes[30] & 0xfe));
+    for (size_t i = 105; i < n_bytes && i < 112; i++)
+        FUZZ_CHECK(copy[i] == 0);
+    memcpy(copy + 30, bytes + 30, 2);
+    if (n_bytes > 105)
+        memcpy(copy + 105, bytes + 105, 7);
+    FUZZ_CHECK(memcmp(copy, bytes, n_bytes) == 0);
+    free(copy);
+}
+
+static void
+check_extension_encode(const Qcow2Extension *e)
+{
+    size_t n_bytes = 8 + (((size_t)e->data_bytes + 7) & ~(size_t)7);
+    uint8_t *copy = malloc(n_bytes);
+    size_t position = 0, end = 0;
+    Qcow2Extension again;
+
+    if (!copy)
+        return;
+    FUZZ_CHECK(!qcow2_extension_encode(e, copy, n_bytes - 1, &position));
+    FUZZ_CHECK(qcow2_extension_encode(e, copy, n_bytes, &position));
+    FUZZ_CHECK(position == n_bytes);
+    FUZZ_CHECK(!qcow2_extension_decode(copy, n_bytes, &end, &again).rule);
+    FUZZ_CHECK(end == n_bytes);
+    FUZZ_CHECK(again.type == e->type && again.data_bytes == e->data_bytes);
+    FUZZ_CHECK(memcmp(again.data, e->data, e->data_bytes) == 0);
+    free(copy);
+}
+
 static void
 walk_extensions(const Qcow2Header *h, const uint8_t *bytes, size_t n_bytes)
 {
@@ -49,6 +96,7 @@ walk_extensions(const Qcow2Header *h, const uint8_t *bytes, size_t n_bytes)
             return;
         FUZZ_CHECK(position >= before + 8);
         FUZZ_CHECK(e.data >= bytes && e.data + e.data_bytes <= bytes + end);
+        check_extension_encode(&e);
         for (unsigned type = 0; type < 3; type++)
             for (unsigned bit = 0; bit < 64; bit++)
                 if (qcow2_feature_name_find(&e, (uint8_t)type, (uint8_t)bit, name))
@@ -67,6 +115,7 @@ LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n_bytes)
         return 0;
     FUZZ_CHECK(qcow2_header_probe(bytes, n_bytes));
     check_header(&h, n_bytes);
+    check_encode(&h, bytes);
     walk_extensions(&h, bytes, n_bytes);
     return 0;
 }

@@ -94,6 +94,7 @@ def make_images(folder):
         io(p(name), *some[:2], *(some[2:3] if name != "v2" else []), some[3])
     create(p("empty"), 0, ["cluster_size=512"])
     create(p("huge"), 1 << 37, ["cluster_size=65536"])
+    create(p("extended-empty"), 40960, ["cluster_size=16k", "extended_l2=on"])
     create(p("extended"), 40960, ["cluster_size=16k", "extended_l2=on"])
     io(p("extended"), "write -P 1 512 512", "write -z 2k 1k", "write -P 2 36k 1k")
     with open(p("source"), "wb") as f:
@@ -118,9 +119,9 @@ def make_images(folder):
     create(p("bitmap"), 20480, ["cluster_size=512"])
     run("qemu-img", "bitmap", "--add", p("bitmap"), "bits")
     names = list(plain) + [
-        "empty", "huge", "extended", "compressed-zlib-512", "compressed-zlib-4k",
-        "compressed-zstd-512", "compressed-zstd-4k", "backing", "snapshots", "datafile",
-        "datafile-raw", "bitmap"]
+        "empty", "huge", "extended", "extended-empty", "compressed-zlib-512",
+        "compressed-zlib-4k", "compressed-zstd-512", "compressed-zstd-4k", "backing",
+        "snapshots", "datafile", "datafile-raw", "bitmap"]
     images = {name: read(p(name)) for name in names}
     # The machine's directory does not belong into the source.
     for name in ("datafile", "datafile-raw"):
@@ -170,6 +171,31 @@ def chain(*images):
     return b"".join(struct.pack(">I", len(image)) + image for image in images)
 
 
+def put_scripts(corpus, images, extended):
+    """Images that fuzz-image-rw changes: a byte of choices, twelve operations of three
+    bytes (what, where, how much), the file. @extended is empty, with large clusters."""
+    scripts = {
+        "fill": bytes(n % 256 for n in range(0, 36 * 7, 7)),
+        "free": bytes([7, 0, 255, 0, 3, 90, 11, 0, 0, 8, 2, 80, 5, 7, 100, 0, 9, 64, 11, 0, 0,
+                       6, 12, 33, 0, 1, 140, 7, 0, 200, 11, 0, 0, 1, 5, 20]),
+        "resize": bytes([0, 1, 80, 10, 200, 90, 0, 250, 70, 10, 10, 3, 4, 9, 90, 10, 255, 255,
+                         9, 200, 255, 10, 0, 200, 11, 0, 0, 10, 130, 1, 1, 0, 150, 4, 1, 1]),
+    }
+    for number, (name, image) in enumerate(images.items()):
+        if len(image) > MAX_IMAGE_BYTES * 3:
+            continue
+        for script_name, script in scripts.items():
+            assert len(script) == 36
+            corpus.put("fuzz-image-rw", f"{name}-{script_name}",
+                       bytes([number % 4]) + script + image[:MAX_IMAGE_BYTES])
+    # Its L1 table is the last that it has.
+    for script_name, script in scripts.items():
+        corpus.put("fuzz-image-rw", f"extended-{script_name}",
+                   b"\1" + script + extended[:header(extended)["l1"] + 64])
+    for name, image in spoiled(images["v3"]):
+        corpus.put("fuzz-image-rw", name, b"\0" + scripts["fill"] + image)
+
+
 def main():
     here = os.path.dirname(os.path.abspath(__file__))
     corpus = Corpus(sys.argv[1] if len(sys.argv) > 1 else os.path.join(here, "corpus"))
@@ -177,6 +203,7 @@ def main():
         os.chdir(folder)
         images = make_images(folder)
         images["luks"] = make_luks(folder)
+    extended = images.pop("extended-empty")
     images["extended-compact"] = compact_extended(images["extended"])
     for name, image in images.items():
         corpus.put("fuzz-qcow2-header", name, image[:768])
@@ -185,6 +212,7 @@ def main():
     for name, image in spoiled(images["v3"]):
         corpus.put("fuzz-image", name, image)
     corpus.put("fuzz-image", "cut", images["v3"][:3000])
+    put_scripts(corpus, images, extended)
     zlib_image = images["compressed-zlib-512"]
     corpus.put("fuzz-chain", "three", chain(images["backing"], images["v3"], zlib_image))
     corpus.put("fuzz-chain", "sizes", chain(images["backing"], images["v3-1k"],
@@ -209,6 +237,20 @@ def main():
             corpus.put("fuzz-qcow2-tables", f"bits{bits + 9}-flags{flags}",
                        bytes([bits, flags, 0, 0, 0, 0, 0, 0xA0]) +
                        b"".join(struct.pack(">QQ", w, b) for w, b in zip(words, bitmaps)))
+    extension = struct.pack(">IIQQ", 2, 0, 72, 0x1e0000)
+    directory = (struct.pack(">QIIBBHI", 0x1c0000, 1, 2, 1, 16, 5, 0) + b"first" + bytes(3) +
+                 struct.pack(">QIIBBHI", 0x1d0000, 4, 0, 1, 9, 13, 0) + b"second-bitmap" + bytes(3))
+    for name, data in (("two", extension + directory + struct.pack(">QQQ", 0x1b0000, 1, 0)),
+                       ("cut", extension + directory[:60]), ("none", extension),
+                       ("extra", extension + struct.pack(">QIIBBHI", 0x1c0000, 1, 4, 1, 16, 1, 9)
+                        + bytes(16) + struct.pack(">QQ", 2, 0x1b0001))):
+        for bits in (0, 7):
+            corpus.put("fuzz-qcow2-bitmaps", f"{name}-{bits + 9}", bytes([bits, 24]) + data)
+    for order in range(7):
+        for name, fill in (("zeros", b"\0"), ("ones", b"\xff"), ("mixed", b"\x5a\x01")):
+            corpus.put("fuzz-qcow2-refcounts", f"order{order}-{name}",
+                       struct.pack(">BQH", order, 0x8102030405060708, 77) +
+                       fill * (64 // len(fill)))
     for kind in ("zlib", "zstd"):
         target = "fuzz-deflate" if kind == "zlib" else "fuzz-zstd"
         for cluster, selector in (("512", 0), ("4k", 3)):

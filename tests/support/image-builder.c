@@ -188,6 +188,25 @@ image_builder_add_compressed(ImageBuilder *b, uint64_t cluster, const uint8_t *c
 }
 
 void
+image_builder_add_snapshot(ImageBuilder *b)
+{
+    uint64_t n_bytes = 8 * (uint64_t)b->header.l1_size;
+    uint64_t l1 =
+        image_builder_allocate(b, (n_bytes + b->cluster_bytes - 1) / b->cluster_bytes);
+    uint64_t at = image_builder_allocate(b, 1);
+
+    image_builder_write(b, l1, b->bytes->data + b->header.l1_table_offset, n_bytes);
+    image_builder_put_be64(b, at, l1);
+    image_builder_put_be32(b, at + 8, b->header.l1_size);
+    image_builder_put_be32(b, at + 12, 1u << 16 | 1u);
+    image_builder_put_be32(b, at + 36, 16);
+    image_builder_put_be64(b, at + 48, b->header.size);
+    image_builder_write(b, at + 56, "1s", 2);
+    b->header.snapshots_offset = at;
+    b->header.nb_snapshots = 1;
+}
+
+void
 image_builder_add_extension(ImageBuilder *b, uint32_t type, const void *data,
                             uint32_t n_bytes)
 {

@@ -72,6 +72,10 @@ uint64_t image_builder_add_data(ImageBuilder *b, uint64_t cluster,
 uint64_t image_builder_add_compressed(ImageBuilder *b, uint64_t cluster,
                                       const uint8_t *content);
 
+/* Adds a table with a snapshot of the present disk, which shares its L2 tables: flags
+ * stay as they are. */
+void image_builder_add_snapshot(ImageBuilder *b);
+
 /* Adds a header extension, or bytes of one (@type is written as it is). */
 void image_builder_add_extension(ImageBuilder *b, uint32_t type, const void *data,
                                  uint32_t n_bytes);

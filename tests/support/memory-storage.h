@@ -1,12 +1,73 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Storage over a byte buffer, with faults: reads that fail, come in pieces, or stop until
- * the test lets them go on. */
+/* Storage over bytes in memory, with faults: calls that fail, come in pieces, or stop
+ * until the test lets them go on. Read-only storages hold exactly the bytes given;
+ * writable ones grow, and only pages that hold something occupy memory. Any thread may
+ * call anything. */
 #pragma once
+
+#include <glib.h>
 
 #include "storage/storage.h"
 
 /* Makes a storage of a copy of @bytes; @path is how messages name it. */
 QimgStorage *memory_storage_new(const void *bytes, size_t n_bytes, const char *path);
+
+/* Makes one that can be written to. */
+QimgStorage *memory_storage_new_writable(const void *bytes, size_t n_bytes,
+                                         const char *path);
+
+/* ---- writable storages only ---- */
+
+/* Writes and allocations that would let the pages of 4 KiB occupy more than @n_bytes fail
+ * with ENOSPC from now on, or write only what there is room for. The bytes present count;
+ * what is punched is given back; a length without pages is free. */
+void memory_storage_set_capacity(QimgStorage *storage, uint64_t n_bytes);
+
+/* Bytes that the pages occupy. */
+uint64_t memory_storage_used(QimgStorage *storage);
+
+/* Copies what lies at [@file_offset, + @n_bytes), with zeros past the end. */
+void memory_storage_copy(QimgStorage *storage, uint64_t file_offset, void *buffer,
+                         size_t n_bytes);
+
+/* A copy of the whole; free with g_byte_array_unref. */
+GByteArray *memory_storage_copy_all(QimgStorage *storage);
+
+/* ---- faults ---- */
+
+typedef enum {
+    MEMORY_READ = 1 << 0,
+    MEMORY_WRITE = 1 << 1,
+    MEMORY_SYNC = 1 << 2,
+    MEMORY_PUNCH = 1 << 3,
+    MEMORY_ALLOCATE = 1 << 4,
+    MEMORY_SET_SIZE = 1 << 5,
+    MEMORY_CHANGES = MEMORY_WRITE | MEMORY_PUNCH | MEMORY_ALLOCATE | MEMORY_SET_SIZE,
+    MEMORY_ANY_CALL = (1 << 6) - 1,
+} MemoryCalls;
+
+#define MEMORY_ANY_PURPOSE QIMG_N_IO_PURPOSES
+
+/* Calls of the kinds in @calls, counted from 0 when the rule is set; those without a
+ * purpose (sync, allocate, set_size) fit rules of MEMORY_ANY_PURPOSE only. */
+typedef struct {
+    MemoryCalls calls;
+    QimgIoPurpose purpose; /* or MEMORY_ANY_PURPOSE */
+    uint64_t n_until;      /* calls that are spared */
+    uint64_t n_fails;      /* calls that are hit then; UINT64_MAX: all to come */
+    int errnum;            /* positive; 0: no failure, the call is only cut short */
+    size_t
+        n_bytes_before; /* of a write: so much is done first (and told, without error) */
+} MemoryFault;
+
+/* Adds a rule; of several that fit a call the oldest decides, and all count it. */
+void memory_storage_add_fault(QimgStorage *storage, const MemoryFault *fault);
+
+/* Forgets all rules. */
+void memory_storage_clear_faults(QimgStorage *storage);
+
+/* How many calls of the kinds @calls there were. */
+uint64_t memory_storage_n_calls(QimgStorage *storage, MemoryCalls calls);
 
 /* Lets the reads number @first to @first + @n_fails - 1 (0 is the next one) of @purpose
  * fail with @errnum (positive). One rule for each purpose. */
@@ -16,11 +77,19 @@ void memory_storage_fail(QimgStorage *storage, QimgIoPurpose purpose, unsigned f
 /* Gives at most @n_bytes for each pread from now on; 0: no limit. */
 void memory_storage_limit(QimgStorage *storage, size_t n_bytes);
 
+/* The same for each pwritev. */
+void memory_storage_limit_writes(QimgStorage *storage, size_t n_bytes);
+
 /* Stops all reads of @purpose until memory_storage_release. */
 void memory_storage_block(QimgStorage *storage, QimgIoPurpose purpose);
 
-/* Waits until @n_readers reads stand still at a blocked purpose. */
-void memory_storage_wait_blocked(QimgStorage *storage, unsigned n_readers);
+/* Stops all calls of the kinds @calls with @purpose (MEMORY_ANY_PURPOSE: with any or
+ * none) until memory_storage_release. One rule at a time. */
+void memory_storage_block_calls(QimgStorage *storage, MemoryCalls calls,
+                                QimgIoPurpose purpose);
 
-/* Lets all stopped reads, and those to come, go on. */
+/* Waits until @n_calls calls stand still at a block. */
+void memory_storage_wait_blocked(QimgStorage *storage, unsigned n_calls);
+
+/* Lets all stopped calls, and those to come, go on. */
 void memory_storage_release(QimgStorage *storage);

@@ -315,6 +315,8 @@ test_formats(void)
         {"KDMV", 4, NULL, QIMG_ERROR_UNSUPPORTED, FOREIGN("VMDK")},
         {"vhdxfile", 8, NULL, QIMG_ERROR_UNSUPPORTED, FOREIGN("VHDX")},
         {"conectix", 8, NULL, QIMG_ERROR_UNSUPPORTED, FOREIGN("VHD")},
+        {"LUKS\xba\xbe", 6, NULL, QIMG_ERROR_UNSUPPORTED, FOREIGN("LUKS")},
+        {"WithoutFreeSpace", 16, NULL, QIMG_ERROR_UNSUPPORTED, FOREIGN("Parallels")},
         {"QED\0", 4, "raw", 0, NULL},
         {"QED", 3, NULL, 0, NULL},
         {"", 0, NULL, 0, NULL},

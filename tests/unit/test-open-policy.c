@@ -177,7 +177,7 @@ test_row(gconstpointer user)
     const char *naming = row->naming ? row->naming : tree.top;
     g_autoptr(QimgPlace) naming_place = NULL;
     g_autoptr(QimgPlace) place = NULL;
-    qimg_autofd naming_fd = qimg_open_named_by_user(naming, &naming_place, NULL);
+    qimg_autofd naming_fd = qimg_open_named_by_user(naming, false, &naming_place, NULL);
     qimg_autofd fd = -1;
     GError *error = NULL;
 
@@ -187,7 +187,7 @@ test_row(gconstpointer user)
         g_assert_true(qimg_open_policy_add_map(first, map_text, &error));
     g_assert_no_error(error);
     policy = qimg_open_policy_copy(first);
-    fd = qimg_open_named_by_image(policy, naming_place, name, &place, &error);
+    fd = qimg_open_named_by_image(policy, naming_place, name, false, &place, &error);
     if (row->content) {
         char content[100] = "";
 
@@ -271,25 +271,25 @@ test_by_user(void)
     Tree tree = tree_new();
     g_autoptr(QimgPlace) place = NULL;
     QimgPlace *none = NULL;
-    qimg_autofd fd = qimg_open_named_by_user("images/link-out", &place, NULL);
+    qimg_autofd fd = qimg_open_named_by_user("images/link-out", false, &place, NULL);
     GError *error = NULL;
 
     g_assert_cmpint(fd, >=, 0);
     g_assert_cmpstr(place->path, ==, "images/link-out");
-    g_assert_cmpint(qimg_open_named_by_user("images/fifo", &none, &error), ==, -1);
+    g_assert_cmpint(qimg_open_named_by_user("images/fifo", false, &none, &error), ==, -1);
     test_util_check_error(&error, QIMG_ERROR_REFUSED,
                           "is a FIFO, not a disk image (name a regular file or block "
                           "device)");
-    g_assert_cmpint(qimg_open_named_by_user("images", &none, &error), ==, -1);
+    g_assert_cmpint(qimg_open_named_by_user("images", false, &none, &error), ==, -1);
     test_util_check_error(
         &error, QIMG_ERROR_REFUSED,
         "is a directory, not a disk image (name a regular file or block "
         "device)");
-    g_assert_cmpint(qimg_open_named_by_user("/dev/null", &none, &error), ==, -1);
+    g_assert_cmpint(qimg_open_named_by_user("/dev/null", false, &none, &error), ==, -1);
     test_util_check_error(&error, QIMG_ERROR_REFUSED,
                           "is a character device, not a disk image (name a regular file "
                           "or block device)");
-    g_assert_cmpint(qimg_open_named_by_user("absent", &none, &error), ==, -1);
+    g_assert_cmpint(qimg_open_named_by_user("absent", false, &none, &error), ==, -1);
     test_util_check_error(&error, QIMG_ERROR_NOT_FOUND,
                           "cannot open: No such file or directory (give the path of a "
                           "disk image)");
@@ -305,7 +305,7 @@ test_renamed_directory(void)
     g_autoptr(QimgOpenPolicy) policy = qimg_open_policy_new();
     g_autoptr(QimgPlace) naming = NULL;
     g_autoptr(QimgPlace) place = NULL;
-    qimg_autofd image = qimg_open_named_by_user("images/top", &naming, NULL);
+    qimg_autofd image = qimg_open_named_by_user("images/top", false, &naming, NULL);
     qimg_autofd fd = -1;
     QimgPlace *none = NULL;
     GError *error = NULL;
@@ -315,14 +315,14 @@ test_renamed_directory(void)
     g_assert_cmpint(rename("images", "moved"), ==, 0);
     g_assert_cmpint(symlink("other", "images"), ==, 0);
     /* other/base is what the path leads to now. */
-    g_assert_cmpint(qimg_open_named_by_image(policy, naming, "base", &none, &error), ==,
-                    -1);
+    g_assert_cmpint(
+        qimg_open_named_by_image(policy, naming, "base", false, &none, &error), ==, -1);
     g_assert_error(error, QIMG_ERROR, QIMG_ERROR_REFUSED);
     g_clear_error(&error);
     g_assert_null(none);
     g_assert_cmpint(unlink("images"), ==, 0);
     g_assert_cmpint(rename("moved", "images"), ==, 0);
-    fd = qimg_open_named_by_image(policy, naming, "base", &place, &error);
+    fd = qimg_open_named_by_image(policy, naming, "base", false, &place, &error);
     g_assert_no_error(error);
     g_assert_cmpint(read(fd, content, sizeof content - 1), >, 0);
     g_assert_cmpstr(content, ==, "images/base");

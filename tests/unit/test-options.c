@@ -73,7 +73,23 @@ static const Row rows[] = {
      "or "
      "directory to open in its place)",
      0},
-    {"rw", NULL, QIMG_ERROR_USAGE, "rw: no such option", 0},
+    {"rw", NULL, 0, NULL, 0},
+    {"rw", "1", QIMG_ERROR_USAGE, "rw: does not take a value", 0},
+    {"cow", NULL, 0, NULL, 0},
+    {"cow", "file", 0, NULL, 0},
+    {"cow", "", QIMG_ERROR_USAGE,
+     "cow=: names no file (give the overlay's name, or cow alone for one that vanishes)",
+     0},
+    {"growable", NULL, 0, NULL, 0},
+    {"nogrowable", NULL, 0, NULL, 0},
+    {"nogrowable", "1", QIMG_ERROR_USAGE, "nogrowable: does not take a value", 0},
+    {"discard", "unmap", 0, NULL, 0},
+    {"discard", "zero", 0, NULL, 0},
+    {"discard", "ignore", 0, NULL, 0},
+    {"discard", "on", QIMG_ERROR_USAGE,
+     "discard=on: unknown mode (give unmap, zero or ignore)", 0},
+    {"discard", NULL, QIMG_ERROR_USAGE, "discard: needs a value", 0},
+    {"ro", NULL, QIMG_ERROR_USAGE, "ro: no such option", 0},
     {"", NULL, QIMG_ERROR_USAGE, ": no such option", 0},
     {"Threads", "1", QIMG_ERROR_USAGE, "Threads: no such option", 0},
 };
@@ -102,7 +118,7 @@ test_rows(void)
         else if (g_str_equal(row->name, "format"))
             g_assert_cmpstr(options->format, ==, row->value);
     }
-    g_assert_false(qimg_options_has("rw"));
+    g_assert_false(qimg_options_has("ro"));
 }
 
 static void

@@ -354,6 +354,147 @@ test_feature_names(void)
     g_assert_false(qcow2_feature_name_find(&table, 0, 5, name));
 }
 
+static void
+check_headers_equal(const Qcow2Header *a, const Qcow2Header *b)
+{
+#define SAME(field) g_assert_cmphex(a->field, ==, b->field)
+    SAME(version);
+    SAME(backing_name_offset);
+    SAME(backing_name_bytes);
+    SAME(cluster_bits);
+    SAME(size_bytes);
+    SAME(crypt_method);
+    SAME(n_l1_entries);
+    SAME(l1_table_offset);
+    SAME(refcount_table_offset);
+    SAME(n_refcount_table_clusters);
+    SAME(n_snapshots);
+    SAME(snapshots_offset);
+    SAME(incompatible_features);
+    SAME(compatible_features);
+    SAME(autoclear_features);
+    SAME(refcount_order);
+    SAME(header_bytes);
+    SAME(compression_type);
+#undef SAME
+}
+
+/* decode(encode(x)) = x for each header that decode accepts, and nothing behind the
+ * header's length, nor behind the fields that we know, is touched. */
+static void
+test_encode(gconstpointer user)
+{
+    const Row *row = user;
+    g_autoptr(ImageBuilder) b =
+        image_builder_new(row->version, row->cluster_bits, 32768, false);
+    uint8_t bytes[600], filler[600];
+    Qcow2Header header, again;
+
+    if (row->spoil)
+        row->spoil(&b->header);
+    image_builder_finish(b);
+    g_assert_cmpint(qcow2_header_decode(b->bytes->data, b->bytes->len, &header).rule, ==,
+                    QIMG_RULE_OK);
+    memset(filler, 0xa5, sizeof filler);
+    memcpy(bytes, filler, sizeof bytes);
+    g_assert_false(qcow2_header_encode(&header, bytes, header.header_bytes - 1));
+    g_assert_cmpmem(bytes, sizeof bytes, filler, sizeof filler);
+    g_assert_true(qcow2_header_encode(&header, bytes, header.header_bytes));
+    for (size_t i = MIN(header.header_bytes, 112); i < sizeof bytes; i++)
+        g_assert_cmphex(bytes[i], ==, 0xa5);
+    g_assert_cmpint(qcow2_header_decode(bytes, sizeof bytes, &again).rule, ==,
+                    QIMG_RULE_OK);
+    check_headers_equal(&header, &again);
+    /* Of an odd size on disk only the whole sectors are known. */
+    if (b->header.size % 512 == 0)
+        g_assert_cmpmem(bytes, MIN(header.header_bytes, 112), b->bytes->data,
+                        MIN(header.header_bytes, 112));
+}
+
+/* Writes extensions behind one another; known and unknown ones come back as they were. */
+static void
+test_extension_encode(void)
+{
+    static const struct {
+        uint32_t type;
+        const char *data;
+        size_t position_after;
+    } cases[] = {
+        {QCOW2_EXT_BACKING_FORMAT, "qcow2", 16},
+        {0x12345678, "12345678", 32},
+        {0xffffffff, "", 40},
+        {QCOW2_EXT_DATA_FILE, "123456789", 64},
+        {QCOW2_EXT_END, "", 72},
+    };
+    uint8_t bytes[80];
+    size_t position = 0;
+    Qcow2Extension e;
+
+    memset(bytes, 0xa5, sizeof bytes);
+    for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+        size_t before = position;
+
+        e = (Qcow2Extension){.type = cases[i].type,
+                             .data = (const uint8_t *)cases[i].data,
+                             .data_bytes = (uint32_t)strlen(cases[i].data)};
+        g_assert_false(
+            qcow2_extension_encode(&e, bytes, cases[i].position_after - 1, &position));
+        g_assert_cmpuint(position, ==, before);
+        g_assert_cmphex(bytes[position], ==, 0xa5);
+        g_assert_true(
+            qcow2_extension_encode(&e, bytes, cases[i].position_after, &position));
+        g_assert_cmpuint(position, ==, cases[i].position_after);
+    }
+    for (size_t i = position; i < sizeof bytes; i++)
+        g_assert_cmphex(bytes[i], ==, 0xa5);
+    g_assert_cmpmem(bytes + 8, 8, "qcow2\0\0\0", 8); /* padded with zeros */
+    position = 0;
+    for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+        g_assert_cmpint(qcow2_extension_decode(bytes, sizeof bytes, &position, &e).rule,
+                        ==, QIMG_RULE_OK);
+        g_assert_cmphex(e.type, ==, cases[i].type);
+        g_assert_cmpmem(e.data, e.data_bytes, cases[i].data, strlen(cases[i].data));
+        g_assert_cmpuint(position, ==, cases[i].position_after);
+    }
+    position = 81; /* behind the end */
+    g_assert_false(qcow2_extension_encode(&e, bytes, sizeof bytes, &position));
+    e.data_bytes = UINT32_MAX;
+    position = 0;
+    g_assert_false(qcow2_extension_encode(&e, bytes, sizeof bytes, &position));
+}
+
+static void
+test_feature_names_encode(void)
+{
+    static const struct {
+        uint8_t feature_type;
+        uint64_t features;
+        const char *name;
+    } cases[] = {
+        {0, QCOW2_INCOMPAT_DIRTY, "dirty bit"},
+        {0, QCOW2_INCOMPAT_CORRUPT, "corrupt bit"},
+        {0, QCOW2_INCOMPAT_DATA_FILE, "external data file"},
+        {0, QCOW2_INCOMPAT_COMPRESSION, "compression type"},
+        {0, QCOW2_INCOMPAT_EXTENDED_L2, "extended L2 entries"},
+        {1, QCOW2_COMPAT_LAZY_REFCOUNTS, "lazy refcounts"},
+        {2, QCOW2_AUTOCLEAR_BITMAPS, "bitmaps"},
+        {2, QCOW2_AUTOCLEAR_DATA_FILE_RAW, "raw external data"},
+    };
+    uint8_t entries[QCOW2_FEATURE_NAME_TABLE_BYTES];
+    Qcow2Extension table = {
+        .type = QCOW2_EXT_FEATURE_NAMES, .data = entries, .data_bytes = sizeof entries};
+    char name[QCOW2_FEATURE_NAME_BYTES + 1];
+
+    g_assert_cmpuint(G_N_ELEMENTS(cases), ==, QCOW2_N_FEATURE_NAMES);
+    qcow2_feature_names_encode(entries);
+    for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+        uint8_t bit = (uint8_t)__builtin_ctzll(cases[i].features);
+
+        g_assert_true(qcow2_feature_name_find(&table, cases[i].feature_type, bit, name));
+        g_assert_cmpstr(name, ==, cases[i].name);
+    }
+}
+
 int
 main(int argc, char **argv)
 {
@@ -362,11 +503,19 @@ main(int argc, char **argv)
         g_autofree char *path = g_strconcat("/header/rule/", rows[i].name, NULL);
 
         g_test_add_data_func(path, &rows[i], test_rule);
+        if (rows[i].rule == QIMG_RULE_OK) {
+            g_autofree char *encode_path =
+                g_strconcat("/header/encode/", rows[i].name, NULL);
+
+            g_test_add_data_func(encode_path, &rows[i], test_encode);
+        }
     }
     g_test_add_func("/header/all-rules", test_all_rules);
     g_test_add_func("/header/short", test_short);
     g_test_add_func("/header/fields", test_fields);
     g_test_add_func("/header/extensions", test_extensions);
     g_test_add_func("/header/feature-names", test_feature_names);
+    g_test_add_func("/header/extension-encode", test_extension_encode);
+    g_test_add_func("/header/feature-names-encode", test_feature_names_encode);
     return g_test_run();
 }

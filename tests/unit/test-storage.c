@@ -111,7 +111,7 @@ open_file(const char *path)
 {
     GError *error = NULL;
     QimgStorage *storage =
-        qimg_file_storage_new(open(path, O_RDONLY | O_CLOEXEC), path, &error);
+        qimg_file_storage_new(open(path, O_RDONLY | O_CLOEXEC), path, false, &error);
 
     g_assert_no_error(error);
     return storage;

@@ -177,7 +177,7 @@ test_queue_order(void)
 static void *
 get_scratch(void *user)
 {
-    uint8_t *first = qimg_scratch_get(100);
+    uint8_t *first = qimg_scratch_get(QIMG_SCRATCH_STREAM, 100);
 
     g_assert_nonnull(first);
     first[99] = 1;
@@ -188,18 +188,18 @@ get_scratch(void *user)
 static void
 test_scratch(void)
 {
-    uint8_t *small = qimg_scratch_get(1);
-    uint8_t *again = qimg_scratch_get(4096);
+    uint8_t *small = qimg_scratch_get(QIMG_SCRATCH_STREAM, 1);
+    uint8_t *again = qimg_scratch_get(QIMG_SCRATCH_STREAM, 4096);
     uint8_t *large;
     void *others = NULL;
     pthread_t thread;
 
     g_assert_nonnull(small);
     g_assert_true(small == again); /* a page is the least, and kept */
-    large = qimg_scratch_get(1000000);
+    large = qimg_scratch_get(QIMG_SCRATCH_STREAM, 1000000);
     g_assert_cmpuint((uintptr_t)large % 4096, ==, 0);
     memset(large, 0xaa, 1000000);
-    g_assert_true(qimg_scratch_get(5) == large);
+    g_assert_true(qimg_scratch_get(QIMG_SCRATCH_STREAM, 5) == large);
     g_assert_cmpint(pthread_create(&thread, NULL, get_scratch, &others), ==, 0);
     pthread_join(thread, NULL);
     g_assert_true(others != large);
@@ -207,8 +207,8 @@ test_scratch(void)
     /* What cannot be had is NULL, and does no harm to the next call. Sanitizers end the
      * process instead, unless they are told otherwise. */
     if (!IS_SANITIZED) {
-        g_assert_null(qimg_scratch_get((size_t)1 << 62));
-        g_assert_nonnull(qimg_scratch_get(10));
+        g_assert_null(qimg_scratch_get(QIMG_SCRATCH_STREAM, (size_t)1 << 62));
+        g_assert_nonnull(qimg_scratch_get(QIMG_SCRATCH_STREAM, 10));
     }
 }
 

@@ -12,7 +12,7 @@ qcow2_read_compressed(QimgFormat *format, QimgHostOffset host_offset,
                       uint32_t stream_bytes, uint8_t *cluster_out)
 {
     Qcow2 *q = (Qcow2 *)format;
-    uint8_t *stream = qimg_scratch_get(stream_bytes);
+    uint8_t *stream = qimg_scratch_get(QIMG_SCRATCH_STREAM, stream_bytes);
     QimgErrno err;
 
     if (!stream)

@@ -303,7 +303,8 @@ add_facts(Qcow2 *q)
 }
 
 static bool
-fill(Qcow2 *q, const uint8_t *bytes, size_t n_bytes, bool inspect, GError **error)
+fill(Qcow2 *q, const uint8_t *bytes, size_t n_bytes, const QimgFormatEnv *env,
+     GError **error)
 {
     const Qcow2Header *h = &q->header;
     uint64_t size_bytes = 0;
@@ -324,7 +325,7 @@ fill(Qcow2 *q, const uint8_t *bytes, size_t n_bytes, bool inspect, GError **erro
     }
     atomic_init(&q->file_end_bytes, end_bytes);
     if (!load_backing_name(q, bytes, n_bytes, error) ||
-        !decide_features(q, inspect, error))
+        !decide_features(q, env->inspect, error))
         return false;
     q->base.active = (QimgView){
         .size_bytes = h->size_bytes,
@@ -340,13 +341,12 @@ fill(Qcow2 *q, const uint8_t *bytes, size_t n_bytes, bool inspect, GError **erro
     q->base.cluster_bytes = q->geometry.cluster_bytes;
     q->base.alloc_unit_bytes = UINT64_C(1) << q->geometry.subcluster_bits;
     q->base.may_compress = !q->geometry.has_data_file;
-    /* Those of backing files are not shown; 200 layers of them would fill the memory. */
-    if (q->base.layer_index == 0)
+    if (env->has_snapshots)
         qcow2_load_snapshots(q);
     for (unsigned i = 0; i < q->base.n_snapshots; i++)
         qcow2_view_clip_to_file(q, &q->base.snapshots[i].view);
     add_facts(q);
-    return true;
+    return !q->base.is_writable || qcow2_open_for_writing(q, error);
 }
 
 static QimgFormat *
@@ -358,7 +358,7 @@ qcow2_open(QimgStorage *file, const QimgFormatEnv *env, GError **error)
 
     qimg_format_init(&q->base, &qimg_driver_qcow2, file, env);
     bytes = load_header_area(file, &n_bytes, &q->header, error);
-    if (!bytes || !fill(q, bytes, n_bytes, env->inspect, error)) {
+    if (!bytes || !fill(q, bytes, n_bytes, env, error)) {
         q->base.file = NULL; /* stays the caller's */
         qimg_format_close(&q->base);
         return NULL;
@@ -369,6 +369,7 @@ qcow2_open(QimgStorage *file, const QimgFormatEnv *env, GError **error)
 static void
 qcow2_close(QimgFormat *format)
 {
+    qcow2_close_for_writing((Qcow2 *)format);
     g_free(format);
 }
 
@@ -379,5 +380,15 @@ const QimgDriver qimg_driver_qcow2 = {
     .map = qcow2_map,
     .read_compressed = qcow2_read_compressed,
     .check_snapshot = qcow2_check_snapshot,
+    .plan_write = qcow2_plan_write,
+    .publish = qcow2_publish,
+    .abandon = qcow2_abandon,
+    .zero = qcow2_zero,
+    .flush = qcow2_flush,
+    .wants_flush = qcow2_wants_flush,
+    .extend_tables = qcow2_extend_tables,
+    .resize = qcow2_resize,
+    .end_writing = qcow2_end_writing,
+    .create = qcow2_create,
     .close = qcow2_close,
 };

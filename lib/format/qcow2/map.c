@@ -166,6 +166,26 @@ scan_standard(const Qcow2Geometry *g, const TableSlice *slice, uint64_t index,
     return first;
 }
 
+/* Decodes the part from @subcluster on of the extended entry @index. A writer changes its
+ * two words one after the other, in the order in which the old word goes with either
+ * bitmap or the new word does; so a word between two equal looks at the bitmap fits it.
+ */
+static Qcow2L2Entry
+decode_extended(const Qcow2Geometry *g, const TableSlice *slice, uint64_t index,
+                uint32_t subcluster, uint64_t guest_offset)
+{
+    uint64_t bitmap = table_slice_get(slice, index * 2 + 1);
+
+    for (;;) {
+        uint64_t word = table_slice_get(slice, index * 2);
+        uint64_t again = table_slice_get(slice, index * 2 + 1);
+
+        if (again == bitmap)
+            return qcow2_l2_decode_extended(g, word, bitmap, subcluster, guest_offset);
+        bitmap = again;
+    }
+}
+
 /* The same for extended entries, in subclusters: from @subcluster of entry @index on.
  * DATA answers give the host offset of the first entry's cluster. */
 static Qcow2L2Entry
@@ -173,18 +193,15 @@ scan_extended(const Qcow2Geometry *g, const TableSlice *slice, uint64_t index,
               uint64_t n_max, uint32_t subcluster, uint64_t cluster_guest_offset,
               uint64_t *n_subclusters_out)
 {
-    Qcow2L2Entry first = qcow2_l2_decode_extended(g, table_slice_get(slice, index * 2),
-                                                  table_slice_get(slice, index * 2 + 1),
-                                                  subcluster, cluster_guest_offset);
+    Qcow2L2Entry first =
+        decode_extended(g, slice, index, subcluster, cluster_guest_offset);
     uint64_t n_subclusters = first.n_subclusters;
 
     for (uint64_t n = 1;
          n < n_max && n_subclusters == n * QCOW2_N_SUBCLUSTERS - subcluster; n++) {
         uint64_t distance = n << g->cluster_bits;
         Qcow2L2Entry next =
-            qcow2_l2_decode_extended(g, table_slice_get(slice, (index + n) * 2),
-                                     table_slice_get(slice, (index + n) * 2 + 1), 0,
-                                     cluster_guest_offset + distance);
+            decode_extended(g, slice, index + n, 0, cluster_guest_offset + distance);
 
         if (!same_answer(&first, &next, distance))
             break;
@@ -348,7 +365,7 @@ peek_unallocated(Qcow2 *q, const QimgView *view, uint64_t guest_offset,
         !qimg_is_aligned(entry & QCOW2_OFFSET_MASK, g->cluster_bytes))
         return 0;
     offset = (entry & QCOW2_OFFSET_MASK) + l2_index * entry_bytes;
-    words = qimg_scratch_get(n_bytes);
+    words = qimg_scratch_get(QIMG_SCRATCH_TABLE, n_bytes);
     if (!words || qcow2_is_beyond_end(q, offset + n_bytes - 1) ||
         qimg_storage_read(q->base.file, QIMG_IO_L2, qimg_host(offset), words, n_bytes))
         return 0;

@@ -116,6 +116,7 @@ qcow2_load_snapshots(Qcow2 *q)
         g_array_append_val(list, snapshot);
         at += entry_bytes;
     }
+    q->snapshot_table_bytes = at - q->header.snapshots_offset;
     q->base.n_snapshots = list->len;
     q->base.snapshots = (QimgFormatSnapshot *)g_array_steal(list, NULL);
 }

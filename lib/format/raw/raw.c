@@ -37,6 +37,50 @@ raw_map(QimgFormat *format, const QimgView *view, QimgGuestOffset guest_offset,
     return 0;
 }
 
+static QimgErrno
+raw_plan_write(QimgFormat *format, QimgGuestOffset guest_offset, uint64_t length_bytes,
+               QimgWritePlan *plan_out)
+{
+    (void)format;
+    *plan_out = (QimgWritePlan){
+        .kind = QIMG_PLAN_IN_PLACE,
+        .length_bytes = length_bytes,
+        .host_offset = qimg_host(guest_offset.v),
+    };
+    return 0;
+}
+
+static QimgErrno
+raw_zero(QimgFormat *format, QimgGuestOffset guest_offset, uint64_t length_bytes,
+         QimgZeroMode mode, bool below_is_zero, uint64_t *done_out)
+{
+    QimgHostOffset host_offset = qimg_host(guest_offset.v);
+    QimgErrno err =
+        qimg_storage_zero(format->file, QIMG_IO_DATA, host_offset, length_bytes);
+
+    (void)below_is_zero;
+    if (!err && mode == QIMG_ZERO_KEEP)
+        err = qimg_storage_allocate(format->file, host_offset, length_bytes);
+    *done_out = length_bytes;
+    return err;
+}
+
+static QimgErrno
+raw_flush(QimgFormat *format)
+{
+    return qimg_storage_sync(format->file);
+}
+
+static QimgErrno
+raw_resize(QimgFormat *format, uint64_t size_bytes)
+{
+    QimgErrno err = qimg_storage_set_size(format->file, size_bytes);
+
+    if (!err)
+        format->active.size_bytes = size_bytes;
+    return err;
+}
+
 static void
 raw_close(QimgFormat *format)
 {
@@ -47,5 +91,9 @@ const QimgDriver qimg_driver_raw = {
     .name = "raw",
     .open = raw_open,
     .map = raw_map,
+    .plan_write = raw_plan_write,
+    .zero = raw_zero,
+    .flush = raw_flush,
+    .resize = raw_resize,
     .close = raw_close,
 };

@@ -3,6 +3,7 @@
 unmounted and the server reaped by its pid, whatever the test did; a status other than 0 or
 a sanitizer's report fails the test."""
 
+import errno
 import os
 import re
 import signal
@@ -74,8 +75,7 @@ class Mount:
     def __enter__(self):
         env.need_fuse()
         program = env.qcowfs()
-        if not self.mountpoint.exists():
-            self.mountpoint.mkdir(parents=True)
+        self._make_mountpoint()
         log_path = self.mountpoint.parent / f".{self.mountpoint.name}.{os.getpid()}.stderr"
         self._log = open(log_path, "w+b")
         before = mounts_at(self.mountpoint)
@@ -99,6 +99,14 @@ class Mount:
             self._clean_up()
             raise
         return self
+
+    def _make_mountpoint(self):
+        try:
+            if not self.mountpoint.exists():
+                self.mountpoint.mkdir(parents=True)
+        except OSError as error:
+            if error.errno != errno.ENOTCONN:       # a dead mount is there
+                raise
 
     @staticmethod
     def _is_new(now, before):
@@ -264,8 +272,7 @@ class Daemon(Mount):
 
     def __enter__(self):
         env.need_fuse()
-        if not self.mountpoint.exists():
-            self.mountpoint.mkdir(parents=True)
+        self._make_mountpoint()
         # The daemon has no stderr: a sanitizer has to write elsewhere.
         self._reports = self.mountpoint.parent / f".{self.mountpoint.name}.sanitizer"
         logs = {name: f"{os.environ.get(name, '')}:log_path={self._reports}".lstrip(":")

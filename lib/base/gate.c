@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Requests count themselves in one of several shards, each a cache line of its own, and
+ * there in one of two phases. Who waits for requests turns the phase over and waits until
+ * the old one is empty everywhere.
+ *
+ * I1  A request that has counted itself, and then found the gate open, is inside: who
+ *     closes the gate sees its count, since both first write and then read (sequentially
+ *     consistent). I2  A request may count itself in a phase that was turned over just
+ *     before; the phase is therefore turned twice, so that none is missed. */
+#include "base/gate.h"
+
+#include <glib.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#include "base/lock.h"
+
+#define N_SHARDS 8u
+#define N_SPINS  200u
+#define NAP_US   50u
+
+typedef struct {
+    _Alignas(64) _Atomic uint64_t n_inside[2]; /* atomic: by phase */
+} Shard;
+
+struct QimgGate {
+    Shard shards[N_SHARDS];
+    atomic_uint phase;     /* atomic: 0 or 1; changed by who holds turn_lock */
+    atomic_bool is_closed; /* atomic; changed under lock */
+    pthread_mutex_t turns; /* one who waits for requests at a time; no rank: see close */
+    QimgMutex lock;        /* rank QIMG_RANK_GATE */
+    QimgCond changed;      /* is_closed has changed */
+};
+
+static unsigned
+my_shard(void)
+{
+    static atomic_uint n_threads;
+    static _Thread_local unsigned mine; /* shard + 1 */
+
+    if (mine == 0)
+        mine =
+            atomic_fetch_add_explicit(&n_threads, 1, memory_order_relaxed) % N_SHARDS + 1;
+    return mine - 1;
+}
+
+QimgGate *
+qimg_gate_new(void)
+{
+    QimgGate *gate = aligned_alloc(64, (sizeof *gate + 63) & ~(size_t)63);
+
+    if (!gate)
+        g_error("no memory for a gate");
+    *gate = (QimgGate){.is_closed = false};
+    pthread_mutex_init(&gate->turns, NULL);
+    qimg_mutex_init(&gate->lock, QIMG_RANK_GATE);
+    qimg_cond_init(&gate->changed);
+    return gate;
+}
+
+void
+qimg_gate_free(QimgGate *gate)
+{
+    if (!gate)
+        return;
+    qimg_cond_clear(&gate->changed);
+    qimg_mutex_clear(&gate->lock);
+    pthread_mutex_destroy(&gate->turns);
+    free(gate);
+}
+
+static void
+wait_until_open(QimgGate *gate)
+{
+    QIMG_LOCK_SCOPE(&gate->lock);
+
+    while (atomic_load(&gate->is_closed))
+        qimg_cond_wait(&gate->changed, &gate->lock);
+}
+
+unsigned
+qimg_gate_enter(QimgGate *gate)
+{
+    unsigned shard, phase;
+
+    if (!gate)
+        return 0;
+    shard = my_shard();
+    for (;;) {
+        phase = atomic_load(&gate->phase);
+        atomic_fetch_add(&gate->shards[shard].n_inside[phase], 1); /* I1 */
+        if (!atomic_load(&gate->is_closed))
+            return shard * 2 + phase;
+        atomic_fetch_sub(&gate->shards[shard].n_inside[phase], 1);
+        wait_until_open(gate);
+    }
+}
+
+void
+qimg_gate_leave(QimgGate *gate, unsigned ticket)
+{
+    if (gate) /* release: pairs with the acquire in wait_for_phase */
+        atomic_fetch_sub_explicit(&gate->shards[ticket / 2].n_inside[ticket % 2], 1,
+                                  memory_order_release);
+}
+
+static void
+wait_for_phase(QimgGate *gate, unsigned phase)
+{
+    for (unsigned i = 0; i < N_SHARDS; i++) {
+        unsigned n_tries = 0;
+
+        while (atomic_load(&gate->shards[i].n_inside[phase]) != 0) {
+            if (++n_tries < N_SPINS)
+                sched_yield();
+            else
+                g_usleep(NAP_US);
+        }
+    }
+}
+
+void
+qimg_gate_wait_for_requests(QimgGate *gate)
+{
+    if (!gate)
+        return;
+    qimg_lock_assert_none_held();
+    pthread_mutex_lock(&gate->turns);
+    for (unsigned i = 0; i < 2; i++) { /* I2 */
+        unsigned phase = atomic_load(&gate->phase);
+
+        atomic_store(&gate->phase, phase ^ 1);
+        wait_for_phase(gate, phase);
+    }
+    pthread_mutex_unlock(&gate->turns);
+}
+
+void
+qimg_gate_close(QimgGate *gate)
+{
+    if (!gate)
+        return;
+    qimg_mutex_lock(&gate->lock);
+    while (atomic_load(&gate->is_closed))
+        qimg_cond_wait(&gate->changed, &gate->lock);
+    atomic_store(&gate->is_closed, true);
+    qimg_mutex_unlock(&gate->lock);
+    wait_for_phase(gate, 0);
+    wait_for_phase(gate, 1);
+}
+
+void
+qimg_gate_open(QimgGate *gate)
+{
+    if (!gate)
+        return;
+    QIMG_LOCK_SCOPE(&gate->lock);
+    atomic_store(&gate->is_closed, false);
+    qimg_cond_broadcast(&gate->changed);
+}

@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Where persistent bitmaps lie: the header extension, the directory's entries, the
+ * tables' entries. Spec: bitmaps sections 1 to 3. Inline and pure; any thread. */
+#pragma once
+
+#include <string.h>
+
+#include "base/checked.h"
+#include "base/endian.h"
+#include "codec/rules.h"
+
+#define QCOW2_BITMAPS_EXTENSION_BYTES    24u
+#define QCOW2_BITMAP_FIXED_BYTES         24u
+#define QCOW2_MAX_BITMAPS                65535u
+#define QCOW2_MAX_BITMAP_DIRECTORY_BYTES (UINT64_C(1024) * QCOW2_MAX_BITMAPS)
+#define QCOW2_MAX_BITMAP_NAME            1023u
+#define QCOW2_MAX_BITMAP_TABLE_ENTRIES   UINT64_C(0x8000000)
+
+typedef struct {
+    uint32_t n_bitmaps;
+    uint64_t directory_bytes;
+    uint64_t directory_offset;
+} Qcow2BitmapsExtension;
+
+/* Decodes the data of the extension. */
+static inline QimgDecode
+qcow2_bitmaps_extension_decode(const uint8_t *data, uint32_t data_bytes,
+                               uint64_t cluster_bytes, Qcow2BitmapsExtension *out)
+{
+    struct {
+        qimg_be32 n_bitmaps;
+        qimg_be32 reserved;
+        qimg_be64 directory_bytes;
+        qimg_be64 directory_offset;
+    } disk;
+    uint64_t n;
+
+    _Static_assert(sizeof disk == QCOW2_BITMAPS_EXTENSION_BYTES, "on-disk size");
+    if (data_bytes != sizeof disk)
+        return qimg_decode_broken(QIMG_RULE_BITMAP_DIRECTORY, data_bytes);
+    memcpy(&disk, data, sizeof disk);
+    n = qimg_be32_get(disk.n_bitmaps);
+    if (n == 0 || n > QCOW2_MAX_BITMAPS)
+        return qimg_decode_broken(QIMG_RULE_BITMAP_DIRECTORY, n);
+    *out = (Qcow2BitmapsExtension){
+        .n_bitmaps = (uint32_t)n,
+        .directory_bytes = qimg_be64_get(disk.directory_bytes),
+        .directory_offset = qimg_be64_get(disk.directory_offset),
+    };
+    if (out->directory_bytes < n * QCOW2_BITMAP_FIXED_BYTES ||
+        out->directory_bytes > QCOW2_MAX_BITMAP_DIRECTORY_BYTES)
+        return qimg_decode_broken(QIMG_RULE_BITMAP_DIRECTORY, out->directory_bytes);
+    if (out->directory_offset == 0 ||
+        !qimg_is_aligned(out->directory_offset, cluster_bytes))
+        return qimg_decode_broken(QIMG_RULE_BITMAP_DIRECTORY, out->directory_offset);
+    return qimg_decode_ok();
+}
+
+typedef struct {
+    uint64_t table_offset;
+    uint32_t n_table_entries;
+    uint64_t entry_bytes; /* with extra data and name, rounded up to 8 */
+} Qcow2BitmapEntry;
+
+/* Decodes the part of a directory entry at @bytes that tells where the bitmap lies;
+ * @n_bytes is what is left of the directory. */
+static inline QimgDecode
+qcow2_bitmap_entry_decode(const uint8_t *bytes, uint64_t n_bytes, uint64_t cluster_bytes,
+                          Qcow2BitmapEntry *out)
+{
+    struct {
+        qimg_be64 table_offset;
+        qimg_be32 n_table_entries;
+        qimg_be32 flags;
+        uint8_t type;
+        uint8_t granularity_bits;
+        qimg_be16 name_bytes;
+        qimg_be32 extra_bytes;
+    } disk;
+    uint64_t name_bytes;
+
+    _Static_assert(sizeof disk == QCOW2_BITMAP_FIXED_BYTES, "on-disk size");
+    if (n_bytes < sizeof disk)
+        return qimg_decode_broken(QIMG_RULE_BITMAP_DIRECTORY, n_bytes);
+    memcpy(&disk, bytes, sizeof disk);
+    name_bytes = qimg_be16_get(disk.name_bytes);
+    *out = (Qcow2BitmapEntry){
+        .table_offset = qimg_be64_get(disk.table_offset),
+        .n_table_entries = qimg_be32_get(disk.n_table_entries),
+        .entry_bytes = (sizeof disk + name_bytes + qimg_be32_get(disk.extra_bytes) + 7) &
+                       ~UINT64_C(7),
+    };
+    if (name_bytes > QCOW2_MAX_BITMAP_NAME || out->entry_bytes > n_bytes)
+        return qimg_decode_broken(QIMG_RULE_BITMAP_DIRECTORY, out->entry_bytes);
+    if (out->table_offset == 0 || !qimg_is_aligned(out->table_offset, cluster_bytes))
+        return qimg_decode_broken(QIMG_RULE_BITMAP_DIRECTORY, out->table_offset);
+    if (out->n_table_entries == 0 ||
+        out->n_table_entries > QCOW2_MAX_BITMAP_TABLE_ENTRIES)
+        return qimg_decode_broken(QIMG_RULE_BITMAP_DIRECTORY, out->n_table_entries);
+    return qimg_decode_ok();
+}
+
+#define QCOW2_BITMAP_OFFSET_MASK UINT64_C(0x00fffffffffffe00)
+
+/* Decodes a table's entry: the host offset of its cluster of data, 0 if it has none. */
+static inline QimgDecode
+qcow2_bitmap_table_entry_decode(uint64_t word, uint64_t cluster_bytes,
+                                uint64_t *host_offset_out)
+{
+    uint64_t host_offset = word & QCOW2_BITMAP_OFFSET_MASK;
+
+    /* Bit 0 says what the bits are where there is no cluster. */
+    if ((word & ~QCOW2_BITMAP_OFFSET_MASK) > (host_offset ? 0u : 1u) ||
+        !qimg_is_aligned(host_offset, cluster_bytes))
+        return qimg_decode_broken(QIMG_RULE_BITMAP_TABLE, word);
+    *host_offset_out = host_offset;
+    return qimg_decode_ok();
+}

@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Counts what an image's tables refer to: the refcounts that it should have, and what is
+ * wrong with the tables. */
+#pragma once
+
+#include "format/qcow2/qcow2.h"
+
+/* Stands for 16 TiB of file with clusters of 64 KiB. */
+#define QCOW2_MAX_COUNT_BYTES     (UINT64_C(1) << 30)
+#define QCOW2_MAX_LISTED_PROBLEMS 100u
+
+/* What a cluster is used for. Two tables in one cluster, or data in that of a table, are
+ * a problem; data are shared, and L2 tables between L1 tables. */
+typedef enum {
+    QCOW2_USE_NONE,
+    QCOW2_USE_DATA,
+    QCOW2_USE_L2,
+    QCOW2_USE_ALONE, /* any other table, or the header */
+} Qcow2Use;
+
+typedef struct {
+    QimgRule rule;
+    uint64_t host_offset; /* that is wrong, or where the table lies in which it is */
+} Qcow2Problem;
+
+typedef struct {
+    uint64_t n_clusters; /* of the file, the last of which may be cut */
+    uint64_t n_words;    /* >= n_clusters: there is room for some clusters more */
+    /* The use in the upper 2 bits, the references in the others. Of 32 bits, since a
+     * cluster may be shared by 65536 snapshots; pages of the array that no cluster of
+     * a sparse file needs are never touched. */
+    uint32_t *words;
+    GArray *problems; /* Qcow2Problem, the first ones */
+    uint64_t n_problems;
+} Qcow2Counts;
+
+/* Counts all references of the image file. What can be told in spite of problems is
+ * counted. Reads only; @out is to be cleared, also after a failure.
+ * Threads: none may change the tables meanwhile; the refcount table is loaded, its lock
+ * held. Errors: of the storage, -ENOMEM; -EFBIG where the counts would take more than
+ * QCOW2_MAX_COUNT_BYTES. */
+QimgErrno qcow2_count_references(Qcow2 *q, Qcow2Counts *out)
+    QIMG_MUST_CHECK QIMG_REQUIRES(q->alloc_lock);
+
+void qcow2_counts_clear(Qcow2Counts *counts);
+
+/* How many references @cluster has; 0 beyond all that was counted. */
+static inline uint64_t
+qcow2_counts_get(const Qcow2Counts *counts, uint64_t cluster)
+{
+    return cluster < counts->n_words ? counts->words[cluster] & 0x3fffffffu : 0;
+}
+
+static inline Qcow2Use
+qcow2_counts_get_use(const Qcow2Counts *counts, uint64_t cluster)
+{
+    return cluster < counts->n_words ? (Qcow2Use)(counts->words[cluster] >> 30)
+                                     : QCOW2_USE_NONE;
+}
+
+/* Counts a new table in @cluster, which had no reference and is below n_words. */
+static inline void
+qcow2_counts_take(Qcow2Counts *counts, uint64_t cluster)
+{
+    counts->words[cluster] = (uint32_t)QCOW2_USE_ALONE << 30 | 1;
+}

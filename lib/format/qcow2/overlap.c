@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The clusters in which the image's own tables lie: guest data must not be written there,
+ * and the allocator must not find them free. Spec: qcow2-write section 9. */
+#include <errno.h>
+
+#include "base/checked.h"
+#include "base/endian.h"
+#include "base/scratch.h"
+#include "codec/qcow2-tables.h"
+#include "format/qcow2/qcow2.h"
+
+/* More are no sound image: the L1 limit alone is 4194304 tables. */
+#define MAX_METADATA_CLUSTERS (UINT64_C(1) << 23)
+#define READ_BYTES            (64 * QIMG_KIB)
+
+QimgErrno
+qcow2_metadata_add(Qcow2 *q, uint64_t host_offset, uint64_t n_bytes)
+{
+    uint64_t first = host_offset >> q->geometry.cluster_bits;
+    uint64_t end = qimg_div_round_up(host_offset + n_bytes, q->geometry.cluster_bytes);
+
+    if (end - first > MAX_METADATA_CLUSTERS - qimg_index_set_count(q->metadata))
+        return -EFBIG;
+    for (uint64_t c = first; c < end; c++)
+        if (!qimg_index_set_add(q->metadata, c))
+            return -ENOMEM;
+    return 0;
+}
+
+void
+qcow2_metadata_remove(Qcow2 *q, uint64_t host_offset, uint64_t n_bytes)
+{
+    uint64_t first = host_offset >> q->geometry.cluster_bits;
+    uint64_t end = qimg_div_round_up(host_offset + n_bytes, q->geometry.cluster_bytes);
+
+    for (uint64_t c = first; c < end; c++)
+        qimg_index_set_remove(q->metadata, c);
+}
+
+bool
+qcow2_touches_metadata(const Qcow2 *q, uint64_t host_offset, uint64_t n_bytes)
+{
+    uint64_t first = host_offset >> q->geometry.cluster_bits;
+    uint64_t last = (host_offset + n_bytes - 1) >> q->geometry.cluster_bits;
+
+    for (uint64_t c = first; c <= last; c++)
+        if (qimg_index_set_has(q->metadata, c))
+            return true;
+    return false;
+}
+
+/* Adds a structure that must not share a cluster with another. */
+static QimgErrno
+add_alone(Qcow2 *q, uint64_t host_offset, uint64_t n_bytes)
+{
+    if (n_bytes == 0)
+        return 0;
+    if (!qimg_range_fits(host_offset, n_bytes, QCOW2_MAX_HOST_OFFSET) ||
+        qcow2_touches_metadata(q, host_offset, n_bytes))
+        return qcow2_mark_corrupt(q, QIMG_RULE_METADATA_OVERLAP, host_offset);
+    return qcow2_metadata_add(q, host_offset, n_bytes);
+}
+
+static QimgErrno
+add_refcount_blocks(Qcow2 *q)
+{
+    for (uint64_t i = 0; i < q->n_refcount_table_entries; i++) {
+        QimgErrno err = q->refcount_table[i] ? add_alone(q, q->refcount_table[i],
+                                                         q->geometry.cluster_bytes)
+                                             : 0;
+
+        if (err)
+            return err;
+    }
+    return 0;
+}
+
+/* Adds the L2 tables that the active L1 table refers to. */
+static QimgErrno
+add_l2_tables(Qcow2 *q)
+{
+    uint64_t *entries = qimg_scratch_get(QIMG_SCRATCH_TABLE, READ_BYTES);
+    uint64_t n_entries = q->base.active.n_l1_entries_in_file;
+    uint64_t n;
+
+    if (!entries)
+        return -ENOMEM;
+    for (uint64_t i = 0; i < n_entries; i += n) {
+        QimgErrno err;
+
+        n = qimg_min_u64(n_entries - i, READ_BYTES / 8);
+        err = qimg_storage_read(q->base.file, QIMG_IO_L1,
+                                qimg_host(q->base.active.l1_table_offset.v + i * 8),
+                                entries, n * 8);
+        qimg_be64_array_to_host(entries, n);
+        for (uint64_t j = 0; !err && j < n; j++) {
+            uint64_t offset = entries[j] & QCOW2_OFFSET_MASK;
+
+            if (offset)
+                err = add_alone(q, offset, q->geometry.cluster_bytes);
+        }
+        if (err)
+            return err;
+    }
+    return 0;
+}
+
+static QimgErrno
+add_snapshots(Qcow2 *q)
+{
+    QimgErrno err = add_alone(q, q->header.snapshots_offset, q->snapshot_table_bytes);
+
+    for (unsigned i = 0; !err && i < q->base.n_snapshots; i++) {
+        const QimgView *view = &q->base.snapshots[i].view;
+
+        if (view->n_l1_entries_in_file < view->n_l1_entries)
+            return qcow2_mark_corrupt(q, QIMG_RULE_L1_BEYOND_EOF,
+                                      view->l1_table_offset.v);
+        err = add_alone(q, view->l1_table_offset.v, (uint64_t)view->n_l1_entries * 8);
+    }
+    return err;
+}
+
+QimgErrno
+qcow2_collect_metadata(Qcow2 *q)
+{
+    const Qcow2Header *h = &q->header;
+    QimgErrno err;
+
+    qimg_index_set_free(q->metadata); /* of an attempt that failed */
+    q->metadata = qimg_index_set_new();
+    err = add_alone(q, 0, q->geometry.cluster_bytes);
+    if (!err)
+        err = add_alone(q, h->l1_table_offset, (uint64_t)h->n_l1_entries * 8);
+    if (!err)
+        err =
+            add_alone(q, h->refcount_table_offset,
+                      (uint64_t)h->n_refcount_table_clusters << q->geometry.cluster_bits);
+    if (!err)
+        err = add_refcount_blocks(q);
+    if (!err)
+        err = add_l2_tables(q);
+    return err ? err : add_snapshots(q);
+}

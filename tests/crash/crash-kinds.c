@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The kinds of image that the crash tests go through. Small disks, so that operations
+ * meet each other; small clusters where tables are to grow. */
+#include "crash-fixture.h"
+
+#define CREATE "qemu-img create -q -f qcow2 "
+#define IO     "qemu-io -f qcow2 top.qcow2 "
+
+const CrashKind crash_kinds[] = {
+    {"plain-64k", CREATE "top.qcow2 2M"},
+    {"tiny-16bit", CREATE "-o cluster_size=512 top.qcow2 1M"},
+    /* The refcount table has to grow: it counts 2 MiB. */
+    {"tiny-64bit", CREATE "-o cluster_size=512,refcount_bits=64 top.qcow2 1M\n" IO
+                          "-c 'write -P 7 0 600k'"},
+    {"refcount-1bit", CREATE "-o cluster_size=1k,refcount_bits=1 top.qcow2 1M"},
+    {"version-2", CREATE "-o compat=0.10,cluster_size=4k top.qcow2 1M\n" IO
+                         "-c 'write -P 3 100k 200k'"},
+    {"overlay", "head -c 900000 /dev/zero | tr '\\0' b > base.raw\n" CREATE
+                "-o cluster_size=4k -b base.raw -F raw top.qcow2 1M\n" IO
+                "-c 'write -P 4 300k 100k' -c 'write -z 500k 40k'"},
+    {"overlay-version-2",
+     "head -c 700000 /dev/zero | tr '\\0' c > base.raw\n" CREATE
+     "-o compat=0.10,cluster_size=2k -b base.raw -F raw top.qcow2 1M\n" IO
+     "-c 'write -P 4 300k 100k'"},
+    {"longer-base", "head -c 3000000 /dev/zero | tr '\\0' d > base.raw\n" CREATE
+                    "-o cluster_size=8k -b base.raw -F raw top.qcow2 700k"},
+    {"snapshot",
+     CREATE "-o cluster_size=4k top.qcow2 1M\n" IO "-c 'write -P 5 0 600k'\n"
+            "qemu-img snapshot -c one top.qcow2\n" IO "-c 'write -P 6 100k 100k'"},
+    {"two-snapshots", CREATE
+     "-o cluster_size=512,refcount_bits=8 top.qcow2 512k\n" IO "-c 'write -P 5 0 300k'\n"
+     "qemu-img snapshot -c one top.qcow2\n" IO "-c 'write -P 6 100k 100k'\n"
+     "qemu-img snapshot -c two top.qcow2"},
+    {"compressed", "{ head -c 400000 /dev/zero | tr '\\0' e; seq 60000; } > raw\n"
+                   "qemu-img convert -q -c -O qcow2 -o cluster_size=4k raw top.qcow2"},
+    {"compressed-snapshot",
+     "seq 80000 > raw\n"
+     "qemu-img convert -q -c -O qcow2 -o cluster_size=16k,compression_type=zstd raw "
+     "top.qcow2\n"
+     "qemu-img snapshot -c one top.qcow2"},
+    {"extended", CREATE "-o cluster_size=16k,extended_l2=on top.qcow2 1M\n" IO
+                        "-c 'write -P 8 5k 100k' -c 'write -z 64k 9k'"},
+    {"extended-overlay-snapshot",
+     "head -c 900000 /dev/zero | tr '\\0' f > base.raw\n" CREATE
+     "-o cluster_size=32k,extended_l2=on -b base.raw -F raw top.qcow2 1M\n" IO
+     "-c 'write -P 9 30k 100k' -c 'write -z 200k 60k'\n"
+     "qemu-img snapshot -c one top.qcow2\n" IO "-c 'write -P 10 40k 3k'"},
+    {"zero-allocated",
+     CREATE "-o cluster_size=4k,preallocation=metadata top.qcow2 1M\n" IO
+            "-c 'write -P 11 0 1M' -c 'write -z 100k 500k'"},
+    {"data-file", CREATE "-o cluster_size=4k,data_file=data.raw top.qcow2 1M\n" IO
+                         "-c 'write -P 12 100k 100k'"},
+    {"dirty",
+     CREATE "-o cluster_size=4k,lazy_refcounts=on top.qcow2 1M\n" IO
+            "-c 'write -P 13 0 300k'",
+     .is_dirty = true},
+};
+
+const unsigned crash_n_kinds = G_N_ELEMENTS(crash_kinds);

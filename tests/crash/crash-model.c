@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Random operations, and what a disk may hold after them. What is written depends on the
+ * operation and on the place, so that no other operation's and no moved bytes pass. */
+#include <inttypes.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "crash-fixture.h"
+
+const char *const crash_op_names[] = {"write",    "zero",  "discard",
+                                      "allocate", "flush", "resize"};
+
+static uint8_t
+value_at(const CrashOp *op, uint64_t at)
+{
+    return (uint8_t)(op->value + at + at / 512 * 7);
+}
+
+static CrashOpKind
+choose_kind(GRand *rand)
+{
+    unsigned x = g_rand_int_range(rand, 0, 100);
+
+    return x < 50   ? CRASH_OP_WRITE
+           : x < 62 ? CRASH_OP_ZERO
+           : x < 74 ? CRASH_OP_DISCARD
+           : x < 80 ? CRASH_OP_ALLOCATE
+           : x < 92 ? CRASH_OP_FLUSH
+                    : CRASH_OP_RESIZE;
+}
+
+CrashOp
+crash_op_choose(GRand *rand, uint64_t size_bytes, uint64_t cluster_bytes)
+{
+    CrashOp op = {.kind = choose_kind(rand), .value = (uint8_t)g_rand_int(rand)};
+    uint64_t unit = g_rand_int_range(rand, 0, 3) ? cluster_bytes : 512;
+    uint64_t end = MIN(size_bytes + (size_bytes > 512 ? 0 : 4096), CRASH_MAX_BYTES);
+
+    op.offset = (uint64_t)(g_rand_double(rand) * (double)end);
+    op.n_bytes = (uint64_t)(g_rand_double(rand) * (double)unit *
+                            (g_rand_int_range(rand, 0, 6) ? 4 : 40)) +
+                 1;
+    if (g_rand_boolean(rand)) { /* the place of earlier operations */
+        op.offset %= MAX(8 * unit, 1);
+    }
+    if (g_rand_boolean(rand)) {
+        op.offset -= op.offset % unit;
+        op.n_bytes += unit - op.n_bytes % unit;
+    }
+    op.n_bytes = MIN(op.n_bytes, CRASH_MAX_BYTES - op.offset);
+    if (op.kind == CRASH_OP_RESIZE) {
+        int64_t delta = g_rand_int_range(rand, -300, 300) * (int64_t)512;
+
+        op.offset = CLAMP((int64_t)size_bytes + delta, 512, (int64_t)CRASH_MAX_BYTES);
+    } else if (op.kind == CRASH_OP_FLUSH) {
+        op.offset = op.n_bytes = 0;
+    } else if (op.kind != CRASH_OP_WRITE || g_rand_int_range(rand, 0, 8)) {
+        op.offset = MIN(op.offset, size_bytes - 1);
+        op.n_bytes = MIN(op.n_bytes, size_bytes - op.offset);
+    }
+    return op;
+}
+
+int
+crash_op_run(QimgImage *image, const CrashOp *op)
+{
+    g_autofree uint8_t *bytes = NULL;
+
+    switch (op->kind) {
+    case CRASH_OP_WRITE:
+        bytes = g_malloc(op->n_bytes);
+        for (uint64_t i = 0; i < op->n_bytes; i++)
+            bytes[i] = value_at(op, op->offset + i);
+        return qimg_image_write(image, op->offset, bytes, op->n_bytes);
+    case CRASH_OP_ZERO:
+        return qimg_image_zero(image, op->offset, op->n_bytes);
+    case CRASH_OP_DISCARD:
+        return qimg_image_discard(image, op->offset, op->n_bytes);
+    case CRASH_OP_ALLOCATE:
+        return qimg_image_allocate(image, op->offset, op->n_bytes);
+    case CRASH_OP_FLUSH:
+        return qimg_image_flush(image);
+    case CRASH_OP_RESIZE:
+        break;
+    }
+    return qimg_image_resize(image, op->offset);
+}
+
+CrashModel *
+crash_model_new(QimgImage *image, char **problem_out)
+{
+    CrashModel *model = g_new0(CrashModel, 1);
+    int err;
+
+    model->bytes = g_malloc0(CRASH_MAX_BYTES);
+    model->size_bytes = qimg_image_get_size_bytes(image);
+    g_assert_cmpuint(model->size_bytes, <=, CRASH_MAX_BYTES);
+    err = qimg_image_read(image, 0, model->bytes, model->size_bytes);
+    if (!err)
+        return model;
+    *problem_out = g_strdup_printf("cannot be read: %s", g_strerror(-err));
+    crash_model_free(model);
+    return NULL;
+}
+
+CrashModel *
+crash_model_copy(const CrashModel *model)
+{
+    CrashModel *copy = g_memdup2(model, sizeof *model);
+
+    copy->bytes = g_memdup2(model->bytes, CRASH_MAX_BYTES);
+    return copy;
+}
+
+void
+crash_model_free(CrashModel *model)
+{
+    if (!model)
+        return;
+    g_free(model->bytes);
+    g_free(model);
+}
+
+/* The size after @op on a disk of @size_bytes. */
+static uint64_t
+size_after(const CrashOp *op, uint64_t size_bytes)
+{
+    uint64_t end = op->offset + op->n_bytes;
+
+    if (op->kind == CRASH_OP_RESIZE)
+        return op->offset;
+    if (op->kind == CRASH_OP_WRITE && end > size_bytes)
+        return (end + 511) / 512 * 512;
+    return size_bytes;
+}
+
+void
+crash_model_apply(CrashModel *model, const CrashOp *op)
+{
+    model->size_bytes = size_after(op, model->size_bytes);
+    switch (op->kind) {
+    case CRASH_OP_WRITE:
+        for (uint64_t i = op->offset; i < op->offset + op->n_bytes; i++)
+            model->bytes[i] = value_at(op, i);
+        break;
+    case CRASH_OP_ZERO:
+    case CRASH_OP_DISCARD:
+        memset(model->bytes + op->offset, 0, op->n_bytes);
+        break;
+    case CRASH_OP_RESIZE:
+        memset(model->bytes + op->offset, 0, CRASH_MAX_BYTES - op->offset);
+        break;
+    case CRASH_OP_ALLOCATE:
+    case CRASH_OP_FLUSH:
+        break;
+    }
+}
+
+/* Whether @op may let @value be seen at @at. */
+static bool
+may_have_put(const CrashOp *op, uint64_t at, uint8_t value)
+{
+    switch (op->kind) {
+    case CRASH_OP_WRITE:
+        return at >= op->offset && at < op->offset + op->n_bytes &&
+               value == value_at(op, at);
+    case CRASH_OP_ZERO:
+    case CRASH_OP_DISCARD:
+        return at >= op->offset && at < op->offset + op->n_bytes && value == 0;
+    case CRASH_OP_RESIZE: /* cut off, and grown again */
+        return at >= op->offset && value == 0;
+    default:
+        return false;
+    }
+}
+
+static char *
+compare_size(const CrashModel *base, const CrashOp *ops, size_t n_ops, uint64_t seen)
+{
+    uint64_t size_bytes = base->size_bytes;
+
+    if (seen == size_bytes)
+        return NULL;
+    for (size_t i = 0; i < n_ops; i++) {
+        size_bytes = size_after(&ops[i], size_bytes);
+        if (seen == size_bytes)
+            return NULL;
+    }
+    return g_strdup_printf("the disk has %" PRIu64 " bytes, not %" PRIu64, seen,
+                           size_bytes);
+}
+
+char *
+crash_model_compare(const CrashModel *base, const CrashOp *ops, size_t n_ops,
+                    const CrashModel *seen)
+{
+    char *problem = compare_size(base, ops, n_ops, seen->size_bytes);
+
+    for (uint64_t at = 0; !problem && at < seen->size_bytes; at++) {
+        uint8_t value = seen->bytes[at];
+        size_t i = n_ops;
+
+        if (at % 4096 == 0 && at + 4096 <= seen->size_bytes &&
+            memcmp(base->bytes + at, seen->bytes + at, 4096) == 0) {
+            at += 4095;
+            continue;
+        }
+        if (value == base->bytes[at])
+            continue;
+        while (i > 0 && !may_have_put(&ops[i - 1], at, value))
+            i--;
+        if (i == 0)
+            problem = g_strdup_printf("byte %" PRIu64 " is %02x, was %02x, and none of "
+                                      "%zu operations has put that there",
+                                      at, value, base->bytes[at], n_ops);
+    }
+    return problem;
+}

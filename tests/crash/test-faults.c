@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The same operations again and again, each time with another storage call failing: what
+ * is reported as done is done, what failed left old or new bytes, lack of space passes, a
+ * failed sync does not, and the file is sound after the close.
+ *
+ * QIMG_TEST_SEED repeats a run; CRASH_ALL=1 lets every call fail instead of some,
+ * CRASH_ROUNDS=N does it with N seeds, CRASH_KIND=NAME with one kind of image. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "crash-fixture.h"
+#include "memory-storage.h"
+#include "qcow2-check.h"
+#include "test-util.h"
+
+#define N_OPS   14u
+#define N_TRIES 6u /* of each fault and kind, unless all */
+
+typedef struct {
+    const char *name;
+    MemoryCalls calls;
+    uint64_t n_fails;
+    int errnum;
+    size_t n_bytes_before; /* of the first write that is hit */
+} Fault;
+
+static const Fault faults[] = {
+    {"EIO", MEMORY_CHANGES, 1, EIO, 0},
+    {"EIO for ever", MEMORY_CHANGES | MEMORY_SYNC, UINT64_MAX, EIO, 0},
+    {"ENOSPC", MEMORY_CHANGES, 1, ENOSPC, 0},
+    {"ENOSPC for a while", MEMORY_CHANGES, 5, ENOSPC, 0},
+    {"short write, then ENOSPC", MEMORY_WRITE, 1, ENOSPC, 512},
+    {"EDQUOT", MEMORY_CHANGES, 2, EDQUOT, 0},
+    {"short write, then EIO", MEMORY_WRITE, 1, EIO, 512},
+    {"short write", MEMORY_WRITE, 1, 0, 1},
+    {"failing sync", MEMORY_SYNC, 1, EIO, 0},
+    {"EIO of any call", MEMORY_ANY_CALL, 1, EIO, 0},
+};
+
+typedef struct {
+    const CrashKind *kind;
+    const Fault *fault;
+    uint64_t n_until;
+    uint32_t seed;
+    const CrashFixture *disk;
+    QimgStorage *storages[CRASH_MAX_FILES];
+    unsigned file_index; /* of the file that fails */
+    CrashRecord *record;
+    QimgImage *image;
+    CrashModel *model;
+    CrashOp ops[2 * N_OPS];
+    unsigned n_ops;
+    CrashOp failed[2 * N_OPS]; /* those whose traces may still be in the file */
+    unsigned n_failed;
+    bool has_sync_failed;
+    char *problem;
+} Try;
+
+static uint64_t
+calls_of(const Try *try)
+{
+    return memory_storage_n_calls(try->storages[try->file_index], try->fault->calls);
+}
+
+static void
+set_fault(Try *try)
+{
+    QimgStorage *storage = try->storages[try->file_index];
+    MemoryFault rule = {.calls = try->fault->calls,
+                        .purpose = MEMORY_ANY_PURPOSE,
+                        .n_until = try->n_until,
+                        .n_fails = try->fault->n_fails,
+                        .errnum = try->fault->errnum,
+                        .n_bytes_before = try->fault->n_bytes_before};
+
+    memory_storage_add_fault(storage, &rule);
+    if (rule.n_bytes_before == 0 || rule.errnum == 0)
+        return;
+    rule.n_bytes_before = 0; /* the rest of that write fails */
+    rule.n_until++;
+    memory_storage_add_fault(storage, &rule);
+}
+
+/* Notes what the image shows after an operation that failed: old or new bytes. */
+static void
+take_over(Try *try, const CrashOp *op)
+{
+    char *problem = NULL;
+    g_autoptr(CrashModel) seen = crash_model_new(try->image, &problem);
+
+    if (seen)
+        problem = crash_model_compare(try->model, op, 1, seen);
+    if (problem) {
+        try->problem =
+            g_strdup_printf("after a failed %s: %s", crash_op_names[op->kind], problem);
+        g_free(problem);
+        return;
+    }
+    crash_model_free(try->model);
+    try->model = g_steal_pointer(&seen);
+}
+
+/* Does one operation; it may fail where @may_fail. */
+static void
+step(Try *try, GRand *rand, bool may_fail)
+{
+    CrashOp *op = &try->ops[try->n_ops++];
+
+    *op = crash_op_choose(rand, qimg_image_get_size_bytes(try->image), 4096);
+    op->result = crash_op_run(try->image, op);
+    if (op->kind == CRASH_OP_FLUSH && try->has_sync_failed && op->result == 0)
+        try->problem = g_strdup("a flush succeeds after a sync that failed");
+    try->has_sync_failed = atomic_load(&try->image->chain->layers[0]->file->sync_error);
+    if (op->result == -EOPNOTSUPP && op->kind == CRASH_OP_RESIZE)
+        return; /* version 2 with snapshots */
+    if (op->result && !may_fail)
+        try->problem = g_strdup_printf("a %s fails without a fault: %s",
+                                       crash_op_names[op->kind], g_strerror(-op->result));
+    if (op->result) {
+        try->failed[try->n_failed++] = *op;
+        take_over(try, op);
+    } else
+        crash_model_apply(try->model, op);
+}
+
+static bool
+is_lack_of_space(const Fault *fault)
+{
+    return fault->errnum == ENOSPC || fault->errnum == EDQUOT;
+}
+
+/* What is in the file after the close. A write that is reported as failed, or as not
+ * durable, may be there all the same. */
+static void
+check_closed(Try *try)
+{
+    g_autoptr(CrashFixture) after = crash_fixture_after(try->disk, try->record);
+    g_autoptr(CrashModel) seen = NULL;
+    QimgImage *image = NULL;
+
+    try->problem = qcow2_check_bytes(after->files[0]->data, after->files[0]->len, NULL);
+    if (!try->problem)
+        image = crash_fixture_open(after, NULL, NULL, &try->problem);
+    if (image)
+        seen = crash_model_new(image, &try->problem);
+    if (seen)
+        try->problem =
+            crash_model_compare(try->model, try->failed,
+                                is_lack_of_space(try->fault) ? 0 : try->n_failed, seen);
+    qimg_image_close(image);
+    if (try->problem && g_getenv("CRASH_KEEP"))
+        crash_fixture_save(after, g_getenv("CRASH_KEEP"));
+}
+
+static void
+give_up(const Try *try)
+{
+    for (unsigned i = 0; i < try->n_ops; i++)
+        g_printerr("# op %u: %s %" G_GUINT64_FORMAT " + %" G_GUINT64_FORMAT " = %d\n", i,
+                   crash_op_names[try->ops[i].kind], try->ops[i].offset,
+                   try->ops[i].n_bytes, try->ops[i].result);
+    for (size_t i = 0; i < crash_record_length(try->record); i++) {
+        static const char *const names[] = {"write", "punch", "set-size", "sync"};
+        const CrashEvent *e = crash_record_get(try->record, i);
+
+        g_printerr("# event %zu: file %u %s %s %" G_GUINT64_FORMAT " + %" G_GUINT64_FORMAT
+                   "\n",
+                   i, e->file_index, names[e->kind], qimg_io_purpose_names[e->purpose],
+                   e->file_offset, e->n_bytes);
+    }
+    g_error("%s, seed %u, %s at call %" G_GUINT64_FORMAT " of file %u: %s",
+            try->kind->name, try->seed, try->fault->name, try->n_until, try->file_index,
+            try->problem);
+}
+
+/* Returns how many calls there were that the fault could have hit. */
+static uint64_t
+run_try(Try *try)
+{
+    g_autoptr(GRand) rand = g_rand_new_with_seed(try->seed);
+    uint64_t n_calls;
+
+    try->record = crash_record_new();
+    try->image = crash_fixture_open(try->disk, try->record, try->storages, &try->problem);
+    if (!try->image)
+        give_up(try);
+    try->model = crash_model_new(try->image, &try->problem);
+    set_fault(try);
+    n_calls = calls_of(try);
+    for (unsigned i = 0; i < N_OPS && !try->problem; i++)
+        step(try, rand, true);
+    n_calls = calls_of(try) - n_calls;
+    memory_storage_clear_faults(try->storages[try->file_index]);
+    /* Without the fault: all goes on after lack of space, else nothing needs to. */
+    for (unsigned i = 0; i < N_OPS / 2 && !try->problem; i++)
+        step(try, rand, !is_lack_of_space(try->fault) && try->fault->errnum != 0);
+    qimg_image_close(try->image);
+    if (!try->problem)
+        check_closed(try);
+    if (try->problem)
+        give_up(try);
+    crash_model_free(try->model);
+    crash_record_free(try->record);
+    return n_calls;
+}
+
+static uint32_t first_seed;
+
+static void
+run_fault(const CrashKind *kind, const CrashFixture *disk, const Fault *fault,
+          uint32_t seed)
+{
+    for (unsigned f = 0; f < disk->n_files; f++) {
+        Try try = {.kind = kind, .fault = fault, .seed = seed, .disk = disk};
+        uint64_t n_calls, stride, n = 0;
+
+        try.file_index = f;
+        try.n_until = UINT64_MAX; /* none is hit: how many there are */
+        n_calls = run_try(&try);
+        stride = g_getenv("CRASH_ALL") ? 1 : MAX(n_calls / N_TRIES, 1);
+        for (n = seed % stride; n < n_calls; n += stride) {
+            try = (Try){.kind = kind, .fault = fault, .seed = seed, .disk = disk};
+            try.file_index = f;
+            try.n_until = n;
+            run_try(&try);
+        }
+    }
+}
+
+static void
+test_kind(const void *data)
+{
+    const char *rounds = g_getenv("CRASH_ROUNDS");
+    unsigned n_rounds = rounds ? (unsigned)atoi(rounds) : 1;
+    g_autoptr(CrashFixture) disk = crash_fixture_make(data);
+
+    for (unsigned i = 0; i < n_rounds; i++)
+        for (size_t f = 0; f < G_N_ELEMENTS(faults); f++)
+            run_fault(data, disk, &faults[f], first_seed + i);
+}
+
+int
+main(int argc, char **argv)
+{
+    test_util_init(&argc, &argv);
+    crash_need_qemu();
+    g_log_set_handler("qimg-qcow2", G_LOG_LEVEL_MASK, g_log_default_handler, NULL);
+    first_seed = test_util_seed();
+    for (unsigned i = 0; i < crash_n_kinds; i++) {
+        g_autofree char *path = g_strdup_printf("/faults/%s", crash_kinds[i].name);
+
+        if (!g_getenv("CRASH_KIND") ||
+            g_str_equal(g_getenv("CRASH_KIND"), crash_kinds[i].name))
+            g_test_add_data_func(path, &crash_kinds[i], test_kind);
+    }
+    return g_test_run();
+}

@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Random operations on each kind of image, recorded; then for many prefixes of the record
+ * the files that a dying process, or a dying machine, leaves: sound but for leaks, with
+ * each byte one that the promises of qimg.h allow, and usable.
+ *
+ * QIMG_TEST_SEED repeats a run; CRASH_ROUNDS=N does N times as much, CRASH_KIND=NAME only
+ * one kind, CRASH_KEEP=DIR keeps the files of a failure. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "crash-fixture.h"
+#include "qcow2-check.h"
+#include "test-util.h"
+
+#define N_OPS       40u
+#define N_PREFIXES  50u
+#define REUSE_EVERY 5u
+#define QEMU_EVERY  17u
+#define N_REUSE_OPS 6u
+
+typedef struct {
+    const CrashKind *kind;
+    GRand *rand;
+    uint32_t seed;
+    CrashFixture *disk; /* before */
+    CrashRecord *record;
+    CrashOp ops[N_OPS + 1];
+    size_t n_ops;
+    CrashReplay *replays[CRASH_MAX_FILES];
+    CrashModel *durable; /* after the last flush */
+    size_t n_durable;    /* operations up to it */
+    CrashModel *acked;   /* after all operations that are done */
+    size_t n_acked;
+    unsigned n_checks;
+} Run;
+
+/* Ends the test with all that is needed to repeat it. */
+static void
+give_up(Run *run, const char *what, size_t prefix, const CrashFixture *crashed,
+        const char *problem)
+{
+    const char *keep = g_getenv("CRASH_KEEP");
+
+    for (size_t i = 0; i < run->n_ops; i++)
+        g_printerr("# op %zu: %s %" G_GUINT64_FORMAT " + %" G_GUINT64_FORMAT
+                   " = %d, events %zu to %zu\n",
+                   i, crash_op_names[run->ops[i].kind], run->ops[i].offset,
+                   run->ops[i].n_bytes, run->ops[i].result, run->ops[i].start_event,
+                   run->ops[i].end_event);
+    for (size_t i = prefix > 30 ? prefix - 30 : 0; i < prefix; i++) {
+        static const char *const names[] = {"write", "punch", "set-size", "sync"};
+        const CrashEvent *e = crash_record_get(run->record, i);
+
+        g_printerr("# event %zu: file %u %s %s %" G_GUINT64_FORMAT " + %" G_GUINT64_FORMAT
+                   "\n",
+                   i, e->file_index, names[e->kind], qimg_io_purpose_names[e->purpose],
+                   e->file_offset, e->n_bytes);
+    }
+    if (keep)
+        crash_fixture_save(crashed, keep);
+    g_error("%s, seed %u: %s after %zu events (%zu operations done, %zu durable): %s",
+            run->kind->name, run->seed, what, prefix, run->n_acked, run->n_durable,
+            problem);
+}
+
+/* Opens the crashed disk for writing, uses it, and looks again. */
+static char *
+reuse(Run *run, const CrashFixture *crashed, const CrashModel *seen)
+{
+    g_autoptr(CrashRecord) record = crash_record_new();
+    g_autoptr(CrashModel) model = crash_model_copy(seen);
+    g_autoptr(CrashModel) now = NULL;
+    g_autoptr(CrashFixture) after = NULL;
+    Qcow2CheckResult result;
+    char *problem = NULL;
+    QimgImage *image = crash_fixture_open(crashed, record, NULL, &problem);
+
+    for (unsigned i = 0; image && !problem && i < N_REUSE_OPS; i++) {
+        CrashOp op = crash_op_choose(run->rand, model->size_bytes, 4096);
+        int err = crash_op_run(image, &op);
+
+        if (err && !(err == -EOPNOTSUPP && op.kind == CRASH_OP_RESIZE))
+            problem = g_strdup_printf("a later %s fails: %s", crash_op_names[op.kind],
+                                      g_strerror(-err));
+        else if (!err)
+            crash_model_apply(model, &op);
+    }
+    if (!problem && qimg_image_flush(image))
+        problem = g_strdup("a later flush fails");
+    qimg_image_close(image);
+    if (problem)
+        return problem;
+    after = crash_fixture_after(crashed, record);
+    problem = qcow2_check_bytes(after->files[0]->data, after->files[0]->len, &result);
+    if (problem)
+        return problem;
+    if (result.is_dirty && crash_record_length(record) > 0)
+        return g_strdup("is still dirty after use");
+    image = crash_fixture_open(after, NULL, NULL, &problem);
+    if (image)
+        now = crash_model_new(image, &problem);
+    if (now)
+        problem = crash_model_compare(model, NULL, 0, now);
+    qimg_image_close(image);
+    return problem;
+}
+
+/* Checks one crashed disk against @base and the operations that may be seen besides. */
+static void
+check_crashed(Run *run, const char *what, size_t prefix, const CrashFixture *crashed,
+              const CrashModel *base, const CrashOp *ops, size_t n_ops)
+{
+    char *problem =
+        qcow2_check_bytes(crashed->files[0]->data, crashed->files[0]->len, NULL);
+    g_autoptr(CrashModel) seen = NULL;
+    QimgImage *image = NULL;
+
+    if (!problem)
+        image = crash_fixture_open(crashed, NULL, NULL, &problem);
+    if (image)
+        seen = crash_model_new(image, &problem);
+    if (seen)
+        problem = crash_model_compare(base, ops, n_ops, seen);
+    qimg_image_close(image);
+    run->n_checks++;
+    if (!problem && run->n_checks % REUSE_EVERY == 0)
+        problem = reuse(run, crashed, seen);
+    if (!problem && !run->kind->is_dirty && run->n_checks % QEMU_EVERY == 0)
+        problem = crash_fixture_qemu_check(crashed);
+    if (problem)
+        give_up(run, what, prefix, crashed, problem);
+}
+
+/* Whole sectors of the next write, or none. */
+static uint64_t
+choose_cut(Run *run, size_t prefix)
+{
+    const CrashEvent *next;
+    uint64_t cut;
+
+    if (prefix == crash_record_length(run->record) || g_rand_boolean(run->rand))
+        return 0;
+    next = crash_record_get(run->record, prefix);
+    cut = (uint64_t)(g_rand_double(run->rand) * (double)next->n_bytes);
+    cut -= MIN(cut, (next->file_offset + cut) % 512);
+    return cut;
+}
+
+/* Both kinds of crash after @prefix events, when run->n_acked operations are done and the
+ * next one may be under way. */
+static void
+check_prefix(Run *run, size_t prefix)
+{
+    g_autoptr(CrashFixture) process = crash_fixture_new_like(run->disk);
+    g_autoptr(CrashFixture) machine = crash_fixture_new_like(run->disk);
+    size_t n_begun = MIN(run->n_acked + 1, run->n_ops);
+    uint64_t cut = choose_cut(run, prefix);
+
+    if (n_begun == run->n_acked + 1 && run->ops[run->n_acked].start_event >= prefix &&
+        cut == 0)
+        n_begun--; /* nothing of it has been seen */
+    for (unsigned i = 0; i < run->disk->n_files; i++) {
+        crash_replay_advance(run->replays[i], prefix);
+        process->files[i] = crash_replay_process(run->replays[i], cut);
+        machine->files[i] = crash_replay_machine(run->replays[i], run->rand);
+    }
+    check_crashed(run, "the process dies", prefix, process, run->acked,
+                  run->ops + run->n_acked, n_begun - run->n_acked);
+    check_crashed(run, "the machine dies", prefix, machine, run->durable,
+                  run->ops + run->n_durable, n_begun - run->n_durable);
+}
+
+/* Does the operations; the last event is that of the close. */
+static void
+record_run(Run *run)
+{
+    char *problem = NULL;
+    QimgImage *image = crash_fixture_open(run->disk, run->record, NULL, &problem);
+    uint64_t cluster_bytes;
+
+    if (!image)
+        g_error("%s: %s", run->kind->name, problem);
+    cluster_bytes = qimg_image_get_cluster_bytes(image);
+    run->acked = crash_model_new(image, &problem);
+    g_assert_nonnull(run->acked);
+    run->durable = crash_model_copy(run->acked);
+    for (unsigned i = 0; i < N_OPS; i++) {
+        CrashOp op =
+            crash_op_choose(run->rand, qimg_image_get_size_bytes(image), cluster_bytes);
+
+        op.start_event = crash_record_length(run->record);
+        op.result = crash_op_run(image, &op);
+        op.end_event = crash_record_length(run->record);
+        run->ops[run->n_ops++] = op;
+        if (op.result == -EOPNOTSUPP && op.kind == CRASH_OP_RESIZE)
+            run->n_ops--; /* version 2 with snapshots */
+        else if (op.result)
+            give_up(run, "an operation fails", op.end_event, run->disk,
+                    g_strerror(-op.result));
+    }
+    qimg_image_close(image);
+}
+
+/* Goes along the record, with the models. */
+static void
+check_run(Run *run, unsigned n_prefixes)
+{
+    size_t length = crash_record_length(run->record);
+    g_autofree bool *is_chosen = g_new0(bool, length + 1);
+    size_t prefix = 0;
+
+    for (unsigned i = 0; i < n_prefixes; i++)
+        is_chosen[g_rand_int_range(run->rand, 0, (gint32)length + 1)] = true;
+    is_chosen[length] = true;
+    for (;; prefix++) {
+        while (run->n_acked < run->n_ops && run->ops[run->n_acked].end_event <= prefix) {
+            crash_model_apply(run->acked, &run->ops[run->n_acked]);
+            if (run->ops[run->n_acked++].kind != CRASH_OP_FLUSH)
+                continue;
+            crash_model_free(run->durable);
+            run->durable = crash_model_copy(run->acked);
+            run->n_durable = run->n_acked;
+        }
+        if (is_chosen[prefix])
+            check_prefix(run, prefix);
+        if (prefix == length)
+            break;
+    }
+}
+
+static void
+run_kind(const CrashKind *kind, uint32_t seed, unsigned n_prefixes)
+{
+    Run run = {.kind = kind, .seed = seed, .rand = g_rand_new_with_seed(seed)};
+
+    run.disk = crash_fixture_make(kind);
+    run.record = crash_record_new();
+    for (unsigned i = 0; i < run.disk->n_files; i++)
+        run.replays[i] = crash_replay_new(run.record, i, run.disk->files[i]->data,
+                                          run.disk->files[i]->len);
+    record_run(&run);
+    check_run(&run, n_prefixes);
+    for (unsigned i = 0; i < run.disk->n_files; i++)
+        crash_replay_free(run.replays[i]);
+    crash_model_free(run.durable);
+    crash_model_free(run.acked);
+    crash_record_free(run.record);
+    crash_fixture_free(run.disk);
+    g_rand_free(run.rand);
+}
+
+static uint32_t first_seed;
+
+static void
+test_kind(const void *data)
+{
+    const char *rounds = g_getenv("CRASH_ROUNDS");
+    unsigned n_rounds = rounds ? (unsigned)atoi(rounds) : 1;
+
+    for (unsigned i = 0; i < n_rounds; i++)
+        run_kind(data, first_seed + i, N_PREFIXES);
+}
+
+int
+main(int argc, char **argv)
+{
+    test_util_init(&argc, &argv);
+    crash_need_qemu();
+    first_seed = test_util_seed();
+    for (unsigned i = 0; i < crash_n_kinds; i++) {
+        g_autofree char *path = g_strdup_printf("/crash/%s", crash_kinds[i].name);
+
+        if (!g_getenv("CRASH_KIND") ||
+            g_str_equal(g_getenv("CRASH_KIND"), crash_kinds[i].name))
+            g_test_add_data_func(path, &crash_kinds[i], test_kind);
+    }
+    return g_test_run();
+}

@@ -1,0 +1,239 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* A whole qcow2 image, opened for writing and changed; what came of it is then looked at
+ * as fuzz-image does. Input: SCRIPT_BYTES that say what is done (OP_BYTES for each
+ * operation), then the file. A damaged image may have two places of the disk in one place
+ * of the file, so the one thing that is known of its content is that a piece inside a
+ * cluster holds what was written to it a moment ago. */
+#include <errno.h>
+#include <string.h>
+
+#include "fuzz-image.h"
+#include "fuzz.h"
+#include "memory-storage.h"
+#include "sparse-disk.h"
+
+#define N_OPS          12u
+#define OP_BYTES       3u
+#define SCRIPT_BYTES   (1 + N_OPS * OP_BYTES)
+#define MAX_FILE_BYTES (64 * QIMG_MIB)
+#define MAX_WRITE      (128 * 1024u)
+#define MAX_GROWTH     (4 * QIMG_MIB)
+#define MAX_RANGE      (8 * QIMG_MIB)
+#define BASE_BYTES     5000u
+#define MAX_INPUT_US   (G_USEC_PER_SEC / 2)
+
+typedef struct {
+    QimgImage *image;
+    uint8_t *buffer; /* MAX_WRITE */
+    uint8_t *found;  /* MAX_WRITE */
+    uint8_t fill;    /* of the next write */
+} Change;
+
+static void
+check_answer(int err)
+{
+    FUZZ_CHECK(err == 0 || err == -EIO || err == -ENOSPC || err == -EROFS ||
+               err == -ENOMEM || err == -EINVAL || err == -EFBIG || err == -EOPNOTSUPP ||
+               err == -ENOKEY);
+}
+
+/* The pieces of a write that lie in different clusters may be in one place of the file;
+ * the last one was written last. */
+static void
+expect_last_cluster(Change *c, uint64_t start, uint64_t length, const uint8_t *written)
+{
+    uint64_t cluster_bytes = qimg_image_get_cluster_bytes(c->image);
+    uint64_t in_cluster = (start + length - 1) % cluster_bytes + 1;
+    uint64_t n = MIN(in_cluster, length);
+
+    FUZZ_CHECK(qimg_image_read(c->image, start + length - n, c->found, n) == 0);
+    for (uint64_t i = 0; i < n; i++)
+        FUZZ_CHECK(c->found[i] == (written ? written[length - n + i] : 0));
+}
+
+/* An offset on the disk: in the first clusters, anywhere, or near the end. */
+static uint64_t
+choose_place(const Change *c, uint8_t choice)
+{
+    uint64_t size_bytes = qimg_image_get_size_bytes(c->image);
+    uint64_t cluster_bytes = qimg_image_get_cluster_bytes(c->image);
+    uint64_t at;
+
+    if (choice < 160)
+        at = choice / 4 * cluster_bytes + choice % 4 * (cluster_bytes / 4 + 1);
+    else if (choice < 220)
+        at = size_bytes / 60 * (choice - 160u);
+    else
+        at = size_bytes - MIN(size_bytes, (choice - 220u) * 1000u);
+    return at < size_bytes ? at : size_bytes - MIN(size_bytes, 1);
+}
+
+static uint64_t
+choose_length(const Change *c, uint8_t choice)
+{
+    uint64_t cluster_bytes = qimg_image_get_cluster_bytes(c->image);
+
+    if (choice < 64)
+        return 1 + choice * 37;
+    if (choice < 160)
+        return cluster_bytes * (choice - 63u) / 8;
+    return (choice - 159u) * 4096;
+}
+
+static void
+do_write(Change *c, uint64_t start, uint64_t length)
+{
+    int err;
+
+    length = MIN(length, MAX_WRITE);
+    for (uint64_t i = 0; i < length; i++)
+        c->buffer[i] = (uint8_t)(c->fill + i % 251);
+    c->fill += 17;
+    err = qimg_image_write(c->image, start, c->buffer, length);
+    check_answer(err);
+    if (err == 0)
+        expect_last_cluster(c, start, length, c->buffer);
+}
+
+static void
+do_range(Change *c, uint8_t kind, uint64_t start, uint64_t length)
+{
+    uint64_t size_bytes = qimg_image_get_size_bytes(c->image);
+    uint64_t tail;
+    int err;
+
+    length = MIN(MIN(length, MAX_RANGE), size_bytes - start);
+    if (length == 0)
+        return;
+    if (kind == 2) {
+        check_answer(qimg_image_allocate(c->image, start, length));
+        return;
+    }
+    err = kind == 0 ? qimg_image_zero(c->image, start, length)
+                    : qimg_image_discard(c->image, start, length);
+    check_answer(err);
+    tail = MIN(length, MAX_WRITE);
+    if (err == 0)
+        expect_last_cluster(c, start + length - tail, tail, NULL);
+}
+
+static void
+do_resize(Change *c, uint8_t place, uint8_t amount)
+{
+    uint64_t size_bytes = qimg_image_get_size_bytes(c->image);
+    uint64_t wanted = place < 128 ? size_bytes - MIN(size_bytes, amount * 3000u)
+                                  : size_bytes + amount * (MAX_GROWTH / 256);
+    int err = qimg_image_resize(c->image, wanted);
+
+    check_answer(err);
+    if (err == 0)
+        FUZZ_CHECK(qimg_image_get_size_bytes(c->image) >= wanted &&
+                   qimg_image_get_size_bytes(c->image) - wanted < QIMG_SECTOR_BYTES);
+}
+
+static void
+run_script(Change *c, const uint8_t *script)
+{
+    gint64 end_us = g_get_monotonic_time() + MAX_INPUT_US;
+
+    for (unsigned i = 0; i < N_OPS && g_get_monotonic_time() < end_us; i++) {
+        const uint8_t *op = script + i * OP_BYTES;
+        uint64_t start = choose_place(c, op[1]);
+        uint64_t length = choose_length(c, op[2]);
+
+        switch (op[0] % 12) {
+        case 0 ... 3:
+            do_write(c, start, length);
+            break;
+        case 4:
+            do_write(c, qimg_image_get_size_bytes(c->image) + op[1] * 100u, length);
+            break;
+        case 5 ... 6:
+            do_range(c, 0, start, length);
+            break;
+        case 7 ... 8:
+            do_range(c, 1, start, length);
+            break;
+        case 9:
+            do_range(c, 2, start, length);
+            break;
+        case 10:
+            do_resize(c, op[1], op[2]);
+            break;
+        default:
+            check_answer(qimg_image_flush(c->image));
+            break;
+        }
+    }
+}
+
+static QimgOptions *
+make_options(uint8_t choices)
+{
+    QimgOptions *options = qimg_options_new();
+
+    FUZZ_CHECK(qimg_options_set(options, "rw", NULL, NULL));
+    FUZZ_CHECK(qimg_options_set(options, "format", "qcow2", NULL));
+    FUZZ_CHECK(qimg_options_set(options, "l2_cache", "64K", NULL));
+    FUZZ_CHECK(qimg_options_set(options, "data_cache", "256K", NULL));
+    FUZZ_CHECK(qimg_options_set(options, "threads", "1", NULL));
+    if (choices & 2)
+        FUZZ_CHECK(qimg_options_set(options, "discard", "zero", NULL));
+    return options;
+}
+
+/* Opens the file above a small raw one where that is chosen, and with a data file where
+ * the image wants one. */
+static QimgImage *
+open_image(SparseDisk *disk, SparseDisk *data, uint8_t choices)
+{
+    g_autoptr(QimgOptions) options = make_options(choices);
+    QimgStorage *storages[2] = {sparse_disk_open(disk, true)};
+    unsigned n_storages = 1;
+    QimgChain *chain;
+    QimgImage *image;
+
+    if (choices & 1) {
+        uint8_t base[BASE_BYTES];
+
+        memset(base, 0xb5, sizeof base);
+        storages[n_storages++] = memory_storage_new(base, sizeof base, "base");
+    }
+    chain = chain_open_storages(storages, n_storages, options, NULL);
+    if (!chain)
+        return NULL;
+    if (chain->layers[0]->needs_data_file && !chain->layers[0]->data_file)
+        chain->layers[0]->data_file = sparse_disk_open(data, true);
+    image = image_new(chain, 0, &chain->layers[0]->active);
+    chain_unref(chain);
+    return image;
+}
+
+int
+LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n_bytes)
+{
+    SparseDisk *disk;
+    SparseDisk *data;
+    QimgStorage *result;
+    Change change = {.fill = 1};
+
+    if (n_bytes < SCRIPT_BYTES)
+        return 0;
+    disk = sparse_disk_new(bytes + SCRIPT_BYTES, n_bytes - SCRIPT_BYTES, MAX_FILE_BYTES);
+    data = sparse_disk_new(NULL, 0, MAX_FILE_BYTES);
+    change.image = open_image(disk, data, bytes[0]);
+    if (change.image) {
+        /* Exactly as long as needed, so that a sanitizer sees a byte beyond. */
+        change.buffer = g_malloc(MAX_WRITE);
+        change.found = g_malloc(MAX_WRITE);
+        run_script(&change, bytes + 1);
+        qimg_image_close(change.image);
+        g_free(change.buffer);
+        g_free(change.found);
+        result = sparse_disk_open(disk, false);
+        fuzz_chain(&result, 1);
+    }
+    sparse_disk_free(disk);
+    sparse_disk_free(data);
+    return 0;
+}

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Storage over a byte buffer that remembers the order of writes and syncs, so that a test
+ * can make what a power cut may leave; and a qcow2 layer opened from it without a chain.
+ */
+#pragma once
+
+#include <glib.h>
+
+#include "format/qcow2/qcow2.h"
+
+typedef struct {
+    uint64_t file_offset;
+    GBytes *bytes; /* NULL: a sync */
+    QimgIoPurpose purpose;
+} StorageEvent;
+
+typedef struct {
+    QimgStorage storage;
+    GByteArray *bytes; /* as they are now */
+    GArray *events;    /* StorageEvent */
+    /* With @errnum set, that many writes succeed and all that follow fail with it. */
+    unsigned n_until_failure;
+    int errnum;
+    uint64_t claimed_size; /* 0: the true one */
+} EventStorage;
+
+/* Makes a storage of a copy of @bytes. Closed as any other. For one thread. */
+EventStorage *event_storage_new(const GByteArray *bytes);
+
+/* What a machine that died before event @end may have on its disk, if @start was there
+ * before the first: all that was synced, and of the rest the writes number i whose bit
+ * i % 64 is set in @kept. */
+GByteArray *event_storage_after_power_cut(const GByteArray *start, const GArray *events,
+                                          guint end, uint64_t kept);
+
+/* A layer of its own. */
+typedef struct {
+    EventStorage *storage; /* the layer's */
+    TableCache *tables;
+    QimgGate *gate;
+    Qcow2 *q;
+} TestLayer;
+
+/* Opens the image in a copy of @bytes; without @is_writable also an encrypted one. The
+ * alloc_lock can be used in both cases. */
+TestLayer test_layer_open(const GByteArray *bytes, bool is_writable);
+void test_layer_close(TestLayer *layer);

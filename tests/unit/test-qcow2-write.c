@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Writing to images that are cut, lie, or are odd in size: places where a mistake would
+ * destroy something. Sound images are the crash and model tests'. */
+#include <errno.h>
+#include <string.h>
+
+#include "base/endian.h"
+#include "image/image.h"
+#include "memory-storage.h"
+#include "qcow2-check.h"
+#include "test-util.h"
+
+#define CLUSTER 65536u
+
+/* An image in memory, open for writing. */
+typedef struct {
+    QimgStorage *file; /* the chain's */
+    QimgImage *disk;
+} Open;
+
+static Open
+open_bytes(const GByteArray *bytes)
+{
+    g_autoptr(QimgOptions) options = qimg_options_new();
+    g_autoptr(GError) error = NULL;
+    Open o = {.file = memory_storage_new_writable(bytes->data, bytes->len, "image")};
+    QimgChain *chain;
+
+    options->is_writable = true;
+    chain = chain_open_storages(&o.file, 1, options, &error);
+    g_assert_no_error(error);
+    o.disk = image_new(chain, 0, &chain->layers[0]->active);
+    chain_unref(chain);
+    return o;
+}
+
+static GByteArray *
+create(uint64_t size_bytes, uint32_t cluster_bits)
+{
+    QimgCreateOptions options = {
+        .size_bytes = size_bytes,
+        .version = 3,
+        .cluster_bits = cluster_bits,
+        .refcount_order = 4,
+    };
+    QimgStorage *file = memory_storage_new_writable("", 0, "new");
+    g_autoptr(GError) error = NULL;
+    GByteArray *bytes;
+
+    g_assert_true(qimg_driver_qcow2.create(file, &options, &error));
+    g_assert_no_error(error);
+    bytes = memory_storage_copy_all(file);
+    qimg_storage_close(file);
+    return bytes;
+}
+
+/* Closes; the file as it was just before, everything flushed. */
+static GByteArray *
+close_flushed(Open *o)
+{
+    GByteArray *bytes;
+
+    g_assert_cmpint(qimg_image_flush(o->disk), ==, 0);
+    bytes = memory_storage_copy_all(o->file);
+    qimg_image_close(o->disk);
+    return bytes;
+}
+
+static uint64_t
+be64_at(const GByteArray *bytes, uint64_t offset)
+{
+    qimg_be64 field;
+
+    g_assert_cmpuint(offset + 8, <=, bytes->len);
+    memcpy(&field, bytes->data + offset, sizeof field);
+    return qimg_be64_get(field);
+}
+
+/* Where the L2 entry of the guest cluster 0 lies. */
+static uint64_t
+first_entry_offset(const GByteArray *bytes)
+{
+    return be64_at(bytes, be64_at(bytes, 40)) & UINT64_C(0x00fffffffffffe00);
+}
+
+static void
+write_value(Open *o, uint64_t guest_offset, uint64_t n_bytes, int value, int expected)
+{
+    g_autofree uint8_t *data = g_malloc(n_bytes);
+
+    memset(data, value, n_bytes);
+    g_assert_cmpint(qimg_image_write(o->disk, guest_offset, data, n_bytes), ==, expected);
+}
+
+/* What a cut file has lost must not become zeros when the file grows again. */
+static void
+test_cut(void)
+{
+    g_autoptr(GByteArray) empty = create(64 << 20, 16);
+    g_autoptr(GByteArray) full = NULL;
+    Open o = open_bytes(empty);
+    uint8_t byte;
+
+    write_value(&o, 0, 8 << 20, 7, 0);
+    full = close_flushed(&o);
+    g_byte_array_set_size(full, 5 << 20);
+    o = open_bytes(full);
+    g_assert_cmpint(qimg_image_read(o.disk, 6 << 20, &byte, 1), ==, -EIO);
+    write_value(&o, 20 << 20, 4096, 1, -EIO);
+    write_value(&o, 20 << 20, 4096, 1, -EROFS);
+    g_assert_cmpint(qimg_image_read(o.disk, 6 << 20, &byte, 1), ==, -EIO);
+    g_assert_cmpint(qimg_image_read(o.disk, 1 << 20, &byte, 1), ==, 0);
+    g_assert_cmpint(byte, ==, 7);
+    qimg_image_close(o.disk);
+}
+
+/* Entries that name tables are not followed by changes of any kind. */
+static void
+test_entry_of_metadata(void)
+{
+    static const struct {
+        uint64_t entry;
+        bool shrinks; /* the way in which the entry goes; else it is discarded */
+    } cases[] = {
+        {UINT64_C(0x8000000000010000), false}, /* the refcount table */
+        {UINT64_C(0x0000000000010000), false}, /* the same, as if shared */
+        {UINT64_C(0x8000000000030000), false}, /* the L1 table */
+        {UINT64_C(0x4000000000000200), false}, /* a stream in the header */
+        {UINT64_C(0x8000000000010000), true},  {UINT64_C(0x4000000000000200), true},
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+        g_autoptr(GByteArray) empty = create(16 << 20, 16);
+        g_autoptr(GByteArray) bytes = NULL;
+        g_autoptr(GByteArray) after = NULL;
+        qimg_be64 entry = qimg_be64_set(cases[i].entry);
+        Open o = open_bytes(empty);
+        size_t n_same;
+
+        write_value(&o, 0, 4096, 7, 0);
+        bytes = close_flushed(&o);
+        memcpy(bytes->data + first_entry_offset(bytes), &entry, sizeof entry);
+        o = open_bytes(bytes);
+        if (cases[i].shrinks)
+            g_assert_cmpint(qimg_image_resize(o.disk, 0), ==, -EIO);
+        else
+            g_assert_cmpint(qimg_image_discard(o.disk, 0, CLUSTER), ==, -EIO);
+        write_value(&o, 0, 100, 1, -EROFS);
+        after = close_flushed(&o);
+        /* All but the corrupt bit is as it was; of what shall be cut off, the size and
+         * the L1 table, the last of the four, have gone before. */
+        g_assert_cmpint(after->data[79] & 2, ==, 2);
+        after->data[79] = bytes->data[79];
+        memcpy(after->data + 24, bytes->data + 24, 8);
+        n_same = cases[i].shrinks ? 3 * CLUSTER : 4 * CLUSTER;
+        g_assert_cmpmem(after->data, n_same, bytes->data, n_same);
+    }
+}
+
+/* An L1 table of more clusters than a refcount block counts. */
+static void
+test_large_l1(void)
+{
+    g_autoptr(GByteArray) empty = create(1 << 20, 9);
+    g_autoptr(GByteArray) after = NULL;
+    g_autofree char *problem = NULL;
+    Open o = open_bytes(empty);
+
+    write_value(&o, 0, 4096, 7, 0);
+    g_assert_cmpint(qimg_image_resize(o.disk, UINT64_C(600) << 20), ==, 0);
+    write_value(&o, UINT64_C(599) << 20, 4096, 8, 0);
+    g_assert_cmpint(qimg_image_resize(o.disk, UINT64_C(20) << 30), ==, 0);
+    write_value(&o, UINT64_C(19) << 30, 4096, 9, 0);
+    after = close_flushed(&o);
+    g_assert_cmpuint(after->len, <, 64 << 20);
+    problem = qcow2_check_bytes(after->data, after->len, NULL);
+    g_assert_cmpstr(problem, ==, NULL);
+}
+
+/* Room that comes back: the refcount table is moved at a later try. */
+static void
+test_no_room_for_table(void)
+{
+    const MemoryFault fault = {
+        .calls = MEMORY_WRITE, .purpose = QIMG_IO_HEADER, .n_fails = 4, .errnum = ENOSPC};
+    g_autoptr(GByteArray) empty = create(64 << 20, 9);
+    g_autoptr(GByteArray) after = NULL;
+    g_autofree char *problem = NULL;
+    unsigned n_failed = 0;
+    Open o = open_bytes(empty);
+
+    memory_storage_add_fault(o.file, &fault);
+    for (uint64_t at = 0; at < 24 << 20;) {
+        g_autofree uint8_t *data = g_malloc0(CLUSTER);
+        int err = qimg_image_write(o.disk, at, data, CLUSTER);
+
+        if (err == 0)
+            at += CLUSTER;
+        else
+            g_assert_cmpint(err, ==, -ENOSPC);
+        n_failed += err != 0;
+    }
+    /* Some tries go unseen, while there is still something in the reserve. */
+    g_assert_cmpuint(n_failed, >=, 1);
+    g_assert_cmpuint(n_failed, <=, 4);
+    after = close_flushed(&o);
+    problem = qcow2_check_bytes(after->data, after->len, NULL);
+    g_assert_cmpstr(problem, ==, NULL);
+}
+
+int
+main(int argc, char **argv)
+{
+    test_util_init(&argc, &argv);
+    g_test_add_func("/qcow2-write/cut", test_cut);
+    g_test_add_func("/qcow2-write/entry-of-metadata", test_entry_of_metadata);
+    g_test_add_func("/qcow2-write/large-l1", test_large_l1);
+    g_test_add_func("/qcow2-write/no-room-for-table", test_no_room_for_table);
+    return g_test_run();
+}
