@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "log.h"
 #include "mountpoint.h"
 #include "session.h"
 
@@ -59,6 +60,34 @@ print_chain(const QimgImage *image)
     }
 }
 
+/* The options that need a word, each a line. */
+static void
+print_option_notes(const Options *options)
+{
+    if (options->no_lock && options->is_writable && !options->is_cow)
+        fprintf(stderr, "qcowfs: warning: nolock with rw is dangerous: whoever else "
+                        "writes to the image destroys it, and is not kept from it\n");
+    if (options->is_cow && options->verbose)
+        fprintf(stderr, "qcowfs: writes go to %s; the images stay as they are\n",
+                options->cow_file ? options->cow_file
+                                  : "an overlay that vanishes at the end");
+}
+
+/* Ends @session; then all that was written is on stable storage, or an error is told. */
+static bool
+end_session(const Options *options, Session *session, const Tree *tree)
+{
+    g_autoptr(GError) error = NULL;
+    bool is_good = tree_flush(tree, &error);
+
+    session_free(session);
+    if (!is_good && options->foreground)
+        fail(NULL, error);
+    else if (!is_good)
+        g_critical("%s", error->message); /* to the system's log */
+    return is_good;
+}
+
 static void
 close_image(gpointer image)
 {
@@ -100,8 +129,9 @@ serve_tree(const Options *options, const Tree *tree)
     print_hints(options);
     is_good = (options->foreground || session_detach(session, &error)) &&
               session_run(session, &error);
-    session_free(session);
-    return is_good ? EXIT_SUCCESS : fail(options->mountpoint, error);
+    if (!is_good)
+        fail(options->mountpoint, error);
+    return end_session(options, session, tree) && is_good ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
 static int
@@ -119,6 +149,7 @@ mount_images(const Options *options)
         return fail(options->mountpoint, error);
     /* The images first: their mistakes are the likelier ones, and a mountpoint that is an
      * image must be opened before it is covered. */
+    print_option_notes(options);
     images = open_images(options);
     if (!images)
         return EXIT_FAILURE;
@@ -167,6 +198,7 @@ main(int argc, char **argv)
                     g_strerror(errno));
         return fail("/dev/null", error);
     }
+    log_to_terminal();
     options = options_parse(argc, argv, &error);
     if (!options)
         return fail(NULL, error);

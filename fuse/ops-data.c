@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Requests on open files. A read is answered in the thread that received it, from a
- * buffer that the thread keeps. */
+ * buffer that the thread keeps; a write goes to the image from the request itself. There
+ * is no flush handler: close(2) has nothing to wait for. */
 #include "ops.h"
 
 #include <errno.h>
@@ -10,11 +11,13 @@
 #include <unistd.h>
 
 #include "control-text.h"
+#include "reply.h"
 
-/* An open file: one of the two. */
+/* An open file: an image or a text. */
 typedef struct {
     QimgImage *image;
     ControlText *text;
+    bool is_writable; /* the node is; the kernel knows what it was opened for */
 } OpenFile;
 
 static pthread_key_t buffer_key;
@@ -87,39 +90,55 @@ ops_data_close_files(Mount *mount)
     }
 }
 
+/* What the kernel may keep of a file of an image from one open to the next. */
+static void
+set_caching(const Tree *tree, Node node, struct fuse_file_info *fi)
+{
+    if (node.kind != NODE_DISK && tree_is_live(tree, node)) {
+        fi->direct_io =
+            1; /* it changes behind the kernel's back, by writes to the disk */
+        return;
+    }
+    fi->keep_cache =
+        1; /* all changes go through this file: a second reader finds pages */
+}
+
 static void
 op_open(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi)
 {
     Mount *mount = fuse_req_userdata(req);
     g_autoptr(GError) error = NULL;
     OpenFile *file;
+    bool is_writable;
     Node node;
 
     if (!tree_node_of(mount->tree, inode, &node) || node_is_directory(node)) {
         fuse_reply_err(req, ENOENT);
         return;
     }
-    if ((fi->flags & O_ACCMODE) != O_RDONLY) {
+    is_writable = tree_is_writable(mount->tree, node);
+    if ((fi->flags & O_ACCMODE) != O_RDONLY && !is_writable) {
         fuse_reply_err(req, EROFS);
         return;
     }
     file = g_new0(OpenFile, 1);
+    file->is_writable = is_writable;
     if (node_is_image(node)) {
         file->image = tree_open_image(mount->tree, node, &error);
-        fi->keep_cache = 1; /* nothing changes: a second reader finds the pages */
+        set_caching(mount->tree, node, fi);
     } else {
         file->text = control_text_open(mount->tree, node, &error);
         fi->direct_io = 1; /* made anew for each open */
     }
     if (error) {
-        g_warning("%s", error->message);
-        fuse_reply_err(req, qimg_error_to_errno(error) == ENOENT ? ENOENT : EIO);
+        reply_open_error(req, error);
         close_file(file);
         return;
     }
     fi->fh = (uintptr_t)file;
     register_file(mount, file);
-    if (fuse_reply_open(req, fi) == -ENOENT) /* the opener is gone: no release comes */
+    if (reply_open(req, fi, is_writable) ==
+        -ENOENT) /* the opener is gone: no release comes */
         unregister_and_close(mount, file);
 }
 
@@ -131,13 +150,30 @@ op_release(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi)
     fuse_reply_err(req, 0);
 }
 
+/* Reads at most *@size bytes, less at the disk's end alone: the kernel takes a short
+ * reply for the end of the file. */
+static int
+read_image(QimgImage *image, char *buffer, size_t *size, uint64_t guest_offset)
+{
+    for (;;) {
+        uint64_t size_bytes = qimg_image_get_size_bytes(image);
+        uint64_t left = guest_offset < size_bytes ? size_bytes - guest_offset : 0;
+        int err = qimg_image_read(image, guest_offset, buffer, MIN(*size, left));
+
+        /* The disk may have become smaller since it was asked for its size. */
+        if (err != -EINVAL || qimg_image_get_size_bytes(image) >= size_bytes) {
+            *size = MIN(*size, left);
+            return err;
+        }
+    }
+}
+
 static void
 op_read(fuse_req_t req, fuse_ino_t inode, size_t size, off_t offset,
         struct fuse_file_info *fi)
 {
     OpenFile *file = file_of(fi);
     char *buffer = thread_buffer();
-    uint64_t size_bytes;
     ssize_t n;
     int err;
 
@@ -150,17 +186,14 @@ op_read(fuse_req_t req, fuse_ino_t inode, size_t size, off_t offset,
     if (file->text) {
         n = control_text_read(file->text, (uint64_t)offset, buffer, size);
         if (n < 0)
-            fuse_reply_err(req, (int)-n);
+            reply_result(req, (int)n);
         else
             fuse_reply_buf(req, buffer, (size_t)n);
         return;
     }
-    size_bytes = qimg_image_get_size_bytes(file->image);
-    size = (uint64_t)offset >= size_bytes ? 0 : MIN(size, size_bytes - (uint64_t)offset);
-    /* A short reply would tell the kernel that the file ends here: all or an error. */
-    err = qimg_image_read(file->image, (uint64_t)offset, buffer, size);
+    err = read_image(file->image, buffer, &size, (uint64_t)offset);
     if (err)
-        fuse_reply_err(req, err == -ENOMEM ? ENOMEM : EIO);
+        reply_result(req, err);
     else
         fuse_reply_buf(req, buffer, size);
 }
@@ -184,7 +217,7 @@ op_lseek(fuse_req_t req, fuse_ino_t inode, off_t offset, int whence,
     }
     err = qimg_image_seek(file->image, (uint64_t)offset, whence == SEEK_HOLE, &found);
     if (err)
-        fuse_reply_err(req, -err);
+        reply_result(req, err);
     else
         fuse_reply_lseek(req, (off_t)found);
 }
@@ -193,8 +226,99 @@ static void
 op_write(fuse_req_t req, fuse_ino_t inode, const char *bytes, size_t size, off_t offset,
          struct fuse_file_info *fi)
 {
-    (void)inode, (void)bytes, (void)size, (void)offset, (void)fi;
-    fuse_reply_err(req, EROFS);
+    OpenFile *file = file_of(fi);
+    int err;
+
+    (void)inode;
+    if (!file->is_writable) {
+        fuse_reply_err(req, EROFS);
+        return;
+    }
+    err = qimg_image_write(file->image, (uint64_t)offset, bytes, size);
+    if (err)
+        reply_result(req, err);
+    else
+        fuse_reply_write(req, size); /* never a part */
+}
+
+static void
+op_fsync(fuse_req_t req, fuse_ino_t inode, int is_data_only, struct fuse_file_info *fi)
+{
+    OpenFile *file = file_of(fi);
+
+    (void)inode, (void)is_data_only;
+    reply_result(req, file->is_writable ? qimg_image_flush(file->image) : 0);
+}
+
+/* Allocates [@start, @end), which may lie past the disk's end. */
+static int
+allocate(QimgImage *image, uint64_t start, uint64_t end, bool keeps_size)
+{
+    uint64_t size_bytes = qimg_image_get_size_bytes(image);
+    bool grows = !keeps_size && end > size_bytes;
+    int err = 0;
+
+    if (grows && !qimg_image_is_growable(image))
+        return -ENOSPC;
+    if (grows)
+        err = qimg_image_resize(image, end);
+    else
+        end = MIN(end, size_bytes);
+    if (err || start >= end)
+        return err;
+    err = qimg_image_allocate(image, start, end - start);
+    /* The kernel lets nobody write to the file meanwhile. */
+    if (err && grows && qimg_image_resize(image, size_bytes))
+        g_warning("a disk stays larger after an allocation that failed");
+    return err;
+}
+
+/* Lets [@start, @end) read as zeros, as far as the disk goes. */
+static int
+zero_range(QimgImage *image, uint64_t start, uint64_t end, bool keeps_size)
+{
+    uint64_t size_bytes = qimg_image_get_size_bytes(image);
+    int err;
+
+    if (!keeps_size && end > size_bytes) {
+        err = qimg_image_is_growable(image) ? qimg_image_resize(image, end) : -ENOSPC;
+        if (err)
+            return err;
+    }
+    end = MIN(end, size_bytes); /* what was added is zeros */
+    return start < end ? qimg_image_zero(image, start, end - start) : 0;
+}
+
+static int
+punch_hole(QimgImage *image, uint64_t start, uint64_t end)
+{
+    end = MIN(end, qimg_image_get_size_bytes(image));
+    return start < end ? qimg_image_discard(image, start, end - start) : 0;
+}
+
+static void
+op_fallocate(fuse_req_t req, fuse_ino_t inode, int mode, off_t offset, off_t length,
+             struct fuse_file_info *fi)
+{
+    OpenFile *file = file_of(fi);
+    uint64_t start = (uint64_t)offset, end = start + (uint64_t)length;
+    bool keeps_size = mode & FALLOC_FL_KEEP_SIZE;
+    int err;
+
+    (void)inode;
+    if (!file->is_writable)
+        err = -EROFS;
+    else if (offset < 0 || length <= 0 || end > INT64_MAX)
+        err = -EINVAL;
+    else if (mode == 0 || mode == FALLOC_FL_KEEP_SIZE)
+        err = allocate(file->image, start, end, keeps_size);
+    else if (mode == (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE))
+        err = punch_hole(file->image, start, end);
+    else if ((mode & ~FALLOC_FL_KEEP_SIZE) == FALLOC_FL_ZERO_RANGE)
+        err = zero_range(file->image, start, end, keeps_size);
+    else
+        err = -EOPNOTSUPP;
+    reply_result(req, err);
 }
 
 void
@@ -205,4 +329,6 @@ ops_data_fill(struct fuse_lowlevel_ops *ops)
     ops->read = op_read;
     ops->lseek = op_lseek;
     ops->write = op_write;
+    ops->fsync = op_fsync;
+    ops->fallocate = op_fallocate;
 }

@@ -5,6 +5,9 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/statvfs.h>
+
+#include "reply.h"
 
 static const Mount *
 mount_of(fuse_req_t req)
@@ -20,8 +23,11 @@ op_init(void *userdata, struct fuse_conn_info *conn)
     /* Through a pipe a reply costs more than it saves. */
     conn->want &=
         ~(unsigned)(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE);
-    /* Our times do not change, so there is nothing to drop cached pages for. */
+    /* What changes, changes through the kernel: our times tell it nothing to drop pages
+     * for. */
     conn->want &= ~(unsigned)FUSE_CAP_AUTO_INVAL_DATA;
+    /* A write that was acknowledged has reached us; O_TRUNC comes as a setattr. */
+    conn->want &= ~(unsigned)(FUSE_CAP_WRITEBACK_CACHE | FUSE_CAP_ATOMIC_O_TRUNC);
     conn->want |= conn->capable & (FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_ASYNC_DIO |
                                    FUSE_CAP_ASYNC_READ | FUSE_CAP_NO_OPENDIR_SUPPORT);
     conn->max_write = MAX_REQUEST_BYTES; /* decides on the size of reads, too */
@@ -31,12 +37,29 @@ op_init(void *userdata, struct fuse_conn_info *conn)
     conn->congestion_threshold = 96;
 }
 
+/* For how long the kernel may keep a node's attributes. */
+static double
+attributes_timeout_s(const Tree *tree, Node node)
+{
+    return tree_is_live(tree, node) ? 0 : CACHE_TIMEOUT_S;
+}
+
+static void
+reply_attributes(fuse_req_t req, Node node)
+{
+    const Tree *tree = mount_of(req)->tree;
+    struct stat status;
+
+    tree_stat(tree, node, &status);
+    fuse_reply_attr(req, &status, attributes_timeout_s(tree, node));
+}
+
 static void
 reply_entry(fuse_req_t req, Node node)
 {
     const Tree *tree = mount_of(req)->tree;
     struct fuse_entry_param entry = {
-        .attr_timeout = CACHE_TIMEOUT_S,
+        .attr_timeout = attributes_timeout_s(tree, node),
         .entry_timeout = CACHE_TIMEOUT_S,
     };
 
@@ -62,25 +85,38 @@ static void
 op_getattr(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi)
 {
     const Tree *tree = mount_of(req)->tree;
-    struct stat status;
     Node node;
 
     (void)fi;
-    if (!tree_node_of(tree, inode, &node)) {
+    if (tree_node_of(tree, inode, &node))
+        reply_attributes(req, node);
+    else
         fuse_reply_err(req, ENOENT);
-        return;
-    }
-    tree_stat(tree, node, &status);
-    fuse_reply_attr(req, &status, CACHE_TIMEOUT_S);
 }
 
-/* The mount is read-only, which the kernel enforces; this answers what gets here. */
+/* The size of a writable disk can be set. Owner and mode are options of the mount; times
+ * are the image's, and setting them is no error, since copying programs do. */
 static void
 op_setattr(fuse_req_t req, fuse_ino_t inode, struct stat *attr, int to_set,
            struct fuse_file_info *fi)
 {
-    (void)inode, (void)attr, (void)to_set, (void)fi;
-    fuse_reply_err(req, EROFS);
+    const Tree *tree = mount_of(req)->tree;
+    Node node;
+    int err = 0;
+
+    (void)fi;
+    if (!tree_node_of(tree, inode, &node))
+        err = ENOENT;
+    else if (!tree_is_writable(tree, node))
+        err = EROFS;
+    else if (to_set & (FUSE_SET_ATTR_MODE | FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID))
+        err = EPERM;
+    else if (to_set & FUSE_SET_ATTR_SIZE)
+        err = reply_errno(tree_resize(tree, node, (uint64_t)attr->st_size));
+    if (err)
+        fuse_reply_err(req, err);
+    else
+        reply_attributes(req, node);
 }
 
 /* Adds the entry at @position to the reply; false when it does not fit. */
@@ -131,18 +167,83 @@ op_readdir(fuse_req_t req, fuse_ino_t inode, size_t size, off_t position,
     fuse_reply_buf(req, buffer, used);
 }
 
+/* Read-only, a full file system as large as its disks. Otherwise what the images occupy
+ * and can still grow by: the space of the file system that they lie on. Units are
+ * clusters: loop devices round discards to them, and smaller ones give nothing back. */
 static void
 op_statfs(fuse_req_t req, fuse_ino_t inode)
 {
     const Tree *tree = mount_of(req)->tree;
-    struct statvfs status = {.f_bsize = 4096, .f_frsize = 4096, .f_namemax = 255};
+    uint64_t unit = 4096, free_bytes = 0, used_bytes = 0;
+    struct statvfs status = {.f_namemax = 255, .f_files = tree->n_images};
 
     (void)inode;
+    if (tree_get_free_bytes(tree, &free_bytes))
+        unit = MAX(unit, tree_get_cluster_bytes(tree));
     for (unsigned i = 0; i < tree->n_images; i++)
-        status.f_blocks +=
-            (qimg_image_get_size_bytes(tree->images[i].image) + 4095) / 4096;
-    status.f_files = tree->n_images;
+        used_bytes += tree_get_used_bytes(tree, i);
+    status.f_bsize = status.f_frsize = unit;
+    status.f_bfree = status.f_bavail = free_bytes / unit;
+    status.f_blocks = status.f_bfree + (used_bytes + unit - 1) / unit;
     fuse_reply_statfs(req, &status);
+}
+
+/* Names are given by the images. */
+static void
+refuse_name(fuse_req_t req)
+{
+    fuse_reply_err(req, EPERM);
+}
+
+static void
+op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t device)
+{
+    (void)parent, (void)name, (void)mode, (void)device;
+    refuse_name(req);
+}
+
+static void
+op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
+          struct fuse_file_info *fi)
+{
+    (void)parent, (void)name, (void)mode, (void)fi;
+    refuse_name(req);
+}
+
+static void
+op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
+{
+    (void)parent, (void)name, (void)mode;
+    refuse_name(req);
+}
+
+static void
+op_remove(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+    (void)parent, (void)name;
+    refuse_name(req);
+}
+
+static void
+op_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const char *name)
+{
+    (void)target, (void)parent, (void)name;
+    refuse_name(req);
+}
+
+static void
+op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent,
+          const char *new_name, unsigned flags)
+{
+    (void)parent, (void)name, (void)new_parent, (void)new_name, (void)flags;
+    refuse_name(req);
+}
+
+static void
+op_link(fuse_req_t req, fuse_ino_t inode, fuse_ino_t parent, const char *name)
+{
+    (void)inode, (void)parent, (void)name;
+    refuse_name(req);
 }
 
 static void
@@ -168,6 +269,14 @@ ops_meta_fill(struct fuse_lowlevel_ops *ops)
     ops->setattr = op_setattr;
     ops->readdir = op_readdir;
     ops->statfs = op_statfs;
+    ops->mknod = op_mknod;
+    ops->create = op_create;
+    ops->mkdir = op_mkdir;
+    ops->unlink = op_remove;
+    ops->rmdir = op_remove;
+    ops->symlink = op_symlink;
+    ops->rename = op_rename;
+    ops->link = op_link;
     ops->forget = op_forget;
     ops->forget_multi = op_forget_multi;
 }

@@ -27,6 +27,6 @@ void ops_data_close_files(Mount *mount);
 /* The size of the largest request that the kernel sends us. */
 #define MAX_REQUEST_BYTES ((size_t)1 << 20)
 
-/* How long the kernel may keep what it knows of names and attributes: nothing changes
- * while images are mounted for reading. */
+/* How long the kernel may keep what it knows of names and attributes: nothing changes but
+ * what tree_is_live says, and of that nothing is kept. */
 #define CACHE_TIMEOUT_S 86400.0

@@ -14,7 +14,8 @@ typedef struct OptionRow OptionRow;
 
 struct OptionRow {
     const char *name;
-    const char *argument; /* how the help calls its value; NULL: takes none */
+    const char *argument; /* how the help calls its value; NULL: takes none; in brackets:
+                             may be left out */
     const char *help;     /* NULL: not shown */
     bool (*set)(Options *options, const OptionRow *row, const char *value,
                 GError **error);
@@ -54,7 +55,34 @@ set_fuse(Options *o, const OptionRow *row, const char *value, GError **error)
     return true;
 }
 
-/* Nothing to do in a read-only mount. */
+/* ro and rw: the last one counts, as in mount(8). */
+static bool
+set_access(Options *o, const OptionRow *row, const char *value, GError **error)
+{
+    (void)value, (void)error;
+    o->access = row->text;
+    return true;
+}
+
+static bool
+set_cow(Options *o, const OptionRow *row, const char *value, GError **error)
+{
+    if (value && *value == '\0')
+        return usage_error(error, "%s=: needs the name of a file, or no \"=\"",
+                           row->name);
+    o->is_cow = true;
+    g_free(o->cow_file);
+    o->cow_file = g_strdup(value);
+    return true;
+}
+
+static bool
+set_nolock(Options *o, const OptionRow *row, const char *value, GError **error)
+{
+    o->no_lock = true;
+    return set_image(o, row, value, error);
+}
+
 static bool
 set_nothing(Options *o, const OptionRow *row, const char *value, GError **error)
 {
@@ -140,17 +168,24 @@ set_max_read(Options *o, const OptionRow *row, const char *value, GError **error
     return set_fuse(o, row, value, error);
 }
 
-#define NOT_YET_WRITE                                                                    \
-    "this version mounts read-only (leave the option out, or use a copy-on-write "       \
-    "overlay "                                                                           \
-    "made by qemu-img)"
 #define NOT_YET_SECRET                                                                   \
     "this version cannot decrypt images (convert the image with qemu-img convert)"
 
 static const OptionRow rows[] = {
-    {"ro", NULL, "never write to an image (the default)", set_nothing, NULL},
-    {"rw", NULL, NULL, set_unsupported, NOT_YET_WRITE},
-    {"cow", "FILE", NULL, set_unsupported, NOT_YET_WRITE},
+    {"ro", NULL, "never write to an image (the default)", set_access, "ro"},
+    {"rw", NULL, "writes go to the image", set_access, "rw"},
+    {"cow", "[FILE]",
+     "writes go to an overlay that vanishes at the end, or to the qcow2 overlay FILE "
+     "(made where there is none); the image stays as it is",
+     set_cow, NULL},
+    {"growable", NULL, "writes past the disk's end make it larger (the default)",
+     set_image, NULL},
+    {"nogrowable", NULL, "writes past the disk's end fail, as on a disk", set_image,
+     NULL},
+    {"discard", "MODE",
+     "what punching a hole does: unmap (the default) gives space back, zero keeps it, "
+     "ignore refuses",
+     set_image, NULL},
     {"format", "F", "qcow2 or raw, instead of probing", set_image, NULL},
     {"backing", "POLICY",
      "which files an image may name: same-dir (the default), any, "
@@ -166,19 +201,15 @@ static const OptionRow rows[] = {
     {"nolock", NULL,
      "take no image locks: what is read from an image in use may be "
      "inconsistent",
-     set_image, NULL},
+     set_nolock, NULL},
     {"passphrase_file", "F", NULL, set_unsupported, NOT_YET_SECRET},
     {"passphrase_fd", "N", NULL, set_unsupported, NOT_YET_SECRET},
-    {"growable", NULL, NULL, set_nothing, NULL},
-    {"nogrowable", NULL, NULL, set_nothing, NULL},
-    {"discard", "MODE", NULL, set_nothing, NULL},
     {"nopartitions", NULL, NULL, set_nothing, NULL},
     {"uid", "N", "owner of the files (the mounter)", set_uid, NULL},
     {"gid", "N", "group of the files (the mounter's)", set_gid, NULL},
     {"umask", "M", "permission bits to take away, in octal", set_umask, NULL},
-    {"allow_other", NULL, "let all users and loop devices read the files", set_fuse,
-     NULL},
-    {"allow_root", NULL, "let root read the files, too", set_fuse, NULL},
+    {"allow_other", NULL, "let all users and loop devices use the files", set_fuse, NULL},
+    {"allow_root", NULL, "let root use the files, too", set_fuse, NULL},
     {"auto_unmount", NULL, "unmount when the process ends in any way", set_fuse, NULL},
     {"default_permissions", NULL, "let the kernel check the permission bits", set_fuse,
      NULL},
@@ -194,6 +225,12 @@ static const OptionRow rows[] = {
     {"atime", NULL, NULL, set_fuse, NULL},
     {"noatime", NULL, NULL, set_fuse, NULL},
 };
+
+static bool
+is_value_optional(const OptionRow *row)
+{
+    return row->argument && row->argument[0] == '[';
+}
 
 static const OptionRow *
 find_row(const char *name, size_t n_name)
@@ -216,7 +253,8 @@ set_from_list(Options *o, const char *element, GError **error)
         return usage_error(error, "-o %s: unknown option (see qcowfs --help)", element);
     if (!row->argument && equals)
         return usage_error(error, "-o %s: takes no value", row->name);
-    if (row->argument && !equals && row->set != set_unsupported)
+    if (row->argument && !equals && !is_value_optional(row) &&
+        row->set != set_unsupported)
         return usage_error(error, "-o %s: needs a value (%s=%s)", row->name, row->name,
                            row->argument);
     return row->set(o, row, equals ? equals + 1 : NULL, error);
@@ -257,7 +295,9 @@ make_long_options(void)
 
     for (size_t i = 0; i < G_N_ELEMENTS(rows); i++)
         list[n++] = (struct option){rows[i].name,
-                                    rows[i].argument ? required_argument : no_argument,
+                                    !rows[i].argument             ? no_argument
+                                    : is_value_optional(&rows[i]) ? optional_argument
+                                                                  : required_argument,
                                     NULL, LONG_ROW + (int)i};
     list[n++] = (struct option){"help", no_argument, NULL, 'h'};
     list[n++] = (struct option){"version", no_argument, NULL, 'V'};
@@ -307,6 +347,27 @@ take_option(Options *o, int key, char **argv, GError **error)
     }
 }
 
+/* Settles who may write where, once all options are known. */
+static bool
+settle_access(Options *o, GError **error)
+{
+    bool is_rw = g_strcmp0(o->access, "rw") == 0;
+
+    /* mount(8) adds rw to whatever it is given, so cow goes before it. */
+    if (o->is_cow && o->access && !is_rw)
+        return usage_error(error, "ro and cow exclude each other (ro: nothing can be "
+                                  "written; cow: writes go to an overlay)");
+    if (o->cow_file && o->images->len > 1)
+        return usage_error(error,
+                           "cow=%s: one overlay serves one image (mount the images one "
+                           "by one, or give cow alone)",
+                           o->cow_file);
+    o->is_writable = is_rw || o->is_cow;
+    if (o->is_cow)
+        return qimg_options_set(o->image_options, "cow", o->cow_file, error);
+    return !is_rw || qimg_options_set(o->image_options, "rw", NULL, error);
+}
+
 Options *
 options_parse(int argc, char **argv, GError **error)
 {
@@ -336,7 +397,7 @@ options_parse(int argc, char **argv, GError **error)
     for (int i = optind; i < argc - 1; i++)
         g_ptr_array_add(o->images, g_strdup(argv[i]));
     o->mountpoint = g_strdup(argv[argc - 1]);
-    return g_steal_pointer(&o);
+    return settle_access(o, error) ? g_steal_pointer(&o) : NULL;
 }
 
 void
@@ -348,6 +409,7 @@ options_free(Options *o)
     g_ptr_array_unref(o->fuse_options);
     qimg_options_free(o->image_options);
     g_free(o->mountpoint);
+    g_free(o->cow_file);
     g_free(o);
 }
 
@@ -359,7 +421,8 @@ options_print_help(void)
         "       qcowfs --wait MOUNTPOINT\n\n"
         "Presents each IMAGE (qcow2 with its backing files, raw) as "
         "MOUNTPOINT/NAME.raw,\n"
-        "read-only. With one image, MOUNTPOINT may be a regular file instead.\n"
+        "read-only but for rw and cow. With one image, MOUNTPOINT may be a regular file "
+        "instead.\n"
         "Unmount with: fusermount3 -u MOUNTPOINT\n\n"
         "  -f, --foreground        stay in the foreground\n"
         "  -d                      print debugging messages; implies -f\n"
@@ -375,8 +438,11 @@ options_print_help(void)
 
         if (!rows[i].help)
             continue;
-        name = g_strconcat(rows[i].name, rows[i].argument ? "=" : "", rows[i].argument,
-                           NULL);
+        if (is_value_optional(&rows[i]))
+            name = g_strconcat(rows[i].name, "[=", rows[i].argument + 1, NULL);
+        else
+            name = g_strconcat(rows[i].name, rows[i].argument ? "=" : "",
+                               rows[i].argument, NULL);
         printf("  %-22s  %s\n", name, rows[i].help);
     }
 }

@@ -26,7 +26,12 @@ typedef struct {
     bool foreground;
     bool debug;
     bool verbose;
-    bool allow_other; /* or allow_root */
+    bool allow_other;   /* or allow_root */
+    const char *access; /* "ro" or "rw", what was given last; NULL: neither */
+    bool is_writable;   /* by rw or cow */
+    bool is_cow;
+    char *cow_file; /* NULL: an overlay that vanishes */
+    bool no_lock;
     uid_t uid;
     gid_t gid;
     mode_t umask;

@@ -14,10 +14,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
-#include <syslog.h>
 #include <unistd.h>
 
+#include "log.h"
 #include "mountpoint.h"
 #include "ops.h"
 #include "read-ahead.h"
@@ -71,7 +72,12 @@ new_fuse_session(Session *session)
     struct fuse_session *fuse;
 
     fuse_opt_add_arg(&args, "qcowfs");
-    add_fuse_option(&args, "ro");
+    if (!options->is_writable)
+        add_fuse_option(&args, "ro");
+    else if (options->allow_other)
+        /* Who may write is a matter of permission bits: without this, all who may enter.
+         */
+        add_fuse_option(&args, "default_permissions");
     add_fuse_option(&args, "subtype=qcowfs");
     for (guint i = 0; i < options->fuse_options->len; i++) {
         has_name |= g_str_has_prefix(options->fuse_options->pdata[i], "fsname=");
@@ -102,6 +108,7 @@ block_signals(Session *session)
         sigaddset(&session->signals, numbers[i]);
     pthread_sigmask(SIG_BLOCK, &session->signals, NULL);
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* the write that is too long for our limit gets EFBIG */
 }
 
 Session *
@@ -139,25 +146,12 @@ session_mount(const Options *options, const Tree *tree, GError **error)
     return session;
 }
 
-/* Where messages go once there is no terminal: damage that is found, above all. */
-static void
-log_to_syslog(const char *domain, GLogLevelFlags level, const char *message,
-              gpointer user)
-{
-    (void)domain, (void)user;
-    syslog(level & (G_LOG_LEVEL_ERROR | G_LOG_LEVEL_CRITICAL) ? LOG_ERR
-           : level & G_LOG_LEVEL_WARNING                      ? LOG_WARNING
-                                                              : LOG_DEBUG,
-           "%s", message);
-}
-
 bool
 session_detach(Session *session, GError **error)
 {
     (void)session;
     if (fuse_daemonize(0) == 0) {
-        openlog("qcowfs", LOG_PID, LOG_DAEMON);
-        g_log_set_default_handler(log_to_syslog, NULL);
+        log_to_syslog();
         return true;
     }
     g_set_error(error, QIMG_ERROR, QIMG_ERROR_FAILED,
@@ -227,10 +221,23 @@ wait_for_end(Session *session)
     fuse_session_exit(session->fuse);
 }
 
+/* Below a loop device, memory is freed by writing through us: we must not wait for that
+ * when we need memory ourselves. Inherited by threads; needs CAP_SYS_RESOURCE. */
+static void
+become_io_flusher(void)
+{
+#ifdef PR_SET_IO_FLUSHER
+    if (prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) < 0)
+        g_debug("PR_SET_IO_FLUSHER: %s", g_strerror(errno));
+#endif
+}
+
 bool
 session_run(Session *session, GError **error)
 {
     session->main_thread = pthread_self();
+    if (session->options->is_writable)
+        become_io_flusher();
     answer_first_request(session);
     session->threads = g_new0(pthread_t, session->options->n_threads);
     while (session->n_threads < session->options->n_threads &&

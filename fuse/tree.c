@@ -363,6 +363,8 @@ tree_stat(const Tree *tree, Node node, struct stat *out)
         .st_ctim = status.st_ctim,
         .st_blksize = 4096,
     };
+    if (tree_is_writable(tree, node))
+        out->st_mode |= S_IWUSR;
     out->st_mode &= ~tree->umask;
     /* A damaged size beyond what a file can have; reads stop there, too. */
     out->st_size = (off_t)MIN(size_of(tree, node), (uint64_t)INT64_MAX);

@@ -89,3 +89,26 @@ QimgImage *tree_open_image(const Tree *tree, Node node, GError **error);
 
 /* Whether the node shows bytes of a disk or VM state. */
 bool node_is_image(Node node);
+
+/* Whether the node can be written to: the disk file of an image open for writing. */
+bool tree_is_writable(const Tree *tree, Node node);
+
+/* Whether the node changes while the mount lasts, in its attributes or bytes. */
+bool tree_is_live(const Tree *tree, Node node);
+
+/* Sets the size of a writable node. Returns 0 or a negated errno. */
+int tree_resize(const Tree *tree, Node node, uint64_t size_bytes);
+
+/* How many bytes all writable images can surely grow by; false, where none is writable.
+ */
+bool tree_get_free_bytes(const Tree *tree, uint64_t *out);
+
+/* What image @image_index occupies: of one that is not writable, the size of its disk. */
+uint64_t tree_get_used_bytes(const Tree *tree, unsigned image_index);
+
+/* The smallest cluster size. */
+uint64_t tree_get_cluster_bytes(const Tree *tree);
+
+/* Brings all that was written to stable storage, as far as possible. False with @error
+ * set, which names the first image with which it failed. */
+bool tree_flush(const Tree *tree, GError **error);

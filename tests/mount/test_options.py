@@ -48,10 +48,15 @@ def test_type_of_the_mount(disk, mnt):
 
 
 @pytest.mark.parametrize("options,words", [
-    (["-o", "rw"], ["rw", "read-only"]),
-    (["--rw"], ["rw", "read-only"]),
-    (["-o", "cow"], ["cow"]),
-    (["-o", "cow=overlay.qcow2"], ["cow"]),
+    (["-o", "ro,cow"], ["ro", "cow"]),
+    (["--cow=overlay.qcow2", "-o", "ro"], ["ro", "cow"]),
+    (["-o", "cow="], ["cow"]),
+    (["-o", "rw=1"], ["rw"]),
+    (["-o", "growable=1"], ["growable"]),
+    (["-o", "discard"], ["discard"]),
+    (["-o", "discard="], ["discard"]),
+    (["-o", "discard=sometimes"], ["discard", "sometimes", "unmap"]),
+    (["-o", "rw,discard=sometimes"], ["discard", "sometimes"]),
     (["-o", "nonsense"], ["nonsense", "unknown"]),
     (["-o", "ro,nonsense=3"], ["nonsense", "unknown"]),
     (["--nonsense"], ["nonsense", "unknown"]),
@@ -87,6 +92,53 @@ def test_default_is_read_only(disk, mnt):
         with pytest.raises(OSError) as caught:
             os.open(mount.raw(disk), os.O_RDWR)
         assert caught.value.errno == 30, "EROFS"
+
+
+@pytest.mark.parametrize("options,is_writable", [
+    (["-o", "rw"], True), (["--rw"], True), (["-o", "ro,rw"], True), (["--ro", "-orw"], True),
+    (["-o", "rw,ro"], False), (["--rw", "--ro"], False), (["--cow"], True), (["-o", "cow"], True),
+    (["-o", "growable"], False), (["-o", "nogrowable,discard=zero"], False),
+])
+def test_last_of_ro_and_rw_counts(options, is_writable, disk, mnt, disk_content):
+    with Mount(disk, mnt, *options) as mount:
+        assert ("rw" if is_writable else "ro") in mounts_at(mnt)[-1][3].split(",")
+        assert os.access(mount.raw(disk), os.W_OK) == is_writable
+        assert read_all(mount.raw(disk)) == disk_content
+
+
+def test_one_overlay_for_two_images(disk, mnt, tmp_path):
+    other = qemu.make_raw(tmp_path / "other.img", 4096)
+    overlay = tmp_path / "overlay.qcow2"
+    result = procs.run(env.qcowfs(), "-o", f"cow={overlay}", disk, other, mnt, check=False)
+    assert result.status == 1 and not mounts_at(mnt) and not overlay.exists()
+    assert result.errors.startswith(f"qcowfs: cow={overlay}: one overlay")
+    assert result.errors.count("\n") == 1
+
+
+def test_notes_on_writing(disk, mnt, tmp_path):
+    """A dangerous pair is told; with -v, where writes go. Each a line, and not without need."""
+    def lines(*options):
+        with Mount(disk, mnt, *options) as mount:
+            return [line for line in mount.stderr().splitlines()
+                    if "nolock" in line or "writes go" in line]
+
+    overlay = tmp_path / "overlay.qcow2"
+    told = lines("-o", "rw,nolock")
+    assert len(told) == 1 and "dangerous" in told[0] and told[0].startswith("qcowfs: ")
+    told = lines("-v", "-o", "cow")
+    assert len(told) == 1 and "vanishes" in told[0]
+    told = lines("-v", "-o", f"cow={overlay}")
+    assert len(told) == 1 and str(overlay) in told[0]
+    for options in (["-o", "nolock"], ["-o", "rw"], ["-o", "cow"], ["-o", "cow,nolock"], ["-v"]):
+        assert lines(*options) == [], options
+
+
+@pytest.mark.parametrize("umask,mode", [("0", 0o644), ("022", 0o644), ("027", 0o640),
+                                        ("0222", 0o444)])
+def test_umask_of_a_writable_disk(umask, mode, disk, mnt):
+    with Mount(disk, mnt, "-o", f"rw,umask={umask}") as mount:
+        assert stat.S_IMODE(os.stat(mount.raw(disk)).st_mode) == mode
+        assert stat.S_IMODE(os.stat(mnt).st_mode) & 0o222 == 0
 
 
 @pytest.mark.parametrize("options,mode", [

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""kill -9 of the server at random moments under load: leaks at worst, and nothing that was
+acknowledged is lost, for the host's page cache outlives the process."""
+
+import os
+import threading
+import time
+
+import pytest
+
+from qtest import env, pattern, procs, qemu
+from qtest.mount import Daemon, Mount, mounts_at, unmount
+from qtest.writing import (KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE, check, fallocate, opened)
+
+MIB = 1 << 20
+SIZE = 24 * MIB
+BLOCK = 4096
+
+
+class Writer(threading.Thread):
+    """Writes to blocks of its own until the server is gone. What was acknowledged stands in
+    @done; a block whose last change was not may hold the old or the new."""
+
+    def __init__(self, path, number, n_writers, seed_rng, content):
+        super().__init__(daemon=True)
+        self._path, self._number, self._n_writers = path, number, n_writers
+        self._rng, self._content = seed_rng, content
+        self.pending, self.error, self.n_changes = None, None, 0
+
+    def run(self):
+        try:
+            fd = os.open(self._path, os.O_RDWR)
+        except OSError:
+            return
+        try:
+            while True:
+                self._change(fd)
+        except OSError:
+            pass            # the server is gone
+        except BaseException as error:
+            self.error = error
+        finally:
+            try:
+                os.close(fd)
+            except OSError:
+                pass
+
+    def _change(self, fd):
+        """Blocks lie in turn with those of the other writers, so that clusters are shared."""
+        slot = self._rng.randrange(SIZE // BLOCK // self._n_writers)
+        at = (slot * self._n_writers + self._number) * BLOCK
+        kind = self._rng.randrange(10)
+        new = bytes(BLOCK) if kind in (7, 8) else self._rng.randbytes(BLOCK)
+        self.pending = at, new
+        if kind == 7:
+            fallocate(fd, PUNCH_HOLE | KEEP_SIZE, at, BLOCK)
+        elif kind == 8:
+            fallocate(fd, ZERO_RANGE | KEEP_SIZE, at, BLOCK)
+        else:
+            os.pwrite(fd, new, at)
+        self._content[at:at + BLOCK] = new
+        self.pending = None
+        self.n_changes += 1
+        if kind == 9:
+            os.fsync(fd)
+
+
+def work_until_killed(mount, image, content, rng, n_writers):
+    writers = [Writer(mount.raw(image), n, n_writers, type(rng)(rng.getrandbits(32)), content)
+               for n in range(n_writers)]
+    for writer in writers:
+        writer.start()
+    goal = rng.randrange(1, 400)
+    end = time.monotonic() + 20 * env.slow()
+    while sum(writer.n_changes for writer in writers) < goal and time.monotonic() < end:
+        assert any(writer.is_alive() for writer in writers)
+    mount.kill()
+    for writer in writers:
+        writer.join(20)
+        assert not writer.is_alive() and writer.error is None, writer.error
+    assert sum(writer.n_changes for writer in writers) >= goal
+    return [writer.pending for writer in writers if writer.pending]
+
+
+def compare(image, content, pending, scratch):
+    got = qemu.to_raw(image, scratch).read_bytes()
+    scratch.unlink()
+    for at, new in pending:     # either of the two, whole or in part
+        block = got[at:at + BLOCK]
+        old = bytes(content[at:at + BLOCK])
+        assert all(byte in (a, b) for byte, a, b in zip(block, old, new)), \
+            f"the block at {at} holds bytes that nobody wrote"
+        content[at:at + BLOCK] = block
+    pattern.assert_same(got, bytes(content), "after the kill")
+
+
+@pytest.mark.limit(240)
+@pytest.mark.parametrize("options", [{}, {"cluster_size": 4096}, {"refcount_bits": 1},
+                                     {"cluster_size": "128k", "extended_l2": "on"},
+                                     {"backing": True}, {"lazy_refcounts": "on"}],
+                         ids=["64k", "4k", "refcount 1", "el2", "backing", "lazy"])
+def test_kill(options, tmp_path, mnt, rng):
+    options = dict(options)
+    folder = tmp_path / "images"
+    folder.mkdir()
+    image = folder / "disk.qcow2"
+    content = bytearray(SIZE)
+    if options.pop("backing", None):
+        qemu.make_raw(folder / "base.img", SIZE, (0, 8 * MIB, "words", 1))
+        content[:8 * MIB] = pattern.words(0, 8 * MIB, 1)
+        qemu.create(image, SIZE, "base.img", "raw", **options)
+    else:
+        qemu.create(image, SIZE, **options)
+    try:
+        for number in range(4 if env.sanitizer() else 8):
+            kind = Daemon if number % 2 else Mount
+            # From the second round on over the stale mount that the kill has left.
+            with kind(image, mnt, "-o", "rw") as mount:
+                assert len(mounts_at(mnt)) == 1
+                pending = work_until_killed(mount, image, content, rng, 4)
+            check(image, leaks_allowed=True)
+            compare(image, content, pending, tmp_path / "out")
+    finally:
+        while mounts_at(mnt):
+            unmount(mnt, lazy=True)
+    qemu.img("check", "-r", "leaks", image, check=False)
+    check(image)
+
+
+def test_kill_during_growth(tmp_path, mnt, rng):
+    """A disk that grows all the time: what was acknowledged lies inside the size found."""
+    image = qemu.create(tmp_path / "disk.qcow2", 0, cluster_size=4096)
+    for _ in range(5):
+        written, stop = [], threading.Event()
+
+        def grow():
+            try:
+                with opened(mount.raw(image)) as fd:
+                    end = os.fstat(fd).st_size
+                    while True:
+                        data = pattern.noise(end, 8192, 5)
+                        os.pwrite(fd, data, end)
+                        end += 8192
+                        written.append(end)
+            except OSError:
+                stop.set()
+
+        with Mount(image, mnt, "-o", "rw") as mount:
+            thread = threading.Thread(target=grow, daemon=True)
+            thread.start()
+            goal = rng.randrange(1, 200)
+            procs.wait_until(lambda: len(written) >= goal or stop.is_set(), "growth")
+            mount.kill()
+            thread.join(20)
+            assert not thread.is_alive()
+            unmount(mnt, lazy=True)
+        check(image, leaks_allowed=True)
+        size = qemu.info_json(image)["virtual-size"]
+        assert size >= written[-1]
+        got = qemu.to_raw(image, tmp_path / "out").read_bytes()
+        pattern.assert_same(got[:written[-1]], pattern.noise(0, written[-1], 5), "what was written")
+        # A write that was not acknowledged: its bytes or zeros.
+        qemu.img("resize", "--shrink", image, str(written[-1]))

@@ -1,0 +1,308 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Random writes through the library to images of every kind (tests/model/model-writers.c):
+afterwards qemu-img check finds nothing, qemu-img reads what the model holds, and what was
+not to change, snapshots and backing files, has not. QCOWFS_TEST_SEED repeats a run,
+QCOWFS_TEST_WRITE_OPS sets the number of operations of each."""
+
+import os
+import shutil
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from qtest import env, pattern, procs, qemu
+from qtest.recipes import compressible, sprinkle
+from qtest.writing import small_tmpfs
+
+MIB = 1 << 20
+N_OPS = int(os.environ.get("QCOWFS_TEST_WRITE_OPS", "300"))
+# Threads, and whether they write to the same bytes. All work on one image after another.
+RUNS = [(1, False), (4, False), (4, True), (1, False)]
+
+
+class Kind:
+    """@build(directory, rng) makes directory/name. @resizes: the disk's size may change;
+    @data_file: a file that must be the disk in the end."""
+
+    def __init__(self, name, build, image_format="qcow2", max_size=4 * MIB, resizes=True,
+                 data_file=None):
+        self.name, self.build, self.image_format = name, build, image_format
+        self.max_size, self.resizes, self.data_file = max_size, resizes, data_file
+
+
+# ---- the kinds --------------------------------------------------------------------------
+
+def _disk(name, cluster=65536, size=None, content="sprinkle", max_size=None, resizes=True,
+          snapshots=(), base=None, data_file=None, **options):
+    """One image; @base makes the layers below it and gives the name and format of the
+    next one."""
+    size = (10 * MIB if cluster > MIB else 2 * MIB) if size is None else size
+
+    def build(directory, rng):
+        below = base(directory, rng) if base else (None, None)
+        more = dict(options, cluster_size=cluster)
+        if data_file:
+            more["data_file"] = f"{name}.data"
+        image = directory / name
+        if content == "compressed":
+            compressible(directory / "source", size, cluster, rng)
+            joined = ",".join(f"{k}={v}" for k, v in more.items())
+            qemu.img("convert", "-c", "-f", "raw", "-O", "qcow2", "-o", joined, "source", name,
+                     cwd=directory)
+            (directory / "source").unlink()
+        else:
+            qemu.create(image, size, *below, **more)
+        if content == "sprinkle":
+            sprinkle(image, size, cluster, rng)
+        for salt, snapshot in enumerate(snapshots, 2):
+            qemu.img("snapshot", "-c", snapshot, name, cwd=directory)
+            qemu.write(image, (rng.randrange(size // 512) * 512, 512, "noise", salt))
+        return image
+
+    return Kind(name, build, max_size=max_size or max(4 * MIB, size * 3 // 2), resizes=resizes,
+                data_file=f"{name}.data" if data_file == "raw" else None)
+
+
+def _raw_base(size):
+    def base(directory, rng):
+        qemu.make_raw(directory / "base.img", size,
+                      *[(at, min(90_000, size - at), "words", 2) for at in range(0, size, 200_000)])
+        return "base.img", "raw"
+    return base
+
+
+def _qcow2_base(cluster=65536, size=2 * MIB, below=None, content="sprinkle", **options):
+    def base(directory, rng):
+        under = below(directory, rng) if below else (None, None)
+        name = f"layer{len(list(directory.iterdir()))}"
+        if content == "compressed":
+            compressible(directory / "source", size, cluster, rng)
+            qemu.img("convert", "-c", "-f", "raw", "-O", "qcow2", "-o", f"cluster_size={cluster}",
+                     "source", name, cwd=directory)
+            (directory / "source").unlink()
+            return name, "qcow2"
+        qemu.create(directory / name, size, *under, cluster_size=cluster, **options)
+        sprinkle(directory / name, size, cluster, rng, salt=5)
+        return name, "qcow2"
+    return base
+
+
+def _raw(name, size):
+    def build(directory, rng):
+        return qemu.make_raw(directory / name, size, (0, size // 3, "words", 1),
+                             (size // 2, size // 4, "noise", 1))
+    return Kind(name, build, "raw")
+
+
+KINDS = [_disk(f"v{version}-cs{cluster}", cluster, compat=compat)
+         for version, compat in ((2, "0.10"), (3, "1.1")) for cluster in (512, 4096, 65536, 2 * MIB)]
+KINDS += [_disk(f"rb{bits}-cs{cluster}", cluster, refcount_bits=bits)
+          for bits, cluster in ((1, 512), (2, 4096), (4, 512), (8, 65536), (32, 4096), (64, 512))]
+KINDS += [
+    _disk("el2-cs16384", 16384, extended_l2="on"),
+    _disk("el2-cs65536", extended_l2="on"),
+    _disk("el2-empty", extended_l2="on", content=None),
+    _disk("zlib-v2", compat="0.10", content="compressed"),
+    _disk("zlib-cs4096", 4096, content="compressed"),
+    _disk("zlib-rb1", 4096, content="compressed", refcount_bits=1),
+    _disk("zstd", content="compressed", compression_type="zstd"),
+    _disk("zstd-cs512", 512, content="compressed", compression_type="zstd"),
+    _disk("zlib-el2", content="compressed", extended_l2="on"),
+    _disk("raw-base-short", base=_raw_base(MIB)),
+    _disk("raw-base-long", 4096, base=_raw_base(3 * MIB)),
+    _disk("raw-base-odd", base=_raw_base(1_500_001)),
+    _disk("raw-base-odd-v2", 512, base=_raw_base(700_001), compat="0.10"),
+    _disk("raw-base-el2", base=_raw_base(1_500_001), extended_l2="on"),
+    _disk("qcow2-base", base=_qcow2_base()),
+    _disk("qcow2-base-untouched", base=_qcow2_base(size=5 * MIB), content=None),
+    _disk("coarse-on-fine", base=_qcow2_base(512)),
+    _disk("fine-on-coarse", 512, base=_qcow2_base(2 * MIB, 4 * MIB)),
+    _disk("compressed-base", base=_qcow2_base(content="compressed"), content=None),
+    _disk("depth3", 4096, base=_qcow2_base(65536, MIB, below=_raw_base(900_001))),
+    _disk("depth4-el2", 16384, extended_l2="on",
+          base=_qcow2_base(65536, 3 * MIB, extended_l2="on",
+                           below=_qcow2_base(4096, MIB, below=_raw_base(4 * MIB)))),
+    _disk("snapshots", snapshots=("one", "two")),
+    _disk("snapshots-cs512", 512, snapshots=("one", "two", "three")),
+    # Refcounts at the largest value that their width allows.
+    _disk("snapshots-rb2", 4096, snapshots=("one", "two"), refcount_bits=2),
+    # QEMU does not resize these either.
+    _disk("snapshots-v2", snapshots=("one", "two"), compat="0.10", resizes=False),
+    _disk("snapshots-el2", 16384, snapshots=("one", "two"), extended_l2="on"),
+    _disk("snapshots-compressed", 4096, content="compressed", snapshots=("one", "two")),
+    _disk("snapshots-base", snapshots=("one",), base=_raw_base(1_500_001)),
+    _disk("data-file", data_file="plain"),
+    _disk("data-file-cs512", 512, data_file="plain"),
+    _disk("data-file-el2", data_file="plain", extended_l2="on"),
+    _disk("data-file-base", data_file="plain", base=_raw_base(1_500_001)),
+    _disk("data-file-raw", data_file="raw", data_file_raw="on"),
+    _disk("data-file-raw-cs512", 512, data_file="raw", data_file_raw="on"),
+    _disk("data-file-raw-el2", data_file="raw", data_file_raw="on", extended_l2="on"),
+    _disk("metadata", preallocation="metadata"),
+    _disk("metadata-cs512", 512, preallocation="metadata"),
+    _disk("metadata-el2", preallocation="metadata", extended_l2="on"),
+    _disk("falloc", preallocation="falloc"),
+    _disk("lazy", lazy_refcounts="on"),
+    # Refcount table and L1 table must grow many times over.
+    _disk("tiny-cs512", 512, size=0, content=None, max_size=12 * MIB),
+    _disk("tiny-rb64", 512, size=512, content=None, max_size=12 * MIB, refcount_bits=64),
+    _disk("tiny-v2", 512, size=512, content=None, max_size=12 * MIB, compat="0.10"),
+    _raw("raw", 2 * MIB),
+    _raw("raw-odd", 1_234_567),
+]
+
+
+# ---- running ----------------------------------------------------------------------------
+
+def _program():
+    path = Path(env.qimg()).resolve().parents[1] / "tests" / "model" / "model-writers"
+    if not path.exists():
+        pytest.skip(f"{path} was not built")
+    return path
+
+
+def _draw_options(kind, rng):
+    options = [rng.choice([[], [], ["l2_cache=64K"], ["data_cache=0"],
+                           ["l2_cache=64K", "threads=2"]])]
+    options.append(rng.choice([[], [], [], ["discard=zero"], ["discard=ignore"]]))
+    options.append(rng.choice([[], [], [], ["nogrowable"]]))
+    options.append([f"format={kind.image_format}"])
+    return [f"--option={o}" for some in options for o in some]
+
+
+class Subject:
+    """An image and what must stay as it is while its disk changes."""
+
+    def __init__(self, kind, directory, rng):
+        self.kind, self.directory, self.rng = kind, directory, rng
+        self.image = kind.build(directory, rng)
+        self.dump = directory.parent / "model"
+        own = {self.image.name, f"{self.image.name}.data"}
+        self.others = [path for path in directory.iterdir() if path.name not in own]
+        self.digests = [sha256(path.read_bytes()).digest() for path in self.others]
+        self.snapshots = {name: self._snapshot(name) for name in self._names()}
+
+    def _info(self):
+        return qemu.info_json(self.image, self.kind.image_format)
+
+    def _names(self):
+        return [snapshot["name"] for snapshot in self._info().get("snapshots", [])]
+
+    def _snapshot(self, name):
+        out = self.directory.parent / "snapshot"
+        return qemu.to_raw(self.image, out, name).read_bytes()
+
+    def write(self, threads, overlaps, n_ops, *more):
+        argv = [_program(), f"--seed={self.rng.getrandbits(32)}", f"--ops={n_ops}",
+                f"--threads={threads}", f"--max-size={self.kind.max_size}",
+                f"--dump={self.dump}", *more, *_draw_options(self.kind, self.rng)]
+        if overlaps:
+            argv.append("--overlap")
+        if self.kind.resizes:
+            argv.append("--resize")
+        result = procs.run(*argv, self.image, limit_s=30 + n_ops / 20, check=False)
+        print(result)
+        assert result.status == 0, result.errors
+        return result
+
+    def check(self, may_leak=False):
+        """QEMU finds the image sound, and in it what the model holds."""
+        if self.kind.image_format == "qcow2":
+            found = qemu.img("check", "-f", "qcow2", self.image.name, cwd=self.directory,
+                             check=False)
+            assert found.status in ((0, 3) if may_leak else (0,)), str(found)
+            data = self._info()["format-specific"]["data"]
+            assert not data.get("corrupt"), data
+        model = self.dump.read_bytes()
+        model += bytes(-len(model) % 512)       # QEMU counts in sectors
+        out = qemu.to_raw(self.image, self.directory.parent / "raw",
+                          image_format=self.kind.image_format)
+        pattern.assert_same(out.read_bytes(), model, "qemu-img convert and the model")
+        # A write that finds no room for its entry may have reached the data file.
+        if self.kind.data_file and not may_leak:
+            data = (self.directory / self.kind.data_file).read_bytes()
+            pattern.assert_same(data, model, "the raw data file and the model")
+        for path, digest in zip(self.others, self.digests):
+            assert sha256(path.read_bytes()).digest() == digest, f"{path.name} has changed"
+        assert self._names() == list(self.snapshots)
+        for name, was in self.snapshots.items():
+            now = self._snapshot(name)
+            both = min(len(was), len(now))      # it is shown in the disk's present size
+            pattern.assert_same(now[:both], was[:both], f"snapshot {name}")
+
+
+@pytest.mark.limit(120)
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_writes(kind, tmp_path, rng):
+    directory = tmp_path / "images"
+    directory.mkdir()
+    subject = Subject(kind, directory, rng)
+    before = sha256(subject.image.read_bytes()).digest()
+    subject.write(1, False, 0)
+    subject.check()
+    assert sha256(subject.image.read_bytes()).digest() == before, "opened, never written to"
+    for threads, overlaps in RUNS:
+        subject.write(threads, overlaps, N_OPS)
+        subject.check()
+
+
+@pytest.mark.parametrize("kind", [k for k in KINDS if k.name in (
+    "v3-cs4096", "el2-cs65536", "zlib-cs4096", "raw-base-odd", "snapshots", "data-file", "raw-odd")],
+    ids=lambda kind: kind.name)
+def test_overlay_that_stays(kind, tmp_path, rng):
+    """cow=FILE: all goes to FILE, again and again; the image stays as it is."""
+    directory = tmp_path / "images"
+    directory.mkdir()
+    subject = Subject(kind, directory, rng)
+    files = [*subject.others, subject.image, *directory.glob("*.data")]
+    digests = [sha256(path.read_bytes()).digest() for path in files]
+    overlay = directory / "overlay"
+    for threads, overlaps in RUNS[:3]:
+        subject.write(threads, overlaps, N_OPS, f"--option=cow={overlay}")
+        qemu.img("check", "-f", "qcow2", overlay.name, cwd=directory)
+        model = subject.dump.read_bytes()
+        pattern.assert_same(qemu.to_raw(overlay, tmp_path / "raw").read_bytes(),
+                            model + bytes(-len(model) % 512), "the overlay and the model")
+        assert [sha256(path.read_bytes()).digest() for path in files] == digests
+
+
+def test_lazy_refcounts_stay(tmp_path, rng):
+    """The option is kept, the image is clean all the same."""
+    kind = next(k for k in KINDS if k.name == "lazy")
+    directory = tmp_path / "images"
+    directory.mkdir()
+    subject = Subject(kind, directory, rng)
+    subject.write(1, False, 100)
+    info = qemu.info_json(subject.image)
+    assert info["format-specific"]["data"]["lazy-refcounts"] is True
+    assert info["dirty-flag"] is False
+
+
+FULL = ["v2-cs4096", "v3-cs512", "v3-cs65536", "el2-cs16384", "zlib-cs4096", "raw-base-odd",
+        "snapshots", "data-file", "data-file-raw-cs512", "metadata", "tiny-cs512", "raw"]
+FULL = [kind for kind in KINDS if kind.name in FULL]
+
+
+@pytest.mark.limit(120)
+@pytest.mark.parametrize("kind", FULL, ids=lambda kind: kind.name)
+def test_full_file_system(kind, tmp_path, rng):
+    """ENOSPC: what was not written is as it was, the image is sound, and goes on when there
+    is space again."""
+    env.need_root("a file system of its own")
+    directory = tmp_path / "images"
+    directory.mkdir()
+    subject = Subject(kind, directory, rng)
+    used = sum(path.stat().st_blocks for path in directory.iterdir()) * 512
+    moved = tmp_path / "moved"
+    directory.rename(moved)
+    with small_tmpfs(directory, used + rng.choice([64, 512, 1024]) * 1024):
+        for path in moved.iterdir():
+            procs.run("cp", "--sparse=always", path, directory)
+        shutil.rmtree(moved)
+        for threads in (1, 4, 1):
+            subject.write(threads, False, N_OPS, "--lacks-space")
+            subject.check(may_leak=True)
+        procs.run("mount", "-o", "remount,size=64M", directory)
+        subject.write(4, False, N_OPS)
+        subject.check(may_leak=True)
