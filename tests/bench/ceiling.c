@@ -1,17 +1,20 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Ceiling of the benchmarks: presents one plain file at one path with as little work as
- * libfuse allows. What it reaches is what FUSE itself allows; the targets of the reading
+ * libfuse allows. What it reaches is what FUSE itself allows; the targets of the
  * benchmarks are percentages of it.
  *
- * It stays in the foreground, is read-only, and ends when it is unmounted or gets a
- * signal. Each request is answered in the thread that received it, from a buffer that
- * this thread keeps. */
+ * It stays in the foreground, is read-only unless -w is given, and ends when it is
+ * unmounted or gets a signal. Each request is answered in the thread that received it; a
+ * read from a buffer that this thread keeps, a write from the buffer that the request
+ * came in. */
 
 #define FUSE_USE_VERSION 314
 
 #include <errno.h>
 #include <fcntl.h>
 #include <fuse_lowlevel.h>
+#include <linux/fuse.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,15 +24,17 @@
 #include <unistd.h>
 
 /* The largest request of the kernel: FUSE_MAX_MAX_PAGES = 256 pages of 4 KiB. */
-#define MAX_READ_BYTES       ((size_t)1 << 20)
+#define MAX_REQUEST_BYTES    ((size_t)1 << 20)
 #define BUFFER_ALIGN_BYTES   4096
 #define MIN_THREADS          2
 #define MAX_BACKGROUND       128
 #define CONGESTION_THRESHOLD 96
-/* Nothing changes below a read-only mount, so that the kernel need never ask again. */
+/* Nobody but the mount changes the file, so that the kernel need never ask again: what it
+ * writes itself it knows. */
 #define ATTR_TIMEOUT_S 86400.0
 
-static int plain_fd; /* const after start */
+static int plain_fd;     /* const after start */
+static bool is_writable; /* const after start */
 
 static void *
 thread_buffer(void)
@@ -37,7 +42,7 @@ thread_buffer(void)
     static _Thread_local void *buffer; /* kept until the process ends */
 
     if (buffer == NULL)
-        buffer = aligned_alloc(BUFFER_ALIGN_BYTES, MAX_READ_BYTES);
+        buffer = aligned_alloc(BUFFER_ALIGN_BYTES, MAX_REQUEST_BYTES);
     return buffer;
 }
 
@@ -72,12 +77,16 @@ static void
 ceiling_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
     (void)ino;
-    if ((fi->flags & O_ACCMODE) != O_RDONLY) {
+    if (!is_writable && (fi->flags & O_ACCMODE) != O_RDONLY) {
         fuse_reply_err(req, EROFS);
         return;
     }
-    fi->keep_cache = 1;
-    fuse_reply_open(req, fi);
+    /* libfuse before 3.15 has no field for the second flag: the kernel's own structure.
+     */
+    const struct fuse_open_out opened = {
+        .open_flags = FOPEN_KEEP_CACHE |
+                      (is_writable ? (unsigned)FOPEN_PARALLEL_DIRECT_WRITES : 0)};
+    fuse_reply_buf(req, (const char *)&opened, sizeof opened);
 }
 
 static void
@@ -88,7 +97,7 @@ ceiling_read(fuse_req_t req, fuse_ino_t ino, size_t length_bytes, off_t file_off
 
     (void)ino;
     (void)fi;
-    if (buffer == NULL || length_bytes > MAX_READ_BYTES) {
+    if (buffer == NULL || length_bytes > MAX_REQUEST_BYTES) {
         fuse_reply_err(req, ENOMEM);
         return;
     }
@@ -97,6 +106,38 @@ ceiling_read(fuse_req_t req, fuse_ino_t ino, size_t length_bytes, off_t file_off
         fuse_reply_err(req, errno);
     else
         fuse_reply_buf(req, buffer, (size_t)n_read);
+}
+
+static void
+ceiling_write(fuse_req_t req, fuse_ino_t ino, const char *bytes, size_t length_bytes,
+              off_t file_offset, struct fuse_file_info *fi)
+{
+    (void)ino;
+    (void)fi;
+    ssize_t n_written = pwrite(plain_fd, bytes, length_bytes, file_offset);
+    if (n_written < 0)
+        fuse_reply_err(req, errno);
+    else
+        fuse_reply_write(req, (size_t)n_written);
+}
+
+static void
+ceiling_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
+{
+    (void)ino;
+    (void)fi;
+    int result = datasync ? fdatasync(plain_fd) : fsync(plain_fd);
+    fuse_reply_err(req, result == 0 ? 0 : errno);
+}
+
+static void
+ceiling_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t file_offset,
+                  off_t length_bytes, struct fuse_file_info *fi)
+{
+    (void)ino;
+    (void)fi;
+    int result = fallocate(plain_fd, mode, file_offset, length_bytes);
+    fuse_reply_err(req, result == 0 ? 0 : errno);
 }
 
 static void
@@ -119,6 +160,9 @@ static const struct fuse_lowlevel_ops ceiling_ops = {
     .open = ceiling_open,
     .read = ceiling_read,
     .lseek = ceiling_lseek,
+    .write = ceiling_write,
+    .fsync = ceiling_fsync,
+    .fallocate = ceiling_fallocate,
 };
 
 /* Serves @session with one thread for each core. Returns 0, or what went wrong. */
@@ -142,24 +186,28 @@ serve(struct fuse_session *session)
 int
 main(int argc, char **argv)
 {
-    if (argc != 3) {
-        fprintf(stderr, "usage: %s PLAIN-FILE MOUNTPOINT-FILE\n", argv[0]);
+    is_writable = argc == 4 && strcmp(argv[1], "-w") == 0;
+    if (argc != 3 && !is_writable) {
+        fprintf(stderr, "usage: %s [-w] PLAIN-FILE MOUNTPOINT-FILE\n", argv[0]);
         return 2;
     }
-    plain_fd = open(argv[1], O_RDONLY | O_CLOEXEC);
+    const char *plain_path = argv[argc - 2];
+    const char *mountpoint = argv[argc - 1];
+    plain_fd = open(plain_path, (is_writable ? O_RDWR : O_RDONLY) | O_CLOEXEC);
     if (plain_fd < 0) {
-        fprintf(stderr, "%s: %s: %s\n", argv[0], argv[1], strerror(errno));
+        fprintf(stderr, "%s: %s: %s\n", argv[0], plain_path, strerror(errno));
         return 1;
     }
 
-    char *fuse_argv[] = {argv[0], "-o", "ro,fsname=bench-ceiling"};
+    char *fuse_argv[] = {
+        argv[0], "-o", is_writable ? "fsname=bench-ceiling" : "ro,fsname=bench-ceiling"};
     struct fuse_args args = FUSE_ARGS_INIT(3, fuse_argv);
     struct fuse_session *session =
         fuse_session_new(&args, &ceiling_ops, sizeof ceiling_ops, NULL);
     int status = 1;
 
     if (session != NULL && fuse_set_signal_handlers(session) == 0) {
-        if (fuse_session_mount(session, argv[2]) == 0) {
+        if (fuse_session_mount(session, mountpoint) == 0) {
             status = serve(session) == 0 ? 0 : 1;
             fuse_session_unmount(session);
         }

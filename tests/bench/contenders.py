@@ -90,10 +90,12 @@ class Contender:
 
     name = ""
     serves_image = True   # False: presents the plain file, for comparison
+    can_write = True
     alive = []            # all contenders that were started and not yet stopped
 
-    def __init__(self, options, directory):
+    def __init__(self, options, directory, writable=False):
         self.options = options
+        self.writable = writable
         self.directory = directory  # private and empty: mount points, sockets, the log
         self.mountpoint = os.path.join(directory, "mnt")
         self.path = None            # where the disk can be read
@@ -236,8 +238,8 @@ class Ceiling(Contender):
     def launch(self, disk):
         self.path = self.mountpoint
         open(self.mountpoint, "w").close()
-        self.spawn(os.path.join(self.options.tools, "bench-ceiling"), disk.raw,
-                   self.mountpoint)
+        self.spawn(os.path.join(self.options.tools, "bench-ceiling"),
+                   *["-w"] * self.writable, disk.raw, self.mountpoint)
 
 
 class Qcowfs(Contender):
@@ -256,7 +258,8 @@ class Qcowfs(Contender):
         os.mkdir(self.mountpoint)
         stem = os.path.basename(disk.qcow2).removesuffix(".qcow2")
         self.path = os.path.join(self.mountpoint, stem + ".raw")
-        self.spawn(self.options.qcowfs, "-f", disk.qcow2, self.mountpoint)
+        self.spawn(self.options.qcowfs, "-f", *["-o", "rw"] * self.writable, disk.qcow2,
+                   self.mountpoint)
 
 
 class Qemu(Contender):
@@ -278,20 +281,21 @@ class Qemu(Contender):
         self.path = self.mountpoint
         open(self.mountpoint, "w").close()
         export = {"type": "fuse", "id": "export", "node-name": "disk",
-                  "mountpoint": self.mountpoint}
+                  "mountpoint": self.mountpoint, "writable": self.writable,
+                  "growable": self.writable}
         if self.iothreads:
             export["iothread"] = self.iothreads
         command = ["qemu-storage-daemon"]
         for iothread in self.iothreads:
             command += ["--object", f"iothread,id={iothread}"]
-        blockdev = {"node-name": "disk", "read-only": True, **blockdev}
+        blockdev = {"node-name": "disk", "read-only": not self.writable, **blockdev}
         self.spawn(*command, "--blockdev", json.dumps(blockdev),
                    "--export", json.dumps(export), ends_by_unmount=False)
 
     def launch(self, disk):
         self.export({"driver": "qcow2",
                      "file": {"driver": "file", "filename": disk.qcow2,
-                              "read-only": True}})
+                              "read-only": not self.writable}})
 
 
 class QemuThreads(Qemu):
@@ -344,11 +348,12 @@ class Nbdfuse(Contender):
         os.mkdir(self.mountpoint)
         self.path = os.path.join(self.mountpoint, "disk.raw")
         nbd_socket = os.path.join(self.directory, "nbd")
-        self.spawn("qemu-nbd", "--read-only", "--persistent", "--shared=0",
-                   "--format=qcow2", f"--socket={nbd_socket}", disk.qcow2,
-                   ends_by_unmount=False)
+        self.spawn("qemu-nbd", *["--read-only"] * (not self.writable), "--persistent",
+                   "--shared=0", "--format=qcow2", f"--socket={nbd_socket}",
+                   disk.qcow2, ends_by_unmount=False)
         self._await_socket(nbd_socket)
-        self.spawn("nbdfuse", "-r", self.path, "--unix", nbd_socket)
+        self.spawn("nbdfuse", *["-r"] * (not self.writable), self.path, "--unix",
+                   nbd_socket)
 
     def _await_socket(self, path):
         start = time.perf_counter()
@@ -366,6 +371,7 @@ class Qcowmount(Contender):
     """The tool of libqcow."""
 
     name = "qcowmount"
+    can_write = False
 
     @classmethod
     def missing(cls, _options):

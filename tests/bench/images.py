@@ -5,12 +5,15 @@ qemu-img makes all images. A family is a disk that one or more rows read; it is 
 when its first row runs and removed after its last one.
 """
 
+import contextlib
 import dataclasses
+import io
 import os
 import random
 import shutil
 import struct
 import subprocess
+import tarfile
 from collections.abc import Callable
 
 from content import BLOCK_BYTES, ZERO_BLOCK, noise, stale, text
@@ -31,13 +34,17 @@ class Scale:
     n_extents: int       # of 512 KiB each, scattered over the sparse disk
     large_bytes: int     # disk with every L2 table, one for each 512 MiB
     chain_bytes: int
+    ext4_bytes: int
+    n_files: int         # in the archive that is extracted there
     free_bytes: int      # what all this needs at most on the tmpfs
 
 
 FULL = Scale(plain_bytes=GIB, text_bytes=128 * MIB, n_extents=2048, large_bytes=TIB,
-             chain_bytes=256 * MIB, free_bytes=5 * GIB)
+             chain_bytes=256 * MIB, ext4_bytes=512 * MIB, n_files=4000,
+             free_bytes=6 * GIB)
 QUICK = Scale(plain_bytes=32 * MIB, text_bytes=16 * MIB, n_extents=64,
-              large_bytes=64 * GIB, chain_bytes=16 * MIB, free_bytes=512 * MIB)
+              large_bytes=64 * GIB, chain_bytes=16 * MIB, ext4_bytes=64 * MIB,
+              n_files=200, free_bytes=512 * MIB)
 SPARSE_BYTES = TIB
 HUGE_BYTES = 16 * TIB
 
@@ -54,6 +61,7 @@ class Disk:
     checkpoints: list[int] = dataclasses.field(default_factory=list)  # always verified
     records: str = ""                # compressed clusters for bench-inflate-speed
     codec: str = ""
+    archive: str = ""                # what the row of the disk extracts into it
     n_extents: int = 0
     data_bytes: int = 0
 
@@ -66,6 +74,21 @@ class Disk:
                    for _ in range(n_anywhere)]
         rng.shuffle(blocks)
         return blocks
+
+    @contextlib.contextmanager
+    def copy(self, as_image):
+        """This disk with a copy of its image, or of its raw file, which may be written
+        to and goes when the body ends. The image lies beside the original, whose backing
+        file it shares."""
+        form = "qcow2" if as_image else "raw"
+        path = os.path.join(self.directory, f"copy.{form}")
+        try:
+            subprocess.run(["cp", "--sparse=auto", getattr(self, form), path],
+                           stdin=subprocess.DEVNULL, check=True)
+            yield dataclasses.replace(self, **{form: path})
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
 
     def remove(self):
         shutil.rmtree(self.directory)
@@ -103,6 +126,75 @@ def build_plain(directory, scale):
     disk = _flat_disk(directory, scale.plain_bytes, noise)
     _qemu_img("convert", "-f", "raw", "-O", "qcow2", disk.raw, disk.qcow2)
     return disk
+
+
+def build_empty(directory, scale):
+    """A disk that was never written to."""
+    n_blocks = scale.plain_bytes // BLOCK_BYTES
+    disk = Disk(directory, raw=os.path.join(directory, "plain.raw"),
+                qcow2=os.path.join(directory, "disk.qcow2"),
+                size_bytes=scale.plain_bytes, block=lambda _index: ZERO_BLOCK,
+                data_block=lambda rng: rng.randrange(n_blocks))
+    _write_sparse(disk.raw, disk.size_bytes, [], disk.block)
+    _qemu_img("create", "-q", "-f", "qcow2", disk.qcow2, str(disk.size_bytes))
+    return disk
+
+
+def build_overlay(directory, scale):
+    """An empty overlay over a full backing file."""
+    disk = _flat_disk(directory, scale.plain_bytes, noise)
+    base = os.path.join(directory, "base.qcow2")
+    _qemu_img("convert", "-f", "raw", "-O", "qcow2", disk.raw, base)
+    _qemu_img("create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", os.path.basename(base),
+              disk.qcow2)
+    return disk
+
+
+def _write_archive(path, n_files):
+    """A tar archive like that of a source tree: small files in many directories."""
+    rng = random.Random(4)
+    with tarfile.open(path, "w") as archive:
+        for file_index in range(n_files):
+            n_bytes = min(int(rng.lognormvariate(8.5, 1.2)), 256 * KIB)  # some 10 KiB
+            n_blocks = -(-n_bytes // BLOCK_BYTES)
+            content = b"".join(text(file_index + i) for i in range(n_blocks))[:n_bytes]
+            member = tarfile.TarInfo(f"tree/{file_index // 400}/{file_index // 20}/"
+                                     f"file{file_index}.c")
+            member.size = n_bytes
+            archive.addfile(member, io.BytesIO(content))
+
+
+def build_ext4(directory, scale):
+    """An empty ext4, and an archive to be extracted there."""
+    raw = os.path.join(directory, "plain.raw")
+    with open(raw, "wb") as file:
+        file.truncate(scale.ext4_bytes)
+    # Nothing is left for the kernel to do in the background.
+    subprocess.run(["mkfs.ext4", "-q", "-F", "-E",
+                    "lazy_itable_init=0,lazy_journal_init=0", raw],
+                   stdin=subprocess.DEVNULL, check=True)
+    with open(raw, "rb") as file:
+        content = file.read()
+    n_blocks = scale.ext4_bytes // BLOCK_BYTES
+    disk = Disk(directory, raw=raw, qcow2=os.path.join(directory, "disk.qcow2"),
+                size_bytes=scale.ext4_bytes,
+                block=lambda index: content[index * BLOCK_BYTES:(index + 1) * BLOCK_BYTES],
+                data_block=lambda rng: rng.randrange(n_blocks),
+                archive=os.path.join(directory, "tree.tar"))
+    _qemu_img("convert", "-f", "raw", "-O", "qcow2", raw, disk.qcow2)
+    _write_archive(disk.archive, scale.n_files)
+    return disk
+
+
+def image_damage(path):
+    """What qemu-img check finds wrong in an image, or None."""
+    result = subprocess.run(["qemu-img", "check", "-f", "qcow2", path],
+                            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                            stderr=subprocess.STDOUT, text=True)
+    if result.returncode == 0:
+        return None
+    lines = result.stdout.strip().splitlines()
+    return f"qemu-img check ({result.returncode}): {lines[0] if lines else 'no text'}"
 
 
 def _build_compressed(directory, scale, codec):

@@ -32,11 +32,12 @@ def ignore():
 @contextlib.contextmanager
 def held():
     """A signal takes effect only after the body, which so is done as a whole."""
-    global _held
+    global _held, _pending
     _held = True
     try:
         yield
     finally:
         _held = False
     if _pending is not None:
-        _on_signal(_pending, None)
+        number, _pending = _pending, None
+        _on_signal(number, None)

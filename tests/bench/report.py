@@ -136,7 +136,7 @@ def _cost_lines(results, servers):
 def markdown(results):
     notes = _Notes()
     servers = [name for name in results.contenders if name != "raw"]
-    lines = ["# Reading benchmark", "", *(f"- {fact}" for fact in results.facts), ""]
+    lines = ["# Benchmark", "", *(f"- {fact}" for fact in results.facts), ""]
     lines += ["## Speed", "",
               "Medians. Ratios say how many times as fast qcowfs is: more is better, "
               "also where the figure is a time.", ""]

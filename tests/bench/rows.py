@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The rows of the benchmark: what each reads, how it is timed, what qcowfs must reach.
+"""The rows of the benchmark: what each does, how it is timed, what qcowfs must reach.
 
 A row's `measure` gets a Job and returns the value in the row's unit. It raises CannotDo
 where the contender cannot do the work, and WrongData where it lies.
@@ -8,116 +8,40 @@ where the contender cannot do the work, and WrongData where it lies.
 import contextlib
 import dataclasses
 import json
-import mmap
 import os
-import random
 import statistics
 import subprocess
 import time
 from collections.abc import Callable
 
 import images
-from content import BLOCK_BYTES
+import untar
+import writes
+from clients import MB, Job, fio, for_seconds, read_through, verify, warm_memory
 from contenders import CannotDo, WrongData, reading
+from targets import (at_most, no_target, share_of_ceiling, share_of_decoder,
+                     share_of_row, times_best_peer, times_ceiling)
 
-MB = 1_000_000
-_PASS_BYTES = 1 << 20  # how much a buffered reader asks for at once
-_N_SAMPLES = 96        # blocks that are verified before a row is timed
 _N_WALKS = 3
 
 
-@dataclasses.dataclass
-class Job:
-    """One measurement: a contender that serves a disk (but in rows that start it
-    themselves), and the options of the run."""
-    contender: object
-    disk: images.Disk
-    options: object
-    round_index: int
-    scratch: str                # name of a file that the row may write
-    new_contender: Callable     # another contender of the same kind, not yet started
-    cpu_seconds: float = 0      # of servers that the row itself started and stopped
-    peak_rss_mib: float = 0
+# -- measurements of reading; those of writing are in writes.py and untar.py
 
 
-# -- verification
+def _read(job, rw, **how):
+    return fio(job, rw, more=["--readonly", "--norandommap", *for_seconds(job)], **how)
 
 
-def _read_block(fd, buffer, block_index):
-    n_read = os.preadv(fd, [buffer], block_index * BLOCK_BYTES)
-    return buffer[:n_read]
+def _read_mb_per_s(job, rw, **how):
+    return _read(job, rw, **how)["bw_bytes"] / MB
 
 
-def verify(path, disk, seed, direct=True):
-    """Compares random blocks with what the disk must hold. O_DIRECT, so that nothing
-    is left in the page cache, unless the caller wants to see just that."""
-    flags = os.O_RDONLY | os.O_CLOEXEC
-    with reading(), contextlib.ExitStack() as stack:
-        fd = os.open(path, flags | (os.O_DIRECT if direct else 0))
-        stack.callback(os.close, fd)
-        size_bytes = os.fstat(fd).st_size
-        if size_bytes != disk.size_bytes:
-            raise WrongData(f"size {size_bytes} instead of {disk.size_bytes}")
-        buffer = stack.enter_context(mmap.mmap(-1, BLOCK_BYTES))  # aligned
-        for block_index in disk.sample_blocks(random.Random(seed), _N_SAMPLES):
-            if _read_block(fd, buffer, block_index) != disk.block(block_index):
-                raise WrongData(f"wrong data at {block_index * BLOCK_BYTES}")
-
-
-# -- clients
-
-
-def _fio(job, rw, *, block, engine="psync", depth=1, n_jobs=1):
-    """Runs fio on the disk, returns its figures of reading."""
-    command = ["fio", "--name=bench", f"--filename={job.contender.path}", f"--rw={rw}",
-               f"--bs={block}", f"--ioengine={engine}", f"--iodepth={depth}",
-               f"--numjobs={n_jobs}", "--group_reporting", "--thread", "--direct=1",
-               "--readonly", "--norandommap", f"--randseed={job.round_index + 1}",
-               "--time_based", f"--runtime={int(job.options.seconds * 1000)}ms",
-               "--eta=never", "--output-format=json"]
-    try:
-        result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True,
-                                text=True, timeout=job.options.limit)
-    except subprocess.TimeoutExpired:
-        raise CannotDo(f"no end after {job.options.limit:g} s") from None
-    try:
-        figures = json.loads(result.stdout[result.stdout.index("{"):])["jobs"][0]
-    except (ValueError, LookupError):
-        raise RuntimeError(f"fio: {result.stderr.strip() or result.stdout}") from None
-    if result.returncode != 0 or figures["error"] != 0:
-        raise CannotDo(f"fio: {os.strerror(figures['error'])}")
-    return figures["read"]
-
-
-def _fio_mb_per_s(job, rw, **how):
-    return _fio(job, rw, **how)["bw_bytes"] / MB
-
-
-def _fio_iops(job, rw, **how):
-    return _fio(job, rw, **how)["iops"]
-
-
-def _warm_memory(n_bytes):
-    """Takes memory and gives it back, so that the next who needs it does not wait for
-    the host of a virtual machine to provide the pages: the first who asked would."""
-    mmap.mmap(-1, n_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_POPULATE).close()
-
-
-def _read_through(path):
-    """Reads a file from its begin to its end by a new open, returns the bytes read."""
-    buffer = memoryview(bytearray(_PASS_BYTES))
-    total_bytes = 0
-    with reading(), open(path, "rb", buffering=0) as file:
-        while n_read := file.readinto(buffer):
-            total_bytes += n_read
-    return total_bytes
-
-
-# -- measurements
+def _read_iops(job, rw, **how):
+    return _read(job, rw, **how)["iops"]
 
 
 def sequential_direct(job):
-    return _fio_mb_per_s(job, "read", block="1M")
+    return _read_mb_per_s(job, "read", block="1M")
 
 
 def sequential_cold(job):
@@ -125,9 +49,9 @@ def sequential_cold(job):
     with reading(), open(path, "rb", buffering=0) as file:
         # The start has read the first block.
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    _warm_memory(job.disk.data_bytes)
+    warm_memory(job.disk.data_bytes)
     start = time.perf_counter()
-    total_bytes = _read_through(path)
+    total_bytes = read_through(path)
     elapsed_s = time.perf_counter() - start
     verify(path, job.disk, job.round_index, direct=False)
     return total_bytes / elapsed_s / MB
@@ -135,30 +59,30 @@ def sequential_cold(job):
 
 def sequential_hot(job):
     path = job.contender.path
-    _read_through(path)
+    read_through(path)
     total_bytes, elapsed_s = 0, 0.0
     start = time.perf_counter()
     while elapsed_s < job.options.seconds:
-        total_bytes += _read_through(path)
+        total_bytes += read_through(path)
         elapsed_s = time.perf_counter() - start
     verify(path, job.disk, job.round_index, direct=False)
     return total_bytes / elapsed_s / MB
 
 
 def random_qd1(job):
-    return _fio_iops(job, "randread", block="4k")
+    return _read_iops(job, "randread", block="4k")
 
 
 def random_qd4(job):
-    return _fio_iops(job, "randread", block="4k", engine="libaio", depth=4)
+    return _read_iops(job, "randread", block="4k", engine="libaio", depth=4)
 
 
 def random_qd16(job):
-    return _fio_iops(job, "randread", block="4k", engine="libaio", depth=16)
+    return _read_iops(job, "randread", block="4k", engine="libaio", depth=16)
 
 
 def random_4_threads(job):
-    return _fio_iops(job, "randread", block="4k", n_jobs=4)
+    return _read_iops(job, "randread", block="4k", n_jobs=4)
 
 
 def sparse_copy(job):
@@ -167,7 +91,7 @@ def sparse_copy(job):
     with reading(), open(path, "rb", buffering=0) as file:
         if os.lseek(file.fileno(), 0, os.SEEK_HOLE) == job.disk.size_bytes:
             raise CannotDo("no SEEK_DATA: would read all the holes, for hours")
-    _warm_memory(2 * job.disk.data_bytes)  # page cache and copy
+    warm_memory(2 * job.disk.data_bytes)  # page cache and copy
     start = time.perf_counter()
     try:
         result = subprocess.run(["cp", "--sparse=always", path, job.scratch],
@@ -223,62 +147,6 @@ def start_to_first_byte(job):
     return statistics.median(starts_ms)
 
 
-# -- targets: each gets the results and gives a text and whether it is reached (None:
-#    cannot be judged in this run). results.median(row, contender) is None where absent.
-
-
-def no_target(_results, _row):
-    return "", None
-
-
-def share_of_ceiling(share):
-    def judge(results, row):
-        ceiling = results.median(row.id, "ceiling")
-        return (f"≥ {share * 100:.0f} % of the ceiling",
-                results.reaches(row.id, ceiling and ceiling * share))
-    return judge
-
-
-def times_ceiling(factor):
-    def judge(results, row):
-        ceiling = results.median(row.id, "ceiling")
-        text = "≤ the ceiling" if factor == 1 else f"≤ {factor:g} × the ceiling"
-        return text, results.reaches(row.id, ceiling and ceiling * factor)
-    return judge
-
-
-def times_best_peer(factor):
-    def judge(results, row):
-        peer = results.best_peer(row.id)
-        return (f"≥ {factor:g} × the best peer",
-                results.reaches(row.id, peer and peer * factor))
-    return judge
-
-
-def at_most(limit):
-    def judge(results, row):
-        return f"≤ {limit:g} {row.unit}", results.reaches(row.id, limit)
-    return judge
-
-
-def share_of_row(share, other_id, words):
-    def judge(results, row):
-        other = results.median(other_id, "qcowfs")
-        return (f"≥ {share * 100:.0f} % of our {words}",
-                results.reaches(row.id, other and other * share))
-    return judge
-
-
-def share_of_decoder(share):
-    def judge(results, row):
-        speed = results.median(row.id, "decoder")
-        n_cores = len(os.sched_getaffinity(0))
-        goal = speed and n_cores * speed * share
-        text = f"≥ {n_cores} cores × {row.decoder}'s {speed or 0:.0f} × {share:g}"
-        return (f"{text} = {goal:.0f}" if goal else text), results.reaches(row.id, goal)
-    return judge
-
-
 @dataclasses.dataclass(frozen=True)
 class Row:
     id: str
@@ -293,6 +161,9 @@ class Row:
     starts_itself: bool = False
     decoder: str = ""           # whose speed on one core the target counts in
     plain_too: bool = True      # raw file and ceiling take part
+    writes: bool = False        # each run on a copy of the disk made for it
+    verify_after: Callable | None = None  # compares what was written, after the timing
+    missing: Callable = lambda: None      # why this machine cannot run the row, or None
 
 
 ROWS = (
@@ -341,4 +212,28 @@ ROWS = (
     Row("chain-64", "random 4 KiB QD16, backing chain of 64", "IOPS",
         images.build_chain_64, random_qd16, share_of_row(0.90, "chain-1", "depth 1"),
         group="chain"),
+    Row("write-seq-new", "sequential write 1 MiB O_DIRECT, empty image", "MB/s",
+        images.build_empty, writes.sequential_once, share_of_ceiling(0.80),
+        group="write", writes=True, verify_after=writes.verify_written),
+    Row("write-seq", "sequential overwrite 1 MiB O_DIRECT", "MB/s",
+        images.build_plain, writes.sequential, share_of_ceiling(0.85),
+        group="write", writes=True, verify_after=writes.verify_written),
+    Row("write-qd16", "random overwrite 4 KiB O_DIRECT QD16", "IOPS",
+        images.build_plain, writes.random_qd16, share_of_ceiling(0.85),
+        group="write", writes=True, verify_after=writes.verify_written),
+    Row("write-new", "random write 4 KiB O_DIRECT QD16, empty image", "IOPS",
+        images.build_empty, writes.allocating_qd16, no_target,
+        group="write", writes=True, verify_after=writes.verify_written),
+    Row("write-cow", "random write 4 KiB O_DIRECT QD16, empty overlay (COW)", "IOPS",
+        images.build_overlay, writes.allocating_qd16, times_best_peer(4),
+        group="write-cow", writes=True, verify_after=writes.verify_written),
+    Row("write-cow-fsync", "the same QD1 with fsync each 32", "IOPS",
+        images.build_overlay, writes.allocating_qd1_fsync, times_best_peer(4),
+        group="write-cow", writes=True, verify_after=writes.verify_written),
+    Row("write-buffered", "buffered 4 KiB sequential writes, empty image", "MB/s",
+        images.build_empty, writes.buffered, share_of_ceiling(0.85),
+        group="write-buffered", writes=True, verify_after=writes.verify_written),
+    Row("untar", "tar -x of 4000 small files, ext4 on a loop device", "s",
+        images.build_ext4, untar.extract, no_target, more_is_better=False,
+        group="untar", writes=True, verify_after=untar.compare, missing=untar.missing),
 )

@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Benchmark of reading: qcowfs, its peers, and what FUSE itself allows.
+"""Benchmark: qcowfs, its peers, and what FUSE itself allows.
 
 Measures each row with all contenders in turn, round by round, and writes a table of
 medians. This file holds the options, the order of the measurements, and the guarantee
@@ -26,6 +26,8 @@ import images  # noqa: E402
 import interrupts  # noqa: E402
 import report  # noqa: E402
 import rows  # noqa: E402
+import untar  # noqa: E402
+from clients import Job, verify  # noqa: E402
 from contenders import CannotDo, WrongData  # noqa: E402
 
 _TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -117,25 +119,39 @@ def one_cpu(pinned):
 
 def measure(row, kind, disk, options, round_index):
     """One measurement. Returns the value, CPU seconds and peak RSS in MiB."""
+    if not row.writes:
+        return measure_on(row, kind, disk, options, round_index)
+    with disk.copy(kind.serves_image) as disk:
+        figures = measure_on(row, kind, disk, options, round_index)
+        if kind.serves_image and (damage := images.image_damage(disk.qcow2)):
+            raise WrongData(damage)
+        return figures
+
+
+def measure_on(row, kind, disk, options, round_index):
+    """As measure; a row that writes changes the disk."""
     def new_contender():
         name = f"{kind.name}-{next(_start_numbers)}"
-        return kind(options, os.path.join(options.work_dir, name))
+        return kind(options, os.path.join(options.work_dir, name), row.writes)
 
     contender = new_contender()
-    job = rows.Job(contender, disk, options, round_index,
-                   scratch=os.path.join(options.work_dir, "scratch"),
-                   new_contender=new_contender)
+    job = Job(contender, disk, options, round_index,
+              scratch=os.path.join(options.work_dir, "scratch"),
+              new_contender=new_contender)
     with one_cpu(row.pinned):
         if row.starts_itself:
             value = row.measure(job)
             return value, job.cpu_seconds, job.peak_rss_mib
         try:
             contender.start(disk)
-            rows.verify(contender.path, disk, round_index)
+            verify(contender.path, disk, round_index)
             cpu_before = contender.cpu_seconds()
             value = row.measure(job)
             cpu_seconds = contender.cpu_seconds() - cpu_before
-            return value, cpu_seconds, contender.peak_rss_mib()
+            peak_rss_mib = contender.peak_rss_mib()
+            if row.verify_after:
+                row.verify_after(job)
+            return value, cpu_seconds, peak_rss_mib
         finally:
             contender.stop()
 
@@ -158,6 +174,7 @@ def run_row(row, disk, options, results, round_index):
         results.cells[row.id, "decoder"].values.append(speed)
     takers = [kind for kind in options.contenders
               if (row.plain_too or kind.serves_image)
+              and (kind.can_write or not row.writes)
               and not (row.starts_itself and kind is contenders.Raw)]
     turn = round_index % len(takers) if takers else 0
     for kind in takers[turn:] + takers[:turn]:
@@ -235,9 +252,18 @@ def choose_contenders(options, results):
     results.contenders = [kind.name for kind in present]
 
 
+def choose_rows(options, results):
+    """Leaves out what this machine cannot run."""
+    reasons = {row.id: row.missing() for row in options.rows}
+    results.facts += [f"without the row {row_id}: {reason}"
+                      for row_id, reason in reasons.items() if reason]
+    options.rows = [row for row in options.rows if not reasons[row.id]]
+
+
 def clean_up(work_dir):
     """Stops every server and removes every file. Nothing may interrupt it."""
     interrupts.ignore()
+    untar.clean_up()
     for contender in list(contenders.Contender.alive):
         contender.stop()
     shutil.rmtree(work_dir, ignore_errors=True)
@@ -259,7 +285,7 @@ def main():
     options = parse_arguments()
     if options.list:
         for row in options.rows:
-            print(f"{row.id:12} {row.title}, {row.unit}")
+            print(f"{row.id:15} {row.title}, {row.unit}")
         return 0
     if reason := why_not_here(options):
         say(f"skipped: {reason}")
@@ -280,6 +306,7 @@ def main():
     options.work_dir = tempfile.mkdtemp(prefix="qcowfs-bench-", dir=options.dir)
     try:
         choose_contenders(options, results)
+        choose_rows(options, results)
         run_all(options, results)
     except KeyboardInterrupt:
         say("interrupted: the table holds what was measured before")

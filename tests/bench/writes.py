@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The rows that write with fio, and how what they wrote is found again.
+
+fio writes the same block everywhere and, until it has been everywhere, never twice to
+one place: so there must be exactly as many of these blocks as it says it wrote, and the
+others must be as before.
+"""
+
+import random
+
+import images
+from clients import MB, all_blocks, fio, for_seconds, warm_memory
+from content import BLOCK_BYTES
+from contenders import WrongData
+
+_PATTERN = "71636f7766732d77"  # of 8 bytes, as hexadecimal digits; no zeros
+WRITTEN_BLOCK = bytes.fromhex(_PATTERN) * (BLOCK_BYTES * 2 // len(_PATTERN))
+_N_UNTOUCHED_SAMPLES = 200
+_FSYNC_EACH = 32  # writes
+
+
+def _write(job, rw, *, more, **how):
+    """Runs fio; returns its figures of writing."""
+    # What the image takes in memory, when it is written to for the first time.
+    warm_memory(job.disk.size_bytes)
+    figures = fio(job, rw, more=[f"--size={job.disk.size_bytes}", "--fallocate=none",
+                                 f"--buffer_pattern=0x{_PATTERN}",
+                                 "--scramble_buffers=0", *more], **how)
+    job.n_written_blocks = figures["io_bytes"] // BLOCK_BYTES
+    return figures
+
+
+def _to_each_cluster(disk):
+    """Options of fio: as many writes of 4 KiB as the disk has clusters, so that most of
+    them meet a cluster for the first time. More would be overwrites."""
+    return [f"--io_size={disk.size_bytes // images.CLUSTER_BLOCKS}"]
+
+
+# -- measurements
+
+
+def sequential_once(job):
+    """Through the whole disk."""
+    return _write(job, "write", block="1M", more=[])["bw_bytes"] / MB
+
+
+def sequential(job):
+    return _write(job, "write", block="1M", more=for_seconds(job))["bw_bytes"] / MB
+
+
+def random_qd16(job):
+    return _write(job, "randwrite", block="4k", engine="libaio", depth=16,
+                  more=for_seconds(job))["iops"]
+
+
+def allocating_qd16(job):
+    return _write(job, "randwrite", block="4k", engine="libaio", depth=16,
+                  more=_to_each_cluster(job.disk))["iops"]
+
+
+def allocating_qd1_fsync(job):
+    return _write(job, "randwrite", block="4k",
+                  more=[f"--fsync={_FSYNC_EACH}", *_to_each_cluster(job.disk)])["iops"]
+
+
+def buffered(job):
+    """From the begin of the disk, for some seconds or up to its end."""
+    runtime_ms = int(job.options.seconds * 1000)
+    return _write(job, "write", block="4k", direct=False,
+                  more=[f"--runtime={runtime_ms}ms"])["bw_bytes"] / MB
+
+
+# -- verification
+
+
+def verify_written(job):
+    """Compares the disk with what it held and with what was written."""
+    rng = random.Random(job.round_index)
+    n_blocks = job.disk.size_bytes // BLOCK_BYTES
+    n_expected = min(job.n_written_blocks, n_blocks)
+    share_of_samples = _N_UNTOUCHED_SAMPLES / n_blocks
+    n_found = 0
+    for block_index, block in all_blocks(job.contender.path, job.disk):
+        if block == WRITTEN_BLOCK:
+            n_found += 1
+        elif rng.random() < share_of_samples and block != job.disk.block(block_index):
+            raise WrongData(f"wrong data at {block_index * BLOCK_BYTES} after writing")
+    if n_found != n_expected:
+        raise WrongData(f"{n_found} blocks found of {n_expected} written")
