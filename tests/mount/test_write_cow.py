@@ -65,6 +65,15 @@ def test_overlay_that_vanishes(kind, image, mnt, rng):
             assert read_all(mount.raw(path)) == bytes(content)
 
 
+@pytest.mark.parametrize("options", ["rw,cow", "cow,rw"])
+def test_cow_goes_before_rw(options, disk, mnt):
+    """mount(8) adds rw to whatever it is given."""
+    with Unchanged(disk.parent):
+        with Mount(disk, mnt, "-o", options) as mount:
+            with opened(mount.raw(disk)) as fd:
+                pwrite(fd, b"to the overlay", 100)
+
+
 def test_nothing_is_left(disk, mnt, tmp_path):
     """Not beside the image, not in the directory for temporary files; also after a kill."""
     scratch = tmp_path / "scratch"
