@@ -66,6 +66,8 @@ def shapes():
 @pytest.mark.parametrize("cluster_bits", CLUSTER_BITS)
 def test_combinations(create_image, tmp_path, cluster_bits):
     for (version, order, extended, zstd), size in itertools.product(shapes(), SIZES):
+        if size == SIZES[-1] and (order != 4 or zstd):
+            continue  # a large L1 table takes qemu-img long, and hangs on neither
         path = tmp_path / "new.qcow2"
         fields = {"size": size, "version": version, "cluster_bits": cluster_bits,
                   "refcount_order": order, "extended_l2": extended, "zstd": zstd}
