@@ -7,6 +7,7 @@
 #include "session.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -177,6 +178,15 @@ free_buffer(void *user)
     free(((struct fuse_buf *)user)->mem);
 }
 
+/* Whether the mount has ended: then a receive fails in one way or another. */
+static bool
+is_connection_gone(struct fuse_session *fuse)
+{
+    struct pollfd device = {.fd = fuse_session_fd(fuse)};
+
+    return poll(&device, 1, 0) == 1 && (device.revents & POLLERR) != 0;
+}
+
 static void *
 serve(void *user)
 {
@@ -197,7 +207,7 @@ serve(void *user)
         if (n <= 0) {
             int none = 0;
 
-            if (n < 0)
+            if (n < 0 && !is_connection_gone(session->fuse))
                 atomic_compare_exchange_strong(&session->receive_error, &none, n);
             break;
         }
