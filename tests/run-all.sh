@@ -18,8 +18,8 @@ fuzz_seconds=${FUZZ_SECONDS:-60}
 # Of the tests that mount, those with many readers, for ThreadSanitizer.
 tsan_mount=${TSAN_MOUNT:-thread or concurren or parallel or many_opens or signals}
 # Under AddressSanitizer all but what takes long for other reasons than the code's.
-asan_mount=${ASAN_MOUNT:-not write_loop and not write_kill}
-asan_oracle=${ASAN_ORACLE:-not test_create}
+asan_mount=${ASAN_MOUNT:-not (write_loop or write_kill or write_fsx or write_space)}
+asan_oracle=${ASAN_ORACLE:-not test_create and not (test_dirty and (clusters-512 or clusters-4k))}
 tsan_oracle=${TSAN_ORACLE:-threads and (TestChains or TestZlib or TestZstd or TestRandomImages) or test_writes and (v3-cs4096 or el2-cs65536 or zlib-cs4096 or raw-base-odd or snapshots)}
 all_stages=(gcc asan tsan fuzz nofuse install)
 export QCOWFS_TEST_SEED=${QCOWFS_TEST_SEED:-$((RANDOM * 32768 + RANDOM))}
@@ -139,12 +139,12 @@ stage_asan() {
     build asan -Db_sanitize=address,undefined -Db_lundef=false || return
     export ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1:abort_on_error=1:detect_stack_use_after_return=1:log_path=$dir/asan
     export UBSAN_OPTIONS=halt_on_error=1:abort_on_error=1:print_stacktrace=1:log_path=$dir/ubsan
-    export G_SLICE=always-malloc
+    export G_SLICE=always-malloc QCOWFS_TEST_WRITE_OPS=${QCOWFS_TEST_WRITE_OPS:-120}
     meson_suites asan 5 unit fuzz stress crash
     pytest_suite asan oracle -k "$asan_oracle"
     pytest_suite asan mount -k "$asan_mount"
     collect_reports asan
-    unset ASAN_OPTIONS UBSAN_OPTIONS G_SLICE
+    unset ASAN_OPTIONS UBSAN_OPTIONS G_SLICE QCOWFS_TEST_WRITE_OPS
 }
 
 stage_tsan() {
