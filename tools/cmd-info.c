@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "command-line.h"
 #include "output.h"
 
 static void
@@ -125,6 +126,15 @@ print_human(const char *json)
     json_decref(root);
 }
 
+static const CommandSpec spec = {
+    .operands = "IMAGE",
+    .summary = "Shows what an image and its backing files are.",
+    .min_operands = 1,
+    .max_operands = 1,
+    .has_output = true,
+    .opens_image = true,
+};
+
 int
 cmd_info(int argc, char **argv)
 {
@@ -134,14 +144,13 @@ cmd_info(int argc, char **argv)
     CommandLine line;
     int exit_code;
 
-    if (!command_line_parse(argc, argv, "Shows what an image and its backing files are.",
-                            &line, &exit_code))
+    if (!command_line_parse(&spec, argc, argv, &line, &exit_code))
         return exit_code;
     /* Facts can be shown of an image whose data cannot be read. */
     if (qimg_options_set(line.image_options, "inspect", NULL, &error))
-        image = qimg_image_open(line.path, line.image_options, &error);
+        image = qimg_image_open(line.operands[0], line.image_options, &error);
     if (!image) {
-        exit_code = output_failure(line.path, error);
+        exit_code = output_failure(line.operands[0], error);
         command_line_clear(&line);
         return exit_code;
     }

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "command-line.h"
 #include "output.h"
 
 static void
@@ -49,8 +50,8 @@ print_map(QimgImage *image, const CommandLine *line)
         int err = qimg_image_map(image, guest_offset, &extent);
 
         if (err) {
-            fprintf(stderr, "qimg: %s: cannot map offset %" PRIu64 ": %s\n", line->path,
-                    guest_offset, g_strerror(-err));
+            fprintf(stderr, "qimg: %s: cannot map offset %" PRIu64 ": %s\n",
+                    line->operands[0], guest_offset, g_strerror(-err));
             return EXIT_FAILED;
         }
         guest_offset += extent.length_bytes;
@@ -62,6 +63,15 @@ print_map(QimgImage *image, const CommandLine *line)
     return EXIT_GOOD;
 }
 
+static const CommandSpec spec = {
+    .operands = "IMAGE",
+    .summary = "Shows where each part of the disk is stored.",
+    .min_operands = 1,
+    .max_operands = 1,
+    .has_output = true,
+    .opens_image = true,
+};
+
 int
 cmd_map(int argc, char **argv)
 {
@@ -70,15 +80,14 @@ cmd_map(int argc, char **argv)
     CommandLine line;
     int exit_code;
 
-    if (!command_line_parse(argc, argv, "Shows where each part of the disk is stored.",
-                            &line, &exit_code))
+    if (!command_line_parse(&spec, argc, argv, &line, &exit_code))
         return exit_code;
-    image = qimg_image_open(line.path, line.image_options, &error);
+    image = qimg_image_open(line.operands[0], line.image_options, &error);
     if (image) {
         output_warnings(image);
         exit_code = print_map(image, &line);
     } else {
-        exit_code = output_failure(line.path, error);
+        exit_code = output_failure(line.operands[0], error);
     }
     command_line_clear(&line);
     return exit_code;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What the subcommands share: their options, and how they speak to people. */
+/* How the subcommands speak to people, and their list. */
 #pragma once
 
 #include <glib.h>
@@ -13,18 +13,6 @@ enum {
     EXIT_GOOD = 0,
     EXIT_FAILED = 1,
 };
-
-typedef struct {
-    bool json;
-    QimgOptions *image_options;
-    const char *path; /* the image; borrowed from argv */
-} CommandLine;
-
-/* Parses "[--output=human|json] [-o LIST] IMAGE"; false after printing what is wrong, or
- * with *@exit_code_out 0 after printing the help. */
-bool command_line_parse(int argc, char **argv, const char *summary, CommandLine *out,
-                        int *exit_code_out);
-void command_line_clear(CommandLine *line);
 
 /* Prints "qimg: FILE: what is wrong" and returns EXIT_FAILED. @file may be NULL. */
 int output_failure(const char *file, const GError *error);

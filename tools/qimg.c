@@ -19,8 +19,8 @@ print_help(FILE *out)
 {
     fprintf(out, "usage: qimg SUBCOMMAND [OPTIONS] IMAGE\n\n");
     for (size_t i = 0; i < G_N_ELEMENTS(commands); i++)
-        fprintf(out, "  %-8s%s\n", commands[i].name, commands[i].summary);
-    fprintf(out, "\nqimg SUBCOMMAND --help tells more. Images are never written to.\n");
+        fprintf(out, "  %-10s%s\n", commands[i].name, commands[i].summary);
+    fprintf(out, "\nqimg SUBCOMMAND --help tells more.\n");
 }
 
 int

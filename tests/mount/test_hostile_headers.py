@@ -66,7 +66,7 @@ def test_field(field, value, words, disk, mnt):
         file.set(field, value)
     with Unchanged(disk):
         refused(disk, mnt, file=disk, contains=words)
-        result = procs.run(env.qimg(), "info", disk, check=False, limit_s=5)
+        result = procs.run(env.qimg(), "info", disk, check=False, limit_s=20)
         assert result.status != 0 and result.errors.count("\n") == 1
 
 
@@ -257,7 +257,7 @@ def test_snapshot_table_in_the_header(snapshotted, mnt):
         with Qcow2File(snapshotted) as file:
             file.set("snapshots_offset", place)
             file.set("nb_snapshots", 5)
-        result = procs.run(env.qimg(), "info", "--output=json", snapshotted, check=False, limit_s=5)
+        result = procs.run(env.qimg(), "info", "--output=json", snapshotted, check=False, limit_s=20)
         assert result.status in (0, 1)
 
 

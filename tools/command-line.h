@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Parsing the command line of a subcommand. */
+#pragma once
+
+#include <glib.h>
+#include <stdbool.h>
+
+#include "qimg.h"
+
+/* What a subcommand takes. */
+typedef struct {
+    const char *operands; /* as the help shows them: "IMAGE [SIZE]" */
+    const char *summary;  /* a sentence or more for the help */
+    unsigned min_operands;
+    unsigned max_operands;
+    bool has_output;             /* --output=human|json */
+    bool opens_image;            /* -o NAME=VALUE,... */
+    const GOptionEntry *entries; /* its own options; NULL: none */
+} CommandSpec;
+
+typedef struct {
+    bool json;
+    QimgOptions *image_options; /* owned */
+    char **operands;            /* borrowed from argv */
+    unsigned n_operands;
+} CommandLine;
+
+/* Parses what follows the subcommand's name, argv[0]. True: clear @out after use. False
+ * after printing what is wrong, with *@exit_code_out; --help prints the help and exits.
+ */
+bool command_line_parse(const CommandSpec *spec, int argc, char **argv, CommandLine *out,
+                        int *exit_code_out);
+void command_line_clear(CommandLine *line);
