@@ -88,19 +88,29 @@ name_of_snapshot(const QimgSnapshot *s, unsigned index, unsigned n_snapshots,
 }
 
 GPtrArray *
-names_of_snapshots(const QimgImage *image)
+names_of_snapshots(const QimgSnapshots *list)
 {
     GPtrArray *names = g_ptr_array_new_with_free_func(g_free);
     g_autoptr(GHashTable) taken = g_hash_table_new(g_str_hash, g_str_equal);
-
-    unsigned n_snapshots = qimg_image_get_n_snapshots(image);
+    unsigned n_snapshots = qimg_snapshots_get_n(list);
 
     for (unsigned i = 0; i < n_snapshots; i++) {
-        char *name =
-            name_of_snapshot(qimg_image_get_snapshot(image, i), i, n_snapshots, taken);
+        char *name = name_of_snapshot(qimg_snapshots_get(list, i), i, n_snapshots, taken);
 
         g_ptr_array_add(names, name);
         g_hash_table_add(taken, name);
     }
     return names;
+}
+
+char *
+names_to_snapshot(const char *file_name)
+{
+    g_autofree char *name = g_uri_unescape_string(file_name, NULL);
+    g_autoptr(GString) encoded = g_string_new(NULL);
+
+    if (!name || !append_encoded(encoded, name, strlen(name), NAME_MAX) ||
+        strcmp(encoded->str, file_name) != 0)
+        return NULL;
+    return g_steal_pointer(&name);
 }

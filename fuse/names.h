@@ -10,8 +10,12 @@
  * known suffix (.qcow2, .qcow, .qed, .img, .raw). Free with g_free. */
 char *names_of_image(const char *path);
 
-/* The file names of the snapshots of @image, in their order, each once: "/", NUL, control
+/* The file names of the snapshots of @list, in their order, each once: "/", NUL, control
  * characters, "%", a leading dot and bytes that are not UTF-8 are percent-encoded; an
  * empty name, or one that stands there already, gets "@ID" appended, as does one too long
  * for a file name, which is cut. Strings owned by the array. */
-GPtrArray *names_of_snapshots(const QimgImage *image);
+GPtrArray *names_of_snapshots(const QimgSnapshots *list);
+
+/* The name of a snapshot that would be shown as @file_name; NULL where none would (what
+ * is encoded must be, and nothing else). Free with g_free. */
+char *names_to_snapshot(const char *file_name);

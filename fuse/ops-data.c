@@ -75,6 +75,10 @@ unregister_and_close(Mount *mount, OpenFile *file)
     g_hash_table_remove(mount->files, file);
     pthread_mutex_unlock(&mount->files_lock);
     close_file(file);
+    pthread_mutex_lock(&mount->files_lock);
+    mount->n_released++;
+    pthread_cond_broadcast(&mount->released);
+    pthread_mutex_unlock(&mount->files_lock);
 }
 
 void

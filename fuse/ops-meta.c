@@ -54,10 +54,9 @@ reply_attributes(fuse_req_t req, Node node)
     fuse_reply_attr(req, &status, attributes_timeout_s(tree, node));
 }
 
-static void
-reply_entry(fuse_req_t req, Node node)
+void
+reply_entry(fuse_req_t req, const Tree *tree, Node node)
 {
-    const Tree *tree = mount_of(req)->tree;
     struct fuse_entry_param entry = {
         .attr_timeout = attributes_timeout_s(tree, node),
         .entry_timeout = CACHE_TIMEOUT_S,
@@ -76,7 +75,7 @@ op_lookup(fuse_req_t req, fuse_ino_t parent_inode, const char *name)
 
     if (tree_node_of(tree, parent_inode, &parent) && node_is_directory(parent) &&
         tree_lookup(tree, parent, name, &child))
-        reply_entry(req, child);
+        reply_entry(req, tree, child);
     else
         fuse_reply_err(req, ENOENT);
 }
@@ -153,15 +152,17 @@ op_readdir(fuse_req_t req, fuse_ino_t inode, size_t size, off_t position,
         fuse_reply_err(req, buffer ? ENOTDIR : ENOMEM);
         return;
     }
-    for (;; position++) {
+    for (;;) {
         g_autofree char *name = NULL;
         Node node = position == 0 ? directory : tree_parent(directory);
+        uint64_t next = position < 2 ? 0 : (uint64_t)position - 2;
 
         if (position < 2)
             name = g_strdup(position == 0 ? "." : "..");
-        else if (!tree_child(tree, directory, (uint64_t)position - 2, &node, &name))
+        else if (!tree_child(tree, directory, &next, &node, &name))
             break;
-        if (!add_entry(req, buffer, size, &used, node, name, position + 1))
+        position = position < 2 ? position + 1 : (off_t)next + 2;
+        if (!add_entry(req, buffer, size, &used, node, name, position))
             break;
     }
     fuse_reply_buf(req, buffer, used);
@@ -188,64 +189,6 @@ op_statfs(fuse_req_t req, fuse_ino_t inode)
     fuse_reply_statfs(req, &status);
 }
 
-/* Names are given by the images. */
-static void
-refuse_name(fuse_req_t req)
-{
-    fuse_reply_err(req, EPERM);
-}
-
-static void
-op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t device)
-{
-    (void)parent, (void)name, (void)mode, (void)device;
-    refuse_name(req);
-}
-
-static void
-op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
-          struct fuse_file_info *fi)
-{
-    (void)parent, (void)name, (void)mode, (void)fi;
-    refuse_name(req);
-}
-
-static void
-op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
-{
-    (void)parent, (void)name, (void)mode;
-    refuse_name(req);
-}
-
-static void
-op_remove(fuse_req_t req, fuse_ino_t parent, const char *name)
-{
-    (void)parent, (void)name;
-    refuse_name(req);
-}
-
-static void
-op_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const char *name)
-{
-    (void)target, (void)parent, (void)name;
-    refuse_name(req);
-}
-
-static void
-op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent,
-          const char *new_name, unsigned flags)
-{
-    (void)parent, (void)name, (void)new_parent, (void)new_name, (void)flags;
-    refuse_name(req);
-}
-
-static void
-op_link(fuse_req_t req, fuse_ino_t inode, fuse_ino_t parent, const char *name)
-{
-    (void)inode, (void)parent, (void)name;
-    refuse_name(req);
-}
-
 static void
 op_forget(fuse_req_t req, fuse_ino_t inode, uint64_t n_lookups)
 {
@@ -269,14 +212,6 @@ ops_meta_fill(struct fuse_lowlevel_ops *ops)
     ops->setattr = op_setattr;
     ops->readdir = op_readdir;
     ops->statfs = op_statfs;
-    ops->mknod = op_mknod;
-    ops->create = op_create;
-    ops->mkdir = op_mkdir;
-    ops->unlink = op_remove;
-    ops->rmdir = op_remove;
-    ops->symlink = op_symlink;
-    ops->rename = op_rename;
-    ops->link = op_link;
     ops->forget = op_forget;
     ops->forget_multi = op_forget_multi;
 }

@@ -14,11 +14,17 @@ typedef struct {
     unsigned max_read_bytes;    /* 0: no limit of our own */
     pthread_mutex_t files_lock; /* held for open and release alone */
     GHashTable *files;          /* guarded by files_lock: the open files */
+    unsigned n_released;        /* guarded by files_lock: files that were closed */
+    pthread_cond_t released;    /* signalled when n_released changes */
 } Mount;
 
-/* Fills in the handlers of ops-meta.c and ops-data.c. */
+/* Fills in the handlers of ops-meta.c, ops-data.c and ops-snapshot.c. */
 void ops_meta_fill(struct fuse_lowlevel_ops *ops);
 void ops_data_fill(struct fuse_lowlevel_ops *ops);
+void ops_snapshot_fill(struct fuse_lowlevel_ops *ops);
+
+/* ops-meta.c: replies with a node that was looked up or made. */
+void reply_entry(fuse_req_t req, const Tree *tree, Node node);
 
 /* Closes the files that were open when the mount ended: no release comes for them. When
  * no handler runs any more. */

@@ -37,6 +37,17 @@ reply_open_error(fuse_req_t req, const GError *error)
     fuse_reply_err(req, qimg_error_to_errno(error) == ENOENT ? ENOENT : EIO);
 }
 
+void
+reply_change_error(fuse_req_t req, const GError *error)
+{
+    int err = qimg_error_to_errno(error);
+
+    g_warning("%s", error->message);
+    fuse_reply_err(req, err == EEXIST || err == EBUSY || err == ENOENT || err == EINVAL
+                            ? err
+                            : reply_errno(-err));
+}
+
 /* libfuse before 3.15 has no field for the flag; the reply is the kernel's structure. */
 int
 reply_open(fuse_req_t req, const struct fuse_file_info *fi, bool is_parallel)

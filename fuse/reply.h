@@ -12,6 +12,9 @@ int reply_errno(int err);
 /* Replies with reply_errno(@err), where success needs no more than that. */
 void reply_result(fuse_req_t req, int err);
 
+/* Replies that snapshots could not be changed, and logs why. */
+void reply_change_error(fuse_req_t req, const GError *error);
+
 /* Replies to an open, as fuse_reply_open. @is_parallel: the kernel may send direct writes
  * of several threads to the file at once. */
 int reply_open(fuse_req_t req, const struct fuse_file_info *fi, bool is_parallel);

@@ -127,8 +127,10 @@ session_mount(const Options *options, const Tree *tree, GError **error)
         .files = g_hash_table_new(NULL, NULL),
     };
     pthread_mutex_init(&session->mount.files_lock, NULL);
+    pthread_cond_init(&session->mount.released, NULL);
     ops_meta_fill(&session->ops);
     ops_data_fill(&session->ops);
+    ops_snapshot_fill(&session->ops);
     session->fuse = new_fuse_session(session);
     /* Absolute, since it is also unmounted by that path, from another directory. */
     if (session->absolute_mountpoint && !g_str_has_prefix(mountpoint, "/dev/fd/"))
@@ -281,6 +283,7 @@ session_free(Session *session)
         fuse_session_destroy(session->fuse);
     ops_data_close_files(&session->mount);
     g_hash_table_unref(session->mount.files);
+    pthread_cond_destroy(&session->mount.released);
     pthread_mutex_destroy(&session->mount.files_lock);
     g_free(session->threads);
     g_free(session->absolute_mountpoint);

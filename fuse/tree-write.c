@@ -3,6 +3,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "names.h"
 #include "tree.h"
 
 bool
@@ -20,6 +21,8 @@ tree_is_live(const Tree *tree, Node node)
     case NODE_INFO:
     case NODE_MAP:
         return qimg_image_is_writable(tree->images[node.image_index].image);
+    case NODE_SNAPSHOT_INFO: /* it has the name */
+        return qimg_image_can_change_snapshots(tree->images[node.image_index].image);
     case NODE_LAYER: /* those below the first never change */
         return node.index == 0 &&
                qimg_image_is_writable(tree->images[node.image_index].image);
@@ -37,6 +40,58 @@ tree_resize(const Tree *tree, Node node, uint64_t size_bytes)
     if (size_bytes == qimg_image_get_size_bytes(image))
         return 0;
     return qimg_image_resize(image, size_bytes);
+}
+
+/* The name of a snapshot for @file_name; NULL with @error set. */
+static char *
+snapshot_name_of(const char *file_name, GError **error)
+{
+    char *name = names_to_snapshot(file_name);
+
+    if (!name)
+        g_set_error(error, QIMG_ERROR, QIMG_ERROR_USAGE,
+                    "%s: no snapshot can be shown by this name (write %%25 for a percent "
+                    "sign, %%2E for a leading dot)",
+                    file_name);
+    return name;
+}
+
+bool
+tree_create_snapshot(const Tree *tree, Node parent, const char *file_name, GError **error)
+{
+    QimgImage *image = tree->images[parent.image_index].image;
+    g_autofree char *name = snapshot_name_of(file_name, error);
+
+    if (!name || !qimg_image_create_snapshot(image, name, error)) {
+        g_prefix_error(error, "%s: ", qimg_image_get_layer_path(image, 0));
+        return false;
+    }
+    return true;
+}
+
+bool
+tree_delete_snapshot(const Tree *tree, Node node, GError **error)
+{
+    QimgImage *image = tree->images[node.image_index].image;
+
+    if (!qimg_image_delete_snapshot(image, node.index, error)) {
+        g_prefix_error(error, "%s: ", qimg_image_get_layer_path(image, 0));
+        return false;
+    }
+    return true;
+}
+
+bool
+tree_rename_snapshot(const Tree *tree, Node node, const char *file_name, GError **error)
+{
+    QimgImage *image = tree->images[node.image_index].image;
+    g_autofree char *name = snapshot_name_of(file_name, error);
+
+    if (!name || !qimg_image_rename_snapshot(image, node.index, name, error)) {
+        g_prefix_error(error, "%s: ", qimg_image_get_layer_path(image, 0));
+        return false;
+    }
+    return true;
 }
 
 bool

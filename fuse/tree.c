@@ -62,11 +62,7 @@ add_image(Tree *tree, QimgImage *image, const char *path, GError **error)
     }
     entry->image = image;
     entry->name = g_steal_pointer(&name);
-    entry->snapshot_names = names_of_snapshots(image);
-    entry->snapshot_by_name = g_hash_table_new(g_str_hash, g_str_equal);
-    for (guint i = 0; i < entry->snapshot_names->len; i++)
-        g_hash_table_insert(entry->snapshot_by_name, entry->snapshot_names->pdata[i],
-                            GUINT_TO_POINTER(i));
+    snapshot_dir_cache_init(&entry->snapshots);
     tree->n_images++;
     return true;
 }
@@ -108,11 +104,18 @@ tree_free(Tree *tree)
     for (unsigned i = 0; i < tree->n_images; i++) {
         qimg_image_close(tree->images[i].image);
         g_free(tree->images[i].name);
-        g_hash_table_unref(tree->images[i].snapshot_by_name);
-        g_ptr_array_unref(tree->images[i].snapshot_names);
+        snapshot_dir_cache_clear(&tree->images[i].snapshots);
     }
     g_free(tree->images);
     g_free(tree);
+}
+
+static SnapshotDir *
+snapshots_of(const Tree *tree, Node node)
+{
+    TreeImage *entry = &tree->images[node.image_index];
+
+    return snapshot_dir_get(&entry->snapshots, entry->image);
 }
 
 static Node
@@ -136,21 +139,21 @@ tree_inode_of(const Tree *tree, Node node)
 static bool
 exists(const Tree *tree, Node node)
 {
-    const TreeImage *entry;
+    g_autoptr(SnapshotDir) dir = NULL;
+    const QimgSnapshot *snapshot;
 
     if (node.kind >= N_NODE_KINDS || node.image_index >= tree->n_images)
         return false;
-    entry = &tree->images[node.image_index];
     switch (node.kind) {
     case NODE_SNAPSHOT:
     case NODE_SNAPSHOT_DISK:
     case NODE_SNAPSHOT_INFO:
-        return node.index < entry->snapshot_names->len;
     case NODE_VMSTATE:
-        return node.index < entry->snapshot_names->len &&
-               qimg_image_get_snapshot(entry->image, node.index)->vm_state_bytes > 0;
+        dir = snapshots_of(tree, node);
+        snapshot = snapshot_dir_find(dir, node.index, NULL);
+        return snapshot && (node.kind != NODE_VMSTATE || snapshot->vm_state_bytes > 0);
     case NODE_LAYER:
-        return node.index < qimg_image_get_n_layers(entry->image);
+        return node.index < qimg_image_get_n_layers(tree->images[node.image_index].image);
     default:
         return node.index == 0;
     }
@@ -210,8 +213,8 @@ tree_parent(Node node)
     return parent;
 }
 
-/* How many children of each kind a directory can have, kind after kind in the order of
- * NodeKind: the number of positions of @kind below @parent. */
+/* How many positions @kind has below @parent, kind after kind in the order of NodeKind.
+ */
 static uint64_t
 n_positions(const Tree *tree, Node parent, NodeKind kind)
 {
@@ -224,8 +227,6 @@ n_positions(const Tree *tree, Node parent, NodeKind kind)
     case NODE_SNAPSHOTS:
     case NODE_CONTROL_IMAGE:
         return tree->n_images;
-    case NODE_SNAPSHOT:
-        return entry->snapshot_names->len;
     case NODE_LAYER:
         return qimg_image_get_n_layers(entry->image);
     case NODE_VMSTATE:
@@ -233,18 +234,6 @@ n_positions(const Tree *tree, Node parent, NodeKind kind)
     default:
         return 1;
     }
-}
-
-static Node
-child_at(Node parent, NodeKind kind, uint64_t position)
-{
-    Node child = {.kind = kind, .image_index = parent.image_index, .index = parent.index};
-
-    if (kind == NODE_DISK || kind == NODE_SNAPSHOTS || kind == NODE_CONTROL_IMAGE)
-        child.image_index = (unsigned)position;
-    else if (kind == NODE_SNAPSHOT || kind == NODE_LAYER)
-        child.index = (unsigned)position;
-    return child;
 }
 
 static char *
@@ -259,8 +248,6 @@ name_of(const Tree *tree, Node node)
         return g_strconcat(entry->name, ".snapshots", NULL);
     case NODE_CONTROL_IMAGE:
         return g_strdup(entry->name);
-    case NODE_SNAPSHOT:
-        return g_strdup(entry->snapshot_names->pdata[node.index]);
     case NODE_LAYER:
         return g_strdup_printf("%u.raw", node.index);
     default:
@@ -268,19 +255,53 @@ name_of(const Tree *tree, Node node)
     }
 }
 
+/* As tree_child, of a directory of snapshots. */
+static bool
+snapshot_at(const Tree *tree, Node parent, uint64_t *position, Node *child_out,
+            char **name_out)
+{
+    g_autoptr(SnapshotDir) dir = NULL;
+    const QimgSnapshot *snapshot;
+    unsigned place;
+
+    if (*position > UINT32_MAX)
+        return false;
+    dir = snapshots_of(tree, parent);
+    place = snapshot_dir_lower_bound(dir, (uint32_t)*position);
+    snapshot = qimg_snapshots_get(dir->list, place);
+    if (!snapshot)
+        return false;
+    *child_out = (Node){NODE_SNAPSHOT, parent.image_index, snapshot->serial};
+    *name_out = g_strdup(dir->names->pdata[place]);
+    *position = (uint64_t)snapshot->serial + 1;
+    return true;
+}
+
 bool
-tree_child(const Tree *tree, Node parent, uint64_t position, Node *child_out,
+tree_child(const Tree *tree, Node parent, uint64_t *position, Node *child_out,
            char **name_out)
 {
+    uint64_t first = 0; /* position of the kind */
+
+    if (parent.kind == NODE_SNAPSHOTS)
+        return snapshot_at(tree, parent, position, child_out, name_out);
     for (NodeKind kind = 0; kind < N_NODE_KINDS; kind++) {
         uint64_t n = n_positions(tree, parent, kind);
 
-        if (position < n) {
-            *child_out = child_at(parent, kind, position);
-            *name_out = name_of(tree, *child_out);
+        if (*position < first + n) {
+            unsigned number = (unsigned)(*position - first);
+            Node child = {kind, parent.image_index, parent.index};
+
+            if (kind == NODE_DISK || kind == NODE_SNAPSHOTS || kind == NODE_CONTROL_IMAGE)
+                child.image_index = number;
+            else if (kind == NODE_LAYER)
+                child.index = number;
+            *child_out = child;
+            *name_out = name_of(tree, child);
+            *position += 1;
             return true;
         }
-        position -= n;
+        first += n;
     }
     return false;
 }
@@ -292,12 +313,12 @@ tree_lookup(const Tree *tree, Node parent, const char *name, Node *child_out)
     char *child_name;
 
     if (parent.kind == NODE_SNAPSHOTS) { /* there may be many */
-        const TreeImage *entry = &tree->images[parent.image_index];
-        gpointer index;
+        g_autoptr(SnapshotDir) dir = snapshots_of(tree, parent);
+        const QimgSnapshot *snapshot = snapshot_dir_find_name(dir, name);
 
-        if (!g_hash_table_lookup_extended(entry->snapshot_by_name, name, NULL, &index))
+        if (!snapshot)
             return false;
-        *child_out = (Node){NODE_SNAPSHOT, parent.image_index, GPOINTER_TO_UINT(index)};
+        *child_out = (Node){NODE_SNAPSHOT, parent.image_index, snapshot->serial};
         return true;
     }
     if (parent.kind == NODE_SNAPSHOT) { /* the disk goes by the image's name, too */
@@ -307,7 +328,7 @@ tree_lookup(const Tree *tree, Node parent, const char *name, Node *child_out)
         if (strcmp(name, disk_name) == 0)
             name = kinds[NODE_SNAPSHOT_DISK].name;
     }
-    for (uint64_t i = 0; tree_child(tree, parent, i, &child, &child_name); i++) {
+    for (uint64_t next = 0; tree_child(tree, parent, &next, &child, &child_name);) {
         bool is_it = strcmp(child_name, name) == 0;
 
         g_free(child_name);
@@ -324,15 +345,21 @@ size_of(const Tree *tree, Node node)
 {
     QimgImage *image = tree->images[node.image_index].image;
     g_autoptr(QimgImage) layer = NULL;
+    g_autoptr(SnapshotDir) dir = NULL;
     g_autofree char *text = NULL;
+    const QimgSnapshot *snapshot;
 
     switch (node.kind) {
     case NODE_DISK:
         return qimg_image_get_size_bytes(image);
     case NODE_SNAPSHOT_DISK:
-        return qimg_image_get_snapshot(image, node.index)->disk_bytes;
     case NODE_VMSTATE:
-        return qimg_image_get_snapshot(image, node.index)->vm_state_bytes;
+        dir = snapshots_of(tree, node);
+        snapshot = snapshot_dir_find(dir, node.index, NULL);
+        if (!snapshot)
+            return 0;
+        return node.kind == NODE_VMSTATE ? snapshot->vm_state_bytes
+                                         : snapshot->disk_bytes;
     case NODE_LAYER:
         layer = qimg_image_open_layer(image, node.index, NULL);
         return layer ? qimg_image_get_size_bytes(layer) : 0;
@@ -363,7 +390,8 @@ tree_stat(const Tree *tree, Node node, struct stat *out)
         .st_ctim = status.st_ctim,
         .st_blksize = 4096,
     };
-    if (tree_is_writable(tree, node))
+    if (tree_is_writable(tree, node) ||
+        (node.kind == NODE_SNAPSHOTS && qimg_image_can_change_snapshots(image)))
         out->st_mode |= S_IWUSR;
     out->st_mode &= ~tree->umask;
     /* A damaged size beyond what a file can have; reads stop there, too. */
@@ -399,12 +427,16 @@ char *
 tree_text(const Tree *tree, Node node)
 {
     QimgImage *image = tree->images[node.image_index].image;
+    g_autoptr(SnapshotDir) dir = NULL;
+    const QimgSnapshot *snapshot;
 
     switch (node.kind) {
     case NODE_INFO:
         return qimg_image_info_json(image);
     case NODE_SNAPSHOT_INFO:
-        return qimg_image_snapshot_json(image, node.index);
+        dir = snapshots_of(tree, node);
+        snapshot = snapshot_dir_find(dir, node.index, NULL);
+        return snapshot ? qimg_snapshot_json(snapshot) : NULL;
     case NODE_STATS:
         return stats_text(tree);
     default:

@@ -9,6 +9,7 @@
 
 #include "options.h"
 #include "qimg.h"
+#include "snapshot-dir.h"
 
 typedef enum {
     NODE_ROOT,
@@ -31,14 +32,13 @@ typedef enum {
 typedef struct {
     NodeKind kind;
     unsigned image_index;
-    unsigned index; /* of the snapshot or layer */
+    unsigned index; /* the snapshot's serial number, or the layer's */
 } Node;
 
 typedef struct {
-    QimgImage *image;          /* owned */
-    char *name;                /* without ".raw" */
-    GPtrArray *snapshot_names; /* file names, in the table's order */
-    GHashTable *snapshot_by_name;
+    QimgImage *image; /* owned */
+    char *name;       /* without ".raw" */
+    SnapshotDirCache snapshots;
 } TreeImage;
 
 typedef struct {
@@ -72,9 +72,10 @@ bool tree_lookup(const Tree *tree, Node parent, const char *name, Node *child_ou
 /* The parent directory; the root's is the root. */
 Node tree_parent(Node node);
 
-/* The child number @position of directory @parent, and its name (free with g_free); false
- * past the last one. */
-bool tree_child(const Tree *tree, Node parent, uint64_t position, Node *child_out,
+/* The first child of directory @parent at @position or behind it, its name (free with
+ * g_free), and in *@position where the next one may be; false past the last one. A child
+ * keeps its position while others come and go. */
+bool tree_child(const Tree *tree, Node parent, uint64_t *position, Node *child_out,
                 char **name_out);
 
 /* The attributes of a node. */
@@ -98,6 +99,14 @@ bool tree_is_live(const Tree *tree, Node node);
 
 /* Sets the size of a writable node. Returns 0 or a negated errno. */
 int tree_resize(const Tree *tree, Node node, uint64_t size_bytes);
+
+/* Changes of the snapshots in directory @parent (NODE_SNAPSHOTS), or of @node
+ * (NODE_SNAPSHOT); @name is a file name. Errors: as qimg_image_create_snapshot and the
+ * others; USAGE for a name that no snapshot has as a file. */
+bool tree_create_snapshot(const Tree *tree, Node parent, const char *name,
+                          GError **error);
+bool tree_delete_snapshot(const Tree *tree, Node node, GError **error);
+bool tree_rename_snapshot(const Tree *tree, Node node, const char *name, GError **error);
 
 /* How many bytes all writable images can surely grow by; false, where none is writable.
  */

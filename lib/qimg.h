@@ -39,6 +39,11 @@ typedef enum {
     QIMG_ERROR_LOCKED,
     QIMG_ERROR_NO_MEMORY,
     QIMG_ERROR_USAGE,
+    QIMG_ERROR_EXISTS,
+    QIMG_ERROR_BUSY,
+    QIMG_ERROR_READ_ONLY,
+    QIMG_ERROR_NO_SPACE,
+    QIMG_ERROR_TOO_LARGE,
 } QimgError;
 
 /* The errno value (positive) that fits @error; EIO for errors of other domains and NULL.
@@ -109,14 +114,15 @@ QIMG_API QimgImage *qimg_image_open(const char *path, const QimgOptions *options
 QIMG_API QimgImage *qimg_image_open_layer(QimgImage *image, unsigned depth,
                                           GError **error);
 
-/* Opens the internal snapshot number @index (0 is the first of the table) as a disk.
- * Errors: USAGE for a wrong index, INVALID when its table is damaged. */
-QIMG_API QimgImage *qimg_image_open_snapshot(QimgImage *image, unsigned index,
+/* Opens the internal snapshot of that number (QimgSnapshot.serial) as a disk. As long as
+ * the handle is open, the snapshot cannot be deleted.
+ * Errors: NOT_FOUND for an unknown number, INVALID when its table is damaged. */
+QIMG_API QimgImage *qimg_image_open_snapshot(QimgImage *image, uint32_t serial,
                                              GError **error);
 
-/* Opens the VM state that the snapshot number @index holds: an image of exactly its
- * length. Errors: as qimg_image_open_snapshot; NOT_FOUND when it has none. */
-QIMG_API QimgImage *qimg_image_open_vmstate(QimgImage *image, unsigned index,
+/* Opens the VM state that a snapshot holds: an image of exactly its length.
+ * Errors: as qimg_image_open_snapshot; NOT_FOUND when it has none. */
+QIMG_API QimgImage *qimg_image_open_vmstate(QimgImage *image, uint32_t serial,
                                             GError **error);
 
 /* Closes a handle; the files are closed and unlocked with the last handle of a chain.
@@ -253,6 +259,8 @@ QIMG_API gboolean qimg_image_has_long_extents(const QimgImage *image);
  */
 
 typedef struct QimgSnapshot {
+    uint32_t serial;  /* tells it from all others of this image while the image is open:
+                         a number that rises with each new one */
     const char *id;   /* bytes as stored, NUL-terminated */
     const char *name; /* bytes as stored, NUL-terminated; may be empty or not UTF-8 */
     size_t id_bytes;  /* the strings' lengths: a damaged image may store NULs in them */
@@ -265,14 +273,64 @@ typedef struct QimgSnapshot {
     int64_t icount;          /* -1: not stored */
 } QimgSnapshot;
 
-/* Number of internal snapshots of the image (0 for handles on snapshots, and on backing
- * files, whose snapshots are not looked at). With the option "cow" the image's, which
- * lies below the overlay. */
-QIMG_API unsigned qimg_image_get_n_snapshots(const QimgImage *image);
+/* The snapshots of an image at one moment, in the order of its table. Never changes. */
+typedef struct QimgSnapshots QimgSnapshots;
 
-/* The snapshot number @index, owned by @image; NULL beyond the last. */
-QIMG_API const QimgSnapshot *qimg_image_get_snapshot(const QimgImage *image,
-                                                     unsigned index);
+/* The present snapshots of the image (none for handles on snapshots, and on backing
+ * files, whose snapshots are not looked at). With the option "cow" those of the image,
+ * which lies below the overlay. Never NULL; as long as nothing changes, the same list.
+ * Any thread; waits while a change of snapshots runs. Free with qimg_snapshots_unref. */
+QIMG_API QimgSnapshots *qimg_image_get_snapshots(const QimgImage *image);
+
+/* Frees a list with all that came of it; accepts NULL. */
+QIMG_API void qimg_snapshots_unref(QimgSnapshots *list);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(QimgSnapshots, qimg_snapshots_unref)
+
+/* Number of snapshots, and one of them, owned by the list; NULL beyond the last. */
+QIMG_API unsigned qimg_snapshots_get_n(const QimgSnapshots *list);
+QIMG_API const QimgSnapshot *qimg_snapshots_get(const QimgSnapshots *list,
+                                                unsigned place);
+
+/* The snapshot called @name, or with the ID @name where none is called so. Errors:
+ * NOT_FOUND; USAGE where several are called so. */
+QIMG_API const QimgSnapshot *qimg_snapshots_find(const QimgSnapshots *list,
+                                                 const char *name, GError **error);
+
+/* ---- changing snapshots ----
+ *
+ * Through a handle that can write to the image itself ("rw", not "cow"). Each call waits
+ * for the requests that run, holds new ones back until it is done, and is durable when it
+ * returns. A process that dies in it leaves the snapshots as they were before or after.
+ * Errors of all: READ_ONLY, UNSUPPORTED (the format or the image cannot have snapshots),
+ * INVALID (damage was met), NO_SPACE, FAILED. */
+
+#define QIMG_MAX_SNAPSHOT_NAME_BYTES 255u
+
+/* Whether the functions below can work on @image: it is open for writing, and its format
+ * has snapshots. */
+QIMG_API gboolean qimg_image_can_change_snapshots(const QimgImage *image);
+
+/* Takes a snapshot of the disk as it is at this moment; what was written before is in it,
+ * what comes after is not. Errors: EXISTS for a name that stands there already, USAGE for
+ * one that is empty or too long, TOO_LARGE where there are too many snapshots or too
+ * narrow refcounts (nothing was changed). */
+QIMG_API gboolean qimg_image_create_snapshot(QimgImage *image, const char *name,
+                                             GError **error);
+
+/* Deletes a snapshot, and frees what nothing else refers to. Errors: NOT_FOUND; BUSY
+ * where a handle on it is open. */
+QIMG_API gboolean qimg_image_delete_snapshot(QimgImage *image, uint32_t serial,
+                                             GError **error);
+
+/* Gives a snapshot another name. Errors: as the two above. */
+QIMG_API gboolean qimg_image_rename_snapshot(QimgImage *image, uint32_t serial,
+                                             const char *name, GError **error);
+
+/* Makes the disk what it was when the snapshot was taken, in content and size; what it is
+ * now is lost. Errors: NOT_FOUND. */
+QIMG_API gboolean qimg_image_revert_to_snapshot(QimgImage *image, uint32_t serial,
+                                                GError **error);
 
 /* ---- facts as text --------------------------------------------------------------------
  */
@@ -281,8 +339,8 @@ QIMG_API const QimgSnapshot *qimg_image_get_snapshot(const QimgImage *image,
  * and more). Free with g_free. */
 QIMG_API char *qimg_image_info_json(const QimgImage *image);
 
-/* One snapshot as a JSON object; NULL beyond the last. Free with g_free. */
-QIMG_API char *qimg_image_snapshot_json(const QimgImage *image, unsigned index);
+/* One snapshot as a JSON object. Free with g_free. */
+QIMG_API char *qimg_snapshot_json(const QimgSnapshot *snapshot);
 
 /* The counters of the image's chain, as a JSON object. Free with g_free. */
 QIMG_API char *qimg_image_stats_json(const QimgImage *image);

@@ -45,31 +45,6 @@ print_text(json_t *o, int indent, const char *member, const char *name)
 }
 
 static void
-print_snapshots(json_t *list, int indent)
-{
-    json_t *s;
-    size_t i;
-
-    printf("%*ssnapshots:\n", indent, "");
-    printf("%*s%-8s%-24s%14s%14s  %s\n", indent + 2, "", "ID", "NAME", "VM STATE", "DISK",
-           "DATE (UTC)");
-    json_array_foreach(list, i, s)
-    {
-        g_autofree char *id = output_printable(get_text(s, "id"));
-        g_autofree char *name = output_printable(get_text(s, "name"));
-        g_autofree char *state =
-            g_format_size_full(get_number(s, "vm-state-size"), G_FORMAT_SIZE_IEC_UNITS);
-        g_autofree char *disk =
-            g_format_size_full(get_number(s, "disk-size"), G_FORMAT_SIZE_IEC_UNITS);
-        g_autoptr(GDateTime) date =
-            g_date_time_new_from_unix_utc((gint64)get_number(s, "date-sec"));
-        g_autofree char *day = date ? g_date_time_format(date, "%F %T") : g_strdup("?");
-
-        printf("%*s%-8s%-24s%14s%14s  %s\n", indent + 2, "", id, name, state, disk, day);
-    }
-}
-
-static void
 print_fact(const char *name, json_t *value, int indent)
 {
     g_autofree char *text = NULL;
@@ -107,8 +82,10 @@ print_layer(json_t *o, int indent)
     print_text(o, indent, "full-backing-filename", "backing file opened as");
     print_text(o, indent, "backing-filename-format", "backing file format");
     print_text(o, indent, "full-data-filename", "data file opened as");
-    if (snapshots)
-        print_snapshots(snapshots, indent);
+    if (snapshots) {
+        printf("%*ssnapshots:\n", indent, "");
+        output_snapshots(snapshots, indent + 2);
+    }
     if (facts)
         printf("%*sformat specific:\n", indent, "");
     json_object_foreach(facts, name, value) print_fact(name, value, indent + 2);

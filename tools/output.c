@@ -46,3 +46,35 @@ output_printable(const char *text)
     }
     return g_string_free(out, FALSE);
 }
+
+static guint64
+get_number(const json_t *o, const char *member)
+{
+    return (guint64)json_integer_value(json_object_get(o, member));
+}
+
+void
+output_snapshots(const json_t *list, int indent)
+{
+    json_t *s;
+    size_t i;
+
+    printf("%*s%-8s%-24s%14s%14s  %s\n", indent, "", "ID", "NAME", "VM STATE", "DISK",
+           "DATE (UTC)");
+    json_array_foreach(list, i, s)
+    {
+        g_autofree char *id =
+            output_printable(json_string_value(json_object_get(s, "id")));
+        g_autofree char *name =
+            output_printable(json_string_value(json_object_get(s, "name")));
+        g_autofree char *state =
+            g_format_size_full(get_number(s, "vm-state-size"), G_FORMAT_SIZE_IEC_UNITS);
+        g_autofree char *disk =
+            g_format_size_full(get_number(s, "disk-size"), G_FORMAT_SIZE_IEC_UNITS);
+        g_autoptr(GDateTime) date =
+            g_date_time_new_from_unix_utc((gint64)get_number(s, "date-sec"));
+        g_autofree char *day = date ? g_date_time_format(date, "%F %T") : g_strdup("?");
+
+        printf("%*s%-8s%-24s%14s%14s  %s\n", indent, "", id, name, state, disk, day);
+    }
+}

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <glib.h>
+#include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -27,6 +28,10 @@ char *output_size(uint64_t bytes);
  */
 char *output_printable(const char *text);
 
+/* Prints a table of snapshots, an array of objects as qimg_snapshot_json makes them. */
+void output_snapshots(const json_t *list, int indent);
+
 /* The subcommands. */
 int cmd_info(int argc, char **argv);
 int cmd_map(int argc, char **argv);
+int cmd_snapshot(int argc, char **argv);

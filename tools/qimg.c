@@ -12,6 +12,8 @@ static const struct {
 } commands[] = {
     {"info", "what an image and its backing files are", cmd_info},
     {"map", "where each part of the disk is stored", cmd_map},
+    {"snapshot", "list, take, delete, rename internal snapshots, or go back to one",
+     cmd_snapshot},
 };
 
 static void

@@ -35,6 +35,7 @@ enum {
     QCOW2_HEADER_AT_SIZE = 24,
     QCOW2_HEADER_AT_L1 = 36,             /* l1_size, l1_table_offset */
     QCOW2_HEADER_AT_REFCOUNT_TABLE = 48, /* offset, clusters */
+    QCOW2_HEADER_AT_SNAPSHOTS = 60,      /* count, offset */
     QCOW2_HEADER_AT_INCOMPATIBLE = 72,
     QCOW2_HEADER_AT_AUTOCLEAR = 88,
 };

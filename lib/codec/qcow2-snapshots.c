@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Decoding snapshot table entries. Spec: qcow2 section 8. */
+/* Decoding and encoding snapshot table entries. Spec: qcow2 section 8. */
 #include "codec/qcow2-snapshots.h"
 
+#include <stddef.h>
 #include <string.h>
 
 #include "base/endian.h"
@@ -27,6 +28,16 @@ typedef struct {
     qimg_be64 icount;
 } DiskExtra;
 
+_Static_assert(sizeof(DiskExtra) == QCOW2_SNAPSHOT_NEW_EXTRA_BYTES, "extra data");
+
+void
+qcow2_snapshot_set_entry_bytes(Qcow2SnapshotEntry *entry)
+{
+    entry->entry_bytes = (QCOW2_SNAPSHOT_FIXED_BYTES + (uint64_t)entry->extra_bytes +
+                          entry->id_bytes + entry->name_bytes + 7) &
+                         ~UINT64_C(7);
+}
+
 QimgDecode
 qcow2_snapshot_decode_fixed(const uint8_t bytes[QCOW2_SNAPSHOT_FIXED_BYTES],
                             Qcow2SnapshotEntry *out)
@@ -47,9 +58,7 @@ qcow2_snapshot_decode_fixed(const uint8_t bytes[QCOW2_SNAPSHOT_FIXED_BYTES],
     e.icount = -1;
     if (e.extra_bytes > QCOW2_MAX_SNAPSHOT_EXTRA)
         return qimg_decode_broken(QIMG_RULE_SNAPSHOT_ENTRY, e.extra_bytes);
-    e.entry_bytes = (QCOW2_SNAPSHOT_FIXED_BYTES + (uint64_t)e.extra_bytes + e.id_bytes +
-                     e.name_bytes + 7) &
-                    ~UINT64_C(7);
+    qcow2_snapshot_set_entry_bytes(&e);
     *out = e;
     return qimg_decode_ok();
 }
@@ -69,4 +78,51 @@ qcow2_snapshot_decode_extra(const uint8_t *extra, Qcow2SnapshotEntry *entry)
     }
     if (entry->extra_bytes >= 24)
         entry->icount = (int64_t)qimg_be64_get(disk.icount);
+}
+
+void
+qcow2_snapshot_encode(const Qcow2SnapshotEntry *entry, const char *id, const char *name,
+                      uint8_t *bytes)
+{
+    DiskSnapshot disk = {
+        .l1_table_offset = qimg_be64_set(entry->l1_table_offset),
+        .l1_size = qimg_be32_set(entry->n_l1_entries),
+        .id_length = qimg_be16_set(entry->id_bytes),
+        .name_length = qimg_be16_set(entry->name_bytes),
+        .date_s = qimg_be32_set(entry->date_s),
+        .date_ns = qimg_be32_set(entry->date_ns),
+        .vm_clock_ns = qimg_be64_set(entry->vm_clock_ns),
+        .vm_state_size_32 = qimg_be32_set(
+            entry->vm_state_bytes <= UINT32_MAX ? (uint32_t)entry->vm_state_bytes : 0),
+        .extra_length = qimg_be32_set(QCOW2_SNAPSHOT_NEW_EXTRA_BYTES),
+    };
+    DiskExtra extra = {
+        .vm_state_size = qimg_be64_set(entry->vm_state_bytes),
+        .disk_size = qimg_be64_set(entry->disk_bytes),
+        .icount = qimg_be64_set((uint64_t)entry->icount),
+    };
+
+    memset(bytes, 0, entry->entry_bytes);
+    memcpy(bytes, &disk, sizeof disk);
+    memcpy(bytes + sizeof disk, &extra, sizeof extra);
+    bytes += sizeof disk + sizeof extra;
+    memcpy(bytes, id, entry->id_bytes);
+    memcpy(bytes + entry->id_bytes, name, entry->name_bytes);
+}
+
+void
+qcow2_snapshot_encode_renamed(const uint8_t *old, const Qcow2SnapshotEntry *old_entry,
+                              const char *name, uint16_t name_bytes, uint8_t *bytes)
+{
+    Qcow2SnapshotEntry renamed = *old_entry;
+    size_t n_kept =
+        QCOW2_SNAPSHOT_FIXED_BYTES + old_entry->extra_bytes + old_entry->id_bytes;
+    qimg_be16 length = qimg_be16_set(name_bytes);
+
+    renamed.name_bytes = name_bytes;
+    qcow2_snapshot_set_entry_bytes(&renamed);
+    memset(bytes, 0, renamed.entry_bytes);
+    memcpy(bytes, old, n_kept);
+    memcpy(bytes + offsetof(DiskSnapshot, name_length), &length, sizeof length);
+    memcpy(bytes + n_kept, name, name_bytes);
 }

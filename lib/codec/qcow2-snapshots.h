@@ -5,6 +5,8 @@
 #include "codec/rules.h"
 
 #define QCOW2_SNAPSHOT_FIXED_BYTES 40u
+/* The extra data that new entries have: VM state size, disk size, icount. */
+#define QCOW2_SNAPSHOT_NEW_EXTRA_BYTES 24u
 
 typedef struct {
     uint64_t l1_table_offset;
@@ -29,3 +31,18 @@ QimgDecode qcow2_snapshot_decode_fixed(const uint8_t bytes[QCOW2_SNAPSHOT_FIXED_
 
 /* Adds what the @entry->extra_bytes bytes of extra data at @extra say. */
 void qcow2_snapshot_decode_extra(const uint8_t *extra, Qcow2SnapshotEntry *entry);
+
+/* Sets entry_bytes from the lengths in @entry. */
+void qcow2_snapshot_set_entry_bytes(Qcow2SnapshotEntry *entry);
+
+/* Encodes an entry with extra data of QCOW2_SNAPSHOT_NEW_EXTRA_BYTES, and the texts, not
+ * NUL-terminated, of id_bytes and name_bytes, to the entry_bytes bytes at @bytes. */
+void qcow2_snapshot_encode(const Qcow2SnapshotEntry *entry, const char *id,
+                           const char *name, uint8_t *bytes);
+
+/* Makes the entry at @old, of lengths as in @old_entry, one with another name: all else
+ * stays, also what is not understood. @bytes has room for what
+ * qcow2_snapshot_set_entry_bytes says with the new name_bytes. */
+void qcow2_snapshot_encode_renamed(const uint8_t *old,
+                                   const Qcow2SnapshotEntry *old_entry, const char *name,
+                                   uint16_t name_bytes, uint8_t *bytes);

@@ -10,6 +10,7 @@
 #include "cache/table-cache.h"
 #include "codec/rules.h"
 #include "format/inflight.h"
+#include "format/snapshots.h"
 #include "qimg.h"
 #include "storage/storage.h"
 #include "transform/compress.h"
@@ -33,19 +34,6 @@ typedef struct {
     QimgHostOffset host_offset; /* DATA: of the first byte; COMPRESSED: of the stream */
     uint32_t stream_bytes;      /* COMPRESSED: what may be read of the stream */
 } QimgRun;
-
-/* A disk inside a layer: the active one or a snapshot. */
-typedef struct {
-    uint64_t size_bytes;
-    QimgHostOffset l1_table_offset;
-    uint32_t n_l1_entries;
-    uint32_t n_l1_entries_in_file; /* those that lie before the end of the file */
-} QimgView;
-
-typedef struct {
-    QimgSnapshot facts; /* strings owned by the format */
-    QimgView view;      /* of its disk; checked by open_snapshot */
-} QimgFormatSnapshot;
 
 /* A format-specific fact for people: one member of the "format-specific" object. */
 typedef struct {
@@ -134,8 +122,8 @@ struct QimgFormat {
     bool is_corrupt;
     GPtrArray *warnings; /* char *, without the file's name */
 
-    QimgFormatSnapshot *snapshots;
-    unsigned n_snapshots;
+    QimgSnapshots *snapshots; /* owned, never NULL: replaced while the gate is closed */
+    uint32_t next_snapshot_serial; /* while the gate is closed */
 
     QimgFact facts[QIMG_MAX_FACTS];
     unsigned n_facts;
@@ -167,6 +155,13 @@ typedef struct {
     bool data_file_raw;         /* the data file alone shall always be the disk */
 } QimgCreateOptions;
 
+/* What a new snapshot is called, and when it was taken. */
+typedef struct {
+    const char *name; /* at most QIMG_MAX_SNAPSHOT_NAME_BYTES */
+    int64_t date_s;   /* since 1970 */
+    uint32_t date_ns;
+} QimgNewSnapshot;
+
 struct QimgDriver {
     const char *name;
 
@@ -191,9 +186,9 @@ struct QimgDriver {
     QimgErrno (*read_compressed)(QimgFormat *format, QimgHostOffset host_offset,
                                  uint32_t stream_bytes, uint8_t *cluster_out);
 
-    /* Checks snapshot @index for use, and where its VM state begins in its view.
+    /* Checks a snapshot of the list for use, and where its VM state begins in its view.
      * NULL without snapshots. */
-    bool (*check_snapshot)(QimgFormat *format, unsigned index,
+    bool (*check_snapshot)(QimgFormat *format, const QimgFormatSnapshot *snapshot,
                            QimgGuestOffset *vm_state_out, GError **error);
 
     /* ---- writing; all NULL where the format cannot ---- */
@@ -239,6 +234,24 @@ struct QimgDriver {
      * extend_tables and the caller have left there, who have made that durable.
      * With the gate closed, by the caller. Errors: as extend_tables. */
     QimgErrno (*resize)(QimgFormat *format, uint64_t size_bytes);
+
+    /* ---- changing snapshots; NULL where there are none ----
+     *
+     * With the gate closed, by the caller. On success the change is durable, and
+     * format->snapshots another list. Errors of all: as plan_write, and -EOPNOTSUPP where
+     * this image cannot have snapshots. */
+
+    /* Takes a snapshot of the active disk. Errors: -ERANGE where refcounts cannot count
+     * one more, -EFBIG where the table of snapshots is full. */
+    QimgErrno (*create_snapshot)(QimgFormat *format, const QimgNewSnapshot *snapshot);
+
+    /* Deletes the snapshot at @place of the list, which no handle uses. */
+    QimgErrno (*delete_snapshot)(QimgFormat *format, unsigned place);
+
+    QimgErrno (*rename_snapshot)(QimgFormat *format, unsigned place, const char *name);
+
+    /* Makes the disk what it was, in content and size. */
+    QimgErrno (*revert_to_snapshot)(QimgFormat *format, unsigned place);
 
     /* ---- making ---- */
 

@@ -73,6 +73,7 @@ qimg_format_init(QimgFormat *format, const QimgDriver *driver, QimgStorage *file
     format->zero_unit_bytes = 1;
     if (env->is_writable)
         format->inflight = inflight_set_new();
+    format->snapshots = qimg_snapshots_new(NULL, 0);
     format->warnings = g_ptr_array_new_with_free_func(g_free);
 }
 
@@ -83,11 +84,7 @@ qimg_format_close(QimgFormat *format)
         return;
     if (format->is_writable && format->file && format->driver->end_writing)
         format->driver->end_writing(format);
-    for (unsigned i = 0; i < format->n_snapshots; i++) {
-        g_free((char *)format->snapshots[i].facts.id);
-        g_free((char *)format->snapshots[i].facts.name);
-    }
-    g_free(format->snapshots);
+    qimg_snapshots_unref(format->snapshots);
     g_free(format->backing_name);
     g_free(format->backing_format);
     g_free(format->data_file_name);

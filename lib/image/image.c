@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Handles: the image itself, its layers, snapshots and VM states, and their plain facts.
- */
+/* Handles: the image itself and its layers, and their plain facts. */
 #include "image/image.h"
 
 #include <errno.h>
@@ -58,69 +57,15 @@ qimg_image_open_layer(QimgImage *image, unsigned depth, GError **error)
     return image_new(image->chain, layer, &image->chain->layers[layer]->active);
 }
 
-/* An overlay of ours lies upon the image whose snapshots are meant. */
-static unsigned
-snapshots_layer_of(const QimgImage *image)
-{
-    return MAX(image->first_layer, image->chain->image_layer);
-}
-
-static QimgImage *
-open_snapshot(QimgImage *image, unsigned index, QimgGuestOffset *vm_state_out,
-              GError **error)
-{
-    unsigned layer_index = snapshots_layer_of(image);
-    QimgFormat *layer = image->chain->layers[layer_index];
-    QimgImage *snapshot;
-
-    if (index >= qimg_image_get_n_snapshots(image)) {
-        qimg_set_error(error, QIMG_ERROR_USAGE, "there is no snapshot %u", index);
-        return NULL;
-    }
-    if (!layer->driver->check_snapshot(layer, index, vm_state_out, error))
-        return NULL;
-    snapshot = image_new(image->chain, layer_index, &layer->snapshots[index].view);
-    snapshot->is_snapshot = true;
-    return snapshot;
-}
-
-QimgImage *
-qimg_image_open_snapshot(QimgImage *image, unsigned index, GError **error)
-{
-    QimgGuestOffset vm_state;
-
-    return open_snapshot(image, index, &vm_state, error);
-}
-
-QimgImage *
-qimg_image_open_vmstate(QimgImage *image, unsigned index, GError **error)
-{
-    QimgGuestOffset vm_state;
-    QimgImage *state = open_snapshot(image, index, &vm_state, error);
-    uint64_t length_bytes;
-
-    if (!state)
-        return NULL;
-    length_bytes = qimg_image_get_snapshot(image, index)->vm_state_bytes;
-    if (length_bytes == 0) {
-        qimg_set_error(error, QIMG_ERROR_NOT_FOUND, "snapshot %u has no VM state", index);
-        qimg_image_close(state);
-        return NULL;
-    }
-    /* It lies behind the disk; where it is not allocated it is zeros, since the backing
-     * file holds no VM state. Spec: qcow2 section 8.2. */
-    state->base_bytes = vm_state.v;
-    state->size_bytes = length_bytes;
-    state->own_view.size_bytes = vm_state.v + length_bytes;
-    state->has_backing = false;
-    return state;
-}
-
 void
 qimg_image_close(QimgImage *image)
 {
     if (!image)
         return;
+    if (image->n_snapshot_handles) {
+        atomic_fetch_sub(image->n_snapshot_handles, 1);
+        g_atomic_rc_box_release(image->n_snapshot_handles);
+    }
     chain_unref(image->chain);
     g_free(image);
 }
@@ -189,20 +134,4 @@ const char *const *
 qimg_image_get_warnings(const QimgImage *image)
 {
     return (const char *const *)image->chain->warnings->pdata;
-}
-
-unsigned
-qimg_image_get_n_snapshots(const QimgImage *image)
-{
-    return image->is_snapshot
-               ? 0
-               : image->chain->layers[snapshots_layer_of(image)]->n_snapshots;
-}
-
-const QimgSnapshot *
-qimg_image_get_snapshot(const QimgImage *image, unsigned index)
-{
-    if (index >= qimg_image_get_n_snapshots(image))
-        return NULL;
-    return &image->chain->layers[snapshots_layer_of(image)]->snapshots[index].facts;
 }

@@ -94,6 +94,9 @@ struct QimgImage {
     uint64_t base_bytes; /* const: where that begins in the view */
     bool has_backing;    /* const: unallocated parts come from the next layer */
     bool is_snapshot;    /* const: lists no snapshots of its own */
+    /* Of the snapshot that this handle keeps from being deleted (see QimgFormatSnapshot);
+     * NULL: none */
+    atomic_uint *n_snapshot_handles;
     /* Both atomic, relaxed: hints of where a sequential reader is (image/read-ahead.c) */
     _Atomic uint64_t next_sequential_offset;
     _Atomic uint64_t read_ahead_end_offset;

@@ -158,13 +158,13 @@ add_layer_members(json_t *o, const QimgFormat *layer, const QimgFormat *backing)
     }
     if (layer->data_file)
         add_string(o, "full-data-filename", layer->data_file->path);
-    if (layer->n_snapshots > 0) {
+    if (layer->snapshots->n > 0) {
         json_t *snapshots = json_array();
 
-        for (unsigned i = 0; i < layer->n_snapshots; i++) {
+        for (unsigned i = 0; i < layer->snapshots->n; i++) {
             json_t *snapshot = json_object();
 
-            add_snapshot_members(snapshot, &layer->snapshots[i].facts);
+            add_snapshot_members(snapshot, &layer->snapshots->items[i].facts);
             json_array_append_new(snapshots, snapshot);
         }
         json_object_set_new(o, "snapshots", snapshots);
@@ -199,14 +199,10 @@ qimg_image_info_json(const QimgImage *image)
 }
 
 char *
-qimg_image_snapshot_json(const QimgImage *image, unsigned index)
+qimg_snapshot_json(const QimgSnapshot *snapshot)
 {
-    const QimgSnapshot *snapshot = qimg_image_get_snapshot(image, index);
-    json_t *root;
+    json_t *root = json_object();
 
-    if (!snapshot)
-        return NULL;
-    root = json_object();
     add_snapshot_members(root, snapshot);
     return finish(root);
 }

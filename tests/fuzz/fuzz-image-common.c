@@ -129,6 +129,7 @@ fuzz_chain(QimgStorage *const *storages, unsigned n_storages)
 {
     g_autoptr(QimgOptions) options = qimg_options_new();
     g_autoptr(GError) error = NULL;
+    g_autoptr(QimgSnapshots) snapshots = NULL;
     QimgChain *chain;
     QimgImage *image;
 
@@ -151,8 +152,9 @@ fuzz_chain(QimgStorage *const *storages, unsigned n_storages)
     look_at(image);
     for (unsigned depth = 1; depth < n_storages; depth++)
         look_at_handle(qimg_image_open_layer(image, depth, NULL));
-    for (unsigned i = 0; i < MIN(qimg_image_get_n_snapshots(image), MAX_SNAPSHOTS); i++) {
-        g_autofree char *json = qimg_image_snapshot_json(image, i);
+    snapshots = qimg_image_get_snapshots(image);
+    for (unsigned i = 0; i < MIN(qimg_snapshots_get_n(snapshots), MAX_SNAPSHOTS); i++) {
+        g_autofree char *json = qimg_snapshot_json(qimg_snapshots_get(snapshots, i));
 
         FUZZ_CHECK(json && g_utf8_validate(json, -1, NULL));
         look_at_handle(qimg_image_open_snapshot(image, i, NULL));

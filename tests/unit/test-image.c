@@ -229,6 +229,8 @@ test_snapshots(void)
     Chain chain = {0};
     uint8_t old[512], new[512], state[512], buffer[700];
     uint64_t l1, at;
+    g_autoptr(QimgSnapshots) list = NULL;
+    g_autoptr(QimgSnapshots) none = NULL;
     GError *error = NULL;
     QimgImage *image;
 
@@ -251,17 +253,19 @@ test_snapshots(void)
     chain_add(&chain, b);
     chain_open_all(&chain);
 
-    g_assert_cmpuint(qimg_image_get_n_snapshots(chain.image), ==, 6);
-    g_assert_cmpstr(qimg_image_get_snapshot(chain.image, 0)->name, ==, "one");
-    g_assert_cmpuint(qimg_image_get_snapshot(chain.image, 0)->vm_state_bytes, ==, 600);
-    g_assert_cmpstr(qimg_image_get_snapshot(chain.image, 1)->id, ==, "22");
-    g_assert_cmpuint(qimg_image_get_snapshot(chain.image, 1)->disk_bytes, ==, 32768);
-    g_assert_null(qimg_image_get_snapshot(chain.image, 6));
+    list = qimg_image_get_snapshots(chain.image);
+    g_assert_cmpuint(qimg_snapshots_get_n(list), ==, 6);
+    g_assert_cmpstr(qimg_snapshots_get(list, 0)->name, ==, "one");
+    g_assert_cmpuint(qimg_snapshots_get(list, 0)->vm_state_bytes, ==, 600);
+    g_assert_cmpstr(qimg_snapshots_get(list, 1)->id, ==, "22");
+    g_assert_cmpuint(qimg_snapshots_get(list, 1)->disk_bytes, ==, 32768);
+    g_assert_null(qimg_snapshots_get(list, 6));
 
     image = qimg_image_open_snapshot(chain.image, 0, &error);
     g_assert_no_error(error);
     g_assert_cmpuint(qimg_image_get_size_bytes(image), ==, 16384);
-    g_assert_cmpuint(qimg_image_get_n_snapshots(image), ==, 0);
+    none = qimg_image_get_snapshots(image);
+    g_assert_cmpuint(qimg_snapshots_get_n(none), ==, 0);
     g_assert_cmpint(byte_at(image, 3 * 512 + 7), ==, old[7]);
     g_assert_cmpint(byte_at(chain.image, 3 * 512 + 7), ==, new[7]);
     g_assert_cmpint(byte_at(image, 16384), ==, -EINVAL);

@@ -520,6 +520,7 @@ test_warnings_of_damage(void)
     g_autofree char *path = NULL;
     g_autofree char *shown = NULL;
     g_autofree char *expected = NULL;
+    g_autoptr(QimgSnapshots) snapshots = NULL;
     QimgImage *image;
 
     b->header.incompatible_features = 3;
@@ -542,7 +543,8 @@ test_warnings_of_damage(void)
         "snapshots from there on are not shown (run qemu-img check)",
         path, path, path, path);
     g_assert_cmpstr(shown, ==, expected);
-    g_assert_cmpuint(qimg_image_get_n_snapshots(image), ==, 1);
+    snapshots = qimg_image_get_snapshots(image);
+    g_assert_cmpuint(qimg_snapshots_get_n(snapshots), ==, 1);
     qimg_image_close(image);
     test_util_remove_dir(dir);
 }

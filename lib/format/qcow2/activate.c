@@ -33,7 +33,7 @@ qcow2_open_for_writing(Qcow2 *q, GError **error)
     else if (base->active.n_l1_entries_in_file < base->active.n_l1_entries)
         reason = "l1_table_offset: the L1 table is cut by the end of the file, so the "
                  "image must not be written to (mount it read-only)";
-    else if (base->n_snapshots < q->header.n_snapshots)
+    else if (base->snapshots->n < q->header.n_snapshots)
         reason = "snapshot table: is damaged, so the image must not be written to (run "
                  "qemu-img check, or mount it read-only)";
     if (reason) {
@@ -168,6 +168,26 @@ qcow2_write_header_field(Qcow2 *q, uint64_t position, const void *bytes, size_t 
         return err;
     err = qimg_storage_sync(q->base.file);
     return err ? qcow2_break(q, err) : 0;
+}
+
+QimgErrno
+qcow2_set_dirty(Qcow2 *q, bool is_dirty)
+{
+    uint64_t features = q->header.incompatible_features & ~(uint64_t)QCOW2_INCOMPAT_DIRTY;
+    qimg_be64 field;
+    QimgErrno err;
+
+    if (q->header.version < 3)
+        return 0;
+    if (is_dirty)
+        features |= QCOW2_INCOMPAT_DIRTY;
+    field = qimg_be64_set(features);
+    err = qcow2_write_header_field(q, QCOW2_HEADER_AT_INCOMPATIBLE, &field, sizeof field);
+    if (err)
+        return err;
+    q->header.incompatible_features = features;
+    q->base.is_dirty = is_dirty;
+    return 0;
 }
 
 QimgErrno

@@ -21,7 +21,6 @@
 
 #define READ_BYTES      (64 * QIMG_KIB)
 #define USE_SHIFT       30
-#define MAX_COUNT       ((UINT32_C(1) << USE_SHIFT) - 1)
 #define N_EXTRA_MINIMUM 8u
 
 typedef struct {
@@ -63,13 +62,13 @@ count_range(Walk *w, uint64_t host_offset, uint64_t n_bytes, Qcow2Use use,
     for (uint64_t c = first; c < first + n; c++) {
         uint32_t word = w->counts->words[c];
         uint32_t old_use = word >> USE_SHIFT;
-        uint32_t count = word & MAX_COUNT;
+        uint32_t count = word & QCOW2_MAX_COUNT;
 
         if (old_use != QCOW2_USE_NONE &&
             (old_use != (uint32_t)use || use == QCOW2_USE_ALONE)) {
             add_problem(w, QIMG_RULE_METADATA_OVERLAP, c << g->cluster_bits);
             is_sound = false;
-        } else if (weight > MAX_COUNT - count) {
+        } else if (weight > QCOW2_MAX_COUNT - count) {
             add_problem(w, QIMG_RULE_REFCOUNT_RANGE, c << g->cluster_bits);
             is_sound = false;
         } else {
@@ -152,11 +151,11 @@ count_snapshots(Walk *w)
 {
     Qcow2 *q = w->q;
 
-    if (q->base.n_snapshots < q->header.n_snapshots)
+    if (q->base.snapshots->n < q->header.n_snapshots)
         add_problem(w, QIMG_RULE_SNAPSHOT_ENTRY, q->header.snapshots_offset);
     (void)count_alone(w, q->header.snapshots_offset, q->snapshot_table_bytes);
-    for (unsigned i = 0; i < q->base.n_snapshots; i++) {
-        const QimgView *view = &q->base.snapshots[i].view;
+    for (unsigned i = 0; i < q->base.snapshots->n; i++) {
+        const QimgView *view = &q->base.snapshots->items[i].view;
         QimgRule rule = qcow2_check_table(
             view->l1_table_offset.v, view->n_l1_entries, 8, q->geometry.cluster_bytes,
             QCOW2_MAX_L1_BYTES, QIMG_RULE_SNAPSHOT_L1_SIZE, QIMG_RULE_SNAPSHOT_L1_OFFSET);
@@ -228,7 +227,7 @@ count_l2_tables(Walk *w)
         if (qcow2_counts_get_use(counts, c) != QCOW2_USE_L2)
             continue;
         err = count_l2_table(w, c << w->q->geometry.cluster_bits,
-                             counts->words[c] & MAX_COUNT);
+                             counts->words[c] & QCOW2_MAX_COUNT);
         if (err)
             return err;
     }
@@ -377,35 +376,73 @@ prepare(Walk *w, uint64_t size_bytes)
     return counts->words ? 0 : -ENOMEM;
 }
 
-QimgErrno
-qcow2_count_references(Qcow2 *q, Qcow2Counts *out)
+/* Begins a walk: its buffer, which the caller frees, and the array of counts. */
+static QimgErrno
+begin_walk(Walk *w)
 {
-    g_autofree uint64_t *buffer = g_try_malloc(READ_BYTES);
-    Walk w = {.q = q, .counts = out, .buffer = buffer};
     uint64_t size_bytes = 0;
     QimgErrno err;
 
-    *out = (Qcow2Counts){.problems = g_array_new(FALSE, FALSE, sizeof(Qcow2Problem))};
-    err = buffer ? qimg_storage_get_size(q->base.file, &size_bytes) : -ENOMEM;
-    if (!err && !qimg_align_up(size_bytes, QIMG_SECTOR_BYTES, &w.end_bytes))
+    *w->counts =
+        (Qcow2Counts){.problems = g_array_new(FALSE, FALSE, sizeof(Qcow2Problem))};
+    w->buffer = g_try_malloc(READ_BYTES);
+    err = w->buffer ? qimg_storage_get_size(w->q->base.file, &size_bytes) : -ENOMEM;
+    if (!err && !qimg_align_up(size_bytes, QIMG_SECTOR_BYTES, &w->end_bytes))
         err = -EFBIG;
+    return err ? err : prepare(w, size_bytes);
+}
+
+QimgErrno
+qcow2_count_tree(Qcow2 *q, const QimgView *view, bool with_l1, Qcow2Counts *out)
+{
+    Walk w = {.q = q, .counts = out};
+    uint64_t first = view->l1_table_offset.v >> q->geometry.cluster_bits;
+    uint64_t n =
+        qimg_div_round_up((uint64_t)view->n_l1_entries * 8, q->geometry.cluster_bytes);
+    QimgErrno err = begin_walk(&w);
+
     if (!err)
-        err = prepare(&w, size_bytes);
-    if (err)
-        return err;
-    (void)count_alone(&w, 0, q->geometry.cluster_bytes);
-    (void)count_alone(&w, q->header.refcount_table_offset,
+        err = count_l1_table(&w, view);
+    if (!err)
+        err = count_l2_tables(&w);
+    /* Counted to find what overlaps it. */
+    for (uint64_t c = first; !err && !with_l1 && c < first + n && c < out->n_words; c++)
+        out->words[c] = 0;
+    g_free(w.buffer);
+    return err;
+}
+
+static QimgErrno
+count_all(Walk *w)
+{
+    Qcow2 *q = w->q;
+    QimgErrno err;
+
+    (void)count_alone(w, 0, q->geometry.cluster_bytes);
+    (void)count_alone(w, q->header.refcount_table_offset,
                       (uint64_t)q->header.n_refcount_table_clusters
                           << q->geometry.cluster_bits);
     for (uint64_t i = 0; i < q->n_refcount_table_entries; i++)
         if (q->refcount_table[i] != 0)
-            (void)count_alone(&w, q->refcount_table[i], q->geometry.cluster_bytes);
-    err = count_extensions(&w);
+            (void)count_alone(w, q->refcount_table[i], q->geometry.cluster_bytes);
+    err = count_extensions(w);
     if (!err)
-        err = count_l1_table(&w, &q->base.active);
+        err = count_l1_table(w, &q->base.active);
     if (!err)
-        err = count_snapshots(&w);
-    return err ? err : count_l2_tables(&w);
+        err = count_snapshots(w);
+    return err ? err : count_l2_tables(w);
+}
+
+QimgErrno
+qcow2_count_references(Qcow2 *q, Qcow2Counts *out)
+{
+    Walk w = {.q = q, .counts = out};
+    QimgErrno err = begin_walk(&w);
+
+    if (!err)
+        err = count_all(&w);
+    g_free(w.buffer);
+    return err;
 }
 
 void

@@ -8,6 +8,7 @@
 /* Stands for 16 TiB of file with clusters of 64 KiB. */
 #define QCOW2_MAX_COUNT_BYTES     (UINT64_C(1) << 30)
 #define QCOW2_MAX_LISTED_PROBLEMS 100u
+#define QCOW2_MAX_COUNT           ((UINT32_C(1) << 30) - 1)
 
 /* What a cluster is used for. Two tables in one cluster, or data in that of a table, are
  * a problem; data are shared, and L2 tables between L1 tables. */
@@ -42,13 +43,48 @@ typedef struct {
 QimgErrno qcow2_count_references(Qcow2 *q, Qcow2Counts *out)
     QIMG_MUST_CHECK QIMG_REQUIRES(q->alloc_lock);
 
+/* Counts the references that the tree of one L1 table makes: L2 tables and all that they
+ * refer to; with @with_l1 the clusters of the table itself, too. Else as
+ * qcow2_count_references. */
+QimgErrno qcow2_count_tree(Qcow2 *q, const QimgView *view, bool with_l1, Qcow2Counts *out)
+    QIMG_MUST_CHECK QIMG_REQUIRES(q->alloc_lock);
+
 void qcow2_counts_clear(Qcow2Counts *counts);
+
+/* ---- copied.c ---- */
+
+/* Makes the COPIED flags of the tables of @view what @counts says (NULL: all is shared),
+ * in the file and the cached slices; not synced. Those in the L1 table of a snapshot mean
+ * nothing and stay. *@n_corrected_out (may be NULL) is set also on failure.
+ * Threads, errors: as qcow2_count_references. */
+QimgErrno qcow2_correct_copied_flags(Qcow2 *q, const QimgView *view,
+                                     const Qcow2Counts *counts, uint64_t *n_corrected_out)
+    QIMG_MUST_CHECK QIMG_REQUIRES(q->alloc_lock);
+
+/* ---- refcount-bulk.c ---- */
+
+/* Whether each refcount can be changed by its count (@sign 1 or -1): else -ERANGE. Reads
+ * only. Threads, other errors: as qcow2_count_references. */
+QimgErrno qcow2_refcount_check_counts(Qcow2 *q, const Qcow2Counts *counts, int sign)
+    QIMG_MUST_CHECK QIMG_REQUIRES(q->alloc_lock);
+
+/* Changes each refcount by its count, in the file; not synced. Clusters that became 0 are
+ * appended to @freed (Qcow2Clusters), if not NULL. On failure what was changed is changed
+ * back as far as possible. Threads, errors: as qcow2_refcount_check_counts. */
+QimgErrno qcow2_refcount_add_counts(Qcow2 *q, const Qcow2Counts *counts, int sign,
+                                    GArray *freed)
+    QIMG_MUST_CHECK QIMG_REQUIRES(q->alloc_lock);
+
+/* Loads all refcounts as they are stored, those that are larger than a count can be as
+ * the largest. As qcow2_count_references. */
+QimgErrno qcow2_refcount_load_all(Qcow2 *q, Qcow2Counts *out)
+    QIMG_MUST_CHECK QIMG_REQUIRES(q->alloc_lock);
 
 /* How many references @cluster has; 0 beyond all that was counted. */
 static inline uint64_t
 qcow2_counts_get(const Qcow2Counts *counts, uint64_t cluster)
 {
-    return cluster < counts->n_words ? counts->words[cluster] & 0x3fffffffu : 0;
+    return cluster < counts->n_words ? counts->words[cluster] & QCOW2_MAX_COUNT : 0;
 }
 
 static inline Qcow2Use

@@ -343,8 +343,6 @@ fill(Qcow2 *q, const uint8_t *bytes, size_t n_bytes, const QimgFormatEnv *env,
     q->base.may_compress = !q->geometry.has_data_file;
     if (env->has_snapshots)
         qcow2_load_snapshots(q);
-    for (unsigned i = 0; i < q->base.n_snapshots; i++)
-        qcow2_view_clip_to_file(q, &q->base.snapshots[i].view);
     add_facts(q);
     return !q->base.is_writable || qcow2_open_for_writing(q, error);
 }
@@ -388,6 +386,10 @@ const QimgDriver qimg_driver_qcow2 = {
     .wants_flush = qcow2_wants_flush,
     .extend_tables = qcow2_extend_tables,
     .resize = qcow2_resize,
+    .create_snapshot = qcow2_create_snapshot,
+    .delete_snapshot = qcow2_delete_snapshot,
+    .rename_snapshot = qcow2_rename_snapshot,
+    .revert_to_snapshot = qcow2_revert_to_snapshot,
     .end_writing = qcow2_end_writing,
     .create = qcow2_create,
     .close = qcow2_close,

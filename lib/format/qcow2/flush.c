@@ -73,9 +73,8 @@ qcow2_check_entry(Qcow2 *q, uint64_t word, uint64_t bitmap, uint64_t guest_offse
     return rule ? qcow2_mark_corrupt(q, rule, word & QCOW2_OFFSET_MASK) : 0;
 }
 
-/* Clusters whose last reference is gone. Under alloc_lock. */
-static void
-forget_clusters(Qcow2 *q, Qcow2Clusters run)
+void
+qcow2_forget_clusters(Qcow2 *q, Qcow2Clusters run)
 {
     unsigned bits = q->geometry.cluster_bits;
 
@@ -138,7 +137,7 @@ free_runs(Qcow2 *q, const GArray *list)
             g_array_set_size(freed, 0);
             free_run(q, g_array_index(list, Qcow2Clusters, i), freed);
             for (guint j = 0; j < freed->len; j++)
-                forget_clusters(q, g_array_index(freed, Qcow2Clusters, j));
+                qcow2_forget_clusters(q, g_array_index(freed, Qcow2Clusters, j));
         }
     }
 }

@@ -110,8 +110,8 @@ add_snapshots(Qcow2 *q)
 {
     QimgErrno err = add_alone(q, q->header.snapshots_offset, q->snapshot_table_bytes);
 
-    for (unsigned i = 0; !err && i < q->base.n_snapshots; i++) {
-        const QimgView *view = &q->base.snapshots[i].view;
+    for (unsigned i = 0; !err && i < q->base.snapshots->n; i++) {
+        const QimgView *view = &q->base.snapshots->items[i].view;
 
         if (view->n_l1_entries_in_file < view->n_l1_entries)
             return qcow2_mark_corrupt(q, QIMG_RULE_L1_BEYOND_EOF,

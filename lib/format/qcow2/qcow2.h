@@ -39,7 +39,7 @@
 #include "transform/compress.h"
 
 #define QCOW2_MAX_RESERVED_RUNS 256u
-#define QCOW2_MAX_FIELD_BYTES   16u
+#define QCOW2_MAX_FIELD_BYTES   24u
 
 /* Contiguous host clusters. */
 typedef struct {
@@ -99,7 +99,7 @@ QimgErrno qcow2_read_compressed(QimgFormat *format, QimgHostOffset host_offset,
 void qcow2_load_snapshots(Qcow2 *q);
 
 /* QimgDriver.check_snapshot. */
-bool qcow2_check_snapshot(QimgFormat *format, unsigned index,
+bool qcow2_check_snapshot(QimgFormat *format, const QimgFormatSnapshot *snapshot,
                           QimgGuestOffset *vm_state_out, GError **error);
 
 /* Fills in how many L1 entries of @view the file really holds. */
@@ -131,6 +131,10 @@ QimgErrno qcow2_write_or_undo(Qcow2 *q, QimgIoPurpose purpose, uint64_t host_off
  * them durable. @bytes are as on disk. Under alloc_lock, or while the gate is closed. */
 QimgErrno qcow2_write_header_field(Qcow2 *q, uint64_t position, const void *bytes,
                                    size_t n_bytes) QIMG_MUST_CHECK;
+
+/* Sets or clears the dirty bit, durably; version 2 has none. As qcow2_write_header_field.
+ */
+QimgErrno qcow2_set_dirty(Qcow2 *q, bool is_dirty) QIMG_MUST_CHECK;
 
 /* Refuses every further change: @err is a write of metadata that failed. Returns @err. */
 QimgErrno qcow2_break(Qcow2 *q, QimgErrno err);
@@ -219,6 +223,10 @@ void qcow2_free_later(Qcow2 *q, Qcow2Clusters run);
 /* As qcow2_free_later of what a standard or compressed L2 entry refers to. */
 void qcow2_free_entry_later(Qcow2 *q, uint64_t l2_entry);
 
+/* Lets clusters be found free whose refcounts have fallen to 0: nothing durable refers to
+ * them any more, and no request uses them. Under alloc_lock. */
+void qcow2_forget_clusters(Qcow2 *q, Qcow2Clusters run);
+
 /* Checks an L2 entry (@bitmap of extended ones, else 0) for the cluster at @guest_offset
  * that is going to be changed: it must be understood, and refer to no table. Else the
  * image is marked corrupt, and the answer is -EIO. */
@@ -283,6 +291,13 @@ QimgErrno qcow2_zero(QimgFormat *format, QimgGuestOffset guest_offset,
                      uint64_t *done_out);
 QimgErrno qcow2_extend_tables(QimgFormat *format, uint64_t size_bytes);
 QimgErrno qcow2_resize(QimgFormat *format, uint64_t size_bytes);
+
+/* ---- snapshot-change.c: see QimgDriver ---- */
+
+QimgErrno qcow2_create_snapshot(QimgFormat *format, const QimgNewSnapshot *snapshot);
+QimgErrno qcow2_delete_snapshot(QimgFormat *format, unsigned place);
+QimgErrno qcow2_rename_snapshot(QimgFormat *format, unsigned place, const char *name);
+QimgErrno qcow2_revert_to_snapshot(QimgFormat *format, unsigned place);
 
 /* Makes the refcounts and COPIED flags of a dirty image what its references say, and
  * clears the dirty bit. Before the layer is active, under alloc_lock, with the refcount

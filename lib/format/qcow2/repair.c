@@ -243,159 +243,7 @@ add_new_blocks(Repair *r)
     return err;
 }
 
-/* ---- COPIED flags ---- */
-
-/* The word of an active table that refers to @host_offset, with the right flag. */
-static uint64_t
-with_right_flag(const Repair *r, uint64_t word, uint64_t host_offset)
-{
-    uint64_t n = qcow2_counts_get(&r->counts, host_offset >> r->q->geometry.cluster_bits);
-
-    return n == 1 ? word | QCOW2_ENTRY_COPIED : word & ~QCOW2_ENTRY_COPIED;
-}
-
-/* An L2 entry's first word as it should be. What refers to nothing is left alone. With a
- * data file each guest cluster has a place of its own there, and the flag tells whether
- * it is used. */
-static uint64_t
-right_l2_word(const Repair *r, uint64_t word)
-{
-    if (r->q->geometry.has_data_file)
-        return word;
-    if (word & QCOW2_L2_COMPRESSED)
-        return word & ~QCOW2_ENTRY_COPIED;
-    if ((word & QCOW2_OFFSET_MASK) == 0)
-        return word;
-    return with_right_flag(r, word, word & QCOW2_OFFSET_MASK);
-}
-
-/* Corrects a slice: all from its first wrong word to its last is written at once. */
-static QimgErrno
-correct_slice(Repair *r, uint64_t l2_table_offset, uint64_t first_entry)
-{
-    Qcow2 *q = r->q;
-    unsigned step = q->geometry.l2_entry_words;
-    uint64_t words[TABLE_SLICE_WORDS];
-    uint64_t first = UINT64_MAX, end = 0;
-    Qcow2L2Slice slice;
-    QimgErrno err = qcow2_l2_pin(q, l2_table_offset, first_entry, &slice);
-
-    if (err)
-        return err;
-    for (unsigned i = 0; i < q->slice_words; i++) {
-        uint64_t old = table_slice_get(&slice.slice, i);
-
-        words[i] = i % step == 0 ? right_l2_word(r, old) : old;
-        if (words[i] == old)
-            continue;
-        first = qimg_min_u64(first, i);
-        end = i + step;
-        r->n_flags++;
-    }
-    if (end > 0)
-        err = qcow2_l2_store(q, &slice, first, words + first, end - first, false);
-    table_slice_unpin(&slice.slice);
-    return err;
-}
-
-/* Corrects an L2 table of the active disk. It is read past the cache, which is left to
- * the readers; only slices in which something is wrong are loaded. */
-static QimgErrno
-correct_l2_table(Repair *r, uint64_t l2_table_offset, uint64_t *buffer)
-{
-    Qcow2 *q = r->q;
-    unsigned step = q->geometry.l2_entry_words;
-    uint64_t n_bytes = qimg_min_u64(q->geometry.cluster_bytes, READ_BYTES);
-
-    for (uint64_t done = 0; done < q->geometry.cluster_bytes; done += n_bytes) {
-        QimgErrno err = qimg_storage_read(
-            q->base.file, QIMG_IO_L2, qimg_host(l2_table_offset + done), buffer, n_bytes);
-        uint64_t n_words = n_bytes / sizeof *buffer;
-        uint64_t i = 0;
-
-        if (err)
-            return err;
-        qimg_be64_array_to_host(buffer, n_words);
-        while (i < n_words) {
-            if (right_l2_word(r, buffer[i]) == buffer[i]) {
-                i += step;
-                continue;
-            }
-            err = correct_slice(r, l2_table_offset, (done / sizeof *buffer + i) / step);
-            if (err)
-                return err;
-            i = qimg_align_down(i, q->slice_words) + q->slice_words;
-        }
-    }
-    return 0;
-}
-
-static QimgErrno
-correct_l1_entry(Repair *r, uint64_t l1_index, uint64_t entry, uint64_t *buffer)
-{
-    uint64_t l2_table_offset = entry & QCOW2_OFFSET_MASK;
-    uint64_t right = with_right_flag(r, entry, l2_table_offset);
-
-    if (right != entry) {
-        QimgErrno err = qcow2_l1_store(r->q, l1_index, right);
-
-        if (err)
-            return err;
-        r->n_flags++;
-    }
-    return r->q->geometry.has_data_file ? 0
-                                        : correct_l2_table(r, l2_table_offset, buffer);
-}
-
-/* Corrects the flags of the active L1 table and of its L2 tables. */
-static QimgErrno
-correct_flags(Repair *r)
-{
-    Qcow2 *q = r->q;
-    g_autofree uint64_t *l1 = g_try_malloc(READ_BYTES);
-    g_autofree uint64_t *buffer = g_try_malloc(READ_BYTES);
-    uint64_t n_entries = q->base.active.n_l1_entries;
-    uint64_t n;
-
-    if (!l1 || !buffer)
-        return -ENOMEM;
-    for (uint64_t i = 0; i < n_entries; i += n) {
-        QimgErrno err;
-
-        n = qimg_min_u64(n_entries - i, READ_BYTES / sizeof *l1);
-        err = qimg_storage_read(q->base.file, QIMG_IO_L1,
-                                qimg_host(q->base.active.l1_table_offset.v + i * 8), l1,
-                                n * sizeof *l1);
-        if (err)
-            return err;
-        qimg_be64_array_to_host(l1, n);
-        for (uint64_t j = 0; j < n; j++) {
-            if ((l1[j] & QCOW2_OFFSET_MASK) == 0)
-                continue;
-            err = correct_l1_entry(r, i + j, l1[j], buffer);
-            if (err)
-                return err;
-        }
-    }
-    return 0;
-}
-
 /* ---- the whole ---- */
-
-static QimgErrno
-clear_dirty_bit(Qcow2 *q)
-{
-    uint64_t features = q->header.incompatible_features & ~(uint64_t)QCOW2_INCOMPAT_DIRTY;
-    qimg_be64 field = qimg_be64_set(features);
-    QimgErrno err =
-        qcow2_write_header_field(q, QCOW2_HEADER_AT_INCOMPATIBLE, &field, sizeof field);
-
-    if (err)
-        return err;
-    q->header.incompatible_features = features;
-    q->base.is_dirty = false;
-    return 0;
-}
 
 static QimgErrno
 repair(Repair *r)
@@ -410,12 +258,13 @@ repair(Repair *r)
     if (!err)
         err = qimg_storage_sync(file); /* R3 */
     if (!err)
-        err = correct_flags(r);
+        err =
+            qcow2_correct_copied_flags(r->q, &r->q->base.active, &r->counts, &r->n_flags);
     if (!err)
         err = correct_blocks(r, PASS_LOWER);
     if (!err)
         err = qimg_storage_sync(file);
-    return err ? err : clear_dirty_bit(r->q);
+    return err ? err : qcow2_set_dirty(r->q, false);
 }
 
 QimgErrno

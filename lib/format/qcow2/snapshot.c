@@ -86,26 +86,20 @@ load_entry(Qcow2 *q, uint64_t entry_offset, uint64_t table_end, QimgFormatSnapsh
     return out->facts.id && out->facts.name;
 }
 
-static void
-free_texts(QimgFormatSnapshot *snapshot)
-{
-    g_free((char *)snapshot->facts.id);
-    g_free((char *)snapshot->facts.name);
-}
-
 void
 qcow2_load_snapshots(Qcow2 *q)
 {
     uint64_t at = q->header.snapshots_offset;
     uint64_t table_end = at + QCOW2_MAX_SNAPSHOT_TABLE_BYTES;
     g_autoptr(GArray) list = g_array_new(FALSE, TRUE, sizeof(QimgFormatSnapshot));
+    unsigned n_loaded;
 
     for (uint32_t i = 0; i < q->header.n_snapshots; i++) {
         QimgFormatSnapshot snapshot = {0};
         uint64_t entry_bytes = 0;
 
         if (!load_entry(q, at, table_end, &snapshot, &entry_bytes)) {
-            free_texts(&snapshot);
+            qimg_format_snapshot_clear(&snapshot);
             qimg_format_warn(&q->base,
                              "snapshot table: entry %" PRIu32 " of %" PRIu32
                              " does not fit in the file or its limits; the snapshots "
@@ -117,17 +111,21 @@ qcow2_load_snapshots(Qcow2 *q)
         at += entry_bytes;
     }
     q->snapshot_table_bytes = at - q->header.snapshots_offset;
-    q->base.n_snapshots = list->len;
-    q->base.snapshots = (QimgFormatSnapshot *)g_array_steal(list, NULL);
+    for (guint i = 0; i < list->len; i++)
+        qcow2_view_clip_to_file(q, &g_array_index(list, QimgFormatSnapshot, i).view);
+    qimg_snapshots_unref(q->base.snapshots);
+    n_loaded = list->len;
+    q->base.snapshots =
+        qimg_snapshots_new((QimgFormatSnapshot *)g_array_steal(list, NULL), n_loaded);
+    q->base.next_snapshot_serial = n_loaded;
 }
 
 bool
-qcow2_check_snapshot(QimgFormat *format, unsigned index, QimgGuestOffset *vm_state_out,
-                     GError **error)
+qcow2_check_snapshot(QimgFormat *format, const QimgFormatSnapshot *snapshot,
+                     QimgGuestOffset *vm_state_out, GError **error)
 {
     Qcow2 *q = (Qcow2 *)format;
-    QimgFormatSnapshot *snapshot = &format->snapshots[index];
-    QimgView *view = &snapshot->view;
+    const QimgView *view = &snapshot->view;
     uint64_t vm_state_offset, vm_state_end;
     QimgRule rule = qcow2_check_table(
         view->l1_table_offset.v, view->n_l1_entries, 8, q->geometry.cluster_bytes,
@@ -142,9 +140,9 @@ qcow2_check_snapshot(QimgFormat *format, unsigned index, QimgGuestOffset *vm_sta
          vm_state_end > INT64_MAX))
         rule = QIMG_RULE_VIRTUAL_SIZE;
     if (rule) {
-        qimg_set_error(error, QIMG_ERROR_INVALID,
-                       "snapshot %u: %s: %s (run qemu-img check)", index,
-                       qimg_rule_field(rule), qimg_rule_text(rule));
+        qimg_set_error(error, QIMG_ERROR_INVALID, "snapshot %u: %s: %s (run qimg check)",
+                       snapshot->facts.serial, qimg_rule_field(rule),
+                       qimg_rule_text(rule));
         return false;
     }
     *vm_state_out = qimg_guest(vm_state_offset);

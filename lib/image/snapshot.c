@@ -1,0 +1,282 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Internal snapshots: lists of them, handles on their disks and VM states, changes. */
+#include <errno.h>
+#include <string.h>
+
+#include "base/errors.h"
+#include "image/image.h"
+
+/* An overlay of ours lies upon the image whose snapshots are meant. */
+static QimgFormat *
+snapshots_layer_of(const QimgImage *image)
+{
+    return image->chain->layers[MAX(image->first_layer, image->chain->image_layer)];
+}
+
+QimgSnapshots *
+qimg_image_get_snapshots(const QimgImage *image)
+{
+    QIMG_GATE_SCOPE(image->chain->gate);
+
+    return image->is_snapshot ? qimg_snapshots_new(NULL, 0)
+                              : qimg_snapshots_ref(snapshots_layer_of(image)->snapshots);
+}
+
+static QimgFormatSnapshot *
+find(const QimgImage *image, uint32_t serial, GError **error)
+{
+    QimgFormatSnapshot *snapshot =
+        image->is_snapshot
+            ? NULL
+            : qimg_snapshots_find_serial(snapshots_layer_of(image)->snapshots, serial);
+
+    if (!snapshot)
+        qimg_set_error(error, QIMG_ERROR_NOT_FOUND, "there is no such snapshot any more");
+    return snapshot;
+}
+
+/* ---- handles ---- */
+
+static QimgImage *
+open_snapshot(QimgImage *image, uint32_t serial, QimgGuestOffset *vm_state_out,
+              uint64_t *vm_state_bytes_out, GError **error)
+{
+    QIMG_GATE_SCOPE(image->chain->gate);
+    QimgFormat *layer = snapshots_layer_of(image);
+    QimgFormatSnapshot *found = find(image, serial, error);
+    QimgImage *snapshot;
+
+    if (!found || !layer->driver->check_snapshot(layer, found, vm_state_out, error))
+        return NULL;
+    snapshot = image_new(image->chain, layer->layer_index, &found->view);
+    snapshot->is_snapshot = true;
+    snapshot->n_snapshot_handles = g_atomic_rc_box_acquire(found->n_handles);
+    atomic_fetch_add(snapshot->n_snapshot_handles, 1);
+    *vm_state_bytes_out = found->facts.vm_state_bytes;
+    return snapshot;
+}
+
+QimgImage *
+qimg_image_open_snapshot(QimgImage *image, uint32_t serial, GError **error)
+{
+    QimgGuestOffset vm_state;
+    uint64_t vm_state_bytes;
+
+    return open_snapshot(image, serial, &vm_state, &vm_state_bytes, error);
+}
+
+QimgImage *
+qimg_image_open_vmstate(QimgImage *image, uint32_t serial, GError **error)
+{
+    QimgGuestOffset vm_state;
+    uint64_t length_bytes;
+    QimgImage *state = open_snapshot(image, serial, &vm_state, &length_bytes, error);
+
+    if (!state)
+        return NULL;
+    if (length_bytes == 0) {
+        qimg_set_error(error, QIMG_ERROR_NOT_FOUND, "the snapshot has no VM state");
+        qimg_image_close(state);
+        return NULL;
+    }
+    /* It lies behind the disk; where it is not allocated it is zeros, since the backing
+     * file holds no VM state. Spec: qcow2 section 8.2. */
+    state->base_bytes = vm_state.v;
+    state->size_bytes = length_bytes;
+    state->own_view.size_bytes = vm_state.v + length_bytes;
+    state->has_backing = false;
+    return state;
+}
+
+/* ---- changes ---- */
+
+/* Whether the snapshots of @image can be changed at all. */
+static bool
+check_changeable(const QimgImage *image, GError **error)
+{
+    const QimgFormat *layer = snapshots_layer_of(image);
+
+    if (!qimg_image_is_writable(image) || layer->layer_index != 0) {
+        qimg_set_error(error, QIMG_ERROR_READ_ONLY,
+                       layer->layer_index != 0
+                           ? "the image is not written to, an overlay is, so its "
+                             "snapshots cannot be changed (open it with the option rw)"
+                           : "the image is not open for writing (open it with the option "
+                             "rw)");
+        return false;
+    }
+    if (!layer->driver->create_snapshot) {
+        qimg_set_error(error, QIMG_ERROR_UNSUPPORTED,
+                       "the format %s has no internal snapshots (convert the image to "
+                       "qcow2)",
+                       layer->driver->name);
+        return false;
+    }
+    return true;
+}
+
+gboolean
+qimg_image_can_change_snapshots(const QimgImage *image)
+{
+    return check_changeable(image, NULL);
+}
+
+/* Whether @name can be that of a snapshot, @but of another than @itself. */
+static bool
+check_name(const QimgImage *image, const char *name, const QimgFormatSnapshot *itself,
+           GError **error)
+{
+    const QimgSnapshots *list = snapshots_layer_of(image)->snapshots;
+    size_t n_bytes = strlen(name);
+
+    if (n_bytes == 0 || n_bytes > QIMG_MAX_SNAPSHOT_NAME_BYTES) {
+        qimg_set_error(error, QIMG_ERROR_USAGE,
+                       "the name of a snapshot has 1 to %u bytes, not %zu",
+                       QIMG_MAX_SNAPSHOT_NAME_BYTES, n_bytes);
+        return false;
+    }
+    for (unsigned i = 0; i < list->n; i++) {
+        const QimgSnapshot *s = &list->items[i].facts;
+
+        if (&list->items[i] != itself && s->name_bytes == n_bytes &&
+            memcmp(s->name, name, n_bytes) == 0) {
+            qimg_set_error(error, QIMG_ERROR_EXISTS,
+                           "a snapshot is called \"%s\" already (choose another name, or "
+                           "delete that one first)",
+                           name);
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Says in words why a change failed. */
+static bool
+set_error(const QimgImage *image, QimgErrno err, const char *what, GError **error)
+{
+    static const struct {
+        QimgErrno err;
+        QimgError code;
+        const char *text;
+    } reasons[] = {
+        {-ERANGE, QIMG_ERROR_TOO_LARGE,
+         "the image's refcounts are too narrow to count one more (delete a snapshot, or "
+         "convert the image with larger refcount_bits)"},
+        {-EFBIG, QIMG_ERROR_TOO_LARGE,
+         "a limit of the format would be passed (delete snapshots, or use larger "
+         "clusters)"},
+        {-EOPNOTSUPP, QIMG_ERROR_UNSUPPORTED,
+         "images with an external data file have no internal snapshots"},
+        {-EROFS, QIMG_ERROR_READ_ONLY,
+         "the image must not be changed any more (see the messages before; run qimg "
+         "check)"},
+        {-EIO, QIMG_ERROR_INVALID,
+         "the image's tables are damaged or cannot be read (run qimg check)"},
+        {-ENOSPC, QIMG_ERROR_NO_SPACE, "no space is left for its tables (make room)"},
+        {-EDQUOT, QIMG_ERROR_NO_SPACE, "the quota is used up (make room)"},
+        {-ENOMEM, QIMG_ERROR_NO_MEMORY,
+         "not enough memory to count the image's clusters"},
+    };
+
+    image_after_change(image->chain, err);
+    if (!err)
+        return true;
+    for (size_t i = 0; i < G_N_ELEMENTS(reasons); i++) {
+        if (reasons[i].err == err) {
+            qimg_set_error(error, reasons[i].code, "%s: %s", what, reasons[i].text);
+            return false;
+        }
+    }
+    qimg_set_error_errno(error, -err, NULL, "%s", what);
+    return false;
+}
+
+gboolean
+qimg_image_create_snapshot(QimgImage *image, const char *name, GError **error)
+{
+    QimgChain *chain = image->chain;
+    gint64 now_us = g_get_real_time();
+    QimgNewSnapshot new = {.name = name,
+                           .date_s = now_us / G_USEC_PER_SEC,
+                           .date_ns = (uint32_t)(now_us % G_USEC_PER_SEC) * 1000};
+    QimgErrno err = 0;
+    bool is_good;
+
+    if (!check_changeable(image, error))
+        return FALSE;
+    qimg_gate_close(chain->gate);
+    is_good = check_name(image, name, NULL, error);
+    if (is_good)
+        err = chain->layers[0]->driver->create_snapshot(chain->layers[0], &new);
+    qimg_gate_open(chain->gate);
+    return is_good && set_error(image, err, "cannot take the snapshot", error);
+}
+
+gboolean
+qimg_image_delete_snapshot(QimgImage *image, uint32_t serial, GError **error)
+{
+    QimgChain *chain = image->chain;
+    QimgFormatSnapshot *found;
+    QimgErrno err = 0;
+
+    if (!check_changeable(image, error))
+        return FALSE;
+    qimg_gate_close(chain->gate);
+    found = find(image, serial, error);
+    if (found && atomic_load(found->n_handles) > 0) {
+        qimg_set_error(error, QIMG_ERROR_BUSY,
+                       "the snapshot is in use (close the files that show it first)");
+        found = NULL;
+    }
+    if (found)
+        err = chain->layers[0]->driver->delete_snapshot(
+            chain->layers[0], (unsigned)(found - chain->layers[0]->snapshots->items));
+    qimg_gate_open(chain->gate);
+    return found && set_error(image, err, "cannot delete the snapshot", error);
+}
+
+gboolean
+qimg_image_rename_snapshot(QimgImage *image, uint32_t serial, const char *name,
+                           GError **error)
+{
+    QimgChain *chain = image->chain;
+    QimgFormatSnapshot *found;
+    QimgErrno err = 0;
+
+    if (!check_changeable(image, error))
+        return FALSE;
+    qimg_gate_close(chain->gate);
+    found = find(image, serial, error);
+    if (found && !check_name(image, name, found, error))
+        found = NULL;
+    if (found)
+        err = chain->layers[0]->driver->rename_snapshot(
+            chain->layers[0], (unsigned)(found - chain->layers[0]->snapshots->items),
+            name);
+    qimg_gate_open(chain->gate);
+    return found && set_error(image, err, "cannot rename the snapshot", error);
+}
+
+gboolean
+qimg_image_revert_to_snapshot(QimgImage *image, uint32_t serial, GError **error)
+{
+    QimgChain *chain = image->chain;
+    QimgFormat *top = chain->layers[0];
+    QimgFormatSnapshot *found;
+    QimgGuestOffset vm_state;
+    QimgErrno err = 0;
+
+    if (!check_changeable(image, error))
+        return FALSE;
+    qimg_gate_close(chain->gate);
+    found = find(image, serial, error);
+    if (found && !top->driver->check_snapshot(top, found, &vm_state, error))
+        found = NULL;
+    if (found)
+        err = top->driver->revert_to_snapshot(top,
+                                              (unsigned)(found - top->snapshots->items));
+    atomic_store_explicit(&chain->disk_bytes, top->active.size_bytes,
+                          memory_order_release);
+    qimg_gate_open(chain->gate);
+    return found && set_error(image, err, "cannot go back to the snapshot", error);
+}

@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* qimg snapshot: lists and changes the internal snapshots of an image. */
+#include <jansson.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "command-line.h"
+#include "output.h"
+
+typedef struct {
+    QimgImage *image;
+    QimgSnapshots *list;
+    char **names; /* what follows IMAGE */
+    bool json;
+} Snapshots;
+
+static bool
+list_all(const Snapshots *s, GError **error)
+{
+    json_t *all = json_array();
+    unsigned n = qimg_snapshots_get_n(s->list);
+
+    (void)error;
+    for (unsigned i = 0; i < n; i++) {
+        g_autofree char *text = qimg_snapshot_json(qimg_snapshots_get(s->list, i));
+
+        json_array_append_new(all, json_loads(text, JSON_ALLOW_NUL, NULL));
+    }
+    if (s->json) {
+        json_dumpf(all, stdout, JSON_INDENT(4));
+        putchar('\n');
+    } else if (n > 0) {
+        output_snapshots(all, 0);
+    }
+    json_decref(all);
+    return true;
+}
+
+static bool
+create(const Snapshots *s, GError **error)
+{
+    return qimg_image_create_snapshot(s->image, s->names[0], error);
+}
+
+static bool
+delete_one(const Snapshots *s, GError **error)
+{
+    const QimgSnapshot *found = qimg_snapshots_find(s->list, s->names[0], error);
+
+    return found && qimg_image_delete_snapshot(s->image, found->serial, error);
+}
+
+static bool
+rename_one(const Snapshots *s, GError **error)
+{
+    const QimgSnapshot *found = qimg_snapshots_find(s->list, s->names[0], error);
+
+    return found &&
+           qimg_image_rename_snapshot(s->image, found->serial, s->names[1], error);
+}
+
+static bool
+revert(const Snapshots *s, GError **error)
+{
+    const QimgSnapshot *found = qimg_snapshots_find(s->list, s->names[0], error);
+
+    return found && qimg_image_revert_to_snapshot(s->image, found->serial, error);
+}
+
+static const struct {
+    const char *name;
+    const char *operands;
+    unsigned n_names; /* operands after IMAGE */
+    bool writes;
+    bool (*run)(const Snapshots *s, GError **error);
+} verbs[] = {
+    {"list", "IMAGE", 0, false, list_all},
+    {"create", "IMAGE NAME", 1, true, create},
+    {"delete", "IMAGE NAME", 1, true, delete_one},
+    {"rename", "IMAGE NAME NEW-NAME", 2, true, rename_one},
+    {"revert", "IMAGE NAME", 1, true, revert},
+};
+
+static const CommandSpec spec = {
+    .operands = "list|create|delete|rename|revert IMAGE [NAME [NEW-NAME]]",
+    .summary =
+        "Lists the internal snapshots of an image, takes one, deletes or renames one, or "
+        "makes\nthe disk what it was when one was taken (what it is now is lost).\n\n"
+        "NAME is the name of a snapshot, or its ID where none is called so.",
+    .min_operands = 2,
+    .max_operands = 4,
+    .has_output = true,
+    .opens_image = true,
+};
+
+/* Opens the image and does it. Flushed at the end: errors of the last writes count. */
+static int
+run(const CommandLine *line, size_t verb)
+{
+    const char *path = line->operands[1];
+    g_autoptr(GError) error = NULL;
+    g_autoptr(QimgImage) image = NULL;
+    g_autoptr(QimgSnapshots) list = NULL;
+    Snapshots s = {.names = line->operands + 2, .json = line->json};
+    int err = 0;
+
+    if (!verbs[verb].writes || qimg_options_set(line->image_options, "rw", NULL, &error))
+        s.image = image = qimg_image_open(path, line->image_options, &error);
+    if (!image)
+        return output_failure(path, error);
+    output_warnings(image);
+    s.list = list = qimg_image_get_snapshots(image);
+    if (!verbs[verb].run(&s, &error))
+        return output_failure(path, error);
+    if (verbs[verb].writes)
+        err = qimg_image_flush(image);
+    if (err) {
+        fprintf(stderr,
+                "qimg: %s: what was written last may be lost: %s (check the image "
+                "and its file system)\n",
+                path, g_strerror(-err));
+        return EXIT_FAILED;
+    }
+    return EXIT_GOOD;
+}
+
+int
+cmd_snapshot(int argc, char **argv)
+{
+    CommandLine line;
+    int exit_code;
+
+    if (!command_line_parse(&spec, argc, argv, &line, &exit_code))
+        return exit_code;
+    exit_code = EXIT_FAILED;
+    for (size_t i = 0; i < G_N_ELEMENTS(verbs); i++) {
+        if (strcmp(line.operands[0], verbs[i].name) != 0)
+            continue;
+        if (line.n_operands == 2 + verbs[i].n_names)
+            exit_code = run(&line, i);
+        else
+            fprintf(stderr, "qimg snapshot %s: give %s (see qimg snapshot --help)\n",
+                    verbs[i].name, verbs[i].operands);
+        command_line_clear(&line);
+        return exit_code;
+    }
+    fprintf(stderr, "qimg snapshot: %s: give list, create, delete, rename or revert\n",
+            line.operands[0]);
+    command_line_clear(&line);
+    return exit_code;
+}
