@@ -28,5 +28,6 @@ char *output_size(uint64_t bytes);
 char *output_printable(const char *text);
 
 /* The subcommands. */
+int cmd_create(int argc, char **argv);
 int cmd_info(int argc, char **argv);
 int cmd_map(int argc, char **argv);

@@ -389,6 +389,7 @@ const QimgDriver qimg_driver_qcow2 = {
     .extend_tables = qcow2_extend_tables,
     .resize = qcow2_resize,
     .end_writing = qcow2_end_writing,
+    .check_create = qcow2_check_create,
     .create = qcow2_create,
     .close = qcow2_close,
 };
