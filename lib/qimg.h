@@ -164,6 +164,19 @@ QIMG_API int qimg_image_read(QimgImage *image, uint64_t guest_offset, void *buff
 /* ---- making ---------------------------------------------------------------------------
  */
 
+/* What is stored of a new disk, or of what is added to one. */
+typedef enum {
+    QIMG_PREALLOCATION_OFF,
+    QIMG_PREALLOCATION_METADATA, /* a place for every cluster, in a sparse file */
+    QIMG_PREALLOCATION_FALLOC,   /* and room in the host's file system */
+    QIMG_PREALLOCATION_FULL,     /* and zeros written there */
+} QimgPreallocation;
+
+/* Gives the mode called @name (off, metadata, falloc, full) in *@out, on success only.
+ * Errors: USAGE. */
+QIMG_API gboolean qimg_preallocation_find(const char *name, QimgPreallocation *out,
+                                          GError **error);
+
 /* What a new image shall be. Not thread-safe. */
 typedef struct QimgCreate QimgCreate;
 
@@ -248,8 +261,14 @@ QIMG_API int qimg_image_allocate(QimgImage *image, uint64_t guest_offset,
 /* Sets the disk's size, rounded up to a sector (512 bytes) where the format knows whole
  * sectors only (qcow2). What is added reads as zeros;
  * what is cut off is lost. Waits until no other request runs. -EFBIG, -EOPNOTSUPP (a
- * version 2 image with snapshots). */
+ * version 2 image with snapshots, a raw image on a device). */
 QIMG_API int qimg_image_resize(QimgImage *image, uint64_t size_bytes);
+
+/* As qimg_image_resize to a larger size, and stores what is added as @preallocation says;
+ * on failure the disk has the old size. -EINVAL where the disk is no smaller, and
+ * -EOPNOTSUPP for METADATA of a raw image, too. */
+QIMG_API int qimg_image_grow(QimgImage *image, uint64_t size_bytes,
+                             QimgPreallocation preallocation);
 
 /* How many bytes are free on the file system of the file that grows by writing to @image,
  * an overlay's too; 0 for a block device, and where that is not known. Any thread. */

@@ -31,3 +31,4 @@ char *output_printable(const char *text);
 int cmd_create(int argc, char **argv);
 int cmd_info(int argc, char **argv);
 int cmd_map(int argc, char **argv);
+int cmd_resize(int argc, char **argv);

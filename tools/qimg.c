@@ -13,6 +13,7 @@ static const struct {
     {"create", "make a new image", cmd_create},
     {"info", "what an image and its backing files are", cmd_info},
     {"map", "where each part of the disk is stored", cmd_map},
+    {"resize", "change the size of the disk", cmd_resize},
 };
 
 static void

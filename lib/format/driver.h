@@ -151,14 +151,6 @@ typedef struct {
     bool is_writable;   /* refuse what cannot be written to */
 } QimgFormatEnv;
 
-/* What is stored of a new disk. */
-typedef enum {
-    QIMG_PREALLOCATION_OFF,
-    QIMG_PREALLOCATION_METADATA, /* a place for every cluster, in a sparse file */
-    QIMG_PREALLOCATION_FALLOC,   /* and room in the host's file system */
-    QIMG_PREALLOCATION_FULL,     /* and zeros written there */
-} QimgPreallocation;
-
 /* What a new image shall be. */
 typedef struct {
     uint64_t size_bytes; /* a multiple of a sector */

@@ -213,8 +213,8 @@ set_data_file_raw(QimgCreate *create, const char *name, const char *value, GErro
     return set_flag(name, value, &create->fields.data_file_raw, error);
 }
 
-static bool
-set_preallocation(QimgCreate *create, const char *name, const char *value, GError **error)
+gboolean
+qimg_preallocation_find(const char *name, QimgPreallocation *out, GError **error)
 {
     static const char *const words[] = {
         [QIMG_PREALLOCATION_OFF] = "off",
@@ -223,11 +223,18 @@ set_preallocation(QimgCreate *create, const char *name, const char *value, GErro
         [QIMG_PREALLOCATION_FULL] = "full",
         NULL,
     };
-    int i = find_word(name, value, words, error);
+    int i = find_word("preallocation", name, words, error);
 
     if (i >= 0)
-        create->fields.preallocation = (QimgPreallocation)i;
+        *out = (QimgPreallocation)i;
     return i >= 0;
+}
+
+static bool
+set_preallocation(QimgCreate *create, const char *name, const char *value, GError **error)
+{
+    (void)name;
+    return qimg_preallocation_find(value, &create->fields.preallocation, error);
 }
 
 static bool

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Raw images: the disk is the file, byte for byte, and exactly as long. */
+#include <errno.h>
+#include <sys/stat.h>
+
 #include "base/errors.h"
 #include "format/driver.h"
 
@@ -76,6 +79,9 @@ raw_resize(QimgFormat *format, uint64_t size_bytes)
 {
     QimgErrno err = qimg_storage_set_size(format->file, size_bytes);
 
+    /* A device is as long as it is. */
+    if (!err && S_ISBLK(format->file->status.st_mode))
+        err = -EOPNOTSUPP;
     if (!err)
         format->active.size_bytes = size_bytes;
     return err;
