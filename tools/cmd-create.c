@@ -80,17 +80,15 @@ create_image(const CommandLine *line, const Arguments *a)
     g_autoptr(GError) error = NULL;
     const char *path = line->operands[0];
     g_autofree char *size = NULL;
-    bool is_made;
 
     if (!set_all(create, a, &error) ||
         (line->n_operands > 1 &&
          !qimg_create_set(create, "size", line->operands[1], &error)))
         return output_failure(NULL, error);
-    is_made = qimg_create_run(create, path, &error);
+    if (!qimg_create_run(create, path, &error))
+        return output_failure(path, error);
     for (const char *const *note = qimg_create_get_notes(create); *note; note++)
         fprintf(stderr, "qimg: %s: %s\n", path, *note);
-    if (!is_made)
-        return output_failure(path, error);
     size = output_size(qimg_create_get_size_bytes(create));
     if (!a->quiet)
         printf("%s: made, %s\n", path, size);
