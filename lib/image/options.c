@@ -87,8 +87,10 @@ parse_bytes(const char *text, uint64_t *bytes_out)
     if (bytes > UINT64_MAX || shift < 0 || (fraction_unit > 1 && shift == 0))
         return false;
     bytes = (bytes << shift) + ((fraction << shift) + fraction_unit / 2) / fraction_unit;
+    if (bytes > UINT64_MAX)
+        return false;
     *bytes_out = (uint64_t)bytes;
-    return bytes <= UINT64_MAX;
+    return true;
 }
 
 gboolean

@@ -59,6 +59,7 @@ qimg_new_file_make(const char *path, mode_t mode, bool replaces, QimgNewFile **f
     g_autofree char *dir = g_path_get_dirname(real ? real : path);
     qimg_autofd fd = -1;
 
+    file->fd = -1;
     file->name = g_path_get_basename(real ? real : path);
     free(real);
     file->dir_fd = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -77,8 +78,9 @@ qimg_new_file_make(const char *path, mode_t mode, bool replaces, QimgNewFile **f
         g_clear_pointer(&file->made_name, g_free); /* nobody's, or somebody else's */
         return -errnum;
     }
-    if (fstat(fd, &file->status) < 0)
-        return -errno; /* the status is of no file, so nothing is removed */
+    file->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    if (fstat(fd, &file->status) < 0 || file->fd < 0)
+        return -errno;
     *fd_out = qimg_steal_fd(&fd);
     *file_out = g_steal_pointer(&file);
     return 0;
@@ -114,6 +116,8 @@ qimg_new_file_free(QimgNewFile *file)
         fstatat(file->dir_fd, file->made_name, &found, AT_SYMLINK_NOFOLLOW) == 0 &&
         qimg_is_same_file(&file->status, &found))
         unlinkat(file->dir_fd, file->made_name, 0);
+    if (file->fd >= 0)
+        close(file->fd);
     if (file->dir_fd >= 0)
         close(file->dir_fd);
     g_free(file->made_name);

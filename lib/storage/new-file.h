@@ -12,6 +12,7 @@ typedef struct {
     int dir_fd;         /* O_PATH: the directory that it is in */
     char *name;         /* in that directory, without a slash */
     char *made_name;    /* the name it has until it is kept; NULL once it is */
+    int fd;             /* while it is open, no other file is taken for this one */
     struct stat status; /* as it was made */
 } QimgNewFile;
 
