@@ -34,10 +34,18 @@ command_line_set_list(const char *list, OptionSetter *set, void *target, GError 
     return set_element(set, target, element->str, error);
 }
 
+/* What a subcommand does to an image is not a matter of how it is opened. */
 static gboolean
 set_image_option(void *target, const char *name, const char *value, GError **error)
 {
-    return qimg_options_set(target, name, value, error);
+    static const char *const names[] = {"format",   "backing",    "backing_map",
+                                        "l2_cache", "data_cache", "threads",
+                                        "nolock",   NULL};
+
+    if (g_strv_contains(names, name))
+        return qimg_options_set(target, name, value, error);
+    g_set_error(error, QIMG_ERROR, QIMG_ERROR_USAGE, "%s: no such option", name);
+    return FALSE;
 }
 
 /* Sets what is common to all subcommands from their parsed options. */

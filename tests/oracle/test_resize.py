@@ -154,6 +154,8 @@ def test_refusals(tmp_path):
         refused(path, message, size)
     refused(path, "disk.qcow2: --preallocation: the disk does not grow (leave it out)", "1M", "--shrink",
             "--preallocation=full")
+    for option in ("cow", "cow=new.qcow2", "inspect", "nogrowable"):
+        refused(path, f"{option.partition('=')[0]}: no such option", "8M", "-o", option)
     refused(path, "preallocation=some: unknown (give one of off, metadata, falloc, full)", "8M",
             "--preallocation=some")
 
