@@ -407,7 +407,8 @@ def test_nothing_is_overwritten(tmp_path):
         os.symlink("nowhere", tmp_path / "link")
         refused(tmp_path / "link", "link: exists already, and is left as it is (give another name, "
                 "or --force to replace it)", "1M")
-        refused(tmp_path, f"{tmp_path.name}: is no regular file, and is not replaced (give another "
+        os.mkdir(tmp_path / "folder")
+        refused(tmp_path / "folder", "folder: is no regular file, and is not replaced (give another "
                 "name)", "1M", "--force")
 
 
