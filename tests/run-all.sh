@@ -5,8 +5,10 @@
 # line is "N passed, N failed[, N skipped]", the exit status 1 where anything failed.
 #
 # Environment: BUILD_ROOT (build-tests), JOBS (the cores), FUZZ_SECONDS (60, for all fuzz
-# targets together), QCOWFS_TEST_SEED (random), ASAN_ORACLE, ASAN_MOUNT, TSAN_ORACLE and
-# TSAN_MOUNT (pytest -k expressions for the runs with sanitizers), SKIP_INSTALL=1 (do not look for packages).
+# targets together), QCOWFS_TEST_SEED (random), ALL=1 (all cases of the large matrices; without,
+# each suite runs a share of them, which the seed chooses), ASAN_ORACLE, ASAN_MOUNT, TSAN_ORACLE
+# and TSAN_MOUNT (pytest -k expressions for the runs with sanitizers), SKIP_INSTALL=1 (do not
+# look for packages).
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 exec </dev/null
@@ -92,17 +94,18 @@ meson_suites() { # name, timeout factor, suite...
         "$("$source_root/tests/count-results.py" meson "$base" "$status")" "$log"
 }
 
-# A directory of pytest tests, on the programs of a variant.
-pytest_suite() { # name, suite, pytest options...
-    local dir=$build_root/$1 suite=$2 status=0 start=$SECONDS
+# A directory of pytest tests, on the programs of a variant: that share of its cases.
+pytest_suite() { # name, suite, share, pytest options...
+    local dir=$build_root/$1 suite=$2 share=$3 status=0 start=$SECONDS
     local log=$build_root/$1.$2.log junit=$build_root/$1.$2.junit.xml parallel=()
-    shift 2
+    shift 3
+    [ "${ALL-}" != 1 ] || share=1
     # Classes share a mount, so one process runs all tests of a class.
     if [ "$jobs" -gt 1 ] && "$python" -c 'import xdist' 2>/dev/null; then
         parallel=(-n "$jobs" --dist loadscope)
     fi
     rm -f "$junit"
-    QCOWFS=$dir/fuse/qcowfs QIMG=$dir/tools/qimg \
+    QCOWFS=$dir/fuse/qcowfs QIMG=$dir/tools/qimg QCOWFS_TEST_SHARE=$share \
         timeout -k 30 1200 "$python" -m pytest -p no:cacheprovider -q -rs --tb=short \
         --junitxml="$junit" "${parallel[@]}" "$@" "tests/$suite" >"$log" 2>&1 || status=$?
     add_result "${dir##*/}: $suite" $((SECONDS - start)) \
@@ -126,8 +129,8 @@ collect_reports() { # name
 stage_gcc() {
     build gcc || return
     meson_suites gcc 1 unit fuzz stress crash lint
-    pytest_suite gcc oracle
-    pytest_suite gcc mount
+    pytest_suite gcc oracle 0.6
+    pytest_suite gcc mount 1
     check "gcc: bench --quick" "$build_root/gcc.bench.log" \
         tests/bench/run-bench.py --quick --qcowfs "$build_root/gcc/fuse/qcowfs" \
         --tools "$build_root/gcc/tests/bench"
@@ -141,8 +144,8 @@ stage_asan() {
     export UBSAN_OPTIONS=halt_on_error=1:abort_on_error=1:print_stacktrace=1:log_path=$dir/ubsan
     export G_SLICE=always-malloc QCOWFS_TEST_WRITE_OPS=${QCOWFS_TEST_WRITE_OPS:-120}
     meson_suites asan 5 unit fuzz stress crash
-    pytest_suite asan oracle -k "$asan_oracle"
-    pytest_suite asan mount -k "$asan_mount"
+    pytest_suite asan oracle 0.25 -k "$asan_oracle"
+    pytest_suite asan mount 0.5 -k "$asan_mount"
     collect_reports asan
     unset ASAN_OPTIONS UBSAN_OPTIONS G_SLICE QCOWFS_TEST_WRITE_OPS
 }
@@ -153,8 +156,8 @@ stage_tsan() {
     build tsan -Db_sanitize=thread -Db_lundef=false || return
     export TSAN_OPTIONS=allocator_may_return_null=1:halt_on_error=0:second_deadlock_stack=1:log_path=$dir/tsan
     meson_suites tsan 10 unit stress
-    pytest_suite tsan oracle -k "$tsan_oracle"
-    pytest_suite tsan mount -k "$tsan_mount"
+    pytest_suite tsan oracle 0.5 -k "$tsan_oracle"
+    pytest_suite tsan mount 1 -k "$tsan_mount"
     collect_reports tsan
     unset TSAN_OPTIONS
 }

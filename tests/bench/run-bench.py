@@ -53,7 +53,7 @@ def parse_arguments():
                         help="how long each measurement lasts (default: 3, quick: 0.2)")
     parser.add_argument("--limit", type=float, default=None,
                         help="seconds after which a measurement gives up "
-                             "(default: 60, quick: 10)")
+                             "(default: 60)")
     parser.add_argument("--quick", action="store_true",
                         help="smoke run: small disks, short times")
     parser.add_argument("--dir", default="/dev/shm",
@@ -62,7 +62,7 @@ def parse_arguments():
     parser.add_argument("--json", metavar="FILE", help="all single values")
     options = parser.parse_args()
 
-    defaults = (1, 0.2, 10, 3) if options.quick else (3, 3, 60, 25)
+    defaults = (1, 0.2, 60, 3) if options.quick else (3, 3, 60, 25)
     options.scale = images.QUICK if options.quick else images.FULL
     options.rounds = options.rounds or defaults[0]
     options.seconds = options.seconds or defaults[1]

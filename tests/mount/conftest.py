@@ -10,9 +10,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support" / "py"))
 
 from qtest import env, qemu  # noqa: E402
 from qtest.fixtures import *  # noqa: E402,F401,F403
-from qtest.fixtures import pytest_configure, pytest_report_header  # noqa: E402,F401
+from qtest.fixtures import (  # noqa: E402,F401
+    pytest_configure,
+    pytest_report_header,
+    select_share,
+)
 
 MIB = 1 << 20
+
+
+def pytest_collection_modifyitems(config, items):
+    select_share(config, items)
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support" / "py"))
 
 from qtest import env  # noqa: E402
 from qtest.fixtures import *  # noqa: E402,F401,F403
-from qtest.fixtures import pytest_configure, pytest_report_header  # noqa: E402,F401
+from qtest.fixtures import (  # noqa: E402,F401
+    pytest_configure,
+    pytest_report_header,
+    select_share,
+)
 from qtest.matrix import Matrix  # noqa: E402
 
 
@@ -20,9 +24,10 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("case", metafunc.cls.cases, ids=lambda case: case.name)
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
     """The check that nothing has changed ends the mount: it runs last in its class. (The
     order in which pytest collects the methods of base classes differs between versions.)"""
+    select_share(config, items)
     order = {}
     for item in items:
         order.setdefault(item.cls, len(order))

@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import tempfile
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,26 @@ DEFAULT_LIMIT_S = 60
 def pytest_configure(config):
     config.addinivalue_line("markers", "limit(seconds): time limit of the test, default 60 s")
     procs.adopt_orphans()
+
+
+def select_share(config, items):
+    """Keeps QCOWFS_TEST_SHARE (0 to 1) of the cases of what is parametrized, others for each
+    seed: for runs with sanitizers, which take long. What is not parametrized stays."""
+    share = float(os.environ.get("QCOWFS_TEST_SHARE", "1"))
+    if share >= 1:
+        return
+
+    def is_selected(item):
+        if not hasattr(item, "callspec"):
+            return True
+        case = item.callspec.params.get("case")     # its checks share one mount
+        scope = item.cls.__name__ if item.cls and case else item.nodeid.split("[")[0]
+        key = f"{env.session_seed()} {scope} {getattr(case, 'name', item.callspec.id)}"
+        return int(sha256(key.encode()).hexdigest()[:8], 16) < share * (1 << 32)
+
+    dropped = [item for item in items if not is_selected(item)]
+    items[:] = [item for item in items if is_selected(item)]
+    config.hook.pytest_deselected(items=dropped)
 
 
 def pytest_report_header(config):
