@@ -93,6 +93,12 @@ QIMG_API gboolean qimg_options_set(QimgOptions *options, const char *name,
 /* Whether qimg_options_set knows @name. */
 QIMG_API gboolean qimg_options_has(const char *name);
 
+/* Reads a size as the command lines take it: bytes, or a number, which may have a
+ * fraction, with K, M, G, T, P or E (powers of 1024; either case, and KiB and the like),
+ * rounded to whole bytes. *@bytes_out is written on success only. Errors: USAGE for what
+ * is none, negative or does not fit. */
+QIMG_API gboolean qimg_parse_size(const char *text, uint64_t *bytes_out, GError **error);
+
 /* How many threads serve well here: one for each core that this process may use, and at
  * least 2. Any thread. */
 QIMG_API unsigned qimg_default_threads(void);
@@ -161,6 +167,69 @@ QIMG_API const char *const *qimg_image_get_warnings(const QimgImage *image);
 QIMG_API int qimg_image_read(QimgImage *image, uint64_t guest_offset, void *buffer,
                              size_t length_bytes);
 
+/* ---- making ---------------------------------------------------------------------------
+ */
+
+/* What is stored of a new disk, or of what is added to one. */
+typedef enum {
+    QIMG_PREALLOCATION_OFF,
+    QIMG_PREALLOCATION_METADATA, /* a place for every cluster, in a sparse file */
+    QIMG_PREALLOCATION_FALLOC,   /* and room in the host's file system */
+    QIMG_PREALLOCATION_FULL,     /* and zeros written there */
+} QimgPreallocation;
+
+/* Gives the mode called @name (off, metadata, falloc, full) in *@out, on success only.
+ * Errors: USAGE. */
+QIMG_API gboolean qimg_preallocation_find(const char *name, QimgPreallocation *out,
+                                          GError **error);
+
+/* What a new image shall be. Not thread-safe. */
+typedef struct QimgCreate QimgCreate;
+
+/* A qcow2 image of version 3 with clusters of 64 KiB, of no size yet. Never NULL. */
+QIMG_API QimgCreate *qimg_create_new(void);
+
+/* Frees @create; accepts NULL. */
+QIMG_API void qimg_create_free(QimgCreate *create);
+
+/* Sets one property by its name, as on the command line:
+ *   format=qcow2|raw
+ *   size=SIZE               as qimg_parse_size, rounded up to a sector (512 bytes); with
+ * a backing file the default is its size backing_file=NAME       stored as it is;
+ * relative to the directory of the new image backing_fmt=qcow2|raw   probed where it is
+ * not given, and stored cluster_size=SIZE       a power of two from 512 to 2M
+ *   version=2|3, compat=0.10|1.1   the same in two ways
+ *   refcount_bits=1|2|4|8|16|32|64
+ *   compression_type=zlib|zstd
+ *   extended_l2, lazy_refcounts, data_file_raw   on (as a NULL @value) or off
+ *   preallocation=off|metadata|falloc|full
+ *   data_file=NAME          made, too; stored as it is; relative to the directory of the
+ *                           new image
+ *   force                   (value NULL) replace files that have these names
+ *   no_check                (value NULL) store the backing file's name without a look at
+ *                           the file: size and backing_fmt must be given
+ *   backing, backing_map, nolock   as qimg_options_set: for opening the backing file
+ * Raw images have format, size, preallocation and force alone.
+ * Errors: USAGE, with the property's name and what it takes. */
+QIMG_API gboolean qimg_create_set(QimgCreate *create, const char *name, const char *value,
+                                  GError **error);
+
+/* Makes the image @path. It is no image until it is complete and durable, name included;
+ * on failure what was made is removed, and what it would have replaced is as it was.
+ * Errors: USAGE for properties that contradict each other or break a limit of the format;
+ * REFUSED where a file has the name already; those of opening the backing file;
+ * NOT_FOUND, FAILED of the host. */
+QIMG_API gboolean qimg_create_run(QimgCreate *create, const char *path, GError **error);
+
+/* What the user should know of the last run, a line each; NULL-terminated, owned by
+ * @create. */
+QIMG_API const char *const *qimg_create_get_notes(const QimgCreate *create);
+
+/* The virtual size in bytes of the image that the last run has made. */
+QIMG_API uint64_t qimg_create_get_size_bytes(const QimgCreate *create);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(QimgCreate, qimg_create_free)
+
 /* ---- writing --------------------------------------------------------------------------
  *
  * Only through a handle from qimg_image_open with "rw" or "cow", or a layer handle of
@@ -198,8 +267,14 @@ QIMG_API int qimg_image_allocate(QimgImage *image, uint64_t guest_offset,
 /* Sets the disk's size, rounded up to a sector (512 bytes) where the format knows whole
  * sectors only (qcow2). What is added reads as zeros;
  * what is cut off is lost. Waits until no other request runs. -EFBIG, -EOPNOTSUPP (a
- * version 2 image with snapshots). */
+ * version 2 image with snapshots, a raw image on a device). */
 QIMG_API int qimg_image_resize(QimgImage *image, uint64_t size_bytes);
+
+/* As qimg_image_resize to a larger size, and stores what is added as @preallocation says;
+ * on failure the disk has the old size. -EINVAL where the disk is no smaller, and
+ * -EOPNOTSUPP for METADATA of a raw image, too. */
+QIMG_API int qimg_image_grow(QimgImage *image, uint64_t size_bytes,
+                             QimgPreallocation preallocation);
 
 /* How many bytes are free on the file system of the file that grows by writing to @image,
  * an overlay's too; 0 for a block device, and where that is not known. Any thread. */

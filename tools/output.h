@@ -32,6 +32,8 @@ char *output_printable(const char *text);
 void output_snapshots(const json_t *list, int indent);
 
 /* The subcommands. */
+int cmd_create(int argc, char **argv);
 int cmd_info(int argc, char **argv);
 int cmd_map(int argc, char **argv);
+int cmd_resize(int argc, char **argv);
 int cmd_snapshot(int argc, char **argv);

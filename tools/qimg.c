@@ -10,8 +10,10 @@ static const struct {
     const char *summary;
     int (*run)(int argc, char **argv);
 } commands[] = {
+    {"create", "make a new image", cmd_create},
     {"info", "what an image and its backing files are", cmd_info},
     {"map", "where each part of the disk is stored", cmd_map},
+    {"resize", "change the size of the disk", cmd_resize},
     {"snapshot", "list, take, delete, rename internal snapshots, or go back to one",
      cmd_snapshot},
 };

@@ -153,6 +153,8 @@ typedef struct {
     const char *data_file_name; /* stored as it is; NULL: none. 3. The file itself is the
                                    caller's: zeros, as long as the disk */
     bool data_file_raw;         /* the data file alone shall always be the disk */
+    QimgPreallocation preallocation; /* raw: not METADATA. With a data file no more than
+                                        METADATA: the rest is the caller's, too */
 } QimgCreateOptions;
 
 /* What a new snapshot is called, and when it was taken. */
@@ -255,11 +257,13 @@ struct QimgDriver {
 
     /* ---- making ---- */
 
-    /* Makes a new image in @file, whose content is lost; nothing of the disk is
-     * allocated. The header is written when all else is durable, so that what is
-     * half-made is no image; all of it is durable on return. NULL where images of the
-     * format are not made. Errors: USAGE for a field that breaks a rule or limit, those
-     * of the storage. */
+    /* Checks what create checks before it writes. NULL: nothing. Errors: USAGE. */
+    bool (*check_create)(const QimgCreateOptions *options, GError **error);
+
+    /* Makes a new image in @file, whose content is lost. The header is written when all
+     * else is durable, so that what is half-made is no image; all of it is durable on
+     * return. NULL where images of the format are not made. Errors: USAGE for a field
+     * that breaks a rule or limit, those of the storage. */
     bool (*create)(QimgStorage *file, const QimgCreateOptions *options, GError **error);
 
     /* ---- end ---- */

@@ -172,11 +172,16 @@ QimgErrno map_is_zero_below(QimgChain *chain, unsigned layer_index, uint64_t gue
 QimgErrno image_read_inside(QimgImage *image, uint64_t guest_offset, uint8_t *buffer,
                             size_t length_bytes) QIMG_MUST_CHECK;
 
-/* image/write.c: writes @buffer for who is inside the gate or has closed it; NULL: keeps
- * the content and allocates. */
+/* image/write.c: writes @buffer for who is inside the gate or has closed it. */
 QimgErrno image_write_inside(QimgImage *image, uint64_t guest_offset,
                              const uint8_t *buffer, uint64_t length_bytes)
     QIMG_MUST_CHECK;
+
+/* image/write.c: allocates what is not allocated of the range without a change of
+ * content;
+ * @reserves: and makes room in the host's file. As image_write_inside. */
+QimgErrno image_allocate_inside(QimgImage *image, uint64_t guest_offset,
+                                uint64_t length_bytes, bool reserves) QIMG_MUST_CHECK;
 
 /* image/write.c: counts a failure, and does what a change has left to be done once it is
  * over. Outside the gate. */

@@ -391,6 +391,7 @@ const QimgDriver qimg_driver_qcow2 = {
     .rename_snapshot = qcow2_rename_snapshot,
     .revert_to_snapshot = qcow2_revert_to_snapshot,
     .end_writing = qcow2_end_writing,
+    .check_create = qcow2_check_create,
     .create = qcow2_create,
     .close = qcow2_close,
 };

@@ -277,7 +277,8 @@ void qcow2_forget_table(Qcow2 *q, TableKind kind, uint64_t host_offset, uint64_t
 
 /* ---- create.c ---- */
 
-/* QimgDriver.create. */
+/* QimgDriver.check_create and create. */
+bool qcow2_check_create(const QimgCreateOptions *options, GError **error);
 bool qcow2_create(QimgStorage *file, const QimgCreateOptions *options, GError **error);
 
 /* ---- write.c, discard.c, resize.c, repair.c: see QimgDriver ---- */
