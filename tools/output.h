@@ -21,6 +21,9 @@ int output_failure(const char *file, const GError *error);
 /* Prints the warnings of an open image to standard error. */
 void output_warnings(const QimgImage *image);
 
+/* A size for people: "64.0 MiB". Free with g_free. */
+char *output_short_size(uint64_t bytes);
+
 /* A size for people: "64 MiB (67108864 bytes)". Free with g_free. */
 char *output_size(uint64_t bytes);
 

@@ -81,7 +81,6 @@ def test_example(block, tmp_path):
     for command, expected in block.steps:
         result = run("sh", "-c", command, cwd=place,
                      env_add={"PATH": f"{programs}:{os.environ['PATH']}:/usr/sbin:/sbin"})
-        # A size has a space that does not break, which nobody types.
-        printed = (result.text + result.errors).replace("\u00a0", " ")
+        printed = result.text + result.errors
         assert not expected or re.fullmatch(pattern_of(expected), printed), \
             f"{command}\nprints\n{printed}\nand not\n" + "\n".join(expected)
