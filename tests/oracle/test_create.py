@@ -497,6 +497,6 @@ def test_no_space(tmp_path):
 def test_outcome(tmp_path):
     """One line tells what was made, unless that is not wanted."""
     result = run(env.qimg(), "create", "new.qcow2", "1.5G", cwd=tmp_path)
-    assert result.text == "new.qcow2: made, 1.5\u00a0GiB (1610612736 bytes)\n" and result.errors == ""
+    assert result.text == "new.qcow2: made, 1.5 GiB (1610612736 bytes)\n" and result.errors == ""
     result = run(env.qimg(), "create", "-q", "quiet.qcow2", "1.5G", cwd=tmp_path)
     assert result.text == result.errors == ""
