@@ -12,6 +12,9 @@
 enum {
     EXIT_GOOD = 0,
     EXIT_FAILED = 1,
+    EXIT_CORRUPT = 2,   /* check */
+    EXIT_LEAKS = 3,     /* check: nothing worse */
+    EXIT_NO_CHECK = 63, /* check: images of the format hold nothing to check */
 };
 
 /* Prints "qimg: FILE: what is wrong" and returns EXIT_FAILED. @file may be NULL. */
@@ -28,5 +31,6 @@ char *output_size(uint64_t bytes);
 char *output_printable(const char *text);
 
 /* The subcommands. */
+int cmd_check(int argc, char **argv);
 int cmd_info(int argc, char **argv);
 int cmd_map(int argc, char **argv);

@@ -57,6 +57,10 @@ qcow2_open_for_writing(Qcow2 *q, GError **error)
 void
 qcow2_close_for_writing(Qcow2 *q)
 {
+    if (q->is_open_for_check) {
+        g_free(q->refcount_table);
+        qimg_mutex_clear(&q->alloc_lock);
+    }
     if (!q->is_open_for_writing)
         return;
     qimg_index_set_free(q->metadata);
@@ -64,6 +68,13 @@ qcow2_close_for_writing(Qcow2 *q)
     g_free(q->refcount_table);
     qimg_mutex_clear(&q->pending_lock);
     qimg_mutex_clear(&q->alloc_lock);
+}
+
+void
+qcow2_open_for_check(Qcow2 *q)
+{
+    qimg_mutex_init(&q->alloc_lock, QIMG_RANK_ALLOC);
+    q->is_open_for_check = true;
 }
 
 void
@@ -220,7 +231,7 @@ check_not_cut(Qcow2 *q)
 
     if (err || last_cluster < n_clusters)
         return err;
-    err = qcow2_count_references(q, &counts);
+    err = qcow2_count_references(q, NULL, &counts);
     if (!err && counts.n_problems > 0) {
         const Qcow2Problem *first = &g_array_index(counts.problems, Qcow2Problem, 0);
 

@@ -48,9 +48,11 @@ extensions_end_within(const uint8_t *bytes, size_t n_bytes, const Qcow2Header *h
 
 /* Reads the header area: the first cluster, or what the file has of it. */
 static uint8_t *
-load_header_area(QimgStorage *file, size_t *n_bytes_out, Qcow2Header *header_out,
-                 GError **error)
+load_header_area(QimgStorage *file, bool for_check, size_t *n_bytes_out,
+                 Qcow2Header *header_out, GError **error)
 {
+    QimgDecode (*decode)(const uint8_t *, size_t, Qcow2Header *) =
+        for_check ? qcow2_header_decode_for_check : qcow2_header_decode;
     g_autofree uint8_t *bytes = g_malloc0(FIRST_READ_BYTES);
     uint64_t size_bytes = 0;
     QimgErrno err = qimg_storage_get_size(file, &size_bytes);
@@ -64,7 +66,7 @@ load_header_area(QimgStorage *file, size_t *n_bytes_out, Qcow2Header *header_out
         qimg_set_error_errno(error, -err, NULL, "cannot read the header");
         return NULL;
     }
-    decoded = qcow2_header_decode(bytes, n_bytes, header_out);
+    decoded = decode(bytes, n_bytes, header_out);
     /* A longer header than the first read decides on its length once all of it is here.
      */
     if (decoded.rule == QIMG_RULE_SHORT_HEADER && n_bytes == FIRST_READ_BYTES &&
@@ -92,7 +94,7 @@ load_header_area(QimgStorage *file, size_t *n_bytes_out, Qcow2Header *header_out
         qimg_set_error_errno(error, -err, NULL, "cannot read the header");
         return NULL;
     }
-    decoded = qcow2_header_decode(bytes, n_bytes, header_out);
+    decoded = decode(bytes, n_bytes, header_out);
     if (decoded.rule) {
         refuse(error, decoded);
         return NULL;
@@ -341,7 +343,9 @@ fill(Qcow2 *q, const uint8_t *bytes, size_t n_bytes, const QimgFormatEnv *env,
     q->base.cluster_bytes = q->geometry.cluster_bytes;
     q->base.alloc_unit_bytes = UINT64_C(1) << q->geometry.subcluster_bits;
     q->base.may_compress = !q->geometry.has_data_file;
-    if (env->has_snapshots)
+    if (env->for_check)
+        qcow2_open_for_check(q);
+    if (env->has_snapshots && !qcow2_header_check_snapshot_table(h).rule)
         qcow2_load_snapshots(q);
     for (unsigned i = 0; i < q->base.n_snapshots; i++)
         qcow2_view_clip_to_file(q, &q->base.snapshots[i].view);
@@ -357,7 +361,7 @@ qcow2_open(QimgStorage *file, const QimgFormatEnv *env, GError **error)
     size_t n_bytes = 0;
 
     qimg_format_init(&q->base, &qimg_driver_qcow2, file, env);
-    bytes = load_header_area(file, &n_bytes, &q->header, error);
+    bytes = load_header_area(file, env->for_check, &n_bytes, &q->header, error);
     if (!bytes || !fill(q, bytes, n_bytes, env, error)) {
         q->base.file = NULL; /* stays the caller's */
         qimg_format_close(&q->base);
@@ -388,6 +392,8 @@ const QimgDriver qimg_driver_qcow2 = {
     .wants_flush = qcow2_wants_flush,
     .extend_tables = qcow2_extend_tables,
     .resize = qcow2_resize,
+    .check = qcow2_check,
+    .repair = qcow2_repair,
     .end_writing = qcow2_end_writing,
     .create = qcow2_create,
     .close = qcow2_close,

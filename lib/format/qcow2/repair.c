@@ -1,16 +1,25 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Makes the refcounts and COPIED flags of a dirty image what its references say. Spec:
- * qcow2 section 13, qcow2-write section 13.
+/* Repairs an image: makes refcounts and COPIED flags what its references say. Spec: qcow2
+ * section 13, qcow2-write section 13.
  *
- * Only refcounts and flags are changed; what refers to what stays as it is. So each of
- * the values that are written is right by itself, whatever else got to the disk, and a
- * repair that was cut off anywhere is done again: the dirty bit is cleared last. Three
- * things are kept in order all the same:
+ * There are three modes. A dirty image that is going to be written to is repaired wholly,
+ * or, where anything else is wrong with it, not at all. Leaks are only lowered. And a
+ * repair of everything does what can be done without losing anything: what refers to what
+ * stays as it is.
  *
- * R1  Nothing is written before it is known that everything can be repaired.
- * R2  A new refcount block is durable before the refcount table refers to it.
+ * Each of the values that are written is right by itself, whatever else got to the disk,
+ * and a repair that was cut off anywhere is done again: the dirty and corrupt bits are
+ * cleared last. These things are kept in order all the same:
+ *
+ * R1  Nothing of a dirty image is written before it is known that everything can be
+ *     repaired.
+ * R2  A new refcount block, or snapshot table, is durable before anything refers to it,
+ *     and so is its own refcount.
  * R3  Refcounts that are too low are raised, durably, before others are lowered: somebody
- *     who knows nothing of the dirty bit finds leaks at worst. */
+ *     who knows nothing of the dirty bit finds leaks at worst. What drops a reference is
+ *     durable before the refcount is lowered.
+ * R4  No refcount is lowered, and no cluster inside the file is used for something new,
+ *     while there may be references that could not be counted. */
 #define G_LOG_DOMAIN "qimg-qcow2"
 
 #include <errno.h>
@@ -18,39 +27,19 @@
 
 #include "base/checked.h"
 #include "base/endian.h"
+#include "base/errors.h"
 #include "codec/qcow2-refcounts.h"
-#include "codec/qcow2-tables.h"
-#include "format/qcow2/count.h"
-
-#define READ_BYTES (64 * QIMG_KIB)
-
-/* A refcount block that is missing. */
-typedef struct {
-    uint64_t index; /* in the refcount table */
-    uint64_t cluster;
-} NewBlock;
-
-typedef struct {
-    Qcow2 *q;
-    Qcow2Counts counts;
-    uint64_t per_block;
-    GArray *new_blocks; /* NewBlock */
-    uint8_t *block;     /* a cluster */
-    uint64_t n_raised;
-    uint64_t n_lowered;
-    uint64_t n_flags;
-} Repair;
+#include "format/qcow2/check.h"
 
 typedef enum {
     PASS_RAISE,
-    PASS_LOWER,
+    PASS_LOWER, /* counts what it finds too low */
 } Pass;
 
 /* ---- planning ---- */
 
-/* Whether a cluster that block @index counts has a reference. */
-static bool
-is_range_used(const Repair *r, uint64_t index)
+bool
+qcow2_repair_is_range_used(const Qcow2Repair *r, uint64_t index)
 {
     uint64_t first = index * r->per_block;
     uint64_t end = qimg_min_u64(first + r->per_block, r->counts.n_words);
@@ -61,21 +50,11 @@ is_range_used(const Repair *r, uint64_t index)
     return false;
 }
 
-/* Where the missing block @index goes: into its own range, so that it needs no other, or,
- * where that is full, behind the file. False where neither can be. */
+/* The first cluster from @first to below @end without a reference. */
 static bool
-find_place(const Repair *r, uint64_t index, uint64_t *cluster_out)
+find_unused(const Qcow2Repair *r, uint64_t first, uint64_t end, uint64_t *cluster_out)
 {
-    uint64_t first = index * r->per_block;
-    uint64_t end = qimg_min_u64(first + r->per_block, r->counts.n_words);
-
-    for (uint64_t c = first; c < end; c++) {
-        if (qcow2_counts_get(&r->counts, c) == 0) {
-            *cluster_out = c;
-            return true;
-        }
-    }
-    for (uint64_t c = r->counts.n_clusters; c < r->counts.n_words; c++) {
+    for (uint64_t c = first; c < qimg_min_u64(end, r->counts.n_words); c++) {
         if (qcow2_counts_get(&r->counts, c) == 0) {
             *cluster_out = c;
             return true;
@@ -84,17 +63,30 @@ find_place(const Repair *r, uint64_t index, uint64_t *cluster_out)
     return false;
 }
 
+/* Where the missing block @index goes: into its own range, so that it needs no other, or,
+ * where that is full (R4: or not known), behind the file. False where neither can be. */
+static bool
+find_place(const Qcow2Repair *r, uint64_t index, uint64_t *cluster_out)
+{
+    uint64_t first = index * r->per_block;
+    uint64_t first_unknown = r->is_partial ? r->counts.n_clusters : 0;
+
+    return find_unused(r, qimg_max_u64(first, first_unknown), first + r->per_block,
+                       cluster_out) ||
+           find_unused(r, r->counts.n_clusters, r->counts.n_words, cluster_out);
+}
+
 /* Finds which blocks are missing, and places for them. A place behind the file may need a
  * block that is missing, too: of a higher number, which is looked at later. */
 static QimgRule
-plan_new_blocks(Repair *r)
+plan_new_blocks(Qcow2Repair *r)
 {
     for (uint64_t i = 0; i * r->per_block < r->counts.n_words; i++) {
-        NewBlock block = {.index = i};
+        Qcow2NewBlock block = {.index = i};
 
         if (i < r->q->n_refcount_table_entries && r->q->refcount_table[i] != 0)
             continue;
-        if (!is_range_used(r, i))
+        if (!qcow2_repair_is_range_used(r, i))
             continue;
         if (i >= r->q->n_refcount_table_entries || !find_place(r, i, &block.cluster))
             return QIMG_RULE_REFTABLE_TOO_SMALL;
@@ -106,7 +98,7 @@ plan_new_blocks(Repair *r)
 
 /* Whether all counts fit in the image's refcounts. */
 static bool
-do_counts_fit(const Repair *r)
+do_counts_fit(const Qcow2Repair *r)
 {
     uint64_t max = qcow2_refcount_max(r->q->header.refcount_order);
 
@@ -120,7 +112,7 @@ do_counts_fit(const Repair *r)
 
 /* Refuses all changes of the layer from now on; what can be read stays readable. */
 static QimgErrno
-refuse(Repair *r, QimgRule rule, uint64_t host_offset)
+refuse(Qcow2Repair *r, QimgRule rule, uint64_t host_offset)
 {
     if (!atomic_exchange(&r->q->broken, true))
         g_warning("%s: was not closed properly and cannot be repaired: %s: %s (host "
@@ -134,9 +126,9 @@ refuse(Repair *r, QimgRule rule, uint64_t host_offset)
 
 /* R1: everything that can stand in the way. */
 static QimgErrno
-plan(Repair *r)
+plan_dirty(Qcow2Repair *r)
 {
-    QimgErrno err = qcow2_count_references(r->q, &r->counts);
+    QimgErrno err = qcow2_count_references(r->q, NULL, &r->counts);
     QimgRule rule;
 
     if (err == -EFBIG && !atomic_exchange(&r->q->broken, true))
@@ -158,18 +150,33 @@ plan(Repair *r)
 
 /* ---- refcounts ---- */
 
+/* The refcount that @cluster shall have, which now has @old: what is counted, as far as
+ * it can be stored. */
+static uint64_t
+wanted_refcount(const Qcow2Repair *r, uint64_t cluster, uint64_t old)
+{
+    uint64_t n = qcow2_counts_get(&r->counts, cluster);
+
+    if (n == QCOW2_MAX_COUNT) /* that many, or more */
+        n = qimg_max_u64(n, old);
+    return qimg_min_u64(n, qcow2_refcount_max(r->q->header.refcount_order));
+}
+
 /* Makes the entries of the block in memory right, as far as @pass may; whether any was
  * changed. */
 static bool
-correct_block(Repair *r, uint64_t index, Pass pass)
+correct_block(Qcow2Repair *r, uint64_t index, Pass pass)
 {
     uint32_t order = r->q->header.refcount_order;
     bool is_changed = false;
 
     for (uint64_t i = 0; i < r->per_block; i++) {
+        uint64_t cluster = index * r->per_block + i;
         uint64_t old = qcow2_refcount_decode(r->block, order, i);
-        uint64_t wanted = qcow2_counts_get(&r->counts, index * r->per_block + i);
+        uint64_t wanted = wanted_refcount(r, cluster, old);
 
+        if (pass == PASS_LOWER && old < qcow2_counts_get(&r->counts, cluster))
+            r->n_too_low++;
         if (pass == PASS_RAISE ? wanted <= old : wanted >= old)
             continue;
         qcow2_refcount_encode(r->block, order, i, wanted);
@@ -182,23 +189,32 @@ correct_block(Repair *r, uint64_t index, Pass pass)
     return is_changed;
 }
 
+void
+qcow2_repair_fill_block(Qcow2Repair *r, uint64_t index)
+{
+    (void)correct_block(r, index, PASS_RAISE);
+}
+
 static QimgErrno
-write_block(Repair *r, uint64_t host_offset)
+write_block(Qcow2Repair *r, uint64_t host_offset)
 {
     return qimg_storage_write(r->q->base.file, QIMG_IO_REFCOUNT, qimg_host(host_offset),
                               r->block, r->q->geometry.cluster_bytes);
 }
 
 static QimgErrno
-correct_blocks(Repair *r, Pass pass)
+correct_blocks(Qcow2Repair *r, Pass pass)
 {
     Qcow2 *q = r->q;
 
     for (uint64_t i = 0; i < q->n_refcount_table_entries; i++) {
         QimgErrno err;
 
-        if (q->refcount_table[i] == 0)
+        if (q->refcount_table[i] == 0) {
+            if (pass == PASS_LOWER && qcow2_repair_is_range_used(r, i))
+                r->n_too_low++;
             continue;
+        }
         err = qimg_storage_read(q->base.file, QIMG_IO_REFCOUNT,
                                 qimg_host(q->refcount_table[i]), r->block,
                                 q->geometry.cluster_bytes);
@@ -210,9 +226,52 @@ correct_blocks(Repair *r, Pass pass)
     return 0;
 }
 
+/* What block @index counts, as far as that is known, is at least what is stored there. */
+static void
+settle_range(Qcow2Repair *r, uint64_t index, bool has_block, bool is_rebuilding)
+{
+    uint64_t first = index * r->per_block;
+
+    for (uint64_t i = 0; i < r->per_block && first + i < r->counts.n_clusters; i++) {
+        uint64_t least =
+            has_block ? qcow2_refcount_decode(r->block, r->q->header.refcount_order, i)
+                      : is_rebuilding;
+
+        if (least > qcow2_counts_get(&r->counts, first + i))
+            qcow2_counts_set(&r->counts, first + i, least);
+    }
+}
+
+QimgErrno
+qcow2_repair_settle(Qcow2Repair *r, bool is_rebuilding)
+{
+    Qcow2 *q = r->q;
+
+    for (uint64_t i = 0; i * r->per_block < r->counts.n_clusters; i++) {
+        uint64_t host_offset = i < q->n_refcount_table_entries ? q->refcount_table[i] : 0;
+        /* A block in which something else lies is none any more. */
+        bool has_block =
+            host_offset != 0 &&
+            !(is_rebuilding &&
+              qcow2_counts_get_use(&r->counts, host_offset >> q->geometry.cluster_bits));
+
+        if (has_block) {
+            QimgErrno err =
+                qimg_storage_read(q->base.file, QIMG_IO_REFCOUNT, qimg_host(host_offset),
+                                  r->block, q->geometry.cluster_bytes);
+
+            if (err == -ENOMEM || (err && !is_rebuilding))
+                return err;
+            has_block = !err;
+        }
+        settle_range(r, i, has_block, is_rebuilding);
+    }
+    return 0;
+}
+
 /* Writes the missing blocks, then the table's entries for them (R2). */
 static QimgErrno
-add_new_blocks(Repair *r)
+add_new_blocks(Qcow2Repair *r)
 {
     Qcow2 *q = r->q;
     QimgErrno err = 0;
@@ -220,7 +279,7 @@ add_new_blocks(Repair *r)
     if (r->new_blocks->len == 0)
         return 0;
     for (guint i = 0; !err && i < r->new_blocks->len; i++) {
-        const NewBlock *block = &g_array_index(r->new_blocks, NewBlock, i);
+        const Qcow2NewBlock *block = &g_array_index(r->new_blocks, Qcow2NewBlock, i);
 
         memset(r->block, 0, q->geometry.cluster_bytes);
         (void)correct_block(r, block->index, PASS_RAISE);
@@ -229,7 +288,7 @@ add_new_blocks(Repair *r)
     if (!err)
         err = qimg_storage_sync(q->base.file);
     for (guint i = 0; !err && i < r->new_blocks->len; i++) {
-        const NewBlock *block = &g_array_index(r->new_blocks, NewBlock, i);
+        const Qcow2NewBlock *block = &g_array_index(r->new_blocks, Qcow2NewBlock, i);
         uint64_t host_offset = block->cluster << q->geometry.cluster_bits;
         qimg_be64 entry = qimg_be64_set(host_offset);
 
@@ -243,200 +302,203 @@ add_new_blocks(Repair *r)
     return err;
 }
 
-/* ---- COPIED flags ---- */
-
-/* The word of an active table that refers to @host_offset, with the right flag. */
-static uint64_t
-with_right_flag(const Repair *r, uint64_t word, uint64_t host_offset)
-{
-    uint64_t n = qcow2_counts_get(&r->counts, host_offset >> r->q->geometry.cluster_bits);
-
-    return n == 1 ? word | QCOW2_ENTRY_COPIED : word & ~QCOW2_ENTRY_COPIED;
-}
-
-/* An L2 entry's first word as it should be. What refers to nothing is left alone. With a
- * data file each guest cluster has a place of its own there, and the flag tells whether
- * it is used. */
-static uint64_t
-right_l2_word(const Repair *r, uint64_t word)
-{
-    if (r->q->geometry.has_data_file)
-        return word;
-    if (word & QCOW2_L2_COMPRESSED)
-        return word & ~QCOW2_ENTRY_COPIED;
-    if ((word & QCOW2_OFFSET_MASK) == 0)
-        return word;
-    return with_right_flag(r, word, word & QCOW2_OFFSET_MASK);
-}
-
-/* Corrects a slice: all from its first wrong word to its last is written at once. */
-static QimgErrno
-correct_slice(Repair *r, uint64_t l2_table_offset, uint64_t first_entry)
-{
-    Qcow2 *q = r->q;
-    unsigned step = q->geometry.l2_entry_words;
-    uint64_t words[TABLE_SLICE_WORDS];
-    uint64_t first = UINT64_MAX, end = 0;
-    Qcow2L2Slice slice;
-    QimgErrno err = qcow2_l2_pin(q, l2_table_offset, first_entry, &slice);
-
-    if (err)
-        return err;
-    for (unsigned i = 0; i < q->slice_words; i++) {
-        uint64_t old = table_slice_get(&slice.slice, i);
-
-        words[i] = i % step == 0 ? right_l2_word(r, old) : old;
-        if (words[i] == old)
-            continue;
-        first = qimg_min_u64(first, i);
-        end = i + step;
-        r->n_flags++;
-    }
-    if (end > 0)
-        err = qcow2_l2_store(q, &slice, first, words + first, end - first, false);
-    table_slice_unpin(&slice.slice);
-    return err;
-}
-
-/* Corrects an L2 table of the active disk. It is read past the cache, which is left to
- * the readers; only slices in which something is wrong are loaded. */
-static QimgErrno
-correct_l2_table(Repair *r, uint64_t l2_table_offset, uint64_t *buffer)
-{
-    Qcow2 *q = r->q;
-    unsigned step = q->geometry.l2_entry_words;
-    uint64_t n_bytes = qimg_min_u64(q->geometry.cluster_bytes, READ_BYTES);
-
-    for (uint64_t done = 0; done < q->geometry.cluster_bytes; done += n_bytes) {
-        QimgErrno err = qimg_storage_read(
-            q->base.file, QIMG_IO_L2, qimg_host(l2_table_offset + done), buffer, n_bytes);
-        uint64_t n_words = n_bytes / sizeof *buffer;
-        uint64_t i = 0;
-
-        if (err)
-            return err;
-        qimg_be64_array_to_host(buffer, n_words);
-        while (i < n_words) {
-            if (right_l2_word(r, buffer[i]) == buffer[i]) {
-                i += step;
-                continue;
-            }
-            err = correct_slice(r, l2_table_offset, (done / sizeof *buffer + i) / step);
-            if (err)
-                return err;
-            i = qimg_align_down(i, q->slice_words) + q->slice_words;
-        }
-    }
-    return 0;
-}
-
-static QimgErrno
-correct_l1_entry(Repair *r, uint64_t l1_index, uint64_t entry, uint64_t *buffer)
-{
-    uint64_t l2_table_offset = entry & QCOW2_OFFSET_MASK;
-    uint64_t right = with_right_flag(r, entry, l2_table_offset);
-
-    if (right != entry) {
-        QimgErrno err = qcow2_l1_store(r->q, l1_index, right);
-
-        if (err)
-            return err;
-        r->n_flags++;
-    }
-    return r->q->geometry.has_data_file ? 0
-                                        : correct_l2_table(r, l2_table_offset, buffer);
-}
-
-/* Corrects the flags of the active L1 table and of its L2 tables. */
-static QimgErrno
-correct_flags(Repair *r)
-{
-    Qcow2 *q = r->q;
-    g_autofree uint64_t *l1 = g_try_malloc(READ_BYTES);
-    g_autofree uint64_t *buffer = g_try_malloc(READ_BYTES);
-    uint64_t n_entries = q->base.active.n_l1_entries;
-    uint64_t n;
-
-    if (!l1 || !buffer)
-        return -ENOMEM;
-    for (uint64_t i = 0; i < n_entries; i += n) {
-        QimgErrno err;
-
-        n = qimg_min_u64(n_entries - i, READ_BYTES / sizeof *l1);
-        err = qimg_storage_read(q->base.file, QIMG_IO_L1,
-                                qimg_host(q->base.active.l1_table_offset.v + i * 8), l1,
-                                n * sizeof *l1);
-        if (err)
-            return err;
-        qimg_be64_array_to_host(l1, n);
-        for (uint64_t j = 0; j < n; j++) {
-            if ((l1[j] & QCOW2_OFFSET_MASK) == 0)
-                continue;
-            err = correct_l1_entry(r, i + j, l1[j], buffer);
-            if (err)
-                return err;
-        }
-    }
-    return 0;
-}
-
 /* ---- the whole ---- */
 
 static QimgErrno
-clear_dirty_bit(Qcow2 *q)
+clear_feature_bits(Qcow2 *q, uint64_t bits)
 {
-    uint64_t features = q->header.incompatible_features & ~(uint64_t)QCOW2_INCOMPAT_DIRTY;
+    uint64_t features = q->header.incompatible_features & ~bits;
     qimg_be64 field = qimg_be64_set(features);
-    QimgErrno err =
-        qcow2_write_header_field(q, QCOW2_HEADER_AT_INCOMPATIBLE, &field, sizeof field);
+    QimgErrno err;
 
+    if (features == q->header.incompatible_features)
+        return 0;
+    err = qcow2_write_header_field(q, QCOW2_HEADER_AT_INCOMPATIBLE, &field, sizeof field);
     if (err)
         return err;
     q->header.incompatible_features = features;
-    q->base.is_dirty = false;
+    q->base.is_dirty = (features & QCOW2_INCOMPAT_DIRTY) != 0;
+    q->base.is_corrupt = (features & QCOW2_INCOMPAT_CORRUPT) != 0;
     return 0;
 }
 
+/* Does what is planned. */
 static QimgErrno
-repair(Repair *r)
+repair_as_planned(Qcow2Repair *r)
 {
     QimgStorage *file = r->q->base.file;
-    QimgErrno err = plan(r);
+    QimgErrno err = correct_blocks(r, PASS_RAISE);
 
-    if (!err)
-        err = correct_blocks(r, PASS_RAISE);
     if (!err)
         err = add_new_blocks(r);
     if (!err)
-        err = qimg_storage_sync(file); /* R3 */
+        err = qcow2_write_snapshot_table(r);
     if (!err)
-        err = correct_flags(r);
+        err = qimg_storage_sync(file); /* R2, R3 */
     if (!err)
-        err = correct_blocks(r, PASS_LOWER);
+        err = qcow2_switch_snapshot_table(r);
+    /* Where tables overlap, a change of one is a change of the other. */
+    if (!err && r->counts.n_table_overlaps == 0)
+        err = qcow2_repair_entries(r);
     if (!err)
         err = qimg_storage_sync(file);
-    return err ? err : clear_dirty_bit(r->q);
+    if (!err && !r->is_partial) /* R4 */
+        err = correct_blocks(r, PASS_LOWER);
+    return err ? err : qimg_storage_sync(file);
 }
+
+static Qcow2Repair
+repair_new(Qcow2 *q, const QimgCheckReport *report)
+{
+    return (Qcow2Repair){
+        .q = q,
+        .report = report,
+        .per_block =
+            qcow2_refcounts_per_block(q->geometry.cluster_bits, q->header.refcount_order),
+        .new_blocks = g_array_new(FALSE, FALSE, sizeof(Qcow2NewBlock)),
+        .block = g_try_malloc(q->geometry.cluster_bytes),
+    };
+}
+
+static void
+repair_clear(Qcow2Repair *r)
+{
+    qcow2_counts_clear(&r->counts);
+    g_clear_pointer(&r->snapshot_table, g_byte_array_unref);
+    g_array_unref(r->new_blocks);
+    g_free(r->block);
+}
+
+/* ---- a dirty image at its first change ---- */
 
 QimgErrno
 qcow2_repair_dirty(Qcow2 *q)
 {
-    Repair r = {
-        .q = q,
-        .per_block =
-            qcow2_refcounts_per_block(q->geometry.cluster_bits, q->header.refcount_order),
-        .new_blocks = g_array_new(FALSE, FALSE, sizeof(NewBlock)),
-        .block = g_try_malloc(q->geometry.cluster_bytes),
-    };
-    QimgErrno err = r.block ? repair(&r) : -ENOMEM;
+    Qcow2Repair r = repair_new(q, NULL);
+    QimgErrno err = r.block ? plan_dirty(&r) : -ENOMEM;
 
+    if (!err)
+        err = repair_as_planned(&r);
+    if (!err)
+        err = clear_feature_bits(q, QCOW2_INCOMPAT_DIRTY);
     if (!err)
         g_message("%s: was not closed properly and has been repaired: %" PRIu64
                   " refcounts raised, %" PRIu64 " lowered (leaks), %" PRIu64
                   " COPIED flags corrected",
                   q->base.file->path, r.n_raised, r.n_lowered, r.n_flags);
-    qcow2_counts_clear(&r.counts);
-    g_array_unref(r.new_blocks);
-    g_free(r.block);
+    repair_clear(&r);
     return err;
+}
+
+/* ---- any image, by the user's wish ---- */
+
+/* Counts anew, whatever is found. */
+static QimgErrno
+count_for_repair(Qcow2Repair *r)
+{
+    const Qcow2CountOptions options = {.is_for_check = true, .report = r->report};
+    QimgErrno err;
+
+    qcow2_counts_clear(&r->counts);
+    g_array_set_size(r->new_blocks, 0);
+    g_clear_pointer(&r->snapshot_table, g_byte_array_unref);
+    err = qcow2_count_references(r->q, &options, &r->counts);
+    r->is_partial = r->counts.n_unread > 0;
+    return err;
+}
+
+static QimgErrno
+repair_leaks(Qcow2Repair *r)
+{
+    uint64_t n_bad_snapshots;
+    QimgErrno err = count_for_repair(r);
+
+    if (err || r->is_partial || r->counts.are_refcounts_ruined)
+        return err;
+    err = qcow2_check_snapshot_entries(r->q, NULL, &n_bad_snapshots);
+    if (!err)
+        err = correct_blocks(r, PASS_LOWER);
+    for (uint64_t i = r->q->n_refcount_table_entries;
+         !err && i * r->per_block < r->counts.n_clusters; i++)
+        r->n_too_low += qcow2_repair_is_range_used(r, i);
+    /* Flags are no leaks, but nothing else is left to be done then. */
+    if (!err && r->counts.n_problems == 0 && r->n_too_low == 0 && n_bad_snapshots == 0)
+        err = qcow2_repair_entries(r);
+    return err ? err : qimg_storage_sync(r->q->base.file);
+}
+
+/* Plans a repair of everything; *@is_rebuild_needed_out: the refcounts have to be rebuilt
+ * before. */
+static QimgErrno
+plan_all(Qcow2Repair *r, bool *is_rebuild_needed_out)
+{
+    QimgErrno err = count_for_repair(r);
+
+    r->mends_entries = true;
+    *is_rebuild_needed_out = r->counts.are_refcounts_ruined;
+    if (err || r->counts.are_refcounts_ruined)
+        return err;
+    err = qcow2_plan_snapshot_table(r);
+    if (!err && r->is_partial)
+        err = qcow2_repair_settle(r, false);
+    if (!err)
+        *is_rebuild_needed_out = plan_new_blocks(r) != QIMG_RULE_OK;
+    return err;
+}
+
+static QimgErrno
+repair_all(Qcow2Repair *r)
+{
+    bool is_rebuild_needed;
+    QimgErrno err = plan_all(r, &is_rebuild_needed);
+
+    if (!err && is_rebuild_needed) {
+        err = qcow2_rebuild_refcounts(r);
+        if (!err)
+            err = plan_all(r, &is_rebuild_needed);
+    }
+    /* What is ruined by a rebuilt table is more than this can mend: the check tells. */
+    return err || is_rebuild_needed ? err : repair_as_planned(r);
+}
+
+static void
+set_repair_error(GError **error, QimgErrno err)
+{
+    if (err == -EFBIG)
+        qimg_set_error(error, QIMG_ERROR_UNSUPPORTED,
+                       "cannot be repaired: its file is too large to be counted, or for "
+                       "a refcount table of clusters of this size (copy its content to "
+                       "another image)");
+    else
+        qimg_set_error_errno(error, -err, "it can be done again",
+                             "the repair was not finished");
+}
+
+bool
+qcow2_repair(QimgFormat *format, QimgRepair mode, QimgCheckReport *report, GError **error)
+{
+    Qcow2 *q = (Qcow2 *)format;
+    Qcow2Repair r = repair_new(q, report);
+    QimgErrno err = r.block ? 0 : -ENOMEM;
+
+    qimg_mutex_lock(&q->alloc_lock); /* nobody else has the layer */
+    if (!err)
+        err = mode == QIMG_REPAIR_LEAKS ? repair_leaks(&r) : repair_all(&r);
+    qimg_mutex_unlock(&q->alloc_lock);
+    repair_clear(&r);
+    if (err) {
+        set_repair_error(error, err);
+        return false;
+    }
+    if (!qcow2_check(format, report, error))
+        return false;
+    if (report->result.n_corruptions > 0 || report->result.n_check_errors > 0)
+        return true;
+    err = clear_feature_bits(q, QCOW2_INCOMPAT_DIRTY | QCOW2_INCOMPAT_CORRUPT);
+    if (err) {
+        set_repair_error(error, err);
+        return false;
+    }
+    report->result.is_dirty = report->result.is_marked_corrupt = FALSE;
+    return true;
 }
