@@ -350,6 +350,16 @@ def l1_far(image):
     image.set_l1_entry(place, 1 << 40 | COPIED)
 
 
+def cut(image):
+    """What lies behind is lost: nothing is put there, which would be zeros from then on."""
+    image.truncate(data_cluster(image, 3) * image.cluster_size)
+
+
+def cut_without_blocks(image):
+    cut(image)
+    no_blocks(image)
+
+
 def compressed_flag(image):
     place = image.compressed_guest_offsets()[0]
     image.set_l2_entry(place, image.l2_entry(place) | COPIED)
@@ -429,6 +439,8 @@ ROWS = {
     "l2-unaligned": (l2_unaligned, ("plain",), CORRUPTED, CORRUPTED, CORRUPTED, False, None),
     "zero-unaligned": (zero_unaligned, ("plain", "snapshots"), CORRUPTED, CLEAN, CLEAN, False, BEFORE),
     "data-far": (data_far, ("plain", "clusters-512"), CORRUPTED, CORRUPTED, CORRUPTED, False, None),
+    "cut": (cut, ("plain", "clusters-4k"), CORRUPTED, CORRUPTED, CORRUPTED, False, None),
+    "cut-without-blocks": (cut_without_blocks, ("plain",), CORRUPTED, CORRUPTED, CORRUPTED, False, None),
     "l1-far": (l1_far, ("plain",), CORRUPTED, CORRUPTED, None, False, None),
     "compressed-flag": (compressed_flag, ("zstd", "v2"), CORRUPTED, CLEAN, CLEAN, True, BEFORE),
     "bitmaps-stale": (bitmaps_stale, ("bitmaps", "bitmaps-512"), LEAKED, CLEAN, CLEAN, True, BEFORE),
@@ -540,6 +552,19 @@ def assert_blocks_kept(before, path):
             old = struct.unpack(f">{image.cluster_size // 2}H", before[block:block + image.cluster_size])
             new = struct.unpack(f">{image.cluster_size // 2}H", image.read(block, image.cluster_size))
             assert all(a <= b for a, b in zip(old, new))
+
+
+@pytest.mark.parametrize("damage", [cut, cut_without_blocks])
+def test_a_cut_file_does_not_grow(damage, layouts, tmp_path):
+    path = layouts("plain", tmp_path / "images")
+    with Qcow2File(path) as image:
+        damage(image)
+        size = image.file_size()
+    before = run(env.qimg(), "map", "--output=json", path).text
+    for mode in ("leaks", "all"):
+        assert qimg_check(path, "-r", mode)[0] == CORRUPTED
+    assert path.stat().st_size == size
+    assert run(env.qimg(), "map", "--output=json", path).text == before
 
 
 def test_rebuild_is_behind_the_file(layouts, tmp_path):

@@ -33,12 +33,16 @@ typedef struct {
 
 /* ---- repair.c ---- */
 
-/* Encodes the refcounts that block @index shall have into @repair->block, which holds
- * zeros. */
-void qcow2_repair_fill_block(Qcow2Repair *repair, uint64_t index);
+/* Takes @n clusters side by side behind the end of the file. False: there is no room. */
+bool qcow2_repair_take_run(Qcow2Repair *repair, uint64_t n, uint64_t *first_out);
 
-/* Whether a cluster that block @index counts has a reference. */
-bool qcow2_repair_is_range_used(const Qcow2Repair *repair, uint64_t index);
+/* Finds which blocks are missing, by the refcount table in memory, and places for them. A
+ * place behind the file may need a block that is missing, too: of a higher number, which
+ * is looked at later. Rule REFTABLE_TOO_SMALL where there is no room for them. */
+QimgRule qcow2_repair_plan_blocks(Qcow2Repair *repair);
+
+/* Writes the blocks that are planned; nothing refers to them yet, nothing is synced. */
+QimgErrno qcow2_repair_write_blocks(Qcow2Repair *repair) QIMG_MUST_CHECK;
 
 /* Takes what is stored into the counts of a partial repair, where it is higher; where
  * @is_rebuilding, a cluster of the file whose refcount cannot be had counts as used. */
@@ -48,7 +52,7 @@ QimgErrno qcow2_repair_settle(Qcow2Repair *repair, bool is_rebuilding) QIMG_MUST
 
 /* Makes the refcount table and all blocks anew behind the end of the file, and lets the
  * header refer to them; the old ones are free then. The counts are made for that, and are
- * of no use afterwards. Errors: -EFBIG where there is no room for a table. */
+ * of no use afterwards. Errors: -EFBIG where there is no room for all that. */
 QimgErrno qcow2_rebuild_refcounts(Qcow2Repair *repair) QIMG_MUST_CHECK;
 
 /* ---- flags.c ---- */

@@ -12,9 +12,10 @@ typedef struct {
     const Qcow2CountOptions *options;
     uint64_t end_bytes;        /* of the file, rounded up to a sector */
     uint64_t table_bytes_left; /* of tables that may be walked: I1 of count.c */
-    uint64_t *buffer;          /* QCOW2_WALK_READ_BYTES, for words of tables */
-    GArray *late;              /* Reference: other things in the cluster of an L2 table */
-    GArray *shared_tables;     /* Reference: L2 tables in the cluster of something else */
+    uint64_t first_beyond; /* the lowest cluster behind the file that is referred to */
+    uint64_t *buffer;      /* QCOW2_WALK_READ_BYTES, for words of tables */
+    GArray *late;          /* Reference: other things in the cluster of an L2 table */
+    GArray *shared_tables; /* Reference: L2 tables in the cluster of something else */
 } Qcow2Walk;
 
 /* Notes that @rule is broken at @host_offset. */

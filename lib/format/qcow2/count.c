@@ -21,7 +21,7 @@
 #include "codec/qcow2-tables.h"
 
 #define USE_SHIFT         30
-#define N_EXTRA_MINIMUM   8u
+#define N_EXTRA_MINIMUM   16u
 #define MAX_LATE          65536u
 #define MAX_SHARED_TABLES 256u
 #define N_PROGRESS        16384u /* clusters between two words of progress */
@@ -46,6 +46,16 @@ qcow2_walk_unread(Qcow2Walk *w, QimgRule rule, uint64_t host_offset)
 {
     qcow2_walk_problem(w, rule, host_offset);
     w->counts->n_unread++;
+}
+
+/* Something at @host_offset reaches beyond the end of the file. */
+static void
+note_beyond(Qcow2Walk *w, uint64_t host_offset)
+{
+    uint64_t cluster =
+        qimg_max_u64(host_offset >> w->q->geometry.cluster_bits, w->counts->n_clusters);
+
+    w->first_beyond = qimg_min_u64(w->first_beyond, cluster);
 }
 
 QimgErrno
@@ -138,6 +148,7 @@ count_range(Qcow2Walk *w, uint64_t host_offset, uint64_t n_bytes, Qcow2Use use,
         count_cluster(w, c, use, weight);
     if (end_cluster <= w->counts->n_clusters)
         return true;
+    note_beyond(w, host_offset);
     qcow2_walk_problem(w, beyond_rule, host_offset);
     return false;
 }
@@ -155,11 +166,13 @@ qcow2_walk_table(Qcow2Walk *w, uint64_t host_offset, uint64_t n_bytes)
     uint64_t end_bytes = w->counts->n_clusters << w->q->geometry.cluster_bits;
 
     if (n_bytes > w->table_bytes_left) { /* I1 */
-        qcow2_walk_unread(w,
-                          qimg_range_fits(host_offset, n_bytes, end_bytes)
-                              ? QIMG_RULE_METADATA_OVERLAP
-                              : QIMG_RULE_TABLE_BEYOND_EOF,
-                          host_offset);
+        bool is_inside = qimg_range_fits(host_offset, n_bytes, end_bytes);
+
+        if (!is_inside)
+            note_beyond(w, host_offset);
+        qcow2_walk_unread(
+            w, is_inside ? QIMG_RULE_METADATA_OVERLAP : QIMG_RULE_TABLE_BEYOND_EOF,
+            host_offset);
         return false;
     }
     w->table_bytes_left -= n_bytes;
@@ -196,11 +209,13 @@ count_l1_entry(Qcow2Walk *w, uint64_t entry, uint64_t entry_offset)
     if (!qimg_is_aligned(l2_table_offset, g->cluster_bytes)) {
         /* Nobody knows which cluster is meant: both are kept from being freed. */
         qcow2_walk_unread(w, QIMG_RULE_L2_UNALIGNED, entry_offset);
+        note_beyond(w, l2_table_offset);
         for (uint64_t c = l2_table_offset >> g->cluster_bits, n = 0; n < 2; c++, n++)
             if (c < w->counts->n_clusters)
                 set_apart(w, w->late, MAX_LATE, c, 1);
     } else if (!qimg_range_fits(l2_table_offset, g->cluster_bytes, w->end_bytes)) {
         qcow2_walk_unread(w, QIMG_RULE_L2_BEYOND_EOF, entry_offset);
+        note_beyond(w, l2_table_offset);
         if (l2_table_offset >> g->cluster_bits < w->counts->n_clusters)
             set_apart(w, w->late, MAX_LATE, l2_table_offset >> g->cluster_bits, 1);
     } else {
@@ -216,6 +231,7 @@ count_l1_table(Qcow2Walk *w, const QimgView *view)
 
     if (qimg_range_fits(view->l1_table_offset.v, n_bytes, w->end_bytes))
         return qcow2_walk_table(w, view->l1_table_offset.v, n_bytes);
+    note_beyond(w, view->l1_table_offset.v);
     qcow2_walk_unread(w, QIMG_RULE_L1_BEYOND_EOF, view->l1_table_offset.v);
     return false;
 }
@@ -253,6 +269,8 @@ count_snapshots(Qcow2Walk *w, bool *is_sound_out)
         qcow2_walk_unread(w, rule, q->header.snapshots_offset);
     else if (q->base.n_snapshots < q->header.n_snapshots)
         qcow2_walk_unread(w, QIMG_RULE_SNAPSHOT_ENTRY, q->header.snapshots_offset);
+    if (rule || q->base.n_snapshots < q->header.n_snapshots)
+        note_beyond(w, q->header.snapshots_offset);
     (void)qcow2_walk_alone(w, q->header.snapshots_offset, q->snapshot_table_bytes);
     for (unsigned i = 0; i < q->base.n_snapshots; i++) {
         const QimgView *view = &q->base.snapshots[i].view;
@@ -528,8 +546,12 @@ qcow2_count_references(Qcow2 *q, const Qcow2CountOptions *options, Qcow2Counts *
     if (err)
         return err;
     w.table_bytes_left = w.end_bytes;
+    w.first_beyond = UINT64_MAX;
     err = prepare(&w, size_bytes);
-    return err ? err : count_all(&w);
+    if (!err)
+        err = count_all(&w);
+    out->n_words = qimg_min_u64(out->n_words, w.first_beyond);
+    return err;
 }
 
 void

@@ -37,7 +37,9 @@ typedef struct {
 
 typedef struct {
     uint64_t n_clusters; /* of the file, the last of which may be cut */
-    uint64_t n_words;    /* >= n_clusters: there is room for some clusters more */
+    /* >= n_clusters: there is room for some clusters more, but for none that an entry
+     * refers to: the file must not grow over them, or what is missing became zeros. */
+    uint64_t n_words;
     /* The use in the upper 2 bits, the references in the others. Of 32 bits, since a
      * cluster may be shared by 65536 snapshots; pages of the array that no cluster of
      * a sparse file needs are never touched. */

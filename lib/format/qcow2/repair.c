@@ -38,8 +38,9 @@ typedef enum {
 
 /* ---- planning ---- */
 
-bool
-qcow2_repair_is_range_used(const Qcow2Repair *r, uint64_t index)
+/* Whether a cluster that block @index counts has a reference. */
+static bool
+is_range_used(const Qcow2Repair *r, uint64_t index)
 {
     uint64_t first = index * r->per_block;
     uint64_t end = qimg_min_u64(first + r->per_block, r->counts.n_words);
@@ -73,20 +74,35 @@ find_place(const Qcow2Repair *r, uint64_t index, uint64_t *cluster_out)
 
     return find_unused(r, qimg_max_u64(first, first_unknown), first + r->per_block,
                        cluster_out) ||
-           find_unused(r, r->counts.n_clusters, r->counts.n_words, cluster_out);
+           find_unused(r, qimg_max_u64(r->counts.n_clusters, first + r->per_block),
+                       r->counts.n_words, cluster_out);
 }
 
-/* Finds which blocks are missing, and places for them. A place behind the file may need a
- * block that is missing, too: of a higher number, which is looked at later. */
-static QimgRule
-plan_new_blocks(Qcow2Repair *r)
+bool
+qcow2_repair_take_run(Qcow2Repair *r, uint64_t n, uint64_t *first_out)
+{
+    uint64_t first = r->counts.n_clusters;
+
+    for (uint64_t c = first; c < r->counts.n_words && c - first < n; c++)
+        if (qcow2_counts_get(&r->counts, c) != 0)
+            first = c + 1;
+    if (!qimg_range_fits(first, n, r->counts.n_words))
+        return false;
+    for (uint64_t c = first; c < first + n; c++)
+        qcow2_counts_take(&r->counts, c);
+    *first_out = first;
+    return true;
+}
+
+QimgRule
+qcow2_repair_plan_blocks(Qcow2Repair *r)
 {
     for (uint64_t i = 0; i * r->per_block < r->counts.n_words; i++) {
         Qcow2NewBlock block = {.index = i};
 
         if (i < r->q->n_refcount_table_entries && r->q->refcount_table[i] != 0)
             continue;
-        if (!qcow2_repair_is_range_used(r, i))
+        if (!is_range_used(r, i))
             continue;
         if (i >= r->q->n_refcount_table_entries || !find_place(r, i, &block.cluster))
             return QIMG_RULE_REFTABLE_TOO_SMALL;
@@ -144,7 +160,7 @@ plan_dirty(Qcow2Repair *r)
     }
     if (!do_counts_fit(r))
         return refuse(r, QIMG_RULE_REFCOUNT_RANGE, 0);
-    rule = plan_new_blocks(r);
+    rule = qcow2_repair_plan_blocks(r);
     return rule ? refuse(r, rule, r->q->header.refcount_table_offset) : 0;
 }
 
@@ -189,12 +205,6 @@ correct_block(Qcow2Repair *r, uint64_t index, Pass pass)
     return is_changed;
 }
 
-void
-qcow2_repair_fill_block(Qcow2Repair *r, uint64_t index)
-{
-    (void)correct_block(r, index, PASS_RAISE);
-}
-
 static QimgErrno
 write_block(Qcow2Repair *r, uint64_t host_offset)
 {
@@ -211,7 +221,7 @@ correct_blocks(Qcow2Repair *r, Pass pass)
         QimgErrno err;
 
         if (q->refcount_table[i] == 0) {
-            if (pass == PASS_LOWER && qcow2_repair_is_range_used(r, i))
+            if (pass == PASS_LOWER && is_range_used(r, i))
                 r->n_too_low++;
             continue;
         }
@@ -269,6 +279,22 @@ qcow2_repair_settle(Qcow2Repair *r, bool is_rebuilding)
     return 0;
 }
 
+QimgErrno
+qcow2_repair_write_blocks(Qcow2Repair *r)
+{
+    Qcow2 *q = r->q;
+    QimgErrno err = 0;
+
+    for (guint i = 0; !err && i < r->new_blocks->len; i++) {
+        const Qcow2NewBlock *block = &g_array_index(r->new_blocks, Qcow2NewBlock, i);
+
+        memset(r->block, 0, q->geometry.cluster_bytes);
+        (void)correct_block(r, block->index, PASS_RAISE);
+        err = write_block(r, block->cluster << q->geometry.cluster_bits);
+    }
+    return err;
+}
+
 /* Writes the missing blocks, then the table's entries for them (R2). */
 static QimgErrno
 add_new_blocks(Qcow2Repair *r)
@@ -278,13 +304,7 @@ add_new_blocks(Qcow2Repair *r)
 
     if (r->new_blocks->len == 0)
         return 0;
-    for (guint i = 0; !err && i < r->new_blocks->len; i++) {
-        const Qcow2NewBlock *block = &g_array_index(r->new_blocks, Qcow2NewBlock, i);
-
-        memset(r->block, 0, q->geometry.cluster_bytes);
-        (void)correct_block(r, block->index, PASS_RAISE);
-        err = write_block(r, block->cluster << q->geometry.cluster_bits);
-    }
+    err = qcow2_repair_write_blocks(r);
     if (!err)
         err = qimg_storage_sync(q->base.file);
     for (guint i = 0; !err && i < r->new_blocks->len; i++) {
@@ -420,7 +440,7 @@ repair_leaks(Qcow2Repair *r)
         err = correct_blocks(r, PASS_LOWER);
     for (uint64_t i = r->q->n_refcount_table_entries;
          !err && i * r->per_block < r->counts.n_clusters; i++)
-        r->n_too_low += qcow2_repair_is_range_used(r, i);
+        r->n_too_low += is_range_used(r, i);
     /* Flags are no leaks, but nothing else is left to be done then. */
     if (!err && r->counts.n_problems == 0 && r->n_too_low == 0 && n_bad_snapshots == 0)
         err = qcow2_repair_entries(r);
@@ -442,7 +462,7 @@ plan_all(Qcow2Repair *r, bool *is_rebuild_needed_out)
     if (!err && r->is_partial)
         err = qcow2_repair_settle(r, false);
     if (!err)
-        *is_rebuild_needed_out = plan_new_blocks(r) != QIMG_RULE_OK;
+        *is_rebuild_needed_out = qcow2_repair_plan_blocks(r) != QIMG_RULE_OK;
     return err;
 }
 
@@ -454,11 +474,12 @@ repair_all(Qcow2Repair *r)
 
     if (!err && is_rebuild_needed) {
         err = qcow2_rebuild_refcounts(r);
-        if (!err)
+        if (!err || err == -EFBIG)
             err = plan_all(r, &is_rebuild_needed);
+        /* Where the file must not grow, at least what is there is corrected. */
+        g_array_set_size(r->new_blocks, is_rebuild_needed ? 0 : r->new_blocks->len);
     }
-    /* What is ruined by a rebuilt table is more than this can mend: the check tells. */
-    return err || is_rebuild_needed ? err : repair_as_planned(r);
+    return err || r->counts.are_refcounts_ruined ? err : repair_as_planned(r);
 }
 
 static void

@@ -87,9 +87,9 @@ make_table(Qcow2 *q, const uint8_t *old)
     return table;
 }
 
-/* Takes clusters side by side behind the file for the new table, and gives the old one's
- * back. */
-static void
+/* Takes clusters behind the file for the new table, and gives the old one's back. False:
+ * there is no room. */
+static bool
 take_clusters(Qcow2Repair *r)
 {
     const Qcow2Geometry *g = &r->q->geometry;
@@ -97,12 +97,12 @@ take_clusters(Qcow2Repair *r)
     uint64_t first_old = r->q->header.snapshots_offset >> g->cluster_bits;
     uint64_t n_old = qimg_div_round_up(r->q->snapshot_table_bytes, g->cluster_bytes);
 
-    r->snapshot_table_start = r->counts.n_clusters;
-    for (uint64_t i = 0; i < n_new; i++)
-        qcow2_counts_take(&r->counts, r->snapshot_table_start + i);
+    if (!qcow2_repair_take_run(r, n_new, &r->snapshot_table_start))
+        return false;
     for (uint64_t i = 0; i < n_old; i++)
         qcow2_counts_set(&r->counts, first_old + i,
                          qcow2_counts_get(&r->counts, first_old + i) - 1);
+    return true;
 }
 
 QimgErrno
@@ -128,10 +128,8 @@ qcow2_plan_snapshot_table(Qcow2Repair *r)
     r->snapshot_table = make_table(q, old);
     if (!r->snapshot_table)
         return -ENOMEM;
-    if (r->snapshot_table->len > QCOW2_MAX_SNAPSHOT_TABLE_BYTES)
+    if (r->snapshot_table->len > QCOW2_MAX_SNAPSHOT_TABLE_BYTES || !take_clusters(r))
         g_clear_pointer(&r->snapshot_table, g_byte_array_unref);
-    else
-        take_clusters(r);
     return 0;
 }
 
