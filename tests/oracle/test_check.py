@@ -5,6 +5,7 @@ were damaged on purpose. What qemu-img repairs we repair, and the disk is the sa
 import json
 import shutil
 import struct
+import subprocess
 
 import pytest
 
@@ -12,10 +13,10 @@ from qtest import env, fixtures, pattern, qemu
 from qtest.evidence import Unchanged
 from qtest.procs import run
 from qtest.qcow2 import COMPRESSED, COPIED, CORRUPT, DIRTY, OFFSET_MASK, ZERO, Qcow2File
+from qtest.writing import allocated_bytes
 
 KIB, MIB, TIB = 1 << 10, 1 << 20, 1 << 40
 CLEAN, FAILED, CORRUPTED, LEAKED, NO_CHECK = 0, 1, 2, 3, 63
-EXT_BITMAPS = 0x23852875
 COUNTS = ("check-errors", "corruptions", "leaks")
 STATISTICS = ("image-end-offset", "total-clusters", "allocated-clusters", "fragmented-clusters",
               "compressed-clusters")
@@ -39,13 +40,6 @@ def qemu_check(path, *options):
 def assert_same(ours, theirs, keys):
     wrong = {key: (ours[key], theirs.get(key, 0)) for key in keys if ours[key] != theirs.get(key, 0)}
     assert not wrong, f"ours and qemu-img's: {wrong}\n{json.dumps(ours['findings'], indent=1)}"
-
-
-def assert_sound(path):
-    status, found = qimg_check(path)
-    assert status == CLEAN, found
-    status, found = qemu_check(path)
-    assert status == CLEAN, found
 
 
 # ---- images ------------------------------------------------------------------------------------
@@ -94,23 +88,34 @@ LAYOUTS = {
 }
 
 
+class Layouts:
+    """Images are made once, and copied for each test."""
+
+    def __init__(self, root):
+        self._root, self._made, self._contents = root, {}, {}
+
+    def _path(self, name):
+        if name not in self._made:
+            self._made[name] = make(self._root / name, **LAYOUTS[name])
+        return self._made[name]
+
+    def __call__(self, name, target):
+        shutil.copytree(self._path(name).parent, target)
+        return target / "disk.qcow2"
+
+    def contents(self, name, scratch):
+        """What the disk and its snapshots hold."""
+        if name not in self._contents:
+            self._contents[name] = contents(self._path(name), scratch)
+        return self._contents[name]
+
+
 @pytest.fixture(scope="module")
 def layouts():
-    """Images are made once, and copied for each test."""
     env.need_tools("qemu-img", "qemu-io")
     env.qimg()
     root = fixtures.make_scratch("check-images")
-    made, known = {}, {}
-
-    def get(name, target):
-        if name not in made:
-            made[name] = make(root / name, **LAYOUTS[name])
-        shutil.copytree(made[name].parent, target)
-        return target / "disk.qcow2"
-
-    get.contents = lambda name, folder: known.setdefault(name, None) or known.update(
-        {name: contents(made[name], folder)}) or known[name]
-    yield get
+    yield Layouts(root)
     fixtures.remove_scratch(root)
 
 
@@ -387,10 +392,6 @@ def marked(bit):
     return lambda image: image.set("incompatible", image.get("incompatible") | bit)
 
 
-def nothing(image):
-    pass
-
-
 # damage, layouts, exit status of the check (None: QEMU's), after our -r all, of QEMU's check of
 # that; whether the counts are QEMU's; whether the disk reads as before, or as it then does
 BEFORE, THEN = "before", "then"
@@ -578,6 +579,17 @@ def test_rebuild_is_behind_the_file(layouts, tmp_path):
         assert image.get("refcount_table_offset") >= size
 
 
+def test_space_is_given_back(layouts, tmp_path):
+    path = layouts("plain", tmp_path / "images")
+    with Qcow2File(path) as image:
+        at = [image.append_cluster(b"x" * 65536) for _ in range(4)]
+        for place in at:
+            set_refcount(image, place // image.cluster_size, 1)
+    before = allocated_bytes(path)
+    assert qimg_check(path, "-r", "leaks")[0] == CLEAN
+    assert allocated_bytes(path) <= before - 4 * 65536
+
+
 def test_human(layouts, tmp_path):
     path = layouts("plain", tmp_path / "images")
     result = run(env.qimg(), "check", path)
@@ -618,7 +630,6 @@ def test_unknown_feature(layouts, tmp_path):
 
 def test_locked(layouts, tmp_path):
     """A repair wants the image for itself; a check minds writers only."""
-    import subprocess
     path = layouts("plain", tmp_path / "images")
 
     def holder(*options):

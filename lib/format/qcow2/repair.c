@@ -201,6 +201,8 @@ correct_block(Qcow2Repair *r, uint64_t index, Pass pass)
             r->n_raised++;
         else
             r->n_lowered++;
+        if (wanted == 0 && r->freed && cluster < r->counts.n_clusters)
+            qcow2_clusters_append(r->freed, (Qcow2Clusters){cluster, 1});
     }
     return is_changed;
 }
@@ -210,6 +212,29 @@ write_block(Qcow2Repair *r, uint64_t host_offset)
 {
     return qimg_storage_write(r->q->base.file, QIMG_IO_REFCOUNT, qimg_host(host_offset),
                               r->block, r->q->geometry.cluster_bytes);
+}
+
+/* Gives the space back of the clusters that are free by the block that was just written,
+ * once that is durable. */
+static QimgErrno
+release_freed(Qcow2Repair *r)
+{
+    Qcow2 *q = r->q;
+    unsigned bits = q->geometry.cluster_bits;
+    QimgErrno err;
+
+    if (!r->freed || r->freed->len == 0)
+        return 0;
+    err = qimg_storage_sync(q->base.file);
+    for (guint i = 0; !err && i < r->freed->len; i++) {
+        const Qcow2Clusters *run = &g_array_index(r->freed, Qcow2Clusters, i);
+
+        qimg_storage_discard(q->base.file, QIMG_IO_RESERVE,
+                             qimg_host(run->first_cluster << bits),
+                             run->n_clusters << bits);
+    }
+    g_array_set_size(r->freed, 0);
+    return err;
 }
 
 static QimgErrno
@@ -230,6 +255,8 @@ correct_blocks(Qcow2Repair *r, Pass pass)
                                 q->geometry.cluster_bytes);
         if (!err && correct_block(r, i, pass))
             err = write_block(r, q->refcount_table[i]);
+        if (!err)
+            err = release_freed(r);
         if (err)
             return err;
     }
@@ -386,6 +413,7 @@ repair_clear(Qcow2Repair *r)
     qcow2_counts_clear(&r->counts);
     g_clear_pointer(&r->snapshot_table, g_byte_array_unref);
     g_array_unref(r->new_blocks);
+    g_clear_pointer(&r->freed, g_array_unref);
     g_free(r->block);
 }
 
@@ -502,6 +530,7 @@ qcow2_repair(QimgFormat *format, QimgRepair mode, QimgCheckReport *report, GErro
     Qcow2Repair r = repair_new(q, report);
     QimgErrno err = r.block ? 0 : -ENOMEM;
 
+    r.freed = g_array_new(FALSE, FALSE, sizeof(Qcow2Clusters));
     qimg_mutex_lock(&q->alloc_lock); /* nobody else has the layer */
     if (!err)
         err = mode == QIMG_REPAIR_LEAKS ? repair_leaks(&r) : repair_all(&r);
