@@ -11,6 +11,7 @@
 #include "codec/qcow2-tables.h"
 #include "event-storage.h"
 #include "image-builder.h"
+#include "memory-storage.h"
 #include "qcow2-check.h"
 #include "test-util.h"
 
@@ -526,6 +527,42 @@ test_nothing_is_freed_in_doubt(void)
     }
 }
 
+/* A table that the host's file system cannot read: what could not be looked at is told
+ * apart from what is wrong, and whatever it refers to is kept. */
+static void
+test_unreadable(void)
+{
+    static const QimgIoPurpose purposes[] = {QIMG_IO_L1, QIMG_IO_L2, QIMG_IO_REFCOUNT};
+    g_autoptr(GByteArray) bytes = make_sound(4);
+
+    for (size_t i = 0; i < G_N_ELEMENTS(purposes); i++) {
+        QimgStorage *storage =
+            memory_storage_new_writable(bytes->data, bytes->len, "image");
+        TableCache *tables = slot_cache_new(TABLE_SLICE_BYTES, QIMG_MIB);
+        const QimgFormatEnv env = {
+            .tables = tables, .has_snapshots = true, .for_check = true};
+        QimgFormat *format = qimg_driver_qcow2.open(storage, &env, NULL);
+        g_autoptr(GByteArray) after = NULL;
+        QimgCheckReport report;
+        bool is_done;
+
+        g_assert_nonnull(format);
+        memory_storage_fail(storage, purposes[i], 0, UINT_MAX, EIO);
+        qimg_check_report_init(&report, NULL, NULL);
+        g_assert_true(qcow2_check(format, &report, NULL));
+        g_assert_cmpuint(report.result.n_check_errors, >, 0);
+        qimg_check_report_clear(&report);
+        qimg_check_report_init(&report, NULL, NULL);
+        is_done = qcow2_repair(format, QIMG_REPAIR_ALL, &report, NULL);
+        g_assert_true(!is_done || report.result.n_check_errors > 0);
+        qimg_check_report_clear(&report);
+        after = memory_storage_copy_all(storage);
+        g_assert_cmpmem(after->data, after->len, bytes->data, bytes->len);
+        qimg_format_close(format);
+        slot_cache_free(tables);
+    }
+}
+
 /* Any bytes in place of tables and of the header's fields for them. What is reported as
  * mended is sound in the eyes of other code, too; and what can be mapped stays. */
 static void
@@ -598,6 +635,7 @@ main(int argc, char **argv)
     g_test_add_func("/qcow2-check/raised-before-lowered", test_raised_before_lowered);
     g_test_add_func("/qcow2-check/unaligned-zeros", test_unaligned_zeros);
     g_test_add_func("/qcow2-check/doubt", test_nothing_is_freed_in_doubt);
+    g_test_add_func("/qcow2-check/unreadable", test_unreadable);
     g_test_add_func("/qcow2-check/hostile", test_hostile);
     return g_test_run();
 }
