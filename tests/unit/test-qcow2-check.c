@@ -404,6 +404,34 @@ test_power_cuts(void)
     }
 }
 
+/* The header never refers to a refcount table that is not there, with all its blocks. */
+static void
+test_rebuilt_before_switched(void)
+{
+    QimgRun wanted[N_MAPPED];
+    g_autoptr(GByteArray) bytes = make_damaged(4, wanted); /* ruined-entry */
+    TestLayer layer = test_layer_open(bytes, false);
+    const GArray *events = layer.storage->events;
+    QimgCheckResult result;
+    unsigned n_switched = 0;
+
+    g_assert_cmpint(repair(&layer, QIMG_REPAIR_ALL, &result), ==, 0);
+    for (guint end = 0; end <= events->len; end++) {
+        for (unsigned i = 0; i <= end; i++) {
+            g_autoptr(GByteArray) cut = event_storage_after_power_cut(
+                bytes, events, end, UINT64_C(1) << (i % 64));
+
+            if (get_be(cut, 48, 8) == get_be(bytes, 48, 8))
+                continue;
+            result = check(cut);
+            g_assert_cmpuint(result.n_corruptions, ==, 0);
+            n_switched++;
+        }
+    }
+    g_assert_cmpuint(n_switched, >, 0);
+    test_layer_close(&layer);
+}
+
 /* Where there are refcounts to be kept, none is too low at any moment from the first one
  * that lowers anything. */
 static void
@@ -632,6 +660,7 @@ main(int argc, char **argv)
     g_test_add_func("/qcow2-check/modes", test_modes);
     g_test_add_func("/qcow2-check/failing-writes", test_failing_writes);
     g_test_add_func("/qcow2-check/power-cuts", test_power_cuts);
+    g_test_add_func("/qcow2-check/rebuilt-before-switched", test_rebuilt_before_switched);
     g_test_add_func("/qcow2-check/raised-before-lowered", test_raised_before_lowered);
     g_test_add_func("/qcow2-check/unaligned-zeros", test_unaligned_zeros);
     g_test_add_func("/qcow2-check/doubt", test_nothing_is_freed_in_doubt);
