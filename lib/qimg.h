@@ -44,6 +44,7 @@ typedef enum {
     QIMG_ERROR_READ_ONLY,
     QIMG_ERROR_NO_SPACE,
     QIMG_ERROR_TOO_LARGE,
+    QIMG_ERROR_NO_CHECK,
 } QimgError;
 
 /* The errno value (positive) that fits @error; EIO for errors of other domains and NULL.
@@ -406,6 +407,80 @@ QIMG_API gboolean qimg_image_rename_snapshot(QimgImage *image, uint32_t serial,
  * now is lost. Errors: NOT_FOUND. */
 QIMG_API gboolean qimg_image_revert_to_snapshot(QimgImage *image, uint32_t serial,
                                                 GError **error);
+
+/* ---- checking and repairing -----------------------------------------------------------
+ *
+ * Works on one image file alone: its backing and data files are neither opened nor
+ * needed, and encrypted images need no key. Any damage but that of the header itself can
+ * be looked at. */
+
+typedef enum {
+    QIMG_REPAIR_NONE,  /* only look; nothing is ever written */
+    QIMG_REPAIR_LEAKS, /* give back clusters that nothing refers to */
+    QIMG_REPAIR_ALL,   /* mend all that can be mended without a loss */
+} QimgRepair;
+
+typedef enum {
+    QIMG_FINDING_CORRUPTION,
+    QIMG_FINDING_LEAK,  /* a cluster counted higher than it is used: space only */
+    QIMG_FINDING_ERROR, /* something could not be looked at */
+} QimgFindingKind;
+
+typedef struct QimgFinding {
+    QimgFindingKind kind;
+    uint64_t host_offset;  /* bytes in the image file: of what is wrong */
+    uint64_t length_bytes; /* of the stretch from there on that has this fault; 0: no
+                              stretch */
+    uint64_t guest_offset; /* bytes on the disk; UINT64_MAX: none, or not known */
+    const char *text;      /* one line: what is wrong */
+} QimgFinding;
+
+typedef struct QimgCheckResult {
+    const char *filename; /* as given */
+    const char *format;   /* static */
+    /* What there is: after a repair, what remains. */
+    uint64_t n_corruptions;
+    uint64_t n_leaks;
+    uint64_t n_check_errors;
+    uint64_t n_corruptions_fixed;
+    uint64_t n_leaks_fixed;
+    /* The end of the last cluster in use, and the clusters of the active disk. */
+    uint64_t image_end_offset;
+    uint64_t n_total_clusters;
+    uint64_t n_allocated_clusters;
+    uint64_t n_fragmented_clusters; /* that do not follow the one before on the disk */
+    uint64_t n_compressed_clusters;
+    gboolean is_dirty;          /* marked as not closed properly */
+    gboolean is_marked_corrupt; /* marked as corrupt by a writer */
+    /* What the counts above are about, in no special order: at most 1000 of them are
+     * listed. */
+    const QimgFinding *findings;
+    unsigned n_findings;
+    uint64_t n_all_findings;
+} QimgCheckResult;
+
+/* Called from time to time by qimg_check, in its thread: @done of @total units of work.
+ * Begins anew for each of the passes that a repair needs. */
+typedef void (*QimgCheckProgress)(uint64_t done, uint64_t total, void *data);
+
+/* Checks the image at @path and, as @repair says, repairs it and checks it again. Of
+ * @options (may be NULL) format and nolock count. Checking takes a reader's lock,
+ * repairing a writer's. @progress may be NULL. A repair can be interrupted at any moment,
+ * by whatever means, and be done again: at no time it makes anything worse.
+ * Returns the result, also of a damaged image; free with qimg_check_result_free.
+ * Errors: NO_CHECK for formats in which nothing can be checked; those of opening; of a
+ * repair, those of the storage. */
+QIMG_API QimgCheckResult *qimg_check(const char *path, const QimgOptions *options,
+                                     QimgRepair repair, QimgCheckProgress progress,
+                                     void *progress_data, GError **error);
+
+/* Frees @result with its texts; accepts NULL. */
+QIMG_API void qimg_check_result_free(QimgCheckResult *result);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(QimgCheckResult, qimg_check_result_free)
+
+/* The result as a JSON object (the keys of qemu-img check and more). Free with g_free. */
+QIMG_API char *qimg_check_result_json(const QimgCheckResult *result);
 
 /* ---- facts as text --------------------------------------------------------------------
  */

@@ -23,7 +23,8 @@ char *
 output_short_size(uint64_t bytes)
 {
     g_autofree char *text = g_format_size_full(bytes, G_FORMAT_SIZE_IEC_UNITS);
-    g_auto(GStrv) parts = g_strsplit(text, "\302\240", 2); /* a space that does not break */
+    g_auto(GStrv) parts =
+        g_strsplit(text, "\302\240", 2); /* a space that does not break */
 
     return g_strjoinv(" ", parts);
 }

@@ -10,6 +10,7 @@ static const struct {
     const char *summary;
     int (*run)(int argc, char **argv);
 } commands[] = {
+    {"check", "whether an image is sound; repairs it", cmd_check},
     {"create", "make a new image", cmd_create},
     {"info", "what an image and its backing files are", cmd_info},
     {"map", "where each part of the disk is stored", cmd_map},

@@ -9,6 +9,7 @@
 #include "base/gate.h"
 #include "cache/table-cache.h"
 #include "codec/rules.h"
+#include "format/check-report.h"
 #include "format/inflight.h"
 #include "format/snapshots.h"
 #include "qimg.h"
@@ -137,6 +138,7 @@ typedef struct {
     bool has_snapshots; /* load the list of internal snapshots */
     QimgGate *gate;     /* NULL: read-only */
     bool is_writable;   /* refuse what cannot be written to */
+    bool for_check;     /* open what is damaged, too, for check and repair alone */
 } QimgFormatEnv;
 
 /* What a new image shall be. */
@@ -254,6 +256,19 @@ struct QimgDriver {
 
     /* Makes the disk what it was, in content and size. */
     QimgErrno (*revert_to_snapshot)(QimgFormat *format, unsigned place);
+
+    /* ---- checking; all NULL where there is nothing to check ---- */
+
+    /* Looks at all that the file says of itself and adds what is wrong to @report. Never
+     * writes. The layer was opened for_check. False with @error set where that could not
+     * be done at all. */
+    bool (*check)(QimgFormat *format, QimgCheckReport *report, GError **error);
+
+    /* Repairs what @mode (not NONE) allows, in an order that can be interrupted anywhere,
+     * and then checks as above. The layer was opened for_check, its file for writing.
+     * Errors: those of the storage, -ENOMEM. */
+    bool (*repair)(QimgFormat *format, QimgRepair mode, QimgCheckReport *report,
+                   GError **error);
 
     /* ---- making ---- */
 

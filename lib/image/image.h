@@ -134,6 +134,18 @@ QimgChain *chain_open(const char *path, const QimgOptions *options, GError **err
 QimgChain *chain_open_storages(QimgStorage *const *storages, unsigned n_storages,
                                const QimgOptions *options, GError **error);
 
+/* image/chain.c: opens @path alone, without what it is based on and with its damage, for
+ * the check and repair functions of its driver; @for_repair for writing. Nothing but
+ * layer 0 can be used. */
+QimgChain *chain_open_for_check(const char *path, const QimgOptions *options,
+                                bool for_repair, GError **error);
+
+/* image/check.c: qimg_check of the layer @format, which was opened for that; @path is
+ * how the result calls it. */
+QimgCheckResult *image_check(QimgFormat *format, const char *path, QimgRepair mode,
+                             QimgCheckProgress progress, void *progress_data,
+                             GError **error);
+
 /* image/chain.c: adds a warning about the file at @path, for qimg_image_get_warnings,
  * which stays one harmless line whatever names from an image hold. While the chain is
  * opened. */

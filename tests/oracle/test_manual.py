@@ -20,6 +20,7 @@ import pytest
 
 from qtest import env, qemu
 from qtest.procs import run
+from qtest.qcow2 import Qcow2File
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGES = ["qimg.1"]
@@ -32,9 +33,19 @@ def _disk(path):
     qemu.write(path, (0, MIB, "noise", 1))
 
 
+def _leaky(path):
+    """One refcount more than is referred to."""
+    _disk(path)
+    with Qcow2File(path) as file:
+        place = file.append_cluster()
+        block = int.from_bytes(file.read(file.get("refcount_table_offset"), 8), "big")
+        file.write(block + place // file.cluster_size * 2, b"\0\1")
+
+
 # What the examples begin with: each name, and what makes that file.
 FILES = {
     "disk.qcow2": _disk,
+    "leaky.qcow2": _leaky,
 }
 
 
