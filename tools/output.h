@@ -12,6 +12,7 @@
 enum {
     EXIT_GOOD = 0,
     EXIT_FAILED = 1,
+    EXIT_UNREADABLE = 2, /* copy-out: complete but for ranges that cannot be read */
 };
 
 /* Prints "qimg: FILE: what is wrong" and returns EXIT_FAILED. @file may be NULL. */
@@ -28,5 +29,6 @@ char *output_size(uint64_t bytes);
 char *output_printable(const char *text);
 
 /* The subcommands. */
+int cmd_copy_out(int argc, char **argv);
 int cmd_info(int argc, char **argv);
 int cmd_map(int argc, char **argv);

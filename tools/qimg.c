@@ -10,6 +10,7 @@ static const struct {
     const char *summary;
     int (*run)(int argc, char **argv);
 } commands[] = {
+    {"copy-out", "copies a disk to a raw file, with digests", cmd_copy_out},
     {"info", "what an image and its backing files are", cmd_info},
     {"map", "where each part of the disk is stored", cmd_map},
 };
