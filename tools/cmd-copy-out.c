@@ -77,16 +77,17 @@ parse_hashes(const char *list, unsigned *kinds)
 {
     g_auto(GStrv) names = g_strsplit(list, ",", -1);
 
-    for (char **name = names; *name; name++) {
-        QimgDigest digest;
+    bool is_good = *list != '\0';
 
-        if (!qimg_digest_find(*name, &digest)) {
-            fprintf(stderr, "qimg: --hash=%s: give sha256, sha1 or md5\n", list);
-            return false;
-        }
+    for (char **name = names; *name && is_good; name++) {
+        QimgDigest digest = QIMG_N_DIGESTS;
+
+        is_good = qimg_digest_find(*name, &digest);
         *kinds |= 1u << digest;
     }
-    return true;
+    if (!is_good)
+        fprintf(stderr, "qimg: --hash=%s: give sha256, sha1 or md5\n", list);
+    return is_good;
 }
 
 static bool

@@ -388,7 +388,7 @@ static void
 leave_target(QimgCopy *copy)
 {
     CopyState state;
-    bool has_more;
+    bool has_more, is_begun;
 
     if (!copy->target.storage)
         return; /* nothing has changed */
@@ -397,10 +397,16 @@ leave_target(QimgCopy *copy)
     has_more = state.unreadable && state.done_bytes > copy->start.done_bytes;
     copy->report.done_bytes =
         qimg_max_u64(copy->report.done_bytes, copy->start.done_bytes);
-    if (copy->has_journal && has_more && qimg_storage_sync(copy->target.storage) == 0)
-        copy_journal_store(copy->journal, &state); /* else the last one holds */
+    is_begun = copy->report.done_bytes > 0;
+    /* What lies behind is of no use (I2), and its space may be what the journal needs. */
+    if (copy->has_journal && has_more &&
+        (!copy_target_prepare(&copy->target, copy->report.size_bytes, state.done_bytes,
+                              NULL) ||
+         qimg_storage_sync(copy->target.storage) != 0 ||
+         copy_journal_store(copy->journal, &state) != 0))
+        copy->report.done_bytes = copy->start.done_bytes; /* at least */
     copy_state_clear(&state);
-    copy->report.is_resumable = copy->has_journal && copy->report.done_bytes > 0;
+    copy->report.is_resumable = copy->has_journal && is_begun;
     if (copy->report.is_resumable)
         return;
     copy_journal_remove(copy->journal);
