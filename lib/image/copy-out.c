@@ -394,13 +394,14 @@ leave_target(QimgCopy *copy)
         return; /* nothing has changed */
     copy_journal_end(copy->journal);
     state = present_state(copy);
-    has_more = state.unreadable && state.done_bytes > copy->start.done_bytes;
+    has_more = state.done_bytes > copy->start.done_bytes;
     copy->report.done_bytes =
         qimg_max_u64(copy->report.done_bytes, copy->start.done_bytes);
     is_begun = copy->report.done_bytes > 0;
     /* What lies behind is of no use (I2), and its space may be what the journal needs. */
     if (copy->has_journal && has_more &&
-        (!copy_target_prepare(&copy->target, copy->report.size_bytes, state.done_bytes,
+        (!state.unreadable ||
+         !copy_target_prepare(&copy->target, copy->report.size_bytes, state.done_bytes,
                               NULL) ||
          qimg_storage_sync(copy->target.storage) != 0 ||
          copy_journal_store(copy->journal, &state) != 0))
