@@ -368,10 +368,10 @@ QIMG_API unsigned qimg_snapshots_get_n(const QimgSnapshots *list);
 QIMG_API const QimgSnapshot *qimg_snapshots_get(const QimgSnapshots *list,
                                                 unsigned place);
 
-/* The snapshot called @name, or with the ID @name where none is called so. Errors:
- * NOT_FOUND; USAGE where several are called so. */
+/* The snapshot with the name or ID @wanted. Errors: NOT_FOUND; USAGE where several have
+ * it, since the wrong one must not be taken. */
 QIMG_API const QimgSnapshot *qimg_snapshots_find(const QimgSnapshots *list,
-                                                 const char *name, GError **error);
+                                                 const char *wanted, GError **error);
 
 /* ---- changing snapshots ----
  *
@@ -481,6 +481,104 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(QimgCheckResult, qimg_check_result_free)
 
 /* The result as a JSON object (the keys of qemu-img check and more). Free with g_free. */
 QIMG_API char *qimg_check_result_json(const QimgCheckResult *result);
+
+/* ---- copies ---------------------------------------------------------------------------
+ *
+ * A copy of all that a handle shows, as a raw file, made by several threads. Where
+ * nothing is stored the file has holes. A journal beside the file (its name with
+ * ".qimg-resume") says how far the copy has come, so that one that was interrupted can go
+ * on. */
+
+typedef enum {
+    QIMG_DIGEST_MD5,
+    QIMG_DIGEST_SHA1,
+    QIMG_DIGEST_SHA256,
+    QIMG_N_DIGESTS,
+} QimgDigest;
+
+/* "md5" and so on: static; NULL for no digest. */
+QIMG_API const char *qimg_digest_get_name(QimgDigest digest);
+
+/* The digest of that name; FALSE where there is none. */
+QIMG_API gboolean qimg_digest_find(const char *name, QimgDigest *digest_out);
+
+/* A range of the disk that could not be read, and was filled with zeros. */
+typedef struct QimgUnreadable {
+    uint64_t guest_offset;
+    uint64_t length_bytes;
+    const char *reason; /* static */
+} QimgUnreadable;
+
+/* One file of the chain. */
+typedef struct QimgFileDigests {
+    const char *path;
+    const char *digests[QIMG_N_DIGESTS]; /* in hexadecimal; NULL: not wanted, or failed */
+    const char *error;                   /* why they could not be computed; NULL */
+} QimgFileDigests;
+
+typedef struct QimgCopyOptions {
+    /* A regular file, which is made, or a block device; NULL: the stream. */
+    const char *target_path;
+    int stream_fd; /* all is written to it in order; cannot go on later */
+    /* What of the image it is, for the journal: two handles on one image, of a snapshot
+     * and of the disk, have two names. NULL: "disk". */
+    const char *source_name;
+    unsigned n_threads;  /* that read and write; 0: qimg_default_threads */
+    unsigned digests;    /* 1u << QimgDigest of each that is wanted */
+    gboolean hash_files; /* the digests of the chain's files, too */
+    gboolean keep_zeros; /* zeros are written, no holes are left */
+    gboolean overwrite;  /* a regular file that is there is replaced */
+    gboolean resume;     /* go on where an earlier copy has ended, if there was one */
+    gboolean rescue;     /* what cannot be read is filled with zeros */
+    /* Called in the thread that runs the copy; may be NULL. Unreadable ranges come in
+     * order, those of the earlier copy first. */
+    void (*on_unreadable)(const QimgUnreadable *range, void *user);
+    void (*on_progress)(uint64_t done_bytes, void *user);
+    void *user;
+} QimgCopyOptions;
+
+typedef struct QimgCopyReport {
+    uint64_t size_bytes;
+    uint64_t done_bytes;    /* copied from the disk's start, by earlier copies, too */
+    uint64_t resumed_bytes; /* of these, by earlier copies */
+    uint64_t data_bytes;    /* of these, in blocks of 4 KiB that are not all zeros */
+    uint64_t n_unreadable;
+    uint64_t unreadable_bytes;
+    const QimgUnreadable *unreadable;    /* the first @n_listed; owned by the copy */
+    unsigned n_listed;                   /* at most 65536 */
+    const char *digests[QIMG_N_DIGESTS]; /* of all that was presented; as in a file's */
+    const QimgFileDigests *files;        /* from the image down, data files between */
+    unsigned n_files;
+    gboolean is_target_at_fault; /* it failed because of the target, not of the image */
+    gboolean is_resumable;       /* it failed, and can go on from what is there */
+} QimgCopyReport;
+
+typedef struct QimgCopy QimgCopy;
+
+/* Prepares a copy of @image, which must outlive it. @options and its texts are copied.
+ * Free with qimg_copy_free. */
+QIMG_API QimgCopy *qimg_copy_new(QimgImage *image, const QimgCopyOptions *options);
+
+/* Copies; once. Returns when all is on stable storage. A target that it has begun to fill
+ * stays on failure if the copy can go on later, else it is removed (a device is left).
+ * Errors: REFUSED for a target that must not be written to; the text is about the target
+ * or the image as the report says. Threads: waits for those that it makes. */
+QIMG_API gboolean qimg_copy_run(QimgCopy *copy, GError **error);
+
+/* Lets qimg_copy_run fail soon. Any thread, also from a signal handler. */
+QIMG_API void qimg_copy_stop(QimgCopy *copy);
+
+/* What became of it, after qimg_copy_run; valid until qimg_copy_free. */
+QIMG_API const QimgCopyReport *qimg_copy_get_report(const QimgCopy *copy);
+
+/* Whether the file of @status, from stat, belongs to the chain of @image, and so must not
+ * be written to. Any thread. */
+QIMG_API gboolean qimg_image_has_file(const QimgImage *image, const struct stat *status);
+
+/* Frees a copy that does not run; accepts NULL. */
+QIMG_API void qimg_copy_free(QimgCopy *copy);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(QimgCopy, qimg_copy_free)
 
 /* ---- facts as text --------------------------------------------------------------------
  */

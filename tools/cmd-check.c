@@ -3,35 +3,16 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "command-line.h"
 #include "output.h"
-
-/* A line on a terminal, rewritten when the percentage changes. */
-typedef struct {
-    bool is_shown;
-    unsigned percent;
-} Progress;
+#include "progress.h"
 
 static void
 show_progress(uint64_t done, uint64_t total, void *data)
 {
-    Progress *progress = (Progress *)data;
-    unsigned percent = total > 0 ? (unsigned)(done * 100.0 / (double)total) : 100;
-
-    if (!isatty(STDERR_FILENO) || (progress->is_shown && percent == progress->percent))
-        return;
-    fprintf(stderr, "\rchecking: %3u %%", percent);
-    fflush(stderr);
-    *progress = (Progress){true, percent};
-}
-
-static void
-end_progress(const Progress *progress)
-{
-    if (progress->is_shown)
-        fprintf(stderr, "\r%20s\r", "");
+    (void)data;
+    progress_update_share(done, total);
 }
 
 static bool
@@ -132,11 +113,11 @@ run(const CommandLine *line, QimgRepair repair, bool is_quiet)
     g_autoptr(GError) error = NULL;
     g_autoptr(QimgCheckResult) result = NULL;
     g_autofree char *json = NULL;
-    Progress progress = {0};
 
+    progress_begin_share("checking");
     result = qimg_check(line->operands[0], line->image_options, repair,
-                        is_quiet ? NULL : show_progress, &progress, &error);
-    end_progress(&progress);
+                        is_quiet ? NULL : show_progress, NULL, &error);
+    progress_end();
     if (!result) {
         output_failure(line->operands[0], error);
         return g_error_matches(error, QIMG_ERROR, QIMG_ERROR_NO_CHECK) ? EXIT_NO_CHECK

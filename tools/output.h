@@ -13,9 +13,10 @@
 enum {
     EXIT_GOOD = 0,
     EXIT_FAILED = 1,
-    EXIT_CORRUPT = 2,   /* check */
-    EXIT_LEAKS = 3,     /* check: nothing worse */
-    EXIT_NO_CHECK = 63, /* check: images of the format hold nothing to check */
+    EXIT_CORRUPT = 2,    /* check */
+    EXIT_LEAKS = 3,      /* check: nothing worse */
+    EXIT_NO_CHECK = 63,  /* check: images of the format hold nothing to check */
+    EXIT_UNREADABLE = 2, /* copy-out: complete but for ranges that cannot be read */
 };
 
 /* Prints "qimg: FILE: what is wrong" and returns EXIT_FAILED. @file may be NULL. */
@@ -40,6 +41,7 @@ void output_snapshots(const json_t *list, int indent);
 /* The subcommands. */
 int cmd_check(int argc, char **argv);
 int cmd_create(int argc, char **argv);
+int cmd_copy_out(int argc, char **argv);
 int cmd_info(int argc, char **argv);
 int cmd_map(int argc, char **argv);
 int cmd_resize(int argc, char **argv);

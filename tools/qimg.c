@@ -11,6 +11,7 @@ static const struct {
     int (*run)(int argc, char **argv);
 } commands[] = {
     {"check", "whether an image is sound; repairs it", cmd_check},
+    {"copy-out", "copies a disk to a raw file, with digests", cmd_copy_out},
     {"create", "make a new image", cmd_create},
     {"info", "what an image and its backing files are", cmd_info},
     {"map", "where each part of the disk is stored", cmd_map},

@@ -113,31 +113,34 @@ is_text(const char *text, size_t n_bytes, const char *wanted)
 }
 
 const QimgSnapshot *
-qimg_snapshots_find(const QimgSnapshots *list, const char *name, GError **error)
+qimg_snapshots_find(const QimgSnapshots *list, const char *wanted, GError **error)
 {
     const QimgSnapshot *found = NULL;
+    g_autoptr(GString) ids = g_string_new(NULL);
     unsigned n_found = 0;
 
     for (unsigned i = 0; i < list->n; i++) {
         const QimgSnapshot *s = &list->items[i].facts;
+        g_autofree char *id = NULL;
 
-        if (is_text(s->name, s->name_bytes, name)) {
-            found = s;
-            n_found++;
-        }
+        if (!is_text(s->name, s->name_bytes, wanted) &&
+            !is_text(s->id, s->id_bytes, wanted))
+            continue;
+        found = s;
+        id = g_strescape(s->id, NULL);
+        g_string_append_printf(ids, "%s%s", n_found++ > 0 ? ", " : "", id);
     }
-    for (unsigned i = 0; n_found == 0 && i < list->n; i++)
-        if (is_text(list->items[i].facts.id, list->items[i].facts.id_bytes, name))
-            found = &list->items[i].facts;
-    if (n_found > 1) {
-        qimg_set_error(error, QIMG_ERROR_USAGE,
-                       "%u snapshots are called \"%s\" (give the ID of the one meant)",
-                       n_found, name);
-        return NULL;
-    }
-    if (!found)
+    if (n_found == 1)
+        return found;
+    if (n_found == 0)
         qimg_set_error(error, QIMG_ERROR_NOT_FOUND,
                        "no snapshot has the name or ID \"%s\" (see qimg snapshot list)",
-                       name);
-    return found;
+                       wanted);
+    else
+        qimg_set_error(
+            error, QIMG_ERROR_USAGE,
+            "\"%s\" is the name or ID of several snapshots (give another ID of "
+            "%s, or rename one by it first)",
+            wanted, ids->str);
+    return NULL;
 }

@@ -184,6 +184,12 @@ QimgErrno map_is_zero_below(QimgChain *chain, unsigned layer_index, uint64_t gue
 QimgErrno image_read_inside(QimgImage *image, uint64_t guest_offset, uint8_t *buffer,
                             size_t length_bytes) QIMG_MUST_CHECK;
 
+/* image/read.c: as qimg_image_read for one of many threads that go through an image that
+ * nobody changes: all is done in this thread, and inflated clusters are not kept. The
+ * caller has checked the range, and that the layers' data can be read. */
+QimgErrno image_read_bulk(QimgImage *image, uint64_t guest_offset, uint8_t *buffer,
+                          size_t length_bytes) QIMG_MUST_CHECK;
+
 /* image/write.c: writes @buffer for who is inside the gate or has closed it. */
 QimgErrno image_write_inside(QimgImage *image, uint64_t guest_offset,
                              const uint8_t *buffer, uint64_t length_bytes)
@@ -234,6 +240,11 @@ typedef struct {
     QimgHostOffset host_offset;
     uint32_t stream_bytes;
 } CompressedCluster;
+
+/* image/compressed.c: inflates the cluster to @bytes, which hold a whole cluster, past
+ * its cache. */
+QimgErrno compressed_read(const CompressedCluster *cluster, uint8_t *bytes)
+    QIMG_MUST_CHECK;
 
 /* image/compressed.c: pins the inflated cluster, or says why it cannot be had. */
 QimgErrno compressed_pin(const CompressedCluster *cluster, Slot **slot_out)

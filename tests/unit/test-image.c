@@ -293,7 +293,7 @@ test_snapshots(void)
     g_assert_null(qimg_image_open_snapshot(chain.image, 4, &error));
     test_util_check_error(&error, QIMG_ERROR_INVALID,
                           "snapshot 4: size: is more than the format can map (run "
-                          "qemu-img check)");
+                          "qimg check)");
     g_assert_null(qimg_image_open_snapshot(chain.image, 6, &error));
     test_util_check_error(&error, QIMG_ERROR_NOT_FOUND,
                           "there is no such snapshot any more");
