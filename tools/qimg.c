@@ -16,8 +16,7 @@ static const struct {
     {"info", "what an image and its backing files are", cmd_info},
     {"map", "where each part of the disk is stored", cmd_map},
     {"resize", "change the size of the disk", cmd_resize},
-    {"snapshot", "list, take, delete, rename internal snapshots, or go back to one",
-     cmd_snapshot},
+    {"snapshot", "list or change internal snapshots, go back to one", cmd_snapshot},
 };
 
 static void

@@ -270,11 +270,11 @@ def test_ambiguous_snapshots(with_snapshots, tmp_path):
         entries[2]["name"] = b"1"
         file.write_snapshots(entries)
     assert refused("--snapshot=same", image, out) == \
-        f'qimg: {image}: "same" is the name or ID of several snapshots (give another ID of 1, 2, '
-        'or rename one by it first)'
+        (f'qimg: {image}: "same" is the name or ID of several snapshots (give another ID of 1, 2, '
+         'or rename one by it first)')
     assert refused("--snapshot=1", image, out) == \
-        f'qimg: {image}: "1" is the name or ID of several snapshots (give another ID of 1, 3, '
-        'or rename one by it first)'
+        (f'qimg: {image}: "1" is the name or ID of several snapshots (give another ID of 1, 3, '
+         'or rename one by it first)')
     copy_out("--snapshot=2", image, out)
     qemu.img("snapshot", "-a", "2", image)
     assert_same_file(out, qemu.to_raw(image, tmp_path / "wanted"))
@@ -594,8 +594,7 @@ def test_refusals(tmp_path, rng):
             f"qimg: {tmp_path / 'x'}: the journal of a copy to it would have the name of a file of "
             "the chain (name another file)")
         assert refused(image, tmp_path, "--force").startswith(f"qimg: {tmp_path}: cannot be opened")
-        assert refused("-o", "rw", image, out) == (
-            f"qimg: {image}: only an image that nobody writes to can be copied (leave out rw and cow)")
+        assert refused("-o", "rw", image, out) == "qimg: rw: no such option"
         for options, text in [
                 (["--hash=sha512"], "--hash=sha512: give sha256, sha1 or md5"),
                 (["--hash="], "--hash=: give sha256, sha1 or md5"),

@@ -4,9 +4,11 @@ file, which a seed chooses. Whatever is left can be used, and nothing of it is l
 
 import re
 import shutil
+import struct
 
 import pytest
 from qtest import env, pattern, procs, qemu
+from qtest.qcow2 import COPIED, Qcow2File
 
 MIB = 1 << 20
 SIZE = 4 * MIB
@@ -102,3 +104,34 @@ def test_snapshot(verb, kind, tmp_path, rng):
         for name, content in after.items():
             old = {"uno": "one", "three": None}.get(name, name)
             pattern.assert_same(content, before[old], f"{where}: {name}")
+
+
+def ruin(image, how):
+    with Qcow2File(image) as file:
+        table = file.get("refcount_table_offset")
+        block = struct.unpack(">Q", file.read(table, 8))[0]
+        if how == "table":
+            file.write(table, struct.pack(">Q", block + 512))   # no block begins there
+        elif how == "counts":
+            for cluster in range(6, 60):
+                file.write(block + 2 * cluster, struct.pack(">H", cluster % 4))
+        elif how == "flags":
+            for guest in range(0, MIB, file.cluster_size):
+                entry = file.l2_entry(guest)
+                file.set_l2_entry(guest, (entry[0] if isinstance(entry, tuple) else entry) ^ COPIED)
+
+
+@pytest.mark.limit(120)
+@pytest.mark.parametrize("how", ["table", "counts", "flags"])
+def test_repair(how, tmp_path, rng):
+    """Cut off and done again, a repair comes to the end that it would have come to."""
+    image, before = make(tmp_path, cluster_size=4096)
+    ruin(image, how)
+    assert qemu.img("check", "-q", image, check=False).status in (1, 2)
+    for copy, where in kills(tmp_path, image, rng, "check", "-q", "-r", "all", None):
+        result = procs.run(env.qimg(), "check", "-r", "all", copy, check=False)
+        assert result.status == 0, f"{where}\n{result}"
+        qemu.img("check", "-q", copy)
+        after = contents(tmp_path, copy, ["one", "two"])
+        for name, content in after.items():
+            pattern.assert_same(content, before[name], f"{where}: {name}")
