@@ -118,21 +118,25 @@ qimg_snapshots_find(const QimgSnapshots *list, const char *name, GError **error)
     const QimgSnapshot *found = NULL;
     unsigned n_found = 0;
 
-    for (unsigned i = 0; i < list->n; i++) {
-        const QimgSnapshot *s = &list->items[i].facts;
+    bool is_id = false;
 
-        if (is_text(s->name, s->name_bytes, name)) {
-            found = s;
-            n_found++;
+    for (unsigned pass = 0; n_found == 0 && pass < 2; pass++) {
+        is_id = pass == 1;
+        for (unsigned i = 0; i < list->n; i++) {
+            const QimgSnapshot *s = &list->items[i].facts;
+
+            if (is_id ? is_text(s->id, s->id_bytes, name)
+                      : is_text(s->name, s->name_bytes, name)) {
+                found = s;
+                n_found++;
+            }
         }
     }
-    for (unsigned i = 0; n_found == 0 && i < list->n; i++)
-        if (is_text(list->items[i].facts.id, list->items[i].facts.id_bytes, name))
-            found = &list->items[i].facts;
     if (n_found > 1) {
-        qimg_set_error(error, QIMG_ERROR_USAGE,
-                       "%u snapshots are called \"%s\" (give the ID of the one meant)",
-                       n_found, name);
+        qimg_set_error(error, QIMG_ERROR_USAGE, "%u snapshots have the %s \"%s\" (%s)",
+                       n_found, is_id ? "ID" : "name", name,
+                       is_id ? "give a name, or use the directories of a mount"
+                             : "give the ID of the one meant");
         return NULL;
     }
     if (!found)

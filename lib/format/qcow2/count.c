@@ -146,6 +146,14 @@ count_l1_table(Walk *w, const QimgView *view)
     return 0;
 }
 
+static QimgRule
+check_l1_table(const Qcow2 *q, const QimgView *view)
+{
+    return qcow2_check_table(view->l1_table_offset.v, view->n_l1_entries, 8,
+                             q->geometry.cluster_bytes, QCOW2_MAX_L1_BYTES,
+                             QIMG_RULE_SNAPSHOT_L1_SIZE, QIMG_RULE_SNAPSHOT_L1_OFFSET);
+}
+
 static QimgErrno
 count_snapshots(Walk *w)
 {
@@ -156,9 +164,7 @@ count_snapshots(Walk *w)
     (void)count_alone(w, q->header.snapshots_offset, q->snapshot_table_bytes);
     for (unsigned i = 0; i < q->base.snapshots->n; i++) {
         const QimgView *view = &q->base.snapshots->items[i].view;
-        QimgRule rule = qcow2_check_table(
-            view->l1_table_offset.v, view->n_l1_entries, 8, q->geometry.cluster_bytes,
-            QCOW2_MAX_L1_BYTES, QIMG_RULE_SNAPSHOT_L1_SIZE, QIMG_RULE_SNAPSHOT_L1_OFFSET);
+        QimgRule rule = check_l1_table(q, view);
         QimgErrno err = rule ? 0 : count_l1_table(w, view);
 
         if (rule)
@@ -355,7 +361,7 @@ count_extensions(Walk *w)
     return err;
 }
 
-/* ---- the whole ---- */
+/* ---- the array ---- */
 
 /* Makes the array, with room for the refcount blocks that a repair may have to add: at
  * most one for each block's worth of clusters, and those that count these. */
@@ -392,31 +398,11 @@ begin_walk(Walk *w)
     return err ? err : prepare(w, size_bytes);
 }
 
-QimgErrno
-qcow2_count_tree(Qcow2 *q, const QimgView *view, bool with_l1, Qcow2Counts *out)
-{
-    Walk w = {.q = q, .counts = out};
-    uint64_t first = view->l1_table_offset.v >> q->geometry.cluster_bits;
-    uint64_t n =
-        qimg_div_round_up((uint64_t)view->n_l1_entries * 8, q->geometry.cluster_bytes);
-    QimgErrno err = begin_walk(&w);
-
-    if (!err)
-        err = count_l1_table(&w, view);
-    if (!err)
-        err = count_l2_tables(&w);
-    /* Counted to find what overlaps it. */
-    for (uint64_t c = first; !err && !with_l1 && c < first + n && c < out->n_words; c++)
-        out->words[c] = 0;
-    g_free(w.buffer);
-    return err;
-}
-
-static QimgErrno
-count_all(Walk *w)
+/* Counts the header, the refcount table and its blocks. */
+static void
+count_fixed(Walk *w) QIMG_REQUIRES(w->q->alloc_lock)
 {
     Qcow2 *q = w->q;
-    QimgErrno err;
 
     (void)count_alone(w, 0, q->geometry.cluster_bytes);
     (void)count_alone(w, q->header.refcount_table_offset,
@@ -425,9 +411,82 @@ count_all(Walk *w)
     for (uint64_t i = 0; i < q->n_refcount_table_entries; i++)
         if (q->refcount_table[i] != 0)
             (void)count_alone(w, q->refcount_table[i], q->geometry.cluster_bytes);
+}
+
+/* ---- one tree ---- */
+
+/* Counts what lies outside the tree of @view, so that it is found if the tree refers to
+ * it. Of a layer that is active no two of these overlap (qcow2_collect_metadata). */
+static void
+count_other_tables(Walk *w, const QimgView *view) QIMG_REQUIRES(w->q->alloc_lock)
+{
+    Qcow2 *q = w->q;
+    const QimgView *other = &q->base.active;
+
+    count_fixed(w);
+    (void)count_alone(w, q->header.snapshots_offset, q->snapshot_table_bytes);
+    for (unsigned i = 0; i <= q->base.snapshots->n; i++) {
+        if (other != view)
+            (void)count_alone(w, other->l1_table_offset.v,
+                              (uint64_t)other->n_l1_entries * 8);
+        if (i < q->base.snapshots->n)
+            other = &q->base.snapshots->items[i].view;
+    }
+}
+
+/* Leaves the counts that the tree of @view makes. Its data must not lie in L2 tables of
+ * the active disk either. */
+static void
+keep_tree(Walk *w, const QimgView *view, bool with_l1)
+{
+    unsigned bits = w->q->geometry.cluster_bits;
+    uint64_t n_l1_bytes = with_l1 ? (uint64_t)view->n_l1_entries * 8 : 0;
+    uint64_t l1_start = view->l1_table_offset.v >> bits;
+    uint64_t l1_end = qimg_div_round_up(view->l1_table_offset.v + n_l1_bytes,
+                                        w->q->geometry.cluster_bytes);
+
+    for (uint64_t c = 0; c < w->counts->n_clusters; c++) {
+        Qcow2Use use = qcow2_counts_get_use(w->counts, c);
+
+        if (use == QCOW2_USE_ALONE && (c < l1_start || c >= l1_end))
+            w->counts->words[c] = 0;
+        else if (use == QCOW2_USE_DATA && qimg_index_set_has(w->q->metadata, c))
+            add_problem(w, QIMG_RULE_METADATA_OVERLAP, c << bits);
+    }
+}
+
+QimgErrno
+qcow2_count_tree(Qcow2 *q, const QimgView *view, bool with_l1, Qcow2Counts *out)
+{
+    Walk w = {.q = q, .counts = out};
+    QimgErrno err = begin_walk(&w);
+    QimgRule rule = check_l1_table(q, view);
+
+    if (!err && rule)
+        add_problem(&w, rule, view->l1_table_offset.v);
+    if (!err && !rule) {
+        count_other_tables(&w, view);
+        err = count_l1_table(&w, view);
+        if (!err)
+            err = count_l2_tables(&w);
+        if (!err)
+            keep_tree(&w, view, with_l1);
+    }
+    g_free(w.buffer);
+    return err;
+}
+
+/* ---- the whole ---- */
+
+static QimgErrno
+count_all(Walk *w)
+{
+    QimgErrno err;
+
+    count_fixed(w);
     err = count_extensions(w);
     if (!err)
-        err = count_l1_table(w, &q->base.active);
+        err = count_l1_table(w, &w->q->base.active);
     if (!err)
         err = count_snapshots(w);
     return err ? err : count_l2_tables(w);
