@@ -240,16 +240,20 @@ def test_rmdir_while_open(rw, folder, disk_content):
         fails(errno.ENOENT, os.listdir, fd)
 
 
-def test_rmdir_right_after_close(rw, folder):
+@pytest.mark.parametrize("options", [[], ["-s"]], ids=["threads", "one-thread"])
+def test_rmdir_right_after_close(options, disk, mnt):
     """The kernel tells of a close after it has returned."""
-    for number in range(20 if env.sanitizer() else 60):
-        os.mkdir(folder / "one")
-        fds = [os.open(folder / "one" / "disk.raw", os.O_RDONLY) for _ in range(number % 5 + 1)]
-        for fd in fds:
-            os.pread(fd, 65536, 0)
-        for fd in fds:
-            os.close(fd)
-        os.rmdir(folder / "one")
+    with Mount(disk, mnt, "-o", "rw", *options) as mount:
+        folder = mount.snapshots(disk)
+        for number in range(20 if env.sanitizer() else 60):
+            os.mkdir(folder / "one")
+            fds = [os.open(folder / "one" / "disk.raw", os.O_RDONLY) for _ in range(number % 5 + 1)]
+            for fd in fds:
+                os.pread(fd, 65536, 0)
+            for fd in fds:
+                os.close(fd)
+            os.rmdir(folder / "one")
+    check(disk)
 
 
 def test_mv_while_open(disk, rw, folder, disk_content):
