@@ -44,6 +44,7 @@ typedef enum {
     QIMG_ERROR_READ_ONLY,
     QIMG_ERROR_NO_SPACE,
     QIMG_ERROR_TOO_LARGE,
+    QIMG_ERROR_NO_CHECK,
 } QimgError;
 
 /* The errno value (positive) that fits @error; EIO for errors of other domains and NULL.
@@ -92,6 +93,12 @@ QIMG_API gboolean qimg_options_set(QimgOptions *options, const char *name,
 
 /* Whether qimg_options_set knows @name. */
 QIMG_API gboolean qimg_options_has(const char *name);
+
+/* Reads a size as the command lines take it: bytes, or a number, which may have a
+ * fraction, with K, M, G, T, P or E (powers of 1024; either case, and KiB and the like),
+ * rounded to whole bytes. *@bytes_out is written on success only. Errors: USAGE for what
+ * is none, negative or does not fit. */
+QIMG_API gboolean qimg_parse_size(const char *text, uint64_t *bytes_out, GError **error);
 
 /* How many threads serve well here: one for each core that this process may use, and at
  * least 2. Any thread. */
@@ -161,6 +168,69 @@ QIMG_API const char *const *qimg_image_get_warnings(const QimgImage *image);
 QIMG_API int qimg_image_read(QimgImage *image, uint64_t guest_offset, void *buffer,
                              size_t length_bytes);
 
+/* ---- making ---------------------------------------------------------------------------
+ */
+
+/* What is stored of a new disk, or of what is added to one. */
+typedef enum {
+    QIMG_PREALLOCATION_OFF,
+    QIMG_PREALLOCATION_METADATA, /* a place for every cluster, in a sparse file */
+    QIMG_PREALLOCATION_FALLOC,   /* and room in the host's file system */
+    QIMG_PREALLOCATION_FULL,     /* and zeros written there */
+} QimgPreallocation;
+
+/* Gives the mode called @name (off, metadata, falloc, full) in *@out, on success only.
+ * Errors: USAGE. */
+QIMG_API gboolean qimg_preallocation_find(const char *name, QimgPreallocation *out,
+                                          GError **error);
+
+/* What a new image shall be. Not thread-safe. */
+typedef struct QimgCreate QimgCreate;
+
+/* A qcow2 image of version 3 with clusters of 64 KiB, of no size yet. Never NULL. */
+QIMG_API QimgCreate *qimg_create_new(void);
+
+/* Frees @create; accepts NULL. */
+QIMG_API void qimg_create_free(QimgCreate *create);
+
+/* Sets one property by its name, as on the command line:
+ *   format=qcow2|raw
+ *   size=SIZE               as qimg_parse_size, rounded up to a sector (512 bytes); with
+ * a backing file the default is its size backing_file=NAME       stored as it is;
+ * relative to the directory of the new image backing_fmt=qcow2|raw   probed where it is
+ * not given, and stored cluster_size=SIZE       a power of two from 512 to 2M
+ *   version=2|3, compat=0.10|1.1   the same in two ways
+ *   refcount_bits=1|2|4|8|16|32|64
+ *   compression_type=zlib|zstd
+ *   extended_l2, lazy_refcounts, data_file_raw   on (as a NULL @value) or off
+ *   preallocation=off|metadata|falloc|full
+ *   data_file=NAME          made, too; stored as it is; relative to the directory of the
+ *                           new image
+ *   force                   (value NULL) replace files that have these names
+ *   no_check                (value NULL) store the backing file's name without a look at
+ *                           the file: size and backing_fmt must be given
+ *   backing, backing_map, nolock   as qimg_options_set: for opening the backing file
+ * Raw images have format, size, preallocation and force alone.
+ * Errors: USAGE, with the property's name and what it takes. */
+QIMG_API gboolean qimg_create_set(QimgCreate *create, const char *name, const char *value,
+                                  GError **error);
+
+/* Makes the image @path. It is no image until it is complete and durable, name included;
+ * on failure what was made is removed, and what it would have replaced is as it was.
+ * Errors: USAGE for properties that contradict each other or break a limit of the format;
+ * REFUSED where a file has the name already; those of opening the backing file;
+ * NOT_FOUND, FAILED of the host. */
+QIMG_API gboolean qimg_create_run(QimgCreate *create, const char *path, GError **error);
+
+/* What the user should know of the last run, a line each; NULL-terminated, owned by
+ * @create. */
+QIMG_API const char *const *qimg_create_get_notes(const QimgCreate *create);
+
+/* The virtual size in bytes of the image that the last run has made. */
+QIMG_API uint64_t qimg_create_get_size_bytes(const QimgCreate *create);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(QimgCreate, qimg_create_free)
+
 /* ---- writing --------------------------------------------------------------------------
  *
  * Only through a handle from qimg_image_open with "rw" or "cow", or a layer handle of
@@ -198,8 +268,14 @@ QIMG_API int qimg_image_allocate(QimgImage *image, uint64_t guest_offset,
 /* Sets the disk's size, rounded up to a sector (512 bytes) where the format knows whole
  * sectors only (qcow2). What is added reads as zeros;
  * what is cut off is lost. Waits until no other request runs. -EFBIG, -EOPNOTSUPP (a
- * version 2 image with snapshots). */
+ * version 2 image with snapshots, a raw image on a device). */
 QIMG_API int qimg_image_resize(QimgImage *image, uint64_t size_bytes);
+
+/* As qimg_image_resize to a larger size, and stores what is added as @preallocation says;
+ * on failure the disk has the old size. -EINVAL where the disk is no smaller, and
+ * -EOPNOTSUPP for METADATA of a raw image, too. */
+QIMG_API int qimg_image_grow(QimgImage *image, uint64_t size_bytes,
+                             QimgPreallocation preallocation);
 
 /* How many bytes are free on the file system of the file that grows by writing to @image,
  * an overlay's too; 0 for a block device, and where that is not known. Any thread. */
@@ -292,10 +368,10 @@ QIMG_API unsigned qimg_snapshots_get_n(const QimgSnapshots *list);
 QIMG_API const QimgSnapshot *qimg_snapshots_get(const QimgSnapshots *list,
                                                 unsigned place);
 
-/* The snapshot called @name, or with the ID @name where none is called so. Errors:
- * NOT_FOUND; USAGE where several are called so. */
+/* The snapshot with the name or ID @wanted. Errors: NOT_FOUND; USAGE where several have
+ * it, since the wrong one must not be taken. */
 QIMG_API const QimgSnapshot *qimg_snapshots_find(const QimgSnapshots *list,
-                                                 const char *name, GError **error);
+                                                 const char *wanted, GError **error);
 
 /* ---- changing snapshots ----
  *
@@ -331,6 +407,178 @@ QIMG_API gboolean qimg_image_rename_snapshot(QimgImage *image, uint32_t serial,
  * now is lost. Errors: NOT_FOUND. */
 QIMG_API gboolean qimg_image_revert_to_snapshot(QimgImage *image, uint32_t serial,
                                                 GError **error);
+
+/* ---- checking and repairing -----------------------------------------------------------
+ *
+ * Works on one image file alone: its backing and data files are neither opened nor
+ * needed, and encrypted images need no key. Any damage but that of the header itself can
+ * be looked at. */
+
+typedef enum {
+    QIMG_REPAIR_NONE,  /* only look; nothing is ever written */
+    QIMG_REPAIR_LEAKS, /* give back clusters that nothing refers to */
+    QIMG_REPAIR_ALL,   /* mend all that can be mended without a loss */
+} QimgRepair;
+
+typedef enum {
+    QIMG_FINDING_CORRUPTION,
+    QIMG_FINDING_LEAK,  /* a cluster counted higher than it is used: space only */
+    QIMG_FINDING_ERROR, /* something could not be looked at */
+} QimgFindingKind;
+
+typedef struct QimgFinding {
+    QimgFindingKind kind;
+    uint64_t host_offset;  /* bytes in the image file: of what is wrong */
+    uint64_t length_bytes; /* of the stretch from there on that has this fault; 0: no
+                              stretch */
+    uint64_t guest_offset; /* bytes on the disk; UINT64_MAX: none, or not known */
+    const char *text;      /* one line: what is wrong */
+} QimgFinding;
+
+typedef struct QimgCheckResult {
+    const char *filename; /* as given */
+    const char *format;   /* static */
+    /* What there is: after a repair, what remains. */
+    uint64_t n_corruptions;
+    uint64_t n_leaks;
+    uint64_t n_check_errors;
+    uint64_t n_corruptions_fixed;
+    uint64_t n_leaks_fixed;
+    /* The end of the last cluster in use, and the clusters of the active disk. */
+    uint64_t image_end_offset;
+    uint64_t n_total_clusters;
+    uint64_t n_allocated_clusters;
+    uint64_t n_fragmented_clusters; /* that do not follow the one before on the disk */
+    uint64_t n_compressed_clusters;
+    gboolean is_dirty;          /* marked as not closed properly */
+    gboolean is_marked_corrupt; /* marked as corrupt by a writer */
+    /* What the counts above are about, in no special order: at most 1000 of them are
+     * listed. */
+    const QimgFinding *findings;
+    unsigned n_findings;
+    uint64_t n_all_findings;
+} QimgCheckResult;
+
+/* Called from time to time by qimg_check, in its thread: @done of @total units of work.
+ * Begins anew for each of the passes that a repair needs. */
+typedef void (*QimgCheckProgress)(uint64_t done, uint64_t total, void *data);
+
+/* Checks the image at @path and, as @repair says, repairs it and checks it again. Of
+ * @options (may be NULL) format and nolock count. Checking takes a reader's lock,
+ * repairing a writer's. @progress may be NULL. A repair can be interrupted at any moment,
+ * by whatever means, and be done again: at no time it makes anything worse.
+ * Returns the result, also of a damaged image; free with qimg_check_result_free.
+ * Errors: NO_CHECK for formats in which nothing can be checked; those of opening; of a
+ * repair, those of the storage. */
+QIMG_API QimgCheckResult *qimg_check(const char *path, const QimgOptions *options,
+                                     QimgRepair repair, QimgCheckProgress progress,
+                                     void *progress_data, GError **error);
+
+/* Frees @result with its texts; accepts NULL. */
+QIMG_API void qimg_check_result_free(QimgCheckResult *result);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(QimgCheckResult, qimg_check_result_free)
+
+/* The result as a JSON object (the keys of qemu-img check and more). Free with g_free. */
+QIMG_API char *qimg_check_result_json(const QimgCheckResult *result);
+
+/* ---- copies ---------------------------------------------------------------------------
+ *
+ * A copy of all that a handle shows, as a raw file, made by several threads. Where
+ * nothing is stored the file has holes. A journal beside the file (its name with
+ * ".qimg-resume") says how far the copy has come, so that one that was interrupted can go
+ * on. */
+
+typedef enum {
+    QIMG_DIGEST_MD5,
+    QIMG_DIGEST_SHA1,
+    QIMG_DIGEST_SHA256,
+    QIMG_N_DIGESTS,
+} QimgDigest;
+
+/* "md5" and so on: static; NULL for no digest. */
+QIMG_API const char *qimg_digest_get_name(QimgDigest digest);
+
+/* The digest of that name; FALSE where there is none. */
+QIMG_API gboolean qimg_digest_find(const char *name, QimgDigest *digest_out);
+
+/* A range of the disk that could not be read, and was filled with zeros. */
+typedef struct QimgUnreadable {
+    uint64_t guest_offset;
+    uint64_t length_bytes;
+    const char *reason; /* static */
+} QimgUnreadable;
+
+/* One file of the chain. */
+typedef struct QimgFileDigests {
+    const char *path;
+    const char *digests[QIMG_N_DIGESTS]; /* in hexadecimal; NULL: not wanted, or failed */
+    const char *error;                   /* why they could not be computed; NULL */
+} QimgFileDigests;
+
+typedef struct QimgCopyOptions {
+    /* A regular file, which is made, or a block device; NULL: the stream. */
+    const char *target_path;
+    int stream_fd; /* all is written to it in order; cannot go on later */
+    /* What of the image it is, for the journal: two handles on one image, of a snapshot
+     * and of the disk, have two names. NULL: "disk". */
+    const char *source_name;
+    unsigned n_threads;  /* that read and write; 0: qimg_default_threads */
+    unsigned digests;    /* 1u << QimgDigest of each that is wanted */
+    gboolean hash_files; /* the digests of the chain's files, too */
+    gboolean keep_zeros; /* zeros are written, no holes are left */
+    gboolean overwrite;  /* a regular file that is there is replaced */
+    gboolean resume;     /* go on where an earlier copy has ended, if there was one */
+    gboolean rescue;     /* what cannot be read is filled with zeros */
+    /* Called in the thread that runs the copy; may be NULL. Unreadable ranges come in
+     * order, those of the earlier copy first. */
+    void (*on_unreadable)(const QimgUnreadable *range, void *user);
+    void (*on_progress)(uint64_t done_bytes, void *user);
+    void *user;
+} QimgCopyOptions;
+
+typedef struct QimgCopyReport {
+    uint64_t size_bytes;
+    uint64_t done_bytes;    /* copied from the disk's start, by earlier copies, too */
+    uint64_t resumed_bytes; /* of these, by earlier copies */
+    uint64_t data_bytes;    /* of these, in blocks of 4 KiB that are not all zeros */
+    uint64_t n_unreadable;
+    uint64_t unreadable_bytes;
+    const QimgUnreadable *unreadable;    /* the first @n_listed; owned by the copy */
+    unsigned n_listed;                   /* at most 65536 */
+    const char *digests[QIMG_N_DIGESTS]; /* of all that was presented; as in a file's */
+    const QimgFileDigests *files;        /* from the image down, data files between */
+    unsigned n_files;
+    gboolean is_target_at_fault; /* it failed because of the target, not of the image */
+    gboolean is_resumable;       /* it failed, and can go on from what is there */
+} QimgCopyReport;
+
+typedef struct QimgCopy QimgCopy;
+
+/* Prepares a copy of @image, which must outlive it. @options and its texts are copied.
+ * Free with qimg_copy_free. */
+QIMG_API QimgCopy *qimg_copy_new(QimgImage *image, const QimgCopyOptions *options);
+
+/* Copies; once. Returns when all is on stable storage. A target that it has begun to fill
+ * stays on failure if the copy can go on later, else it is removed (a device is left).
+ * Errors: REFUSED for a target that must not be written to; the text is about the target
+ * or the image as the report says. Threads: waits for those that it makes. */
+QIMG_API gboolean qimg_copy_run(QimgCopy *copy, GError **error);
+
+/* Lets qimg_copy_run fail soon. Any thread, also from a signal handler. */
+QIMG_API void qimg_copy_stop(QimgCopy *copy);
+
+/* What became of it, after qimg_copy_run; valid until qimg_copy_free. */
+QIMG_API const QimgCopyReport *qimg_copy_get_report(const QimgCopy *copy);
+
+/* Whether the file of @status, from stat, belongs to the chain of @image, and so must not
+ * be written to. Any thread. */
+QIMG_API gboolean qimg_image_has_file(const QimgImage *image, const struct stat *status);
+
+/* Frees a copy that does not run; accepts NULL. */
+QIMG_API void qimg_copy_free(QimgCopy *copy);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(QimgCopy, qimg_copy_free)
 
 /* ---- facts as text --------------------------------------------------------------------
  */

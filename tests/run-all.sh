@@ -21,8 +21,8 @@ fuzz_seconds=${FUZZ_SECONDS:-60}
 tsan_mount=${TSAN_MOUNT:-thread or concurren or parallel or many_opens or signals}
 # Under AddressSanitizer all but what takes long for other reasons than the code's.
 asan_mount=${ASAN_MOUNT:-not (write_loop or write_kill or write_fsx or write_space)}
-asan_oracle=${ASAN_ORACLE:-not test_create and not (test_dirty and (clusters-512 or clusters-4k))}
-tsan_oracle=${TSAN_ORACLE:-threads and (TestChains or TestZlib or TestZstd or TestRandomImages) or test_writes and (v3-cs4096 or el2-cs65536 or zlib-cs4096 or raw-base-odd or snapshots)}
+asan_oracle=${ASAN_ORACLE:-not (test_create and combinations) and not (test_dirty and (clusters-512 or clusters-4k))}
+tsan_oracle=${TSAN_ORACLE:-threads and (TestChains or TestZlib or TestZstd or TestRandomImages or test_copy_out) or test_writes and (v3-cs4096 or el2-cs65536 or zlib-cs4096 or raw-base-odd or snapshots)}
 all_stages=(gcc asan tsan fuzz nofuse install)
 export QCOWFS_TEST_SEED=${QCOWFS_TEST_SEED:-$((RANDOM * 32768 + RANDOM))}
 export PYTHONDONTWRITEBYTECODE=1

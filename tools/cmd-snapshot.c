@@ -86,7 +86,7 @@ static const CommandSpec spec = {
     .summary =
         "Lists the internal snapshots of an image, takes one, deletes or renames one, or "
         "makes\nthe disk what it was when one was taken (what it is now is lost).\n\n"
-        "NAME is the name of a snapshot, or its ID where none is called so.",
+        "NAME is the name of a snapshot, or its ID.",
     .min_operands = 2,
     .max_operands = 4,
     .has_output = true,

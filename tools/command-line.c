@@ -9,22 +9,21 @@
 
 /* Sets one element of a list, NAME or NAME=VALUE. */
 static bool
-set_image_option(QimgOptions *options, const char *element, GError **error)
+set_element(OptionSetter *set, void *target, const char *element, GError **error)
 {
     g_auto(GStrv) parts = g_strsplit(element, "=", 2);
 
-    return !*element || qimg_options_set(options, parts[0], parts[1], error);
+    return !*element || set(target, parts[0], parts[1], error);
 }
 
-/* Sets the elements of a list; a backslash keeps the next character, as for qcowfs. */
-static bool
-set_image_options(QimgOptions *options, const char *list, GError **error)
+bool
+command_line_set_list(const char *list, OptionSetter *set, void *target, GError **error)
 {
     g_autoptr(GString) element = g_string_new(NULL);
 
     for (; *list; list++) {
         if (*list == ',') {
-            if (!set_image_option(options, element->str, error))
+            if (!set_element(set, target, element->str, error))
                 return false;
             g_string_truncate(element, 0);
             continue;
@@ -32,7 +31,21 @@ set_image_options(QimgOptions *options, const char *list, GError **error)
         list += *list == '\\' && list[1];
         g_string_append_c(element, *list);
     }
-    return set_image_option(options, element->str, error);
+    return set_element(set, target, element->str, error);
+}
+
+/* What a subcommand does to an image is not a matter of how it is opened. */
+static gboolean
+set_image_option(void *target, const char *name, const char *value, GError **error)
+{
+    static const char *const names[] = {"format",   "backing",    "backing_map",
+                                        "l2_cache", "data_cache", "threads",
+                                        "nolock",   NULL};
+
+    if (g_strv_contains(names, name))
+        return qimg_options_set(target, name, value, error);
+    g_set_error(error, QIMG_ERROR, QIMG_ERROR_USAGE, "%s: no such option", name);
+    return FALSE;
 }
 
 /* Sets what is common to all subcommands from their parsed options. */
@@ -48,7 +61,8 @@ set_common(CommandLine *line, const char *output, char **lists)
     line->json = output && strcmp(output, "json") == 0;
     line->image_options = qimg_options_new();
     for (char **list = lists; list && *list; list++) {
-        if (!set_image_options(line->image_options, *list, &error)) {
+        if (!command_line_set_list(*list, set_image_option, line->image_options,
+                                   &error)) {
             output_failure(NULL, error);
             command_line_clear(line);
             return false;

@@ -31,3 +31,12 @@ typedef struct {
 bool command_line_parse(const CommandSpec *spec, int argc, char **argv, CommandLine *out,
                         int *exit_code_out);
 void command_line_clear(CommandLine *line);
+
+/* Sets one option of @target; @value is NULL where none was given. */
+typedef gboolean OptionSetter(void *target, const char *name, const char *value,
+                              GError **error);
+
+/* Calls @set for each element of the list NAME[=VALUE],... in turn until it fails; a
+ * backslash keeps the next character, as for qcowfs. */
+bool command_line_set_list(const char *list, OptionSetter *set, void *target,
+                           GError **error);

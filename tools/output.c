@@ -20,9 +20,19 @@ output_warnings(const QimgImage *image)
 }
 
 char *
+output_short_size(uint64_t bytes)
+{
+    g_autofree char *text = g_format_size_full(bytes, G_FORMAT_SIZE_IEC_UNITS);
+    g_auto(GStrv) parts =
+        g_strsplit(text, "\302\240", 2); /* a space that does not break */
+
+    return g_strjoinv(" ", parts);
+}
+
+char *
 output_size(uint64_t bytes)
 {
-    g_autofree char *short_form = g_format_size_full(bytes, G_FORMAT_SIZE_IEC_UNITS);
+    g_autofree char *short_form = output_short_size(bytes);
 
     return g_strdup_printf("%s (%" G_GUINT64_FORMAT " bytes)", short_form,
                            (guint64)bytes);
@@ -67,10 +77,8 @@ output_snapshots(const json_t *list, int indent)
             output_printable(json_string_value(json_object_get(s, "id")));
         g_autofree char *name =
             output_printable(json_string_value(json_object_get(s, "name")));
-        g_autofree char *state =
-            g_format_size_full(get_number(s, "vm-state-size"), G_FORMAT_SIZE_IEC_UNITS);
-        g_autofree char *disk =
-            g_format_size_full(get_number(s, "disk-size"), G_FORMAT_SIZE_IEC_UNITS);
+        g_autofree char *state = output_short_size(get_number(s, "vm-state-size"));
+        g_autofree char *disk = output_short_size(get_number(s, "disk-size"));
         g_autoptr(GDateTime) date =
             g_date_time_new_from_unix_utc((gint64)get_number(s, "date-sec"));
         g_autofree char *day = date ? g_date_time_format(date, "%F %T") : g_strdup("?");

@@ -13,6 +13,10 @@
 enum {
     EXIT_GOOD = 0,
     EXIT_FAILED = 1,
+    EXIT_CORRUPT = 2,    /* check */
+    EXIT_LEAKS = 3,      /* check: nothing worse */
+    EXIT_NO_CHECK = 63,  /* check: images of the format hold nothing to check */
+    EXIT_UNREADABLE = 2, /* copy-out: complete but for ranges that cannot be read */
 };
 
 /* Prints "qimg: FILE: what is wrong" and returns EXIT_FAILED. @file may be NULL. */
@@ -20,6 +24,9 @@ int output_failure(const char *file, const GError *error);
 
 /* Prints the warnings of an open image to standard error. */
 void output_warnings(const QimgImage *image);
+
+/* A size for people: "64.0 MiB". Free with g_free. */
+char *output_short_size(uint64_t bytes);
 
 /* A size for people: "64 MiB (67108864 bytes)". Free with g_free. */
 char *output_size(uint64_t bytes);
@@ -32,6 +39,10 @@ char *output_printable(const char *text);
 void output_snapshots(const json_t *list, int indent);
 
 /* The subcommands. */
+int cmd_check(int argc, char **argv);
+int cmd_create(int argc, char **argv);
+int cmd_copy_out(int argc, char **argv);
 int cmd_info(int argc, char **argv);
 int cmd_map(int argc, char **argv);
+int cmd_resize(int argc, char **argv);
 int cmd_snapshot(int argc, char **argv);

@@ -10,10 +10,13 @@ static const struct {
     const char *summary;
     int (*run)(int argc, char **argv);
 } commands[] = {
+    {"check", "whether an image is sound; repairs it", cmd_check},
+    {"copy-out", "copies a disk to a raw file, with digests", cmd_copy_out},
+    {"create", "make a new image", cmd_create},
     {"info", "what an image and its backing files are", cmd_info},
     {"map", "where each part of the disk is stored", cmd_map},
-    {"snapshot", "list, take, delete, rename internal snapshots, or go back to one",
-     cmd_snapshot},
+    {"resize", "change the size of the disk", cmd_resize},
+    {"snapshot", "list or change internal snapshots, go back to one", cmd_snapshot},
 };
 
 static void

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Mutexes and conditions with ranks. Locks are taken from the outermost rank inwards:
  *
+ *   COPY     the pieces of a copy, and its journal (image/copy-engine.c, copy-journal.c)
  *   GATE     who waits for an exclusive change to end (base/gate.c)
  *   ALLOC    the allocator of one image, L1 entries and refcounts (format/qcow2/alloc.c)
  *   INFLIGHT the guest ranges that are being changed (format/inflight.c)
@@ -20,6 +21,7 @@
 #include <pthread.h>
 
 typedef enum {
+    QIMG_RANK_COPY,
     QIMG_RANK_GATE,
     QIMG_RANK_ALLOC,
     QIMG_RANK_INFLIGHT,

@@ -99,21 +99,27 @@ worker_main(void *user)
     return NULL;
 }
 
-/* Starts one more thread when jobs would otherwise wait. Signals are left to the threads
- * of the program. */
+bool
+qimg_thread_start(pthread_t *thread_out, void *(*run)(void *user), void *user)
+{
+    sigset_t all, old;
+    int err;
+
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    err = pthread_create(thread_out, NULL, run, user);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    return err == 0;
+}
+
+/* Starts one more thread when jobs would otherwise wait. */
 static void
 ensure_thread(QimgWorkers *workers) QIMG_REQUIRES(workers->lock)
 {
-    sigset_t all, old;
-
     if (workers->n_idle > 0 || workers->n_started == workers->n_threads)
         return;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    if (pthread_create(&workers->threads[workers->n_started], NULL, worker_main,
-                       workers) == 0)
+    if (qimg_thread_start(&workers->threads[workers->n_started], worker_main, workers))
         workers->n_started++;
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
 }
 
 bool

@@ -3,7 +3,14 @@
  * when the first job comes, so a pool may be made before the process forks. */
 #pragma once
 
+#include <pthread.h>
+
 #include "base/types.h"
+
+/* Starts a thread, to be joined, that leaves signals to the threads of the program; false
+ * where none can be made. */
+bool qimg_thread_start(pthread_t *thread_out, void *(*run)(void *user), void *user)
+    QIMG_MUST_CHECK;
 
 typedef struct QimgWorkers QimgWorkers;
 typedef struct QimgJob QimgJob;

@@ -102,13 +102,63 @@ check_layout(const Qcow2Header *h, size_t n_bytes)
     return qimg_decode_ok();
 }
 
-/* The checks 7 and 8, and 11 to 19. */
-static QimgDecode
-check_fields(const Qcow2Header *h)
+QimgDecode
+qcow2_header_check_refcount_table(const Qcow2Header *h)
 {
-    bool has_type_bit = (h->incompatible_features & QCOW2_INCOMPAT_COMPRESSION) != 0;
     uint64_t cluster_bytes = UINT64_C(1) << h->cluster_bits;
     QimgRule rule;
+
+    if (h->n_refcount_table_clusters < 1)
+        return qimg_decode_broken(QIMG_RULE_REFTABLE_CLUSTERS, 0);
+    rule = qcow2_check_table(h->refcount_table_offset, h->n_refcount_table_clusters,
+                             cluster_bytes, cluster_bytes, QCOW2_MAX_REFCOUNT_TABLE_BYTES,
+                             QIMG_RULE_REFTABLE_SIZE, QIMG_RULE_REFTABLE_OFFSET);
+    if (rule || h->refcount_table_offset == 0)
+        return qimg_decode_broken(rule ? rule : QIMG_RULE_REFTABLE_OFFSET,
+                                  rule == QIMG_RULE_REFTABLE_SIZE
+                                      ? h->n_refcount_table_clusters
+                                      : h->refcount_table_offset);
+    return qimg_decode_ok();
+}
+
+QimgDecode
+qcow2_header_check_snapshot_table(const Qcow2Header *h)
+{
+    QimgRule rule = qcow2_check_table(
+        h->snapshots_offset, h->n_snapshots, 40, UINT64_C(1) << h->cluster_bits,
+        UINT64_C(40) * QCOW2_MAX_SNAPSHOTS, QIMG_RULE_SNAPSHOTS_COUNT,
+        QIMG_RULE_SNAPSHOTS_OFFSET);
+
+    if (!rule && h->n_snapshots > 0 && h->snapshots_offset == 0)
+        rule = QIMG_RULE_SNAPSHOTS_OFFSET;
+    if (rule)
+        return qimg_decode_broken(rule, rule == QIMG_RULE_SNAPSHOTS_COUNT
+                                            ? h->n_snapshots
+                                            : h->snapshots_offset);
+    return qimg_decode_ok();
+}
+
+static QimgDecode
+check_l1_table(const Qcow2Header *h)
+{
+    QimgRule rule = qcow2_check_table(h->l1_table_offset, h->n_l1_entries, 8,
+                                      UINT64_C(1) << h->cluster_bits, QCOW2_MAX_L1_BYTES,
+                                      QIMG_RULE_L1_SIZE, QIMG_RULE_L1_OFFSET);
+
+    if (!rule && h->n_l1_entries > 0 && h->l1_table_offset == 0)
+        rule = QIMG_RULE_L1_OFFSET;
+    if (rule)
+        return qimg_decode_broken(rule, rule == QIMG_RULE_L1_SIZE ? h->n_l1_entries
+                                                                  : h->l1_table_offset);
+    return qimg_decode_ok();
+}
+
+/* The checks 7 and 8, and 11 to 19. */
+static QimgDecode
+check_fields(const Qcow2Header *h, bool for_check)
+{
+    bool has_type_bit = (h->incompatible_features & QCOW2_INCOMPAT_COMPRESSION) != 0;
+    QimgDecode result = qimg_decode_ok();
 
     if (h->compression_type > QCOW2_COMPRESSION_ZSTD)
         return qimg_decode_broken(QIMG_RULE_COMPRESSION_TYPE, h->compression_type);
@@ -121,37 +171,17 @@ check_fields(const Qcow2Header *h)
         return qimg_decode_broken(QIMG_RULE_REFCOUNT_ORDER, h->refcount_order);
     if (h->crypt_method > QCOW2_CRYPT_LUKS)
         return qimg_decode_broken(QIMG_RULE_CRYPT_METHOD, h->crypt_method);
-    if (h->n_refcount_table_clusters < 1)
-        return qimg_decode_broken(QIMG_RULE_REFTABLE_CLUSTERS, 0);
-    rule = qcow2_check_table(h->refcount_table_offset, h->n_refcount_table_clusters,
-                             cluster_bytes, cluster_bytes, QCOW2_MAX_REFCOUNT_TABLE_BYTES,
-                             QIMG_RULE_REFTABLE_SIZE, QIMG_RULE_REFTABLE_OFFSET);
-    if (rule || h->refcount_table_offset == 0)
-        return qimg_decode_broken(rule ? rule : QIMG_RULE_REFTABLE_OFFSET,
-                                  rule == QIMG_RULE_REFTABLE_SIZE
-                                      ? h->n_refcount_table_clusters
-                                      : h->refcount_table_offset);
-    rule = qcow2_check_table(h->snapshots_offset, h->n_snapshots, 40, cluster_bytes,
-                             UINT64_C(40) * QCOW2_MAX_SNAPSHOTS,
-                             QIMG_RULE_SNAPSHOTS_COUNT, QIMG_RULE_SNAPSHOTS_OFFSET);
-    if (!rule && h->n_snapshots > 0 && h->snapshots_offset == 0)
-        rule = QIMG_RULE_SNAPSHOTS_OFFSET;
-    if (rule)
-        return qimg_decode_broken(rule, rule == QIMG_RULE_SNAPSHOTS_COUNT
-                                            ? h->n_snapshots
-                                            : h->snapshots_offset);
-    rule = qcow2_check_table(h->l1_table_offset, h->n_l1_entries, 8, cluster_bytes,
-                             QCOW2_MAX_L1_BYTES, QIMG_RULE_L1_SIZE, QIMG_RULE_L1_OFFSET);
-    if (!rule && h->n_l1_entries > 0 && h->l1_table_offset == 0)
-        rule = QIMG_RULE_L1_OFFSET;
-    if (rule)
-        return qimg_decode_broken(rule, rule == QIMG_RULE_L1_SIZE ? h->n_l1_entries
-                                                                  : h->l1_table_offset);
-    return qimg_decode_ok();
+    if (!for_check)
+        result = qcow2_header_check_refcount_table(h);
+    if (!result.rule && !for_check)
+        result = qcow2_header_check_snapshot_table(h);
+    if (!result.rule)
+        result = check_l1_table(h);
+    return result.rule ? result : qcow2_geometry_check_size(h);
 }
 
-QimgDecode
-qcow2_header_decode(const uint8_t *bytes, size_t n_bytes, Qcow2Header *out)
+static QimgDecode
+decode(const uint8_t *bytes, size_t n_bytes, bool for_check, Qcow2Header *out)
 {
     DiskHeader disk = {0};
     Qcow2Header h = {0};
@@ -179,14 +209,24 @@ qcow2_header_decode(const uint8_t *bytes, size_t n_bytes, Qcow2Header *out)
     /* A later version may have changed what the fields mean: the caller must be able to
      * name an unknown bit before any of them is found wrong. */
     if ((h.incompatible_features & ~(uint64_t)QCOW2_INCOMPAT_KNOWN) == 0) {
-        result = check_fields(&h);
-        if (!result.rule)
-            result = qcow2_geometry_check_size(&h);
+        result = check_fields(&h, for_check);
         if (result.rule)
             return result;
     }
     *out = h;
     return qimg_decode_ok();
+}
+
+QimgDecode
+qcow2_header_decode(const uint8_t *bytes, size_t n_bytes, Qcow2Header *out)
+{
+    return decode(bytes, n_bytes, false, out);
+}
+
+QimgDecode
+qcow2_header_decode_for_check(const uint8_t *bytes, size_t n_bytes, Qcow2Header *out)
+{
+    return decode(bytes, n_bytes, true, out);
 }
 
 bool

@@ -81,6 +81,15 @@ bool qcow2_header_probe(const uint8_t *bytes, size_t n_bytes);
  * refuse: they come before all later checks, see qcow2_header_has_unknown. */
 QimgDecode qcow2_header_decode(const uint8_t *bytes, size_t n_bytes, Qcow2Header *out);
 
+/* As qcow2_header_decode, but the two below are left to the caller: what a check can do
+ * without. */
+QimgDecode qcow2_header_decode_for_check(const uint8_t *bytes, size_t n_bytes,
+                                         Qcow2Header *out);
+
+/* Whether the header's fields of the refcount table, of the snapshot table, are sound. */
+QimgDecode qcow2_header_check_refcount_table(const Qcow2Header *header);
+QimgDecode qcow2_header_check_snapshot_table(const Qcow2Header *header);
+
 /* The mirror of decode: writes the fields of @header, which decode would accept, to the
  * @n_bytes at @bytes. Fields behind those that we know (header_length says that there are
  * some) keep what @bytes hold. False, and nothing is written, where @n_bytes are less

@@ -38,9 +38,8 @@ qcow2_snapshot_set_entry_bytes(Qcow2SnapshotEntry *entry)
                          ~UINT64_C(7);
 }
 
-QimgDecode
-qcow2_snapshot_decode_fixed(const uint8_t bytes[QCOW2_SNAPSHOT_FIXED_BYTES],
-                            Qcow2SnapshotEntry *out)
+Qcow2SnapshotEntry
+qcow2_snapshot_decode_any(const uint8_t bytes[QCOW2_SNAPSHOT_FIXED_BYTES])
 {
     DiskSnapshot disk;
     Qcow2SnapshotEntry e = {0};
@@ -56,11 +55,50 @@ qcow2_snapshot_decode_fixed(const uint8_t bytes[QCOW2_SNAPSHOT_FIXED_BYTES],
     e.vm_state_bytes = qimg_be32_get(disk.vm_state_size_32);
     e.extra_bytes = qimg_be32_get(disk.extra_length);
     e.icount = -1;
+    qcow2_snapshot_set_entry_bytes(&e);
+    return e;
+}
+
+QimgDecode
+qcow2_snapshot_decode_fixed(const uint8_t bytes[QCOW2_SNAPSHOT_FIXED_BYTES],
+                            Qcow2SnapshotEntry *out)
+{
+    Qcow2SnapshotEntry e = qcow2_snapshot_decode_any(bytes);
+
     if (e.extra_bytes > QCOW2_MAX_SNAPSHOT_EXTRA)
         return qimg_decode_broken(QIMG_RULE_SNAPSHOT_ENTRY, e.extra_bytes);
-    qcow2_snapshot_set_entry_bytes(&e);
     *out = e;
     return qimg_decode_ok();
+}
+
+size_t
+qcow2_snapshot_complete(const uint8_t *bytes, const Qcow2SnapshotEntry *entry,
+                        uint64_t disk_bytes, uint8_t *out)
+{
+    const uint8_t *extra = bytes + QCOW2_SNAPSHOT_FIXED_BYTES;
+    size_t n_text = (size_t)entry->id_bytes + entry->name_bytes;
+    uint32_t n_old = entry->extra_bytes < QCOW2_MAX_SNAPSHOT_EXTRA
+                         ? entry->extra_bytes
+                         : QCOW2_MAX_SNAPSHOT_EXTRA;
+    uint32_t n_new =
+        n_old < QCOW2_SNAPSHOT_NEEDED_EXTRA ? QCOW2_SNAPSHOT_NEEDED_EXTRA : n_old;
+    size_t n_bytes = QCOW2_SNAPSHOT_FIXED_BYTES + n_new + n_text;
+    qimg_be32 extra_length = qimg_be32_set(n_new);
+    DiskExtra disk = {
+        .vm_state_size = qimg_be64_set(entry->vm_state_bytes),
+        .disk_size = qimg_be64_set(disk_bytes),
+    };
+
+    memcpy(out, bytes, QCOW2_SNAPSHOT_FIXED_BYTES);
+    memcpy(out + offsetof(DiskSnapshot, extra_length), &extra_length,
+           sizeof extra_length);
+    out += QCOW2_SNAPSHOT_FIXED_BYTES;
+    memcpy(out, &disk, QCOW2_SNAPSHOT_NEEDED_EXTRA);
+    /* What is there of a field that is cut off in the middle has no meaning. */
+    memcpy(out, extra, n_old < n_new ? n_old & ~7u : n_old);
+    memcpy(out + n_new, extra + entry->extra_bytes, n_text);
+    memset(out + n_new + n_text, 0, -n_bytes & 7);
+    return n_bytes + (-n_bytes & 7);
 }
 
 void

@@ -29,6 +29,21 @@ typedef struct {
 QimgDecode qcow2_snapshot_decode_fixed(const uint8_t bytes[QCOW2_SNAPSHOT_FIXED_BYTES],
                                        Qcow2SnapshotEntry *out);
 
+/* As qcow2_snapshot_decode_fixed, whatever the length of the extra data is. */
+Qcow2SnapshotEntry
+qcow2_snapshot_decode_any(const uint8_t bytes[QCOW2_SNAPSHOT_FIXED_BYTES]);
+
+/* Bytes of extra data that an entry of version 3 needs: sizes of VM state and disk. */
+#define QCOW2_SNAPSHOT_NEEDED_EXTRA 16u
+
+/* Makes an entry as the format wants it of the one at @bytes (its entry_bytes are
+ * @entry->entry_bytes), the disk's size being @disk_bytes where the entry does not say:
+ * extra data of QCOW2_SNAPSHOT_NEEDED_EXTRA bytes at least and QCOW2_MAX_SNAPSHOT_EXTRA
+ * at most, all else as it is. Writes at most entry_bytes + QCOW2_SNAPSHOT_NEEDED_EXTRA to
+ * @out; returns how many, a multiple of 8. */
+size_t qcow2_snapshot_complete(const uint8_t *bytes, const Qcow2SnapshotEntry *entry,
+                               uint64_t disk_bytes, uint8_t *out);
+
 /* Adds what the @entry->extra_bytes bytes of extra data at @extra say. */
 void qcow2_snapshot_decode_extra(const uint8_t *extra, Qcow2SnapshotEntry *entry);
 

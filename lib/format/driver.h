@@ -9,6 +9,7 @@
 #include "base/gate.h"
 #include "cache/table-cache.h"
 #include "codec/rules.h"
+#include "format/check-report.h"
 #include "format/inflight.h"
 #include "format/snapshots.h"
 #include "qimg.h"
@@ -137,6 +138,7 @@ typedef struct {
     bool has_snapshots; /* load the list of internal snapshots */
     QimgGate *gate;     /* NULL: read-only */
     bool is_writable;   /* refuse what cannot be written to */
+    bool for_check;     /* open what is damaged, too, for check and repair alone */
 } QimgFormatEnv;
 
 /* What a new image shall be. */
@@ -153,6 +155,8 @@ typedef struct {
     const char *data_file_name; /* stored as it is; NULL: none. 3. The file itself is the
                                    caller's: zeros, as long as the disk */
     bool data_file_raw;         /* the data file alone shall always be the disk */
+    QimgPreallocation preallocation; /* raw: not METADATA. With a data file no more than
+                                        METADATA: the rest is the caller's, too */
 } QimgCreateOptions;
 
 /* What a new snapshot is called, and when it was taken. */
@@ -253,13 +257,28 @@ struct QimgDriver {
     /* Makes the disk what it was, in content and size. */
     QimgErrno (*revert_to_snapshot)(QimgFormat *format, unsigned place);
 
+    /* ---- checking; all NULL where there is nothing to check ---- */
+
+    /* Looks at all that the file says of itself and adds what is wrong to @report. Never
+     * writes. The layer was opened for_check. False with @error set where that could not
+     * be done at all. */
+    bool (*check)(QimgFormat *format, QimgCheckReport *report, GError **error);
+
+    /* Repairs what @mode (not NONE) allows, in an order that can be interrupted anywhere,
+     * and then checks as above. The layer was opened for_check, its file for writing.
+     * Errors: those of the storage, -ENOMEM. */
+    bool (*repair)(QimgFormat *format, QimgRepair mode, QimgCheckReport *report,
+                   GError **error);
+
     /* ---- making ---- */
 
-    /* Makes a new image in @file, whose content is lost; nothing of the disk is
-     * allocated. The header is written when all else is durable, so that what is
-     * half-made is no image; all of it is durable on return. NULL where images of the
-     * format are not made. Errors: USAGE for a field that breaks a rule or limit, those
-     * of the storage. */
+    /* Checks what create checks before it writes. NULL: nothing. Errors: USAGE. */
+    bool (*check_create)(const QimgCreateOptions *options, GError **error);
+
+    /* Makes a new image in @file, whose content is lost. The header is written when all
+     * else is durable, so that what is half-made is no image; all of it is durable on
+     * return. NULL where images of the format are not made. Errors: USAGE for a field
+     * that breaks a rule or limit, those of the storage. */
     bool (*create)(QimgStorage *file, const QimgCreateOptions *options, GError **error);
 
     /* ---- end ---- */

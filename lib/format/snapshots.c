@@ -113,35 +113,34 @@ is_text(const char *text, size_t n_bytes, const char *wanted)
 }
 
 const QimgSnapshot *
-qimg_snapshots_find(const QimgSnapshots *list, const char *name, GError **error)
+qimg_snapshots_find(const QimgSnapshots *list, const char *wanted, GError **error)
 {
     const QimgSnapshot *found = NULL;
+    g_autoptr(GString) ids = g_string_new(NULL);
     unsigned n_found = 0;
 
-    bool is_id = false;
+    for (unsigned i = 0; i < list->n; i++) {
+        const QimgSnapshot *s = &list->items[i].facts;
+        g_autofree char *id = NULL;
 
-    for (unsigned pass = 0; n_found == 0 && pass < 2; pass++) {
-        is_id = pass == 1;
-        for (unsigned i = 0; i < list->n; i++) {
-            const QimgSnapshot *s = &list->items[i].facts;
-
-            if (is_id ? is_text(s->id, s->id_bytes, name)
-                      : is_text(s->name, s->name_bytes, name)) {
-                found = s;
-                n_found++;
-            }
-        }
+        if (!is_text(s->name, s->name_bytes, wanted) &&
+            !is_text(s->id, s->id_bytes, wanted))
+            continue;
+        found = s;
+        id = g_strescape(s->id, NULL);
+        g_string_append_printf(ids, "%s%s", n_found++ > 0 ? ", " : "", id);
     }
-    if (n_found > 1) {
-        qimg_set_error(error, QIMG_ERROR_USAGE, "%u snapshots have the %s \"%s\" (%s)",
-                       n_found, is_id ? "ID" : "name", name,
-                       is_id ? "give a name, or use the directories of a mount"
-                             : "give the ID of the one meant");
-        return NULL;
-    }
-    if (!found)
+    if (n_found == 1)
+        return found;
+    if (n_found == 0)
         qimg_set_error(error, QIMG_ERROR_NOT_FOUND,
                        "no snapshot has the name or ID \"%s\" (see qimg snapshot list)",
-                       name);
-    return found;
+                       wanted);
+    else
+        qimg_set_error(
+            error, QIMG_ERROR_USAGE,
+            "\"%s\" is the name or ID of several snapshots (give another ID of "
+            "%s, or rename one by it first)",
+            wanted, ids->str);
+    return NULL;
 }

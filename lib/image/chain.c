@@ -173,6 +173,13 @@ take_warnings(QimgChain *chain, const QimgFormat *layer)
         chain_warn(chain, layer->file->path, layer->warnings->pdata[i]);
 }
 
+static void
+add_opened(QimgChain *chain, QimgFormat *format)
+{
+    chain->layers[chain->n_layers++] = format;
+    take_warnings(chain, format);
+}
+
 /* Adds the image in @file (owned, may be NULL after an error) as the next layer, without
  * its data file. @format_name may be NULL. */
 static bool
@@ -202,8 +209,7 @@ add_format(QimgChain *chain, const QimgOptions *options, QimgStorage *file,
         qimg_storage_close(file);
         return false;
     }
-    chain->layers[chain->n_layers++] = format;
-    take_warnings(chain, format);
+    add_opened(chain, format);
     return true;
 }
 
@@ -444,6 +450,51 @@ chain_open(const char *path, const QimgOptions *options, GError **error)
 
     if (chain &&
         (!open_layers(chain, path, options, error) || !finish_chain(chain, error)))
+        g_clear_pointer(&chain, chain_unref);
+    return chain;
+}
+
+/* As add_format, for a check. */
+static bool
+add_format_for_check(QimgChain *chain, const QimgOptions *options, QimgStorage *file,
+                     GError **error)
+{
+    const QimgFormatEnv env = {
+        .tables = chain->tables,
+        .inspect = true,
+        .has_snapshots = true,
+        .for_check = true,
+    };
+    const QimgDriver *driver = choose_driver(file, options->format, error);
+    QimgFormat *format = NULL;
+
+    if (driver && !driver->check)
+        qimg_set_error(error, QIMG_ERROR_NO_CHECK,
+                       "is a %s image, in which there is nothing to check", driver->name);
+    else if (driver)
+        format = driver->open(file, &env, error);
+    if (!format) {
+        qimg_storage_close(file);
+        return false;
+    }
+    add_opened(chain, format);
+    return true;
+}
+
+QimgChain *
+chain_open_for_check(const char *path, const QimgOptions *options, bool for_repair,
+                     GError **error)
+{
+    QimgChain *chain = chain_new(options, error);
+    g_autoptr(QimgPlace) place = NULL;
+    QimgStorage *file = NULL;
+    int fd = -1;
+
+    if (chain)
+        fd = qimg_open_named_by_user(path, for_repair, &place, error);
+    if (fd >= 0)
+        file = chain_open_storage(chain, options, fd, place->path, for_repair, error);
+    if (!file || !add_format_for_check(chain, options, file, error))
         g_clear_pointer(&chain, chain_unref);
     return chain;
 }

@@ -10,17 +10,22 @@ compressed_key(unsigned layer_index, QimgHostOffset host_offset)
     return (uint64_t)(layer_index + 1) << 56 | host_offset.v;
 }
 
+QimgErrno
+compressed_read(const CompressedCluster *cluster, uint8_t *bytes)
+{
+    QimgFormat *layer = cluster->chain->layers[cluster->layer_index];
+
+    chain_count(cluster->chain, COUNTER_INFLATED_CLUSTERS, 1);
+    return layer->driver->read_compressed(layer, cluster->host_offset,
+                                          cluster->stream_bytes, bytes);
+}
+
 /* SlotLoad. */
 static QimgErrno
 load_cluster(void *user, uint64_t key, void *bytes)
 {
-    const CompressedCluster *cluster = user;
-    QimgFormat *layer = cluster->chain->layers[cluster->layer_index];
-
     (void)key;
-    chain_count(cluster->chain, COUNTER_INFLATED_CLUSTERS, 1);
-    return layer->driver->read_compressed(layer, cluster->host_offset,
-                                          cluster->stream_bytes, bytes);
+    return compressed_read(user, bytes);
 }
 
 QimgErrno

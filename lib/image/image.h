@@ -134,6 +134,18 @@ QimgChain *chain_open(const char *path, const QimgOptions *options, GError **err
 QimgChain *chain_open_storages(QimgStorage *const *storages, unsigned n_storages,
                                const QimgOptions *options, GError **error);
 
+/* image/chain.c: opens @path alone, without what it is based on and with its damage, for
+ * the check and repair functions of its driver; @for_repair for writing. Nothing but
+ * layer 0 can be used. */
+QimgChain *chain_open_for_check(const char *path, const QimgOptions *options,
+                                bool for_repair, GError **error);
+
+/* image/check.c: qimg_check of the layer @format, which was opened for that; @path is
+ * how the result calls it. */
+QimgCheckResult *image_check(QimgFormat *format, const char *path, QimgRepair mode,
+                             QimgCheckProgress progress, void *progress_data,
+                             GError **error);
+
 /* image/chain.c: adds a warning about the file at @path, for qimg_image_get_warnings,
  * which stays one harmless line whatever names from an image hold. While the chain is
  * opened. */
@@ -172,11 +184,22 @@ QimgErrno map_is_zero_below(QimgChain *chain, unsigned layer_index, uint64_t gue
 QimgErrno image_read_inside(QimgImage *image, uint64_t guest_offset, uint8_t *buffer,
                             size_t length_bytes) QIMG_MUST_CHECK;
 
-/* image/write.c: writes @buffer for who is inside the gate or has closed it; NULL: keeps
- * the content and allocates. */
+/* image/read.c: as qimg_image_read for one of many threads that go through an image that
+ * nobody changes: all is done in this thread, and inflated clusters are not kept. The
+ * caller has checked the range, and that the layers' data can be read. */
+QimgErrno image_read_bulk(QimgImage *image, uint64_t guest_offset, uint8_t *buffer,
+                          size_t length_bytes) QIMG_MUST_CHECK;
+
+/* image/write.c: writes @buffer for who is inside the gate or has closed it. */
 QimgErrno image_write_inside(QimgImage *image, uint64_t guest_offset,
                              const uint8_t *buffer, uint64_t length_bytes)
     QIMG_MUST_CHECK;
+
+/* image/write.c: allocates what is not allocated of the range without a change of
+ * content;
+ * @reserves: and makes room in the host's file. As image_write_inside. */
+QimgErrno image_allocate_inside(QimgImage *image, uint64_t guest_offset,
+                                uint64_t length_bytes, bool reserves) QIMG_MUST_CHECK;
 
 /* image/write.c: counts a failure, and does what a change has left to be done once it is
  * over. Outside the gate. */
@@ -217,6 +240,11 @@ typedef struct {
     QimgHostOffset host_offset;
     uint32_t stream_bytes;
 } CompressedCluster;
+
+/* image/compressed.c: inflates the cluster to @bytes, which hold a whole cluster, past
+ * its cache. */
+QimgErrno compressed_read(const CompressedCluster *cluster, uint8_t *bytes)
+    QIMG_MUST_CHECK;
 
 /* image/compressed.c: pins the inflated cluster, or says why it cannot be had. */
 QimgErrno compressed_pin(const CompressedCluster *cluster, Slot **slot_out)

@@ -302,6 +302,52 @@ qimg_image_stats_json(const QimgImage *image)
     return finish(root);
 }
 
+static json_t *
+finding_json(const QimgFinding *finding)
+{
+    static const char *const kinds[] = {
+        [QIMG_FINDING_CORRUPTION] = "corruption",
+        [QIMG_FINDING_LEAK] = "leak",
+        [QIMG_FINDING_ERROR] = "error",
+    };
+    json_t *o = json_object();
+
+    add_string(o, "kind", kinds[finding->kind]);
+    add_number(o, "host-offset", finding->host_offset);
+    if (finding->length_bytes > 0)
+        add_number(o, "length", finding->length_bytes);
+    if (finding->guest_offset != UINT64_MAX)
+        add_number(o, "guest-offset", finding->guest_offset);
+    add_string(o, "text", finding->text);
+    return o;
+}
+
+char *
+qimg_check_result_json(const QimgCheckResult *result)
+{
+    json_t *root = json_object(), *findings = json_array();
+
+    add_string(root, "filename", result->filename);
+    add_string(root, "format", result->format);
+    add_number(root, "check-errors", result->n_check_errors);
+    add_number(root, "corruptions", result->n_corruptions);
+    add_number(root, "leaks", result->n_leaks);
+    add_number(root, "corruptions-fixed", result->n_corruptions_fixed);
+    add_number(root, "leaks-fixed", result->n_leaks_fixed);
+    add_number(root, "image-end-offset", result->image_end_offset);
+    add_number(root, "total-clusters", result->n_total_clusters);
+    add_number(root, "allocated-clusters", result->n_allocated_clusters);
+    add_number(root, "fragmented-clusters", result->n_fragmented_clusters);
+    add_number(root, "compressed-clusters", result->n_compressed_clusters);
+    add_flag(root, "dirty-flag", result->is_dirty);
+    add_flag(root, "corrupt", result->is_marked_corrupt);
+    for (unsigned i = 0; i < result->n_findings; i++)
+        json_array_append_new(findings, finding_json(&result->findings[i]));
+    json_object_set_new(root, "findings", findings);
+    add_number(root, "findings-not-listed", result->n_all_findings - result->n_findings);
+    return finish(root);
+}
+
 size_t
 qimg_extent_to_json(const QimgExtent *e, char buffer[QIMG_EXTENT_JSON_BYTES])
 {

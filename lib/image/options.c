@@ -11,6 +11,9 @@
 #define MIN_L2_CACHE_BYTES       (64 * QIMG_KIB)
 #define MAX_CACHE_BYTES          (QIMG_MIB << 20)
 #define MAX_THREADS              1024u
+/* Digits behind the point of a size that count: with all of them, and the largest suffix,
+ * sums stay within 128 bits. */
+#define MAX_FRACTION_UNIT UINT64_C(1000000000000000000)
 
 unsigned
 qimg_default_threads(void)
@@ -46,30 +49,76 @@ qimg_options_free(QimgOptions *options)
     g_free(options);
 }
 
+/* Reads the suffix of a size, which must be all of @text: as a shift, -1 if it is none.
+ */
+static int
+parse_size_suffix(const char *text)
+{
+    static const char suffixes[] = "BKMGTPE";
+    const char *suffix = *text ? strchr(suffixes, g_ascii_toupper(*text)) : NULL;
+    bool is_whole =
+        suffix && (!text[1] || (suffix > suffixes && !strcmp(text + 1, "iB")));
+
+    if (!*text)
+        return 0;
+    return is_whole ? 10 * (int)(suffix - suffixes) : -1;
+}
+
+/* False where @text is no size, or none of 64 bits. */
+static bool
+parse_bytes(const char *text, uint64_t *bytes_out)
+{
+    unsigned __int128 bytes = 0, fraction = 0, fraction_unit = 1;
+    int shift;
+
+    if (!g_ascii_isdigit(*text))
+        return false;
+    for (; g_ascii_isdigit(*text) && bytes <= UINT64_MAX; text++)
+        bytes = bytes * 10 + (unsigned)(*text - '0');
+    if (*text == '.' && g_ascii_isdigit(text[1])) {
+        for (text++; g_ascii_isdigit(*text) && fraction_unit < MAX_FRACTION_UNIT;
+             text++) {
+            fraction = fraction * 10 + (unsigned)(*text - '0');
+            fraction_unit *= 10;
+        }
+    }
+    shift = parse_size_suffix(text);
+    /* A half of a byte is none. */
+    if (bytes > UINT64_MAX || shift < 0 || (fraction_unit > 1 && shift == 0))
+        return false;
+    bytes = (bytes << shift) + ((fraction << shift) + fraction_unit / 2) / fraction_unit;
+    if (bytes > UINT64_MAX)
+        return false;
+    *bytes_out = (uint64_t)bytes;
+    return true;
+}
+
+gboolean
+qimg_parse_size(const char *text, uint64_t *bytes_out, GError **error)
+{
+    if (parse_bytes(text, bytes_out))
+        return TRUE;
+    qimg_set_error(error, QIMG_ERROR_USAGE,
+                   "\"%s\" is no size (give a number of bytes, or one with K, M, G, T, P "
+                   "or E, like 1.5G, less than 16E)",
+                   text);
+    return FALSE;
+}
+
 static bool
 parse_size(const char *name, const char *text, uint64_t min, uint64_t max, uint64_t *out,
            GError **error)
 {
-    static const char suffixes[] = "KMGT";
-    guint64 number = 0;
-    char *end = NULL;
-    const char *suffix;
-    unsigned shift = 0;
+    uint64_t bytes = 0;
 
-    if (g_ascii_isdigit(text[0]))
-        number = g_ascii_strtoull(text, &end, 10);
-    if (end && *end && (suffix = strchr(suffixes, g_ascii_toupper(*end)))) {
-        shift = 10 * (unsigned)(suffix - suffixes + 1);
-        end++;
-    }
-    if (!end || *end || number > max >> shift || number << shift < min) {
+    if (!parse_bytes(text, &bytes) || bytes < min || bytes > max) {
         qimg_set_error(error, QIMG_ERROR_USAGE,
                        "%s=%s: not a number of bytes from %" G_GUINT64_FORMAT
                        " to %" G_GUINT64_FORMAT " (suffixes K, M, G and T work)",
                        name, text, (guint64)min, (guint64)max);
         return false;
     }
-    *out = number << shift;
+    *out = bytes;
     return true;
 }
 

@@ -17,6 +17,7 @@
 #include "base/cleanup.h"
 #include "base/errors.h"
 #include "storage/file.h"
+#include "storage/new-file.h"
 
 #define OVERLAY_CLUSTER_BITS   16u
 #define OVERLAY_REFCOUNT_ORDER 4u
@@ -34,15 +35,6 @@
 
 /* Not /tmp, which often is memory. */
 #define DEFAULT_TEMPORARY_DIR "/var/tmp"
-
-static bool
-is_same_file(const struct stat *a, const struct stat *b)
-{
-    /* A device may have several nodes. */
-    if (S_ISBLK(a->st_mode) && S_ISBLK(b->st_mode))
-        return a->st_rdev == b->st_rdev;
-    return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
-}
 
 /* Makes a new overlay of the chain in @file. @backing_name is NULL for the one that
  * vanishes; @hint: what to do when it fails. */
@@ -160,8 +152,8 @@ check_file(const QimgChain *chain, const struct stat *status, GError **error)
     for (unsigned i = 1; i < chain->n_layers; i++) {
         const QimgFormat *layer = chain->layers[i];
 
-        if (is_same_file(&layer->file->status, status) ||
-            (layer->data_file && is_same_file(&layer->data_file->status, status))) {
+        if (qimg_is_same_file(&layer->file->status, status) ||
+            (layer->data_file && qimg_is_same_file(&layer->data_file->status, status))) {
             qimg_set_error(error, QIMG_ERROR_REFUSED,
                            "is a file of the image itself (give the name of a new file)");
             return false;
@@ -203,7 +195,7 @@ check_backing(const QimgChain *chain, const QimgFormat *overlay, const QimgPlace
     if (!backing_name_parse(overlay->backing_name, &name, &named_format, error))
         return false;
     if (fstatat(place->dir_fd, name, &status, 0) < 0 ||
-        !is_same_file(&image->file->status, &status)) {
+        !qimg_is_same_file(&image->file->status, &status)) {
         g_autofree char *shown_name = g_strescape(name, NULL);
         g_autofree char *what = g_strdup_printf("its backing file is \"%s\"", shown_name);
 
@@ -270,7 +262,7 @@ name_of_image(const QimgChain *chain, int dir_fd, GError **error)
     struct stat overlay_dir, image_dir, status;
 
     if (fstat(dir_fd, &overlay_dir) == 0 && fstat(place->dir_fd, &image_dir) == 0 &&
-        is_same_file(&overlay_dir, &image_dir)) {
+        qimg_is_same_file(&overlay_dir, &image_dir)) {
         /* What stands before a colon would be taken for a protocol. */
         name = g_strconcat(strchr(base, ':') ? "./" : "", base, NULL);
     } else if (place->dir_real && !g_str_has_prefix(place->dir_real, "/proc/")) {
@@ -282,7 +274,7 @@ name_of_image(const QimgChain *chain, int dir_fd, GError **error)
         name = g_file_read_link(link, NULL);
     }
     if (name && fstatat(dir_fd, name, &status, 0) == 0 &&
-        is_same_file(&file->status, &status))
+        qimg_is_same_file(&file->status, &status))
         return g_steal_pointer(&name);
     qimg_set_error(error, QIMG_ERROR_REFUSED,
                    "cannot store the name of the image, which was opened as \"%s\" (give "
@@ -291,54 +283,33 @@ name_of_image(const QimgChain *chain, int dir_fd, GError **error)
     return NULL;
 }
 
-/* Lets a new name in the directory outlive the machine as the content does. */
-static bool
-sync_dir(int dir_fd, GError **error)
-{
-    qimg_autofd fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-    /* Who may not read the directory cannot do more; EINVAL: it cannot be synced. */
-    if (fd < 0 || fsync(fd) == 0 || errno == EINVAL)
-        return true;
-    qimg_set_error_errno(error, errno, FILE_HINT, "cannot store its name");
-    return false;
-}
-
 static QimgFormat *
 create_file(QimgChain *chain, const QimgOptions *options, GError **error)
 {
-    g_autofree char *dir = g_path_get_dirname(options->cow_path);
-    g_autofree char *base = g_path_get_basename(options->cow_path);
+    g_autoptr(QimgNewFile) new_file = NULL;
     g_autofree char *backing_name = NULL;
-    qimg_autofd dir_fd = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    int flags = O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOCTTY;
     QimgFormat *overlay = NULL;
     QimgStorage *file;
-    struct stat made, found;
-    int fd;
+    int fd = -1;
+    QimgErrno err = qimg_new_file_make(options->cow_path, 0600, false, &new_file, &fd);
 
-    if (dir_fd >= 0)
-        backing_name = name_of_image(chain, dir_fd, error);
-    if (dir_fd >= 0 && !backing_name)
-        return NULL;
-    fd = dir_fd < 0 ? -1 : openat(dir_fd, base, flags, 0600);
-    if (fd < 0) {
-        qimg_set_error_errno(error, errno, FILE_HINT, "cannot be made");
+    if (err) {
+        qimg_set_error_errno(error, -err, FILE_HINT, "cannot be made");
         return NULL;
     }
-    if (fstat(fd, &made) < 0)
-        memset(&made, 0, sizeof made); /* then no file is found to be it */
     file = chain_open_storage(chain, options, fd, options->cow_path, true, error);
-    if (file && create_in(chain, file, backing_name, FILE_HINT, error) &&
-        sync_dir(dir_fd, error)) {
+    if (file)
+        backing_name = name_of_image(chain, new_file->dir_fd, error);
+    if (backing_name && create_in(chain, file, backing_name, FILE_HINT, error)) {
         overlay = open_format(chain, file, error);
         file = NULL;
     }
     qimg_storage_close(file);
-    /* Unless somebody has put another file there meanwhile. */
-    if (!overlay && fstatat(dir_fd, base, &found, AT_SYMLINK_NOFOLLOW) == 0 &&
-        is_same_file(&made, &found))
-        unlinkat(dir_fd, base, 0);
+    err = overlay ? qimg_new_file_keep(new_file) : 0;
+    if (err) {
+        qimg_set_error_errno(error, -err, FILE_HINT, "cannot store its name");
+        g_clear_pointer(&overlay, qimg_format_close);
+    }
     return overlay;
 }
 

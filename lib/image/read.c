@@ -24,6 +24,7 @@ typedef struct {
 
 typedef struct {
     QimgImage *image;
+    bool is_bulk; /* one of many threads, which need what they read once */
     Piece pieces[MAX_PIECES];
     unsigned n_pieces;
 } Request;
@@ -41,13 +42,27 @@ cache_of(const Piece *piece)
     return piece->cluster.chain->clusters[piece->cluster.layer_index];
 }
 
+/* Whether @piece is a whole cluster that nobody is going to ask for again. */
+static bool
+is_needed_once(const Request *request, const Piece *piece)
+{
+    const QimgFormat *layer = piece->cluster.chain->layers[piece->cluster.layer_index];
+
+    return request->is_bulk && piece->length_bytes == layer->cluster_bytes;
+}
+
 /* The work of one item in qimg_workers_parallel. */
 static void
 inflate_piece(void *user, unsigned item_index)
 {
-    Piece *piece = &((Request *)user)->pieces[item_index];
+    Request *request = user;
+    Piece *piece = &request->pieces[item_index];
     Slot *slot;
 
+    if (is_needed_once(request, piece)) {
+        piece->result = compressed_read(&piece->cluster, piece->target);
+        return;
+    }
     piece->result = compressed_pin(&piece->cluster, &slot);
     if (piece->result)
         return;
@@ -64,10 +79,12 @@ copy_cached_pieces(Request *request)
 
     for (unsigned i = 0; i < request->n_pieces; i++) {
         Piece *piece = &request->pieces[i];
-        Slot *slot = slot_cache_pin_present(
-            cache_of(piece),
-            compressed_key(piece->cluster.layer_index, piece->cluster.host_offset));
+        Slot *slot = NULL;
 
+        if (!is_needed_once(request, piece))
+            slot = slot_cache_pin_present(
+                cache_of(piece),
+                compressed_key(piece->cluster.layer_index, piece->cluster.host_offset));
         if (slot) {
             copy_piece(piece, slot);
             slot_cache_unpin(cache_of(piece), slot);
@@ -89,8 +106,9 @@ finish_pieces(Request *request)
 
     request->n_pieces = 0;
     if (n_pieces > 0)
-        qimg_workers_parallel(bytes_left >= MIN_PARALLEL_BYTES ? chain->workers : NULL,
-                              n_pieces, inflate_piece, request);
+        qimg_workers_parallel(
+            !request->is_bulk && bytes_left >= MIN_PARALLEL_BYTES ? chain->workers : NULL,
+            n_pieces, inflate_piece, request);
     for (unsigned i = 0; i < n_pieces; i++) {
         const Piece *piece = &request->pieces[i];
 
@@ -156,15 +174,16 @@ read_run(Request *request, const ImageRun *r, uint64_t view_offset, uint8_t *tar
     return 0;
 }
 
-QimgErrno
-image_read_inside(QimgImage *image, uint64_t guest_offset, uint8_t *buffer,
-                  size_t length_bytes)
+static QimgErrno
+read_range(QimgImage *image, bool is_bulk, uint64_t guest_offset, uint8_t *buffer,
+           size_t length_bytes)
 {
     Request request;
     uint64_t compressed_cluster_bytes = 0;
     size_t done = 0;
 
     request.image = image;
+    request.is_bulk = is_bulk;
     request.n_pieces = 0;
     while (done < length_bytes) {
         uint64_t view_offset = image->base_bytes + guest_offset + done;
@@ -182,8 +201,23 @@ image_read_inside(QimgImage *image, uint64_t guest_offset, uint8_t *buffer,
     if (compressed_cluster_bytes == 0)
         return 0;
     /* First, so that the workers have what to do while this thread waits or copies. */
-    read_ahead_note(image, guest_offset, length_bytes, compressed_cluster_bytes);
+    if (!is_bulk)
+        read_ahead_note(image, guest_offset, length_bytes, compressed_cluster_bytes);
     return finish_pieces(&request);
+}
+
+QimgErrno
+image_read_inside(QimgImage *image, uint64_t guest_offset, uint8_t *buffer,
+                  size_t length_bytes)
+{
+    return read_range(image, false, guest_offset, buffer, length_bytes);
+}
+
+QimgErrno
+image_read_bulk(QimgImage *image, uint64_t guest_offset, uint8_t *buffer,
+                size_t length_bytes)
+{
+    return read_range(image, true, guest_offset, buffer, length_bytes);
 }
 
 int

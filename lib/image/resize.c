@@ -5,6 +5,8 @@
 #include "base/checked.h"
 #include "image/image.h"
 
+#define ZEROS_BYTES (2 * QIMG_MIB)
+
 /* Whether no layer holds anything at [@start, @end), behind the disk's end. */
 static QimgErrno
 is_nothing_there(const QimgImage *image, uint64_t start, uint64_t end,
@@ -92,6 +94,55 @@ qimg_image_resize(QimgImage *image, uint64_t size_bytes)
     qimg_gate_close(image->chain->gate);
     if (size_bytes != image_size_bytes(image))
         err = resize_closed(image, size_bytes);
+    qimg_gate_open(image->chain->gate);
+    image_after_change(image->chain, err);
+    return err;
+}
+
+/* Stores the zeros from @start to @end of the disk, with the gate closed. */
+static QimgErrno
+preallocate(QimgImage *image, uint64_t start, uint64_t end,
+            QimgPreallocation preallocation)
+{
+    static const uint8_t zeros[ZEROS_BYTES];
+    QimgFormat *top = image->chain->layers[0];
+    QimgErrno err = 0;
+
+    while (!err && start < end) {
+        uint64_t n_bytes = qimg_min_u64(end - start, ZEROS_BYTES);
+
+        err = preallocation == QIMG_PREALLOCATION_FULL
+                  ? image_write_inside(image, start, zeros, n_bytes)
+                  : image_allocate_inside(image, start, n_bytes,
+                                          preallocation == QIMG_PREALLOCATION_FALLOC);
+        if (!err && top->driver->wants_flush && top->driver->wants_flush(top))
+            err = top->driver->flush(top);
+        start += n_bytes;
+    }
+    return err;
+}
+
+int
+qimg_image_grow(QimgImage *image, uint64_t size_bytes, QimgPreallocation preallocation)
+{
+    uint64_t old_size_bytes;
+    QimgErrno err = 0;
+
+    if (!qimg_image_is_writable(image))
+        return -EROFS;
+    if (size_bytes > INT64_MAX - QIMG_SECTOR_BYTES)
+        return -EFBIG;
+    if (preallocation == QIMG_PREALLOCATION_METADATA &&
+        !image->chain->layers[0]->driver->extend_tables)
+        return -EOPNOTSUPP; /* there are none */
+    qimg_gate_close(image->chain->gate);
+    old_size_bytes = image_size_bytes(image);
+    err = size_bytes > old_size_bytes ? resize_closed(image, size_bytes) : -EINVAL;
+    if (!err && preallocation != QIMG_PREALLOCATION_OFF) {
+        err = preallocate(image, old_size_bytes, image_size_bytes(image), preallocation);
+        if (err && resize_closed(image, old_size_bytes) != 0)
+            g_debug("the disk stays larger than it was");
+    }
     qimg_gate_open(image->chain->gate);
     image_after_change(image->chain, err);
     return err;

@@ -75,7 +75,8 @@ qimg_image_open_vmstate(QimgImage *image, uint32_t serial, GError **error)
     if (!state)
         return NULL;
     if (length_bytes == 0) {
-        qimg_set_error(error, QIMG_ERROR_NOT_FOUND, "the snapshot has no VM state");
+        qimg_set_error(error, QIMG_ERROR_NOT_FOUND, "snapshot %u has no VM state",
+                       serial);
         qimg_image_close(state);
         return NULL;
     }

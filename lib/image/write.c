@@ -74,10 +74,19 @@ fill(QimgImage *image, const QimgWritePlan *plan, uint64_t guest_offset,
                                qimg_host(plan->host_offset.v - head_bytes), parts, n);
 }
 
+/* Makes sure of room for what was planned without data. */
+static QimgErrno
+reserve(QimgStorage *storage, const QimgWritePlan *plan, bool reserves)
+{
+    return reserves
+               ? qimg_storage_allocate(storage, plan->host_offset, plan->length_bytes)
+               : 0;
+}
+
 /* Writes what must be written before an allocating plan may be published. */
 static QimgErrno
 prepare(QimgImage *image, QimgWritePlan *plan, uint64_t guest_offset,
-        const uint8_t *buffer)
+        const uint8_t *buffer, bool reserves)
 {
     QimgStorage *storage = qimg_format_data_storage(image->chain->layers[0]);
     bool is_zero_there;
@@ -93,7 +102,7 @@ prepare(QimgImage *image, QimgWritePlan *plan, uint64_t guest_offset,
         /* Every mixture of old and new bytes is one that a disk may show after a crash:
          * nothing needs to be durable first. */
         if (!buffer)
-            return qimg_storage_allocate(storage, plan->host_offset, plan->length_bytes);
+            return reserve(storage, plan, reserves);
         return qimg_storage_write(storage, QIMG_IO_DATA, plan->host_offset, buffer,
                                   plan->length_bytes);
     }
@@ -101,8 +110,9 @@ prepare(QimgImage *image, QimgWritePlan *plan, uint64_t guest_offset,
     return err ? err : qimg_storage_sync(storage);
 }
 
+/* @buffer may be NULL: the content stays; @reserves: room is made in the host's file. */
 static QimgErrno
-write_piece(QimgImage *image, uint64_t guest_offset, const uint8_t *buffer,
+write_piece(QimgImage *image, uint64_t guest_offset, const uint8_t *buffer, bool reserves,
             uint64_t length_bytes, uint64_t *done_out)
 {
     QimgFormat *top = image->chain->layers[0];
@@ -115,12 +125,11 @@ write_piece(QimgImage *image, uint64_t guest_offset, const uint8_t *buffer,
         return err;
     *done_out = plan.length_bytes;
     if (plan.kind == QIMG_PLAN_IN_PLACE)
-        return buffer
-                   ? qimg_storage_write(storage, QIMG_IO_DATA, plan.host_offset, buffer,
-                                        plan.length_bytes)
-                   : qimg_storage_allocate(storage, plan.host_offset, plan.length_bytes);
+        return buffer ? qimg_storage_write(storage, QIMG_IO_DATA, plan.host_offset,
+                                           buffer, plan.length_bytes)
+                      : reserve(storage, &plan, reserves);
     chain_count(image->chain, COUNTER_ALLOCATING_WRITES, 1);
-    err = prepare(image, &plan, guest_offset, buffer);
+    err = prepare(image, &plan, guest_offset, buffer, reserves);
     if (err) {
         top->driver->abandon(top, &plan);
         return err;
@@ -136,10 +145,27 @@ image_write_inside(QimgImage *image, uint64_t guest_offset, const uint8_t *buffe
 
     while (done < length_bytes) {
         uint64_t n_bytes = 0;
-        uint64_t left = length_bytes - done;
+        QimgErrno err = write_piece(image, guest_offset + done, buffer + done, false,
+                                    length_bytes - done, &n_bytes);
+
+        if (err)
+            return err;
+        done += n_bytes;
+    }
+    return 0;
+}
+
+QimgErrno
+image_allocate_inside(QimgImage *image, uint64_t guest_offset, uint64_t length_bytes,
+                      bool reserves)
+{
+    uint64_t done = 0;
+
+    while (done < length_bytes) {
+        uint64_t n_bytes = 0;
         QimgErrno err =
-            write_piece(image, guest_offset + done, buffer ? buffer + done : NULL,
-                        buffer ? left : qimg_min_u64(left, MAX_FILL_BYTES), &n_bytes);
+            write_piece(image, guest_offset + done, NULL, reserves,
+                        qimg_min_u64(length_bytes - done, MAX_FILL_BYTES), &n_bytes);
 
         if (err)
             return err;
@@ -208,6 +234,16 @@ qimg_image_write(QimgImage *image, uint64_t guest_offset, const void *buffer,
     return err;
 }
 
+static QimgErrno
+allocate_within(QimgImage *image, uint64_t guest_offset, uint64_t length_bytes)
+{
+    QIMG_GATE_SCOPE(image->chain->gate);
+
+    if (!qimg_range_fits(guest_offset, length_bytes, image_size_bytes(image)))
+        return -ENOSPC; /* the disk has become smaller meanwhile */
+    return image_allocate_inside(image, guest_offset, length_bytes, true);
+}
+
 int
 qimg_image_allocate(QimgImage *image, uint64_t guest_offset, uint64_t length_bytes)
 {
@@ -217,7 +253,7 @@ qimg_image_allocate(QimgImage *image, uint64_t guest_offset, uint64_t length_byt
         return -EROFS;
     if (!qimg_range_fits(guest_offset, length_bytes, image_size_bytes(image)))
         return -EINVAL;
-    err = write_within(image, guest_offset, NULL, length_bytes);
+    err = allocate_within(image, guest_offset, length_bytes);
     image_after_change(image->chain, err);
     return err;
 }

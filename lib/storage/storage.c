@@ -268,6 +268,20 @@ qimg_storage_allocate(QimgStorage *storage, QimgHostOffset host_offset, uint64_t
 }
 
 QimgErrno
+qimg_storage_preallocate(QimgStorage *storage, QimgHostOffset host_offset,
+                         uint64_t n_bytes, bool is_written)
+{
+    QimgErrno err = -EOPNOTSUPP;
+
+    if (n_bytes == 0)
+        return 0;
+    if (!is_written && storage->ops->allocate)
+        err = storage->ops->allocate(storage, host_offset.v, n_bytes);
+    return err == -EOPNOTSUPP ? write_zeros(storage, QIMG_IO_DATA, host_offset.v, n_bytes)
+                              : err;
+}
+
+QimgErrno
 qimg_storage_set_size(QimgStorage *storage, uint64_t size_bytes)
 {
     if (!storage->ops->set_size)

@@ -155,6 +155,12 @@ void qimg_storage_discard(QimgStorage *storage, QimgIoPurpose purpose,
 QimgErrno qimg_storage_allocate(QimgStorage *storage, QimgHostOffset host_offset,
                                 uint64_t n_bytes) QIMG_MUST_CHECK;
 
+/* Gives a range that reads as zeros space of its own, so that no later write to it meets
+ * a full disk: reserves it where the file system can, else, or where @is_written, writes
+ * zeros. Threads and errors: as qimg_storage_writev. */
+QimgErrno qimg_storage_preallocate(QimgStorage *storage, QimgHostOffset host_offset,
+                                   uint64_t n_bytes, bool is_written) QIMG_MUST_CHECK;
+
 /* Sets the length in bytes; what is added reads as zeros. Threads: any; the callers agree
  * among themselves. */
 QimgErrno qimg_storage_set_size(QimgStorage *storage, uint64_t size_bytes)

@@ -27,6 +27,11 @@ const CrashKind crash_kinds[] = {
     {"snapshot",
      CREATE "-o cluster_size=4k top.qcow2 1M\n" IO "-c 'write -P 5 0 600k'\n"
             "qemu-img snapshot -c one top.qcow2\n" IO "-c 'write -P 6 100k 100k'"},
+    /* The first snapshot's tables keep flags that mean nothing there. */
+    {"version-2-snapshot",
+     CREATE "-o compat=0.10,cluster_size=4k top.qcow2 1M\n" IO "-c 'write -P 5 0 600k'\n"
+            "qemu-img snapshot -c one top.qcow2\n" IO "-c 'write -P 6 100k 300k'\n"
+            "qemu-img snapshot -c two top.qcow2\nqemu-img snapshot -d two top.qcow2"},
     {"two-snapshots", CREATE
      "-o cluster_size=512,refcount_bits=8 top.qcow2 512k\n" IO "-c 'write -P 5 0 300k'\n"
      "qemu-img snapshot -c one top.qcow2\n" IO "-c 'write -P 6 100k 100k'\n"

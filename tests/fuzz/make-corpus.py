@@ -198,6 +198,22 @@ def put_scripts(corpus, images, extended):
         corpus.put("fuzz-image-rw", name, b"\0" + scripts["fill"] + image)
 
 
+def put_checks(corpus, images):
+    """Images that fuzz-qcow2-check repairs: a byte that says how, then the file."""
+    for name, image in images.items():
+        if len(image) > MAX_IMAGE_BYTES * 3:
+            continue
+        for mode, mode_name in enumerate(("leaks", "all")):
+            corpus.put("fuzz-qcow2-check", f"{name}-{mode_name}", bytes([mode]) + image[:MAX_IMAGE_BYTES])
+    for name, image in spoiled(images["v3"]):
+        corpus.put("fuzz-qcow2-check", name, b"\1" + image)
+    image = images["v3"]
+    for name, at, value in (("no-table", 48, bytes(12)), ("table-far", 48, b"\0\1" + bytes(6)),
+                            ("no-counts", header(image)["reftable"], bytes(8)),
+                            ("block-odd", header(image)["reftable"], b"\x55" * 8)):
+        corpus.put("fuzz-qcow2-check", name, b"\1" + image[:at] + value + image[at + len(value):])
+
+
 def main():
     here = os.path.dirname(os.path.abspath(__file__))
     corpus = Corpus(sys.argv[1] if len(sys.argv) > 1 else os.path.join(here, "corpus"))
@@ -215,6 +231,7 @@ def main():
         corpus.put("fuzz-image", name, image)
     corpus.put("fuzz-image", "cut", images["v3"][:3000])
     put_scripts(corpus, images, extended)
+    put_checks(corpus, images)
     zlib_image = images["compressed-zlib-512"]
     corpus.put("fuzz-chain", "three", chain(images["backing"], images["v3"], zlib_image))
     corpus.put("fuzz-chain", "sizes", chain(images["backing"], images["v3-1k"],

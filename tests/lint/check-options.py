@@ -13,7 +13,7 @@ TABLE = re.compile(r"static const OptionRow rows\[\] = \{(.*?)\n\};", re.DOTALL)
 ROW = re.compile(r'\{\s*"(\w+)",\s*(NULL|"[^"]*"),\s*(NULL|")')
 LONG = re.compile(r'\(struct option\)\{"(\w+)",')
 SHORT = re.compile(r'getopt_long\(argc, argv, "([^"]*)"')
-COMMAND = re.compile(r'^    \{"(\w+)", "[^"]*", cmd_\w+\},', re.MULTILINE)
+COMMAND = re.compile(r'^    \{"([\w-]+)", "[^"]*", cmd_\w+\},', re.MULTILINE)
 
 
 def read(root, path):
@@ -73,7 +73,7 @@ def check_qimg(root, program, problems):
     page = read(root, "docs/qimg.1")
     compare(problems, "subcommand", commands,
             {name for item in manual_items(page, "SUBCOMMANDS")
-             for name in re.findall(r"^Cm (\w+)", item)})
+             for name in re.findall(r"^Cm ([\w-]+)", item)})
     for arguments in [["--help"], ["--version"]] + [[c, "--help"] for c in sorted(commands)]:
         output_of(program, *arguments, problems=problems)
     return len(commands)

@@ -16,24 +16,6 @@ MIB = 1 << 20
 
 
 @contextlib.contextmanager
-def held_by_qemu_io(image, *options):
-    """qemu-io that has the image open until the block ends: it answers a command when the
-    locks are taken."""
-    tool = env.find_tool("qemu-io")
-    process = subprocess.Popen([tool, *options, str(image)], stdin=subprocess.PIPE,
-                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    try:
-        process.stdin.write(b"length\n")
-        process.stdin.flush()
-        with procs.Watchdog(10, process.kill):
-            line = process.stdout.readline()
-        assert b"qemu-io>" in line and process.poll() is None, line
-        yield process
-    finally:
-        procs.end_process(process)
-
-
-@contextlib.contextmanager
 def held_by_qemu_nbd(image, tmp_path, *options):
     env.need_tools("qemu-nbd")
     socket = tmp_path / "nbd.sock"
@@ -52,12 +34,12 @@ WHO = ["lock", ("fuser", "process", "virtual machine"), "nolock"]
 
 def test_writer_is_respected(disk, mnt):
     """A running VM's image is refused, with whom to ask and the option that overrides."""
-    with held_by_qemu_io(disk):
+    with qemu.held(disk):
         refused(disk, mnt, file=disk, contains=WHO)
 
 
 def test_nolock(disk, mnt, disk_content):
-    with held_by_qemu_io(disk):
+    with qemu.held(disk):
         with Mount(disk, mnt, "-o", "nolock") as mount:
             assert read_all(mount.raw(disk)) == disk_content
 
@@ -69,31 +51,31 @@ def test_nolock_takes_no_locks(disk, mnt):
 
 def test_writer_of_a_backing_file(chain, mnt, chain_content):
     middle = chain.parent / "middle.qcow2"
-    with held_by_qemu_io(middle):
+    with qemu.held(middle):
         refused(chain, mnt, file=chain, contains=["middle.qcow2", *WHO])
     with Mount(chain, mnt) as mount:
         assert read_all(mount.raw(chain)) == chain_content
 
 
 def test_writer_of_a_raw_backing_file(chain, mnt):
-    with held_by_qemu_io(chain.parent / "base.img", "-f", "raw"):
+    with qemu.held(chain.parent / "base.img", "-f", "raw"):
         refused(chain, mnt, file=chain, contains=["base.img", *WHO])
 
 
 def test_writer_of_a_raw_image(tmp_path, mnt):
     raw = qemu.make_raw(tmp_path / "disk.img", MIB, (0, MIB, "words", 1))
-    with held_by_qemu_io(raw, "-f", "raw"):
+    with qemu.held(raw, "-f", "raw"):
         refused(raw, mnt, file=raw, contains=WHO)
 
 
 def test_writer_of_a_data_file(tmp_path, mnt):
     image = qemu.create(tmp_path / "disk.qcow2", MIB, data_file="disk.data", data_file_raw="on")
-    with held_by_qemu_io(tmp_path / "disk.data", "-f", "raw"):
+    with qemu.held(tmp_path / "disk.data", "-f", "raw"):
         refused(image, mnt, file=image, contains=["disk.data", *WHO])
 
 
 def test_readers_coexist(disk, mnt, tmp_path, disk_content):
-    with held_by_qemu_io(disk, "-r"):
+    with qemu.held(disk, "-r"):
         with Mount(disk, mnt) as mount:
             assert read_all(mount.raw(disk)) == disk_content
             assert qemu.to_raw(disk, tmp_path / "copy").read_bytes() == disk_content
@@ -159,7 +141,7 @@ def test_data_file_is_locked_while_mounted(tmp_path, mnt):
 
 def test_refusal_leaves_nothing_locked(chain, mnt):
     """The top image is locked before its backing file turns out to be in use."""
-    with held_by_qemu_io(chain.parent / "middle.qcow2"):
+    with qemu.held(chain.parent / "middle.qcow2"):
         refused(chain, mnt, file=chain)
         # The overlay itself is free again (-U would hide a lock that stayed).
         with open(f"/proc/{os.getpid()}/mountinfo", encoding="utf-8") as file:
@@ -168,6 +150,6 @@ def test_refusal_leaves_nothing_locked(chain, mnt):
 
 
 def test_qimg_respects_writers(disk):
-    with held_by_qemu_io(disk):
+    with qemu.held(disk):
         result = procs.run(env.qimg(), "map", "--output=json", disk, check=False)
         assert result.status != 0 and "lock" in result.errors and result.errors.count("\n") == 1

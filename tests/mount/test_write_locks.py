@@ -7,7 +7,7 @@ import pytest
 from qtest import env, procs, qemu
 from qtest.mount import Daemon, Mount, refused
 from qtest.writing import check, opened, pwrite
-from test_locks import WHO, held_by_qemu_io
+from test_locks import WHO
 
 MIB = 1 << 20
 
@@ -29,14 +29,14 @@ def test_qemu_is_respected(reader, image, mnt):
     path, options = image
     if reader and options:
         pytest.skip("QEMU's readers of raw disks let others write")
-    with held_by_qemu_io(path, *options, *(["-r"] if reader else [])):
+    with qemu.held(path, *options, *(["-r"] if reader else [])):
         refused("-o", "rw", path, mnt, file=path, contains=["lock"])
     with Mount(path, mnt, "-o", "rw"):
         pass
 
 
 def test_refusal_says_who(disk, mnt):
-    with held_by_qemu_io(disk):
+    with qemu.held(disk):
         refused("-o", "rw", disk, mnt, file=disk, contains=WHO[:2])
 
 
@@ -104,14 +104,14 @@ def test_overlay_and_its_base_in_one_mount(chain, mnt):
 
 
 def test_nolock(disk, mnt):
-    with held_by_qemu_io(disk):
+    with qemu.held(disk):
         with Mount(disk, mnt, "-o", "rw,nolock") as mount:
             assert "dangerous" in mount.stderr()
 
 
 def test_cow_only_reads_the_image(disk, mnt, tmp_path):
     """So readers get along with it, several overlays with each other, writers do not."""
-    with held_by_qemu_io(disk):
+    with qemu.held(disk):
         refused("-o", "cow", disk, mnt, file=disk, contains=WHO)
     with Mount(disk, mnt, "-o", "cow"), Mount(disk, tmp_path / "other", "-o", "cow"):
         qemu.img("info", disk)

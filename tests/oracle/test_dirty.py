@@ -410,7 +410,7 @@ def test_wrecks_are_not_touched(layout, wreck, text, layouts, tmp_path, mnt):
                 assert caught.value.errno == number
         said = mount.stderr()
         assert text in said and said.count("cannot be repaired") == 1, said
-        assert "qemu-img check -r all" in said
+        assert "qimg check -r all" in said
     assert path.read_bytes() == before
 
 

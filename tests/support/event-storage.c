@@ -131,23 +131,18 @@ test_layer_open(const GByteArray *bytes, bool is_writable)
                          .gate = layer.gate,
                          .is_writable = is_writable,
                          .has_snapshots = true,
-                         .inspect = !is_writable};
+                         .inspect = !is_writable,
+                         .for_check = !is_writable};
     GError *error = NULL;
 
     layer.q = (Qcow2 *)qimg_driver_qcow2.open(&layer.storage->storage, &env, &error);
     g_assert_no_error(error);
-    if (!is_writable)
-        qimg_mutex_init(&layer.q->alloc_lock, QIMG_RANK_ALLOC);
     return layer;
 }
 
 void
 test_layer_close(TestLayer *layer)
 {
-    if (!layer->q->is_open_for_writing) {
-        g_free(layer->q->refcount_table);
-        qimg_mutex_clear(&layer->q->alloc_lock);
-    }
     qimg_format_close(&layer->q->base);
     slot_cache_free(layer->tables);
     qimg_gate_free(layer->gate);

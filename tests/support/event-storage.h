@@ -41,7 +41,7 @@ typedef struct {
     Qcow2 *q;
 } TestLayer;
 
-/* Opens the image in a copy of @bytes; without @is_writable also an encrypted one. The
- * alloc_lock can be used in both cases. */
+/* Opens the image in a copy of @bytes; without @is_writable for a check, so also one that
+ * is encrypted or damaged. The alloc_lock can be used in both cases. */
 TestLayer test_layer_open(const GByteArray *bytes, bool is_writable);
 void test_layer_close(TestLayer *layer);

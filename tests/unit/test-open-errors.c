@@ -15,7 +15,7 @@
 #include "test-util.h"
 
 #define ADVICE                                                                           \
-    " (the image is damaged or no qcow2 image; try qemu-img check, or -o format=raw to " \
+    " (the image is damaged or no qcow2 image; try qimg check, or -o format=raw to "     \
     "see its bytes)"
 
 typedef struct {
@@ -535,12 +535,12 @@ test_warnings_of_damage(void)
     shown = g_strjoinv("\n", (char **)qimg_image_get_warnings(image));
     expected = g_strdup_printf(
         "%s: was not closed properly (the dirty bit is set); reading is not affected "
-        "(qemu-img check -r all repairs it)\n"
-        "%s: is marked corrupt: parts may be damaged (qemu-img check tells which)\n"
+        "(qimg check -r all repairs it)\n"
+        "%s: is marked corrupt: parts may be damaged (qimg check tells which)\n"
         "%s: l1_table_offset: the L1 table is cut by the end of the file; what it should "
         "map reads as errors\n"
         "%s: snapshot table: entry 1 of 2 does not fit in the file or its limits; the "
-        "snapshots from there on are not shown (run qemu-img check)",
+        "snapshots from there on are not shown (run qimg check)",
         path, path, path, path);
     g_assert_cmpstr(shown, ==, expected);
     snapshots = qimg_image_get_snapshots(image);

@@ -121,6 +121,76 @@ test_rows(void)
     g_assert_false(qimg_options_has("ro"));
 }
 
+static const struct {
+    const char *text;
+    bool is_size;
+    uint64_t bytes;
+} sizes[] = {
+    {"0", true, 0},
+    {"1", true, 1},
+    {"1b", true, 1},
+    {"1B", true, 1},
+    {"1k", true, 1024},
+    {"1KiB", true, 1024},
+    {"1kiB", true, 1024},
+    {"1.5G", true, UINT64_C(3) << 29},
+    {"0.5K", true, 512},
+    {"0.3K", true, 307},
+    {"0.0001K", true, 0},
+    {"2.999999999999999999K", true, 3072},
+    {"20T", true, UINT64_C(20) << 40},
+    {"1P", true, UINT64_C(1) << 50},
+    {"15.5E", true, UINT64_C(31) << 59},
+    {"18446744073709551615", true, UINT64_MAX},
+    {"018", true, 18},
+    {"18446744073709551616", false, 0},
+    {"16E", false, 0},
+    {"15.999999999999999999E", true, UINT64_MAX},
+    {"99999999999999999999999999999999999999999999E", false, 0},
+    {"1.5", false, 0},
+    {"1.5b", false, 0},
+    {"1.K", false, 0},
+    {".5K", false, 0},
+    {"1.0000000000000000000K", false, 0}, /* more digits than count */
+    {"1MB", false, 0},
+    {"1iB", false, 0},
+    {"1BiB", false, 0},
+    {"1Kib", false, 0},
+    {"1X", false, 0},
+    {"1 K", false, 0},
+    {"K", false, 0},
+    {"", false, 0},
+    {"-1", false, 0},
+    {"+1", false, 0},
+    {" 1", false, 0},
+    {"1 ", false, 0},
+    {"0x10", false, 0},
+    {"1e3", false, 0},
+    {"inf", false, 0},
+};
+
+static void
+test_sizes(void)
+{
+    for (size_t i = 0; i < G_N_ELEMENTS(sizes); i++) {
+        uint64_t bytes = 4711;
+        GError *error = NULL;
+        bool is_size = qimg_parse_size(sizes[i].text, &bytes, &error);
+
+        g_test_message("\"%s\"", sizes[i].text);
+        g_assert_cmpint(is_size, ==, sizes[i].is_size);
+        g_assert_cmpuint(bytes, ==, is_size ? sizes[i].bytes : 4711);
+        if (!is_size) {
+            g_autofree char *text =
+                g_strdup_printf("\"%s\" is no size (give a number of bytes, or one with "
+                                "K, M, G, T, P or E, like 1.5G, less than 16E)",
+                                sizes[i].text);
+
+            test_util_check_error(&error, QIMG_ERROR_USAGE, text);
+        }
+    }
+}
+
 static void
 test_defaults(void)
 {
@@ -143,6 +213,7 @@ main(int argc, char **argv)
 {
     test_util_init(&argc, &argv);
     g_test_add_func("/options/table", test_rows);
+    g_test_add_func("/options/sizes", test_sizes);
     g_test_add_func("/options/defaults", test_defaults);
     return g_test_run();
 }

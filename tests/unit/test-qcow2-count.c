@@ -21,7 +21,7 @@ count(TestLayer *layer, Qcow2Counts *out)
 {
     QIMG_LOCK_SCOPE(&layer->q->alloc_lock);
     g_assert_cmpint(qcow2_refcount_load_table(layer->q), ==, 0);
-    return qcow2_count_references(layer->q, out);
+    return qcow2_count_references(layer->q, NULL, out);
 }
 
 /* Counts of a small image, one by one. */

@@ -192,6 +192,23 @@ test_steps(void)
          .refcount_order = 6,
          .backing_name = "base",
          .backing_format = "raw"},
+        {.size_bytes = 1 << 20,
+         .version = 3,
+         .cluster_bits = 9,
+         .refcount_order = 4,
+         .preallocation = QIMG_PREALLOCATION_METADATA},
+        {.size_bytes = 300 << 10,
+         .version = 3,
+         .cluster_bits = 14,
+         .refcount_order = 0,
+         .extended_l2 = true,
+         .preallocation = QIMG_PREALLOCATION_FULL},
+        {.size_bytes = 1 << 20,
+         .version = 3,
+         .cluster_bits = 12,
+         .refcount_order = 4,
+         .data_file_name = "data",
+         .preallocation = QIMG_PREALLOCATION_METADATA},
     };
 
     for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {

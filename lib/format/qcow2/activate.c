@@ -28,14 +28,14 @@ qcow2_open_for_writing(Qcow2 *q, GError **error)
                  "(mount it read-only)";
     else if (base->is_corrupt)
         reason = "incompatible_features: the image is marked corrupt and must not be "
-                 "written to (repair it with qemu-img check -r all, or mount it "
+                 "written to (repair it with qimg check -r all, or mount it "
                  "read-only)";
     else if (base->active.n_l1_entries_in_file < base->active.n_l1_entries)
         reason = "l1_table_offset: the L1 table is cut by the end of the file, so the "
                  "image must not be written to (mount it read-only)";
     else if (base->snapshots->n < q->header.n_snapshots)
         reason = "snapshot table: is damaged, so the image must not be written to (run "
-                 "qemu-img check, or mount it read-only)";
+                 "qimg check, or mount it read-only)";
     if (reason) {
         qimg_set_error(error, QIMG_ERROR_REFUSED, "%s", reason);
         return false;
@@ -57,6 +57,10 @@ qcow2_open_for_writing(Qcow2 *q, GError **error)
 void
 qcow2_close_for_writing(Qcow2 *q)
 {
+    if (q->is_open_for_check) {
+        g_free(q->refcount_table);
+        qimg_mutex_clear(&q->alloc_lock);
+    }
     if (!q->is_open_for_writing)
         return;
     qimg_index_set_free(q->metadata);
@@ -64,6 +68,13 @@ qcow2_close_for_writing(Qcow2 *q)
     g_free(q->refcount_table);
     qimg_mutex_clear(&q->pending_lock);
     qimg_mutex_clear(&q->alloc_lock);
+}
+
+void
+qcow2_open_for_check(Qcow2 *q)
+{
+    qimg_mutex_init(&q->alloc_lock, QIMG_RANK_ALLOC);
+    q->is_open_for_check = true;
 }
 
 void
@@ -148,7 +159,7 @@ qcow2_report(Qcow2 *q, QimgRule rule, uint64_t host_offset)
 
     if (!(atomic_fetch_or_explicit(&q->reported_rules, bit, memory_order_relaxed) & bit))
         g_warning("%s: %s: %s (host offset %" PRIu64
-                  "; further places of this kind are not logged; run qemu-img check)",
+                  "; further places of this kind are not logged; run qimg check)",
                   q->base.file->path, qimg_rule_field(rule), qimg_rule_text(rule),
                   host_offset);
 }
@@ -171,23 +182,31 @@ qcow2_write_header_field(Qcow2 *q, uint64_t position, const void *bytes, size_t 
 }
 
 QimgErrno
-qcow2_set_dirty(Qcow2 *q, bool is_dirty)
+qcow2_store_incompatible(Qcow2 *q, uint64_t features)
 {
-    uint64_t features = q->header.incompatible_features & ~(uint64_t)QCOW2_INCOMPAT_DIRTY;
-    qimg_be64 field;
+    qimg_be64 field = qimg_be64_set(features);
     QimgErrno err;
 
-    if (q->header.version < 3)
+    if (features == q->header.incompatible_features)
         return 0;
-    if (is_dirty)
-        features |= QCOW2_INCOMPAT_DIRTY;
-    field = qimg_be64_set(features);
     err = qcow2_write_header_field(q, QCOW2_HEADER_AT_INCOMPATIBLE, &field, sizeof field);
     if (err)
         return err;
     q->header.incompatible_features = features;
-    q->base.is_dirty = is_dirty;
+    q->base.is_dirty = (features & QCOW2_INCOMPAT_DIRTY) != 0;
+    q->base.is_corrupt = (features & QCOW2_INCOMPAT_CORRUPT) != 0;
     return 0;
+}
+
+QimgErrno
+qcow2_set_dirty(Qcow2 *q, bool is_dirty)
+{
+    uint64_t features = q->header.incompatible_features & ~(uint64_t)QCOW2_INCOMPAT_DIRTY;
+
+    if (q->header.version < 3)
+        return 0;
+    return qcow2_store_incompatible(q, is_dirty ? features | QCOW2_INCOMPAT_DIRTY
+                                                : features);
 }
 
 QimgErrno
@@ -240,7 +259,7 @@ check_not_cut(Qcow2 *q)
 
     if (err || last_cluster < n_clusters)
         return err;
-    err = qcow2_count_references(q, &counts);
+    err = qcow2_count_references(q, NULL, &counts);
     if (!err && counts.n_problems > 0) {
         const Qcow2Problem *first = &g_array_index(counts.problems, Qcow2Problem, 0);
 

@@ -7,88 +7,184 @@
  * with it, and what it refers to gets so many from each of its entries. So each table is
  * read once, in the order of the file, whatever the number of snapshots is.
  *
- * I1  A table that lies beyond the end of the file, or in a cluster of another, is a
- *     problem and is not walked: the work is bounded by the file's length. */
-#include "format/qcow2/count.h"
+ * I1  The work is bounded by the file's length: a table that lies beyond its end is not
+ *     walked, and of tables that overlap, no more than the file could hold side by side.
+ * I2  When the L2 tables are walked, the count of each is the number of L1 entries with
+ *     it, and nothing else: what else refers to its cluster is added at the end. */
+#include "format/qcow2/count-walk.h"
 
 #include <errno.h>
 
 #include "base/checked.h"
 #include "base/endian.h"
-#include "codec/qcow2-bitmaps.h"
 #include "codec/qcow2-refcounts.h"
 #include "codec/qcow2-tables.h"
 
-#define READ_BYTES      (64 * QIMG_KIB)
-#define USE_SHIFT       30
-#define N_EXTRA_MINIMUM 8u
+#define USE_SHIFT         30
+#define N_EXTRA_MINIMUM   16u
+#define MAX_LATE          65536u
+#define MAX_SHARED_TABLES 256u
+#define N_PROGRESS        16384u /* clusters between two words of progress */
 
+/* References that are counted apart. */
 typedef struct {
-    Qcow2 *q;
-    Qcow2Counts *counts;
-    uint64_t end_bytes; /* of the file, rounded up to a sector */
-    uint64_t *buffer;   /* READ_BYTES, for words of tables */
-} Walk;
+    uint64_t cluster;
+    uint32_t weight;
+} Reference;
 
-static void
-add_problem(Walk *w, QimgRule rule, uint64_t host_offset)
+void
+qcow2_walk_problem(Qcow2Walk *w, QimgRule rule, uint64_t host_offset)
 {
-    Qcow2Problem problem = {rule, host_offset};
+    Qcow2Problem problem = {rule, host_offset, QIMG_NO_GUEST_OFFSET};
 
     if (w->counts->n_problems++ < QCOW2_MAX_LISTED_PROBLEMS)
         g_array_append_val(w->counts->problems, problem);
 }
 
-/* Counts @weight references to each cluster that [@host_offset, + @n_bytes) touches.
- * False, with a problem noted, where that cannot be: @beyond_rule is for what lies beyond
- * the end of the file. */
+void
+qcow2_walk_unread(Qcow2Walk *w, QimgRule rule, uint64_t host_offset)
+{
+    qcow2_walk_problem(w, rule, host_offset);
+    w->counts->n_unread++;
+}
+
+/* Something at @host_offset reaches beyond the end of the file. */
+static void
+note_beyond(Qcow2Walk *w, uint64_t host_offset)
+{
+    uint64_t cluster =
+        qimg_max_u64(host_offset >> w->q->geometry.cluster_bits, w->counts->n_clusters);
+
+    w->first_beyond = qimg_min_u64(w->first_beyond, cluster);
+}
+
+QimgErrno
+qcow2_walk_error(Qcow2Walk *w, QimgErrno err, uint64_t host_offset)
+{
+    if (!w->options->is_for_check || err == -ENOMEM)
+        return err;
+    qcow2_walk_unread(w, QIMG_RULE_UNREADABLE, host_offset);
+    w->counts->n_errors++;
+    return 0;
+}
+
+/* Adds to a list of which only so much is kept; what is left out is not counted. */
+static void
+set_apart(Qcow2Walk *w, GArray *list, guint max, uint64_t cluster, uint32_t weight)
+{
+    Reference reference = {cluster, weight};
+
+    if (list->len < max)
+        g_array_append_val(list, reference);
+    else
+        w->counts->n_unread++;
+}
+
+/* An L1 entry refers to a table in a cluster of something else. */
+static void
+add_shared_table(Qcow2Walk *w, uint64_t cluster)
+{
+    for (guint i = 0; i < w->shared_tables->len; i++) {
+        Reference *r = &g_array_index(w->shared_tables, Reference, i);
+
+        if (r->cluster == cluster) {
+            r->weight++;
+            return;
+        }
+    }
+    set_apart(w, w->shared_tables, MAX_SHARED_TABLES, cluster, 1);
+}
+
+static void
+add_to_count(Qcow2Walk *w, uint64_t cluster, uint32_t weight)
+{
+    uint64_t count = qcow2_counts_get(w->counts, cluster);
+
+    if (weight > QCOW2_MAX_COUNT - count)
+        qcow2_walk_problem(w, QIMG_RULE_REFCOUNT_RANGE,
+                           cluster << w->q->geometry.cluster_bits);
+    qcow2_counts_set(w->counts, cluster, count + weight);
+}
+
+static void
+count_cluster(Qcow2Walk *w, uint64_t cluster, Qcow2Use use, uint32_t weight)
+{
+    Qcow2Use old_use = qcow2_counts_get_use(w->counts, cluster);
+
+    if (old_use == QCOW2_USE_NONE) {
+        w->counts->words[cluster] = (uint32_t)use << USE_SHIFT;
+    } else if (old_use != use || use == QCOW2_USE_ALONE) {
+        /* One of the two may have lost its content. */
+        qcow2_walk_unread(w, QIMG_RULE_METADATA_OVERLAP,
+                          cluster << w->q->geometry.cluster_bits);
+        if (use == QCOW2_USE_ALONE)
+            w->counts->n_table_overlaps++;
+        if (use == QCOW2_USE_L2)
+            add_shared_table(w, cluster);
+        if (old_use == QCOW2_USE_L2) { /* I2 */
+            set_apart(w, w->late, MAX_LATE, cluster, weight);
+            return;
+        }
+    }
+    add_to_count(w, cluster, weight);
+}
+
+/* Counts @weight references to each cluster that [@host_offset, + @n_bytes) touches. What
+ * lies beyond the end of the file breaks @beyond_rule, and the answer is false then. */
 static bool
-count_range(Walk *w, uint64_t host_offset, uint64_t n_bytes, Qcow2Use use,
+count_range(Qcow2Walk *w, uint64_t host_offset, uint64_t n_bytes, Qcow2Use use,
             uint32_t weight, QimgRule beyond_rule)
 {
     const Qcow2Geometry *g = &w->q->geometry;
-    bool is_sound = true;
-    uint64_t end, first, n;
+    uint64_t end = UINT64_MAX, end_cluster;
 
     if (n_bytes == 0)
         return true;
-    if (!qimg_add_u64(host_offset, n_bytes, &end) ||
-        qimg_div_round_up(end, g->cluster_bytes) > w->counts->n_clusters) {
-        add_problem(w, beyond_rule, host_offset);
-        return false;
-    }
-    first = host_offset >> g->cluster_bits;
-    n = qimg_div_round_up(end, g->cluster_bytes) - first;
-    for (uint64_t c = first; c < first + n; c++) {
-        uint32_t word = w->counts->words[c];
-        uint32_t old_use = word >> USE_SHIFT;
-        uint32_t count = word & QCOW2_MAX_COUNT;
-
-        if (old_use != QCOW2_USE_NONE &&
-            (old_use != (uint32_t)use || use == QCOW2_USE_ALONE)) {
-            add_problem(w, QIMG_RULE_METADATA_OVERLAP, c << g->cluster_bits);
-            is_sound = false;
-        } else if (weight > QCOW2_MAX_COUNT - count) {
-            add_problem(w, QIMG_RULE_REFCOUNT_RANGE, c << g->cluster_bits);
-            is_sound = false;
-        } else {
-            w->counts->words[c] = (uint32_t)use << USE_SHIFT | (count + weight);
-        }
-    }
-    return is_sound;
+    if (!qimg_add_u64(host_offset, n_bytes, &end))
+        end = UINT64_MAX;
+    end_cluster = qimg_div_round_up(end, g->cluster_bytes);
+    for (uint64_t c = host_offset >> g->cluster_bits;
+         c < qimg_min_u64(end_cluster, w->counts->n_clusters); c++)
+        count_cluster(w, c, use, weight);
+    if (end_cluster <= w->counts->n_clusters)
+        return true;
+    note_beyond(w, host_offset);
+    qcow2_walk_problem(w, beyond_rule, host_offset);
+    return false;
 }
 
-/* Counts a table, at a cluster's start, that nothing else may share. */
-static bool
-count_alone(Walk *w, uint64_t host_offset, uint64_t n_bytes)
+bool
+qcow2_walk_alone(Qcow2Walk *w, uint64_t host_offset, uint64_t n_bytes)
 {
     return count_range(w, host_offset, n_bytes, QCOW2_USE_ALONE, 1,
                        QIMG_RULE_TABLE_BEYOND_EOF);
 }
 
-/* Reads @n_words of a table, at most READ_BYTES, into the buffer. */
-static QimgErrno
-read_words(Walk *w, QimgIoPurpose purpose, uint64_t host_offset, uint64_t n_words)
+bool
+qcow2_walk_table(Qcow2Walk *w, uint64_t host_offset, uint64_t n_bytes)
+{
+    uint64_t end_bytes = w->counts->n_clusters << w->q->geometry.cluster_bits;
+
+    if (n_bytes > w->table_bytes_left) { /* I1 */
+        bool is_inside = qimg_range_fits(host_offset, n_bytes, end_bytes);
+
+        if (!is_inside)
+            note_beyond(w, host_offset);
+        qcow2_walk_unread(
+            w, is_inside ? QIMG_RULE_METADATA_OVERLAP : QIMG_RULE_TABLE_BEYOND_EOF,
+            host_offset);
+        return false;
+    }
+    w->table_bytes_left -= n_bytes;
+    if (qcow2_walk_alone(w, host_offset, n_bytes))
+        return true;
+    w->counts->n_unread++;
+    return false;
+}
+
+QimgErrno
+qcow2_walk_read(Qcow2Walk *w, QimgIoPurpose purpose, uint64_t host_offset,
+                uint64_t n_words)
 {
     QimgErrno err = qimg_storage_read(w->q->base.file, purpose, qimg_host(host_offset),
                                       w->buffer, n_words * sizeof(uint64_t));
@@ -101,44 +197,59 @@ read_words(Walk *w, QimgIoPurpose purpose, uint64_t host_offset, uint64_t n_word
 /* ---- L1 and L2 tables ---- */
 
 static void
-count_l1_entry(Walk *w, uint64_t entry, uint64_t entry_offset)
+count_l1_entry(Qcow2Walk *w, uint64_t entry, uint64_t entry_offset)
 {
     const Qcow2Geometry *g = &w->q->geometry;
     uint64_t l2_table_offset = entry & QCOW2_OFFSET_MASK;
 
     if (entry & QCOW2_L1_RESERVED)
-        add_problem(w, QIMG_RULE_L1_RESERVED, entry_offset);
+        qcow2_walk_problem(w, QIMG_RULE_L1_RESERVED, entry_offset);
     if (l2_table_offset == 0)
         return;
-    if (!qimg_is_aligned(l2_table_offset, g->cluster_bytes))
-        add_problem(w, QIMG_RULE_L2_UNALIGNED, entry_offset);
-    else if (!qimg_range_fits(l2_table_offset, g->cluster_bytes, w->end_bytes))
-        add_problem(w, QIMG_RULE_L2_BEYOND_EOF, entry_offset);
-    else
-        (void)count_range(w, l2_table_offset, g->cluster_bytes, QCOW2_USE_L2, 1,
-                          QIMG_RULE_L2_BEYOND_EOF);
+    if (!qimg_is_aligned(l2_table_offset, g->cluster_bytes)) {
+        /* Nobody knows which cluster is meant: both are kept from being freed. */
+        qcow2_walk_unread(w, QIMG_RULE_L2_UNALIGNED, entry_offset);
+        note_beyond(w, l2_table_offset);
+        for (uint64_t c = l2_table_offset >> g->cluster_bits, n = 0; n < 2; c++, n++)
+            if (c < w->counts->n_clusters)
+                set_apart(w, w->late, MAX_LATE, c, 1);
+    } else if (!qimg_range_fits(l2_table_offset, g->cluster_bytes, w->end_bytes)) {
+        qcow2_walk_unread(w, QIMG_RULE_L2_BEYOND_EOF, entry_offset);
+        note_beyond(w, l2_table_offset);
+        if (l2_table_offset >> g->cluster_bits < w->counts->n_clusters)
+            set_apart(w, w->late, MAX_LATE, l2_table_offset >> g->cluster_bits, 1);
+    } else {
+        count_cluster(w, l2_table_offset >> g->cluster_bits, QCOW2_USE_L2, 1);
+    }
 }
 
-/* Counts an L1 table and its references to L2 tables. */
+/* Counts an L1 table; false where it cannot be walked. */
+static bool
+count_l1_table(Qcow2Walk *w, const QimgView *view)
+{
+    uint64_t n_bytes = (uint64_t)view->n_l1_entries * 8;
+
+    if (qimg_range_fits(view->l1_table_offset.v, n_bytes, w->end_bytes))
+        return qcow2_walk_table(w, view->l1_table_offset.v, n_bytes);
+    note_beyond(w, view->l1_table_offset.v);
+    qcow2_walk_unread(w, QIMG_RULE_L1_BEYOND_EOF, view->l1_table_offset.v);
+    return false;
+}
+
+/* Counts the references of an L1 table to L2 tables. */
 static QimgErrno
-count_l1_table(Walk *w, const QimgView *view)
+walk_l1_table(Qcow2Walk *w, const QimgView *view)
 {
     uint64_t l1_offset = view->l1_table_offset.v;
     uint64_t n;
 
-    if (!qimg_range_fits(l1_offset, (uint64_t)view->n_l1_entries * 8, w->end_bytes)) {
-        add_problem(w, QIMG_RULE_L1_BEYOND_EOF, l1_offset);
-        return 0;
-    }
-    if (!count_alone(w, l1_offset, (uint64_t)view->n_l1_entries * 8))
-        return 0;
     for (uint64_t i = 0; i < view->n_l1_entries; i += n) {
         QimgErrno err;
 
-        n = qimg_min_u64(view->n_l1_entries - i, READ_BYTES / 8);
-        err = read_words(w, QIMG_IO_L1, l1_offset + i * 8, n);
+        n = qimg_min_u64(view->n_l1_entries - i, QCOW2_WALK_READ_BYTES / 8);
+        err = qcow2_walk_read(w, QIMG_IO_L1, l1_offset + i * 8, n);
         if (err)
-            return err;
+            return qcow2_walk_error(w, err, l1_offset);
         for (uint64_t j = 0; j < n; j++)
             if (w->buffer[j] != 0)
                 count_l1_entry(w, w->buffer[j], l1_offset + (i + j) * 8);
@@ -154,30 +265,67 @@ check_l1_table(const Qcow2 *q, const QimgView *view)
                              QIMG_RULE_SNAPSHOT_L1_SIZE, QIMG_RULE_SNAPSHOT_L1_OFFSET);
 }
 
-static QimgErrno
-count_snapshots(Walk *w)
+/* Counts the snapshot table and the snapshots' L1 tables; @is_sound_out tells for each
+ * snapshot whether that is to be walked. */
+static void
+count_snapshots(Qcow2Walk *w, bool *is_sound_out)
 {
     Qcow2 *q = w->q;
+    QimgRule rule = qcow2_header_check_snapshot_table(&q->header).rule;
 
-    if (q->base.snapshots->n < q->header.n_snapshots)
-        add_problem(w, QIMG_RULE_SNAPSHOT_ENTRY, q->header.snapshots_offset);
-    (void)count_alone(w, q->header.snapshots_offset, q->snapshot_table_bytes);
+    if (rule)
+        qcow2_walk_unread(w, rule, q->header.snapshots_offset);
+    else if (q->base.snapshots->n < q->header.n_snapshots)
+        qcow2_walk_unread(w, QIMG_RULE_SNAPSHOT_ENTRY, q->header.snapshots_offset);
+    if (rule || q->base.snapshots->n < q->header.n_snapshots)
+        note_beyond(w, q->header.snapshots_offset);
+    (void)qcow2_walk_alone(w, q->header.snapshots_offset, q->snapshot_table_bytes);
     for (unsigned i = 0; i < q->base.snapshots->n; i++) {
         const QimgView *view = &q->base.snapshots->items[i].view;
-        QimgRule rule = check_l1_table(q, view);
-        QimgErrno err = rule ? 0 : count_l1_table(w, view);
 
+        rule = check_l1_table(q, view);
         if (rule)
-            add_problem(w, rule, view->l1_table_offset.v);
-        if (err)
-            return err;
+            qcow2_walk_unread(w, rule, view->l1_table_offset.v);
+        is_sound_out[i] = !rule && count_l1_table(w, view);
     }
-    return 0;
+}
+
+/* Counts all L1 tables, and only then what they refer to: so the clusters of L2 tables
+ * that lie in others are known for what they are. */
+static QimgErrno
+count_l1_tables(Qcow2Walk *w)
+{
+    QimgFormat *base = &w->q->base;
+    g_autofree bool *is_sound = g_try_malloc0(base->snapshots->n + 1);
+    bool is_active_sound;
+    QimgErrno err = 0;
+
+    if (!is_sound)
+        return -ENOMEM;
+    is_active_sound = count_l1_table(w, &base->active);
+    count_snapshots(w, is_sound);
+    if (is_active_sound)
+        err = walk_l1_table(w, &base->active);
+    for (unsigned i = 0; !err && i < base->snapshots->n; i++)
+        if (is_sound[i])
+            err = walk_l1_table(w, &base->snapshots->items[i].view);
+    return err;
+}
+
+bool
+qcow2_is_unaligned_zero(const Qcow2Geometry *g, uint64_t word, uint64_t bitmap)
+{
+    bool reads_as_zeros = g->extended_l2
+                              ? !(word & QCOW2_L2_ZERO) && (uint32_t)bitmap == 0
+                              : g->version >= 3 && (word & QCOW2_L2_ZERO);
+
+    return reads_as_zeros && !(word & (QCOW2_L2_COMPRESSED | QCOW2_L2_RESERVED)) &&
+           !qimg_is_aligned(word & QCOW2_OFFSET_MASK, g->cluster_bytes);
 }
 
 /* Counts what an entry at @entry_offset refers to, of a table with @weight references. */
 static void
-count_l2_entry(Walk *w, uint64_t word, uint64_t bitmap, uint32_t weight,
+count_l2_entry(Qcow2Walk *w, uint64_t word, uint64_t bitmap, uint32_t weight,
                uint64_t entry_offset)
 {
     const Qcow2Geometry *g = &w->q->geometry;
@@ -185,31 +333,38 @@ count_l2_entry(Walk *w, uint64_t word, uint64_t bitmap, uint32_t weight,
     /* Which guest cluster it is for matters with a data file only, to whoever maps. */
     QimgRule rule = qcow2_l2_check_for_change(g, word, bitmap, host_offset);
 
-    if (rule) {
-        add_problem(w, rule, entry_offset);
+    if (!rule && (word & QCOW2_L2_COMPRESSED) && bitmap != 0)
+        rule = QIMG_RULE_SUBCLUSTER_BITMAP;
+    if (rule)
+        qcow2_walk_problem(w, rule, entry_offset);
+    if (qcow2_is_unaligned_zero(g, word, bitmap)) {
+        w->counts->n_unaligned_zeros++;
+    } else if (g->has_data_file) {
+        return;
     } else if (word & QCOW2_L2_COMPRESSED) {
         Qcow2L2Entry e = qcow2_l2_decode_compressed(g, word);
 
-        (void)count_range(w, e.host_offset, e.stream_bytes, QCOW2_USE_DATA, weight,
-                          QIMG_RULE_DATA_BEYOND_EOF);
-    } else if (host_offset != 0 && !g->has_data_file) {
+        if (e.kind != QCOW2_L2_DAMAGED)
+            (void)count_range(w, e.host_offset, e.stream_bytes, QCOW2_USE_DATA, weight,
+                              QIMG_RULE_DATA_BEYOND_EOF);
+    } else if (host_offset != 0) {
         (void)count_range(w, host_offset, g->cluster_bytes, QCOW2_USE_DATA, weight,
                           QIMG_RULE_DATA_BEYOND_EOF);
     }
 }
 
 static QimgErrno
-count_l2_table(Walk *w, uint64_t l2_table_offset, uint32_t weight)
+count_l2_table(Qcow2Walk *w, uint64_t l2_table_offset, uint32_t weight)
 {
     const Qcow2Geometry *g = &w->q->geometry;
-    uint64_t n_bytes = qimg_min_u64(g->cluster_bytes, READ_BYTES);
+    uint64_t n_bytes = qimg_min_u64(g->cluster_bytes, QCOW2_WALK_READ_BYTES);
 
     for (uint64_t done = 0; done < g->cluster_bytes; done += n_bytes) {
         uint64_t at = l2_table_offset + done;
-        QimgErrno err = read_words(w, QIMG_IO_L2, at, n_bytes / 8);
+        QimgErrno err = qcow2_walk_read(w, QIMG_IO_L2, at, n_bytes / 8);
 
         if (err)
-            return err;
+            return qcow2_walk_error(w, err, at);
         for (uint64_t i = 0; i < n_bytes / 8; i += g->l2_entry_words) {
             uint64_t word = w->buffer[i];
             uint64_t bitmap = g->extended_l2 ? w->buffer[i + 1] : 0;
@@ -223,227 +378,240 @@ count_l2_table(Walk *w, uint64_t l2_table_offset, uint32_t weight)
 
 /* Once all L1 tables are counted: each L2 table once. */
 static QimgErrno
-count_l2_tables(Walk *w)
+count_l2_tables(Qcow2Walk *w)
 {
     Qcow2Counts *counts = w->counts;
+    unsigned bits = w->q->geometry.cluster_bits;
+    QimgErrno err = 0;
 
-    for (uint64_t c = 0; c < counts->n_clusters; c++) {
-        QimgErrno err;
+    for (uint64_t c = 0; !err && c < counts->n_clusters; c++) {
+        if (c % N_PROGRESS == 0)
+            qimg_check_report_progress(w->options->report, c, 3 * counts->n_clusters);
+        if (qcow2_counts_get_use(counts, c) == QCOW2_USE_L2)
+            err = count_l2_table(w, c << bits, (uint32_t)qcow2_counts_get(counts, c));
+    }
+    for (guint i = 0; !err && i < w->shared_tables->len; i++) {
+        const Reference *r = &g_array_index(w->shared_tables, Reference, i);
 
-        if (qcow2_counts_get_use(counts, c) != QCOW2_USE_L2)
+        err = count_l2_table(w, r->cluster << bits, r->weight);
+    }
+    for (guint i = 0; i < w->late->len; i++) {
+        const Reference *r = &g_array_index(w->late, Reference, i);
+
+        if (qcow2_counts_get_use(counts, r->cluster) == QCOW2_USE_NONE)
+            counts->words[r->cluster] = (uint32_t)QCOW2_USE_DATA << USE_SHIFT;
+        add_to_count(w, r->cluster, r->weight);
+    }
+    return err;
+}
+
+/* ---- refcount table and blocks ---- */
+
+/* Reads the refcount table whatever it holds: entries that are no places for blocks
+ * become 0. */
+static QimgErrno
+load_refcount_table(Qcow2Walk *w)
+{
+    Qcow2 *q = w->q;
+    QimgRule rule = qcow2_header_check_refcount_table(&q->header).rule;
+    uint64_t n_bytes = (uint64_t)q->header.n_refcount_table_clusters
+                       << q->geometry.cluster_bits;
+    QimgErrno err;
+
+    if (!rule && !qimg_range_fits(q->header.refcount_table_offset, n_bytes,
+                                  w->counts->n_clusters << q->geometry.cluster_bits))
+        rule = QIMG_RULE_TABLE_BEYOND_EOF;
+    if (!rule) {
+        err = qcow2_refcount_read_table(q);
+        if (err == -ENOMEM)
+            return err;
+        if (err) {
+            rule = QIMG_RULE_UNREADABLE;
+            w->counts->n_errors++;
+        }
+    }
+    if (rule) {
+        qcow2_walk_problem(w, rule, q->header.refcount_table_offset);
+        w->counts->are_refcounts_ruined = true;
+        g_clear_pointer(&q->refcount_table, g_free);
+        q->n_refcount_table_entries = 0;
+    }
+    for (uint64_t i = 0; i < q->n_refcount_table_entries; i++) {
+        if (qcow2_refcount_is_entry_sound(q, q->refcount_table[i]))
             continue;
-        err = count_l2_table(w, c << w->q->geometry.cluster_bits,
-                             counts->words[c] & QCOW2_MAX_COUNT);
-        if (err)
-            return err;
+        qcow2_walk_problem(w, QIMG_RULE_REFTABLE_ENTRY,
+                           q->header.refcount_table_offset + i * sizeof(uint64_t));
+        w->counts->are_refcounts_ruined = true;
+        q->refcount_table[i] = 0;
     }
     return 0;
 }
 
-/* ---- bitmaps, encryption ---- */
-
-static QimgErrno
-count_bitmap_table(Walk *w, const Qcow2BitmapEntry *bitmap)
-{
-    const Qcow2Geometry *g = &w->q->geometry;
-    uint64_t n;
-
-    if (!count_alone(w, bitmap->table_offset, (uint64_t)bitmap->n_table_entries * 8))
-        return 0;
-    for (uint64_t i = 0; i < bitmap->n_table_entries; i += n) {
-        QimgErrno err;
-
-        n = qimg_min_u64(bitmap->n_table_entries - i, READ_BYTES / 8);
-        err = read_words(w, QIMG_IO_BITMAP, bitmap->table_offset + i * 8, n);
-        if (err)
-            return err;
-        for (uint64_t j = 0; j < n; j++) {
-            uint64_t host_offset = 0;
-
-            if (qcow2_bitmap_table_entry_decode(w->buffer[j], g->cluster_bytes,
-                                                &host_offset)
-                    .rule)
-                add_problem(w, QIMG_RULE_BITMAP_TABLE, bitmap->table_offset);
-            else if (host_offset != 0)
-                (void)count_alone(w, host_offset, g->cluster_bytes);
-        }
-    }
-    return 0;
-}
-
-/* Counts the directory, the tables and the data of all bitmaps. */
-static QimgErrno
-count_bitmaps(Walk *w, const Qcow2Extension *extension)
-{
-    uint64_t cluster_bytes = w->q->geometry.cluster_bytes;
-    g_autofree uint8_t *directory = NULL;
-    Qcow2BitmapsExtension e;
-    uint64_t at = 0;
-    QimgErrno err;
-
-    if (qcow2_bitmaps_extension_decode(extension->data, extension->data_bytes,
-                                       cluster_bytes, &e)
-            .rule) {
-        add_problem(w, QIMG_RULE_BITMAP_DIRECTORY, 0);
-        return 0;
-    }
-    if (!count_alone(w, e.directory_offset, e.directory_bytes))
-        return 0;
-    directory = g_try_malloc(e.directory_bytes);
-    if (!directory)
-        return -ENOMEM;
-    err = qimg_storage_read(w->q->base.file, QIMG_IO_BITMAP,
-                            qimg_host(e.directory_offset), directory, e.directory_bytes);
-    for (uint32_t i = 0; !err && i < e.n_bitmaps; i++) {
-        Qcow2BitmapEntry bitmap;
-
-        if (qcow2_bitmap_entry_decode(directory + at, e.directory_bytes - at,
-                                      cluster_bytes, &bitmap)
-                .rule) {
-            add_problem(w, QIMG_RULE_BITMAP_DIRECTORY, e.directory_offset + at);
-            return 0;
-        }
-        at += bitmap.entry_bytes;
-        err = count_bitmap_table(w, &bitmap);
-    }
-    if (!err && at != e.directory_bytes)
-        add_problem(w, QIMG_RULE_BITMAP_DIRECTORY, e.directory_offset);
-    return err;
-}
-
-/* Counts the area of the LUKS header and its key material. Spec: encryption section 3. */
 static void
-count_encryption_header(Walk *w, const Qcow2Extension *extension)
+count_refcounts(Qcow2Walk *w)
 {
-    qimg_be64 fields[2];
-    uint64_t host_offset;
+    Qcow2 *q = w->q;
 
-    if (extension->data_bytes == sizeof fields) {
-        memcpy(fields, extension->data, sizeof fields);
-        host_offset = qimg_be64_get(fields[0]);
-        if (host_offset != 0 &&
-            qimg_is_aligned(host_offset, w->q->geometry.cluster_bytes)) {
-            (void)count_alone(w, host_offset, qimg_be64_get(fields[1]));
-            return;
-        }
-    }
-    add_problem(w, QIMG_RULE_ENCRYPTION_HEADER, 0);
+    if (w->options->leaves_out_refcounts || q->n_refcount_table_entries == 0)
+        return;
+    (void)qcow2_walk_alone(w, q->header.refcount_table_offset,
+                           q->n_refcount_table_entries * sizeof(uint64_t));
+    for (uint64_t i = 0; i < q->n_refcount_table_entries; i++)
+        if (q->refcount_table[i] != 0)
+            (void)qcow2_walk_alone(w, q->refcount_table[i], q->geometry.cluster_bytes);
 }
 
-/* Counts what header extensions refer to. Bitmaps that are stale (their autoclear bit is
- * clear) are nobody's: their clusters are leaks. */
-static QimgErrno
-count_extensions(Walk *w)
+/* Whether something else lies in a cluster of the refcount table or of a block. */
+static bool
+are_refcounts_shared(const Qcow2Walk *w)
 {
-    const Qcow2Header *h = &w->q->header;
-    size_t end = qimg_min_u64(qcow2_header_extensions_end(h), w->end_bytes);
-    size_t position = h->header_bytes;
-    g_autofree uint8_t *bytes = g_try_malloc(end);
-    Qcow2Extension e;
-    QimgErrno err;
+    const Qcow2 *q = w->q;
+    unsigned bits = q->geometry.cluster_bits;
+    uint64_t first = q->header.refcount_table_offset >> bits;
+    uint64_t n = q->n_refcount_table_entries * sizeof(uint64_t) >> bits;
 
-    if (!bytes)
-        return -ENOMEM;
-    err = qimg_storage_read(w->q->base.file, QIMG_IO_HEADER, qimg_host(0), bytes, end);
-    while (!err) {
-        if (qcow2_extension_decode(bytes, end, &position, &e).rule) {
-            add_problem(w, QIMG_RULE_EXTENSION_BOUNDS, position);
-            return 0;
-        }
-        if (e.type == QCOW2_EXT_END)
-            return 0;
-        if (e.type == QCOW2_EXT_BITMAPS &&
-            (h->autoclear_features & QCOW2_AUTOCLEAR_BITMAPS))
-            err = count_bitmaps(w, &e);
-        else if (e.type == QCOW2_EXT_ENCRYPTION && h->crypt_method == QCOW2_CRYPT_LUKS)
-            count_encryption_header(w, &e);
-    }
-    return err;
+    for (uint64_t c = first; c < first + n; c++)
+        if (qcow2_counts_get(w->counts, c) != 1)
+            return true;
+    for (uint64_t i = 0; i < q->n_refcount_table_entries; i++)
+        if (q->refcount_table[i] != 0 &&
+            qcow2_counts_get(w->counts, q->refcount_table[i] >> bits) != 1)
+            return true;
+    return false;
 }
 
-/* ---- the array ---- */
+/* ---- the whole ---- */
 
-/* Makes the array, with room for the refcount blocks that a repair may have to add: at
- * most one for each block's worth of clusters, and those that count these. */
+/* Makes the array, with room for what a repair may have to add: refcount blocks, at most
+ * one for each block's worth of clusters, and those that count these; a refcount table,
+ * and a snapshot table with longer entries. */
 static QimgErrno
-prepare(Walk *w, uint64_t size_bytes)
+prepare(Qcow2Walk *w, uint64_t size_bytes)
 {
-    const Qcow2Header *h = &w->q->header;
+    const Qcow2 *q = w->q;
     Qcow2Counts *counts = w->counts;
-    uint64_t per_block = qcow2_refcounts_per_block(h->cluster_bits, h->refcount_order);
+    uint64_t cluster_bytes = q->geometry.cluster_bytes;
+    uint64_t per_block =
+        qcow2_refcounts_per_block(q->geometry.cluster_bits, q->header.refcount_order);
+    uint64_t snapshot_bytes =
+        q->snapshot_table_bytes + UINT64_C(24) * q->base.snapshots->n;
 
-    counts->n_clusters = qimg_div_round_up(size_bytes, w->q->geometry.cluster_bytes);
-    /* A block counts at least 64 clusters, so twice as many are enough for all levels. */
+    counts->n_clusters = qimg_div_round_up(size_bytes, cluster_bytes);
     counts->n_words =
-        counts->n_clusters + 2 * (counts->n_clusters / per_block) + N_EXTRA_MINIMUM;
+        counts->n_clusters + qimg_div_round_up(snapshot_bytes, cluster_bytes);
+    /* A block counts at least 64 clusters, so twice as many are enough for all levels,
+     * and for the table, which has an eighth of a sector for each of them. */
+    counts->n_words += 2 * (counts->n_words / per_block) + N_EXTRA_MINIMUM;
     if (counts->n_words > QCOW2_MAX_COUNT_BYTES / sizeof *counts->words)
         return -EFBIG;
     counts->words = g_try_malloc0(counts->n_words * sizeof *counts->words);
     return counts->words ? 0 : -ENOMEM;
 }
 
-/* Begins a walk: its buffer, which the caller frees, and the array of counts. */
 static QimgErrno
-begin_walk(Walk *w)
+count_all(Qcow2Walk *w)
+{
+    QimgErrno err = w->options->is_for_check ? load_refcount_table(w) : 0;
+
+    if (err)
+        return err;
+    (void)qcow2_walk_alone(w, 0, w->q->geometry.cluster_bytes);
+    count_refcounts(w);
+    err = qcow2_walk_extensions(w);
+    if (!err)
+        err = count_l1_tables(w);
+    if (!err)
+        err = count_l2_tables(w);
+    if (!err && !w->options->leaves_out_refcounts && are_refcounts_shared(w))
+        w->counts->are_refcounts_ruined = true;
+    return err;
+}
+
+/* Prepares a count, does it by @count, and ends it. */
+static QimgErrno
+run_walk(Qcow2Walk *w, QimgErrno (*count)(Qcow2Walk *w))
 {
     uint64_t size_bytes = 0;
     QimgErrno err;
 
     *w->counts =
         (Qcow2Counts){.problems = g_array_new(FALSE, FALSE, sizeof(Qcow2Problem))};
-    w->buffer = g_try_malloc(READ_BYTES);
+    w->buffer = g_try_malloc(QCOW2_WALK_READ_BYTES);
+    w->late = g_array_new(FALSE, FALSE, sizeof(Reference));
+    w->shared_tables = g_array_new(FALSE, FALSE, sizeof(Reference));
     err = w->buffer ? qimg_storage_get_size(w->q->base.file, &size_bytes) : -ENOMEM;
     if (!err && !qimg_align_up(size_bytes, QIMG_SECTOR_BYTES, &w->end_bytes))
         err = -EFBIG;
-    return err ? err : prepare(w, size_bytes);
+    w->table_bytes_left = w->end_bytes;
+    w->first_beyond = UINT64_MAX;
+    if (!err)
+        err = prepare(w, size_bytes);
+    if (!err)
+        err = count(w);
+    w->counts->n_words = qimg_min_u64(w->counts->n_words, w->first_beyond);
+    g_free(w->buffer);
+    g_array_unref(w->late);
+    g_array_unref(w->shared_tables);
+    return err;
 }
 
-/* Counts the header, the refcount table and its blocks. */
-static void
-count_fixed(Walk *w) QIMG_REQUIRES(w->q->alloc_lock)
-{
-    Qcow2 *q = w->q;
+static const Qcow2CountOptions defaults;
 
-    (void)count_alone(w, 0, q->geometry.cluster_bytes);
-    (void)count_alone(w, q->header.refcount_table_offset,
-                      (uint64_t)q->header.n_refcount_table_clusters
-                          << q->geometry.cluster_bits);
-    for (uint64_t i = 0; i < q->n_refcount_table_entries; i++)
-        if (q->refcount_table[i] != 0)
-            (void)count_alone(w, q->refcount_table[i], q->geometry.cluster_bytes);
+QimgErrno
+qcow2_count_references(Qcow2 *q, const Qcow2CountOptions *options, Qcow2Counts *out)
+{
+    Qcow2Walk w = {.q = q, .counts = out, .options = options ? options : &defaults};
+
+    return run_walk(&w, count_all);
 }
 
 /* ---- one tree ---- */
 
-/* Counts what lies outside the tree of @view, so that it is found if the tree refers to
- * it. Of a layer that is active no two of these overlap (qcow2_collect_metadata). */
+/* Counts what lies outside the tree, so that it is found if the tree refers to it. Of a
+ * layer that is active no two of these overlap (qcow2_collect_metadata). */
 static void
-count_other_tables(Walk *w, const QimgView *view) QIMG_REQUIRES(w->q->alloc_lock)
+count_other_tables(Qcow2Walk *w)
 {
     Qcow2 *q = w->q;
     const QimgView *other = &q->base.active;
 
-    count_fixed(w);
-    (void)count_alone(w, q->header.snapshots_offset, q->snapshot_table_bytes);
+    (void)qcow2_walk_alone(w, 0, q->geometry.cluster_bytes);
+    count_refcounts(w);
+    (void)qcow2_walk_alone(w, q->header.snapshots_offset, q->snapshot_table_bytes);
     for (unsigned i = 0; i <= q->base.snapshots->n; i++) {
-        if (other != view)
-            (void)count_alone(w, other->l1_table_offset.v,
-                              (uint64_t)other->n_l1_entries * 8);
+        if (other != w->view)
+            (void)qcow2_walk_alone(w, other->l1_table_offset.v,
+                                   (uint64_t)other->n_l1_entries * 8);
         if (i < q->base.snapshots->n)
             other = &q->base.snapshots->items[i].view;
     }
 }
 
-/* Leaves the counts that the tree of @view makes. Its data must not lie in L2 tables of
- * the active disk either. */
+static QimgErrno
+count_one_tree(Qcow2Walk *w)
+{
+    QimgRule rule = check_l1_table(w->q, w->view);
+    QimgErrno err = 0;
+
+    if (rule) {
+        qcow2_walk_unread(w, rule, w->view->l1_table_offset.v);
+        return 0;
+    }
+    count_other_tables(w);
+    if (count_l1_table(w, w->view))
+        err = walk_l1_table(w, w->view);
+    return err ? err : count_l2_tables(w);
+}
+
+/* Leaves the counts that the tree makes. Its data must not lie in L2 tables of the active
+ * disk either. */
 static void
-keep_tree(Walk *w, const QimgView *view, bool with_l1)
+keep_tree(Qcow2Walk *w, bool with_l1)
 {
     unsigned bits = w->q->geometry.cluster_bits;
-    uint64_t n_l1_bytes = with_l1 ? (uint64_t)view->n_l1_entries * 8 : 0;
-    uint64_t l1_start = view->l1_table_offset.v >> bits;
-    uint64_t l1_end = qimg_div_round_up(view->l1_table_offset.v + n_l1_bytes,
-                                        w->q->geometry.cluster_bytes);
+    uint64_t n_l1_bytes = with_l1 ? (uint64_t)w->view->n_l1_entries * 8 : 0;
+    uint64_t l1_start = w->view->l1_table_offset.v >> bits;
+    uint64_t l1_end = l1_start + qimg_div_round_up(n_l1_bytes, UINT64_C(1) << bits);
 
     for (uint64_t c = 0; c < w->counts->n_clusters; c++) {
         Qcow2Use use = qcow2_counts_get_use(w->counts, c);
@@ -451,56 +619,18 @@ keep_tree(Walk *w, const QimgView *view, bool with_l1)
         if (use == QCOW2_USE_ALONE && (c < l1_start || c >= l1_end))
             w->counts->words[c] = 0;
         else if (use == QCOW2_USE_DATA && qimg_index_set_has(w->q->metadata, c))
-            add_problem(w, QIMG_RULE_METADATA_OVERLAP, c << bits);
+            qcow2_walk_problem(w, QIMG_RULE_METADATA_OVERLAP, c << bits);
     }
 }
 
 QimgErrno
 qcow2_count_tree(Qcow2 *q, const QimgView *view, bool with_l1, Qcow2Counts *out)
 {
-    Walk w = {.q = q, .counts = out};
-    QimgErrno err = begin_walk(&w);
-    QimgRule rule = check_l1_table(q, view);
-
-    if (!err && rule)
-        add_problem(&w, rule, view->l1_table_offset.v);
-    if (!err && !rule) {
-        count_other_tables(&w, view);
-        err = count_l1_table(&w, view);
-        if (!err)
-            err = count_l2_tables(&w);
-        if (!err)
-            keep_tree(&w, view, with_l1);
-    }
-    g_free(w.buffer);
-    return err;
-}
-
-/* ---- the whole ---- */
-
-static QimgErrno
-count_all(Walk *w)
-{
-    QimgErrno err;
-
-    count_fixed(w);
-    err = count_extensions(w);
-    if (!err)
-        err = count_l1_table(w, &w->q->base.active);
-    if (!err)
-        err = count_snapshots(w);
-    return err ? err : count_l2_tables(w);
-}
-
-QimgErrno
-qcow2_count_references(Qcow2 *q, Qcow2Counts *out)
-{
-    Walk w = {.q = q, .counts = out};
-    QimgErrno err = begin_walk(&w);
+    Qcow2Walk w = {.q = q, .counts = out, .options = &defaults, .view = view};
+    QimgErrno err = run_walk(&w, count_one_tree);
 
     if (!err)
-        err = count_all(&w);
-    g_free(w.buffer);
+        keep_tree(&w, with_l1);
     return err;
 }
 

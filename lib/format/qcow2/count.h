@@ -7,7 +7,7 @@
 
 /* Stands for 16 TiB of file with clusters of 64 KiB. */
 #define QCOW2_MAX_COUNT_BYTES     (UINT64_C(1) << 30)
-#define QCOW2_MAX_LISTED_PROBLEMS 100u
+#define QCOW2_MAX_LISTED_PROBLEMS 400u
 #define QCOW2_MAX_COUNT           ((UINT32_C(1) << 30) - 1)
 
 /* What a cluster is used for. Two tables in one cluster, or data in that of a table, are
@@ -21,26 +21,51 @@ typedef enum {
 
 typedef struct {
     QimgRule rule;
-    uint64_t host_offset; /* that is wrong, or where the table lies in which it is */
+    uint64_t host_offset;  /* that is wrong, or where the table lies in which it is */
+    uint64_t guest_offset; /* QIMG_NO_GUEST_OFFSET unless known */
 } Qcow2Problem;
+
+/* How to count. */
+typedef struct {
+    /* Go on whatever is found, and load the refcount table, too: entries that are no
+     * places for blocks become 0. Else that is the caller's, and what cannot be read ends
+     * the count. */
+    bool is_for_check;
+    bool leaves_out_refcounts;     /* the refcount table and blocks: they are made anew */
+    const QimgCheckReport *report; /* is told of progress; NULL: nobody is */
+} Qcow2CountOptions;
 
 typedef struct {
     uint64_t n_clusters; /* of the file, the last of which may be cut */
-    uint64_t n_words;    /* >= n_clusters: there is room for some clusters more */
+    /* >= n_clusters: there is room for some clusters more, but for none that an entry
+     * refers to: the file must not grow over them, or what is missing became zeros. */
+    uint64_t n_words;
     /* The use in the upper 2 bits, the references in the others. Of 32 bits, since a
      * cluster may be shared by 65536 snapshots; pages of the array that no cluster of
      * a sparse file needs are never touched. */
     uint32_t *words;
     GArray *problems; /* Qcow2Problem, the first ones */
     uint64_t n_problems;
+    uint64_t n_errors; /* of the problems: what the host's file system cannot read */
+    /* Of the problems: zero clusters whose offset is no cluster's. They are not counted:
+     * such an entry means the same without its offset. */
+    uint64_t n_unaligned_zeros;
+    /* Tables that could not be read or understood: there may be references that are not
+     * counted, so that no refcount is known to be too high. */
+    uint64_t n_unread;
+    uint64_t
+        n_table_overlaps; /* tables, other than L2 tables, in the cluster of another */
+    bool are_refcounts_ruined; /* the refcount table, or a block, is not to be trusted */
 } Qcow2Counts;
 
 /* Counts all references of the image file. What can be told in spite of problems is
- * counted. Reads only; @out is to be cleared, also after a failure.
- * Threads: none may change the tables meanwhile; the refcount table is loaded, its lock
- * held. Errors: of the storage, -ENOMEM; -EFBIG where the counts would take more than
- * QCOW2_MAX_COUNT_BYTES. */
-QimgErrno qcow2_count_references(Qcow2 *q, Qcow2Counts *out)
+ * counted: also the clusters of an entry that breaks a rule. Reads only; @out is to be
+ * cleared, also after a failure. @options may be NULL.
+ * Threads: none may change the tables meanwhile; the refcount table is loaded (but for a
+ * check), its lock held. Errors: of the storage, -ENOMEM; -EFBIG where the counts would
+ * take more than QCOW2_MAX_COUNT_BYTES. */
+QimgErrno qcow2_count_references(Qcow2 *q, const Qcow2CountOptions *options,
+                                 Qcow2Counts *out)
     QIMG_MUST_CHECK QIMG_REQUIRES(q->alloc_lock);
 
 /* Counts the references that the tree of one L1 table makes: L2 tables and all that they
@@ -52,14 +77,13 @@ QimgErrno qcow2_count_tree(Qcow2 *q, const QimgView *view, bool with_l1, Qcow2Co
 
 void qcow2_counts_clear(Qcow2Counts *counts);
 
-/* ---- copied.c ---- */
+/* ---- flags.c ---- */
 
 /* Makes the COPIED flags of the tables of @view what @counts says (NULL: all is shared),
  * in the file and the cached slices; not synced. Those in the L1 table of a snapshot mean
- * nothing and stay. *@n_corrected_out (may be NULL) is set also on failure.
- * Threads, errors: as qcow2_count_references. */
+ * nothing and stay. Threads, errors: as qcow2_count_references. */
 QimgErrno qcow2_correct_copied_flags(Qcow2 *q, const QimgView *view,
-                                     const Qcow2Counts *counts, uint64_t *n_corrected_out)
+                                     const Qcow2Counts *counts)
     QIMG_MUST_CHECK QIMG_REQUIRES(q->alloc_lock);
 
 /* ---- refcount-bulk.c ---- */
@@ -81,11 +105,25 @@ QimgErrno qcow2_refcount_add_counts(Qcow2 *q, const Qcow2Counts *counts, int sig
 QimgErrno qcow2_refcount_load_all(Qcow2 *q, Qcow2Counts *out)
     QIMG_MUST_CHECK QIMG_REQUIRES(q->alloc_lock);
 
+/* ---- what a count holds ---- */
+
+/* Whether the entry's offset has no meaning, and is none: see n_unaligned_zeros. */
+bool qcow2_is_unaligned_zero(const Qcow2Geometry *g, uint64_t word, uint64_t bitmap);
+
 /* How many references @cluster has; 0 beyond all that was counted. */
 static inline uint64_t
 qcow2_counts_get(const Qcow2Counts *counts, uint64_t cluster)
 {
     return cluster < counts->n_words ? counts->words[cluster] & QCOW2_MAX_COUNT : 0;
+}
+
+/* Changes the number for a cluster below n_words; too much becomes QCOW2_MAX_COUNT. */
+static inline void
+qcow2_counts_set(Qcow2Counts *counts, uint64_t cluster, uint64_t n)
+{
+    if (n > QCOW2_MAX_COUNT)
+        n = QCOW2_MAX_COUNT;
+    counts->words[cluster] = (counts->words[cluster] & ~QCOW2_MAX_COUNT) | (uint32_t)n;
 }
 
 static inline Qcow2Use

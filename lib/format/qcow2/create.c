@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Making a new image: header, refcount table, refcount blocks and an empty L1 table, in
- * this order from the start of the file, each whole clusters. Spec: qcow2-write section
- * 14.
+/* Making a new image: header, refcount table, refcount blocks, L1 table and, where the
+ * disk is preallocated, all L2 tables and all data clusters, in this order from the start
+ * of the file, each whole clusters. Spec: qcow2-write sections 10 and 14.
  *
- * The blocks lie one behind the other from the first cluster on that they count, so that
+ * Tables of a kind lie one behind the other in the order of what they are about, so that
  * their entries are one array over all of them. */
 #include <string.h>
 
@@ -11,17 +11,24 @@
 #include "base/endian.h"
 #include "base/errors.h"
 #include "codec/qcow2-refcounts.h"
+#include "codec/qcow2-tables.h"
 #include "format/qcow2/qcow2.h"
 
 /* header_length as QEMU writes it: with compression_type. */
 #define NEW_V3_HEADER_BYTES 112u
+
+/* What is written at once of an array. */
+#define PART_BYTES QIMG_MIB
 
 /* Where the tables go, in clusters. */
 typedef struct {
     uint64_t n_table_clusters;
     uint64_t n_blocks;
     uint64_t n_l1_clusters;
-    uint64_t n_clusters; /* of the file */
+    uint64_t n_l2_tables;
+    uint64_t n_mapped;        /* clusters of the disk with an L2 entry */
+    uint64_t n_data_clusters; /* in this file */
+    uint64_t n_clusters;      /* of the file */
 } Layout;
 
 static bool G_GNUC_PRINTF(2, 3) refuse(GError **error, const char *format, ...)
@@ -46,15 +53,15 @@ check_version(const QimgCreateOptions *o, GError **error)
     if (o->version != 2)
         return refuse(error, "version: %s", qimg_rule_text(QIMG_RULE_VERSION));
     if (o->refcount_order != 4)
-        field = "a refcount_order other than 4 (16 bits)";
+        field = "refcount_bits other than 16";
     else if (o->compression != QIMG_CODEC_DEFLATE)
-        field = "a compression_type other than deflate";
+        field = "a compression_type other than zlib";
     else if (o->extended_l2)
-        field = "extended L2 entries";
+        field = "extended_l2";
     else if (o->lazy_refcounts)
-        field = "lazy refcounts";
+        field = "lazy_refcounts";
     else if (o->data_file_name)
-        field = "an external data file";
+        field = "a data_file";
     return !field || refuse(error, "version: must be 3 for %s", field);
 }
 
@@ -65,22 +72,25 @@ check_names(const QimgCreateOptions *o, GError **error)
     size_t format_bytes = o->backing_format ? strlen(o->backing_format) : 0;
 
     if (o->backing_name && (name_bytes == 0 || name_bytes > QCOW2_MAX_BACKING_NAME))
-        return refuse(error, "backing file name: has %zu bytes, and must have 1 to %u",
+        return refuse(error, "backing_file: has %zu bytes, and must have 1 to %u",
                       name_bytes, QCOW2_MAX_BACKING_NAME);
     if (o->backing_format && !o->backing_name)
-        return refuse(error, "backing format: needs a backing file name");
+        return refuse(error, "backing_fmt: needs a backing_file");
     if (o->backing_format &&
         (format_bytes == 0 || format_bytes > QCOW2_MAX_BACKING_FORMAT))
-        return refuse(error, "backing format: has %zu bytes, and must have 1 to %u",
+        return refuse(error, "backing_fmt: has %zu bytes, and must have 1 to %u",
                       format_bytes, QCOW2_MAX_BACKING_FORMAT);
     if (o->data_file_name && !*o->data_file_name)
-        return refuse(error, "data file name: is empty");
+        return refuse(error, "data_file: is empty");
     if (o->data_file_raw && !o->data_file_name)
-        return refuse(error, "raw data file: needs a data file name");
+        return refuse(error, "data_file_raw: needs a data_file");
     if (o->data_file_raw && o->backing_name)
         return refuse(error,
-                      "raw data file: cannot be had with a backing file, whose data "
+                      "data_file_raw: cannot be had with a backing_file, whose data "
                       "would not be in it");
+    /* A mapped cluster hides what lies below, but for subclusters that say otherwise. */
+    if (o->preallocation != QIMG_PREALLOCATION_OFF && o->backing_name && !o->extended_l2)
+        return refuse(error, "preallocation: needs extended_l2 with a backing_file");
     return true;
 }
 
@@ -110,8 +120,9 @@ make_header(const QimgCreateOptions *o, Qcow2Header *out, GError **error)
         return refuse(error, "refcount_order: is %u and %s", o->refcount_order,
                       qimg_rule_text(QIMG_RULE_REFCOUNT_ORDER));
     if (o->extended_l2 && o->cluster_bits < QCOW2_MIN_EXTENDED_CLUSTER_BITS)
-        return refuse(error, "cluster_bits: is %u and %s", o->cluster_bits,
-                      qimg_rule_text(QIMG_RULE_SUBCLUSTER_SIZE));
+        return refuse(error,
+                      "cluster_size: is %u and must be at least %u with extended_l2",
+                      1u << o->cluster_bits, 1u << QCOW2_MIN_EXTENDED_CLUSTER_BITS);
     if (o->extended_l2)
         h.incompatible_features |= QCOW2_INCOMPAT_EXTENDED_L2;
     if (h.compression_type != QCOW2_COMPRESSION_DEFLATE)
@@ -139,10 +150,28 @@ make_header(const QimgCreateOptions *o, Qcow2Header *out, GError **error)
     return true;
 }
 
+static uint64_t
+l1_offset_of(const Qcow2Header *h, const Layout *l)
+{
+    return (1 + l->n_table_clusters + l->n_blocks) << h->cluster_bits;
+}
+
+static uint64_t
+l2_offset_of(const Qcow2Header *h, const Layout *l)
+{
+    return l1_offset_of(h, l) + (l->n_l1_clusters << h->cluster_bits);
+}
+
+static uint64_t
+data_offset_of(const Qcow2Header *h, const Layout *l)
+{
+    return l2_offset_of(h, l) + (l->n_l2_tables << h->cluster_bits);
+}
+
 /* Blocks count all clusters, themselves and the table of them too: their number is the
  * smallest that serves. Puts the places into @h. */
-static Layout
-lay_out(Qcow2Header *h)
+static bool
+lay_out(const QimgCreateOptions *o, Qcow2Header *h, Layout *out, GError **error)
 {
     uint64_t cluster_bytes = UINT64_C(1) << h->cluster_bits;
     uint64_t n_per_block = qcow2_refcounts_per_block(h->cluster_bits, h->refcount_order);
@@ -152,22 +181,37 @@ lay_out(Qcow2Header *h)
         .n_l1_clusters = qimg_div_round_up(UINT64_C(8) * h->n_l1_entries, cluster_bytes),
     };
 
+    if (o->preallocation != QIMG_PREALLOCATION_OFF) {
+        l.n_l2_tables = h->n_l1_entries;
+        l.n_mapped = qimg_div_round_up(h->size_bytes, cluster_bytes);
+        l.n_data_clusters = o->data_file_name ? 0 : l.n_mapped;
+    }
+    /* No sum overflows: a disk has less than 2^62 bytes here. */
     for (;;) {
         uint64_t n_blocks;
 
-        l.n_clusters = 1 + l.n_table_clusters + l.n_blocks + l.n_l1_clusters;
+        l.n_clusters = 1 + l.n_table_clusters + l.n_blocks + l.n_l1_clusters +
+                       l.n_l2_tables + l.n_data_clusters;
         n_blocks = qimg_div_round_up(l.n_clusters, n_per_block);
         if (n_blocks == l.n_blocks)
             break;
         l.n_blocks = n_blocks;
         l.n_table_clusters = qimg_div_round_up(8 * n_blocks, cluster_bytes);
     }
+    if (l.n_clusters > QCOW2_MAX_HOST_OFFSET >> h->cluster_bits ||
+        l.n_blocks > QCOW2_MAX_REFCOUNT_TABLE_BYTES / 8)
+        return refuse(error,
+                      "size: is %" PRIu64 ", more than an image with these cluster_size "
+                      "and refcount_bits has room for when all is allocated (use larger "
+                      "clusters, or preallocation=off)",
+                      o->size_bytes);
     h->refcount_table_offset = cluster_bytes;
     h->n_refcount_table_clusters = (uint32_t)l.n_table_clusters;
     /* An empty disk has no L1 table, and no place for one. */
     if (l.n_l1_clusters > 0)
-        h->l1_table_offset = (l.n_clusters - l.n_l1_clusters) * cluster_bytes;
-    return l;
+        h->l1_table_offset = l1_offset_of(h, &l);
+    *out = l;
+    return true;
 }
 
 static bool
@@ -217,12 +261,39 @@ encode_header_cluster(const QimgCreateOptions *o, Qcow2Header *h, GError **error
     }
     if (fits && qcow2_header_encode(h, cluster->data, cluster->len))
         return g_steal_pointer(&cluster);
-    refuse(
-        error,
-        "names of the backing file and data file: do not fit in the header's cluster of "
-        "%u bytes (use larger clusters or shorter names)",
-        cluster->len);
+    refuse(error,
+           "backing_file, data_file: the names do not fit in the header's cluster of "
+           "%u bytes (use larger clusters or shorter names)",
+           cluster->len);
     return NULL;
+}
+
+/* An array of addresses in steps of a cluster. */
+typedef struct {
+    uint64_t first; /* with the flags that all have */
+    uint64_t step;
+    uint64_t n_entries;
+    uint32_t entry_words; /* 2: each is followed by a word of zeros */
+} Entries;
+
+static QimgErrno
+write_entries(QimgStorage *file, QimgIoPurpose purpose, uint64_t offset,
+              const Entries *entries)
+{
+    uint64_t entry_bytes = entries->entry_words * sizeof(qimg_be64);
+    uint64_t n_per_part = PART_BYTES / entry_bytes;
+    g_autofree qimg_be64 *part = g_malloc0(PART_BYTES);
+    QimgErrno err = 0;
+
+    for (uint64_t done = 0, n; !err && done < entries->n_entries; done += n) {
+        n = qimg_min_u64(entries->n_entries - done, n_per_part);
+        for (uint64_t i = 0; i < n; i++)
+            part[i * entries->entry_words] =
+                qimg_be64_set(entries->first + (done + i) * entries->step);
+        err = qimg_storage_write(file, purpose, qimg_host(offset + done * entry_bytes),
+                                 part, n * entry_bytes);
+    }
+    return err;
 }
 
 /* Writes the refcount table and what the blocks count: each cluster of the file once. The
@@ -230,25 +301,53 @@ encode_header_cluster(const QimgCreateOptions *o, Qcow2Header *h, GError **error
 static QimgErrno
 write_refcounts(QimgStorage *file, const Qcow2Header *h, const Layout *l)
 {
-    uint64_t cluster_bytes = UINT64_C(1) << h->cluster_bits;
-    uint64_t blocks_offset = (1 + l->n_table_clusters) * cluster_bytes;
-    size_t counts_bytes =
-        qimg_div_round_up(l->n_clusters << h->refcount_order, 8 /* bits */);
-    g_autofree qimg_be64 *table = g_new(qimg_be64, l->n_blocks);
-    g_autofree uint8_t *counts = g_malloc0(counts_bytes);
-    QimgErrno err;
+    Entries table = {
+        .first = (1 + l->n_table_clusters) << h->cluster_bits,
+        .step = UINT64_C(1) << h->cluster_bits,
+        .n_entries = l->n_blocks,
+        .entry_words = 1,
+    };
+    uint64_t n_per_part = PART_BYTES * 8 >> h->refcount_order;
+    g_autofree uint8_t *part = g_malloc(PART_BYTES);
+    QimgErrno err =
+        write_entries(file, QIMG_IO_REFCOUNT_TABLE, h->refcount_table_offset, &table);
 
-    for (uint64_t i = 0; i < l->n_blocks; i++)
-        table[i] = qimg_be64_set(blocks_offset + i * cluster_bytes);
-    for (uint64_t i = 0; i < l->n_clusters; i++)
-        qcow2_refcount_encode(counts, h->refcount_order, i, 1);
-    err = qimg_storage_write(file, QIMG_IO_REFCOUNT_TABLE,
-                             qimg_host(h->refcount_table_offset), table,
-                             l->n_blocks * sizeof *table);
-    if (err)
-        return err;
-    return qimg_storage_write(file, QIMG_IO_REFCOUNT, qimg_host(blocks_offset), counts,
-                              counts_bytes);
+    for (uint64_t done = 0, n; !err && done < l->n_clusters; done += n) {
+        n = qimg_min_u64(l->n_clusters - done, n_per_part);
+        if (done == 0 || n < n_per_part) { /* else it is as the one before */
+            memset(part, 0, PART_BYTES);
+            for (uint64_t i = 0; i < n; i++)
+                qcow2_refcount_encode(part, h->refcount_order, i, 1);
+        }
+        err = qimg_storage_write(
+            file, QIMG_IO_REFCOUNT,
+            qimg_host(table.first + (done << h->refcount_order >> 3)), part,
+            qimg_div_round_up(n << h->refcount_order, 8 /* bits */));
+    }
+    return err;
+}
+
+/* Writes the L1 table and L2 tables of a preallocated disk. With extended entries the
+ * bitmaps stay empty: a cluster has its place, and none of its content is there. */
+static QimgErrno
+write_mapping(QimgStorage *file, const Qcow2Header *h, const Layout *l)
+{
+    bool has_data_file = (h->incompatible_features & QCOW2_INCOMPAT_DATA_FILE) != 0;
+    Entries l1 = {
+        .first = l2_offset_of(h, l) | QCOW2_ENTRY_COPIED,
+        .step = UINT64_C(1) << h->cluster_bits,
+        .n_entries = l->n_l2_tables,
+        .entry_words = 1,
+    };
+    Entries l2 = {
+        .first = (has_data_file ? 0 : data_offset_of(h, l)) | QCOW2_ENTRY_COPIED,
+        .step = UINT64_C(1) << h->cluster_bits,
+        .n_entries = l->n_mapped,
+        .entry_words = qcow2_geometry_of(h).l2_entry_words,
+    };
+    QimgErrno err = write_entries(file, QIMG_IO_L2, l2_offset_of(h, l), &l2);
+
+    return err ? err : write_entries(file, QIMG_IO_L1, l1_offset_of(h, l), &l1);
 }
 
 /* Makes the first @n_bytes of the file zeros, and nothing else, the header first: from
@@ -274,23 +373,58 @@ empty_file(QimgStorage *file, uint64_t n_bytes)
     return err;
 }
 
+/* Gives the data clusters what is asked for beyond a place: first of all, since it is
+ * where a lack of space shows. */
+static QimgErrno
+preallocate_data(QimgStorage *file, const QimgCreateOptions *o, const Qcow2Header *h,
+                 const Layout *l)
+{
+    if (o->preallocation < QIMG_PREALLOCATION_FALLOC)
+        return 0;
+    return qimg_storage_preallocate(file, qimg_host(data_offset_of(h, l)),
+                                    l->n_data_clusters << h->cluster_bits,
+                                    o->preallocation == QIMG_PREALLOCATION_FULL);
+}
+
+/* All that can be known before a file is touched: the header's cluster, too. NULL with
+ * @error set where the options cannot be had. */
+static GByteArray *
+plan(const QimgCreateOptions *options, Qcow2Header *header_out, Layout *layout_out,
+     GError **error)
+{
+    if (!make_header(options, header_out, error) ||
+        !lay_out(options, header_out, layout_out, error))
+        return NULL;
+    return encode_header_cluster(options, header_out, error);
+}
+
+bool
+qcow2_check_create(const QimgCreateOptions *options, GError **error)
+{
+    Qcow2Header header;
+    Layout layout;
+    g_autoptr(GByteArray) cluster = plan(options, &header, &layout, error);
+
+    return cluster != NULL;
+}
+
 bool
 qcow2_create(QimgStorage *file, const QimgCreateOptions *options, GError **error)
 {
-    g_autoptr(GByteArray) cluster = NULL;
     Qcow2Header header;
-    Layout layout;
+    Layout layout = {0};
+    g_autoptr(GByteArray) cluster = plan(options, &header, &layout, error);
     QimgErrno err;
 
-    if (!make_header(options, &header, error))
-        return false;
-    layout = lay_out(&header);
-    cluster = encode_header_cluster(options, &header, error);
     if (!cluster)
         return false;
     err = empty_file(file, layout.n_clusters << header.cluster_bits);
     if (!err)
+        err = preallocate_data(file, options, &header, &layout);
+    if (!err)
         err = write_refcounts(file, &header, &layout);
+    if (!err)
+        err = write_mapping(file, &header, &layout);
     if (!err)
         err = qimg_storage_sync(file);
     if (!err)

@@ -20,7 +20,7 @@ refuse(GError **error, QimgDecode broken)
     qimg_set_error(error, code,
                    "%s: is %" PRIu64 " (0x%" PRIx64
                    ") and %s (the image is damaged or no "
-                   "qcow2 image; try qemu-img check, or -o format=raw to see its bytes)",
+                   "qcow2 image; try qimg check, or -o format=raw to see its bytes)",
                    qimg_rule_field(broken.rule), broken.value, broken.value,
                    qimg_rule_text(broken.rule));
     return false;
@@ -48,9 +48,11 @@ extensions_end_within(const uint8_t *bytes, size_t n_bytes, const Qcow2Header *h
 
 /* Reads the header area: the first cluster, or what the file has of it. */
 static uint8_t *
-load_header_area(QimgStorage *file, size_t *n_bytes_out, Qcow2Header *header_out,
-                 GError **error)
+load_header_area(QimgStorage *file, bool for_check, size_t *n_bytes_out,
+                 Qcow2Header *header_out, GError **error)
 {
+    QimgDecode (*decode)(const uint8_t *, size_t, Qcow2Header *) =
+        for_check ? qcow2_header_decode_for_check : qcow2_header_decode;
     g_autofree uint8_t *bytes = g_malloc0(FIRST_READ_BYTES);
     uint64_t size_bytes = 0;
     QimgErrno err = qimg_storage_get_size(file, &size_bytes);
@@ -64,7 +66,7 @@ load_header_area(QimgStorage *file, size_t *n_bytes_out, Qcow2Header *header_out
         qimg_set_error_errno(error, -err, NULL, "cannot read the header");
         return NULL;
     }
-    decoded = qcow2_header_decode(bytes, n_bytes, header_out);
+    decoded = decode(bytes, n_bytes, header_out);
     /* A longer header than the first read decides on its length once all of it is here.
      */
     if (decoded.rule == QIMG_RULE_SHORT_HEADER && n_bytes == FIRST_READ_BYTES &&
@@ -92,7 +94,7 @@ load_header_area(QimgStorage *file, size_t *n_bytes_out, Qcow2Header *header_out
         qimg_set_error_errno(error, -err, NULL, "cannot read the header");
         return NULL;
     }
-    decoded = qcow2_header_decode(bytes, n_bytes, header_out);
+    decoded = decode(bytes, n_bytes, header_out);
     if (decoded.rule) {
         refuse(error, decoded);
         return NULL;
@@ -251,9 +253,9 @@ decide_features(Qcow2 *q, bool inspect, GError **error)
     base->is_corrupt = (h->incompatible_features & QCOW2_INCOMPAT_CORRUPT) != 0;
     if (base->is_dirty)
         qimg_format_warn(base, "was not closed properly (the dirty bit is set); reading "
-                               "is not affected (qemu-img check -r all repairs it)");
+                               "is not affected (qimg check -r all repairs it)");
     if (base->is_corrupt)
-        qimg_format_warn(base, "is marked corrupt: parts may be damaged (qemu-img check "
+        qimg_format_warn(base, "is marked corrupt: parts may be damaged (qimg check "
                                "tells which)");
     return true;
 }
@@ -341,7 +343,9 @@ fill(Qcow2 *q, const uint8_t *bytes, size_t n_bytes, const QimgFormatEnv *env,
     q->base.cluster_bytes = q->geometry.cluster_bytes;
     q->base.alloc_unit_bytes = UINT64_C(1) << q->geometry.subcluster_bits;
     q->base.may_compress = !q->geometry.has_data_file;
-    if (env->has_snapshots)
+    if (env->for_check)
+        qcow2_open_for_check(q);
+    if (env->has_snapshots && !qcow2_header_check_snapshot_table(h).rule)
         qcow2_load_snapshots(q);
     add_facts(q);
     return !q->base.is_writable || qcow2_open_for_writing(q, error);
@@ -355,7 +359,7 @@ qcow2_open(QimgStorage *file, const QimgFormatEnv *env, GError **error)
     size_t n_bytes = 0;
 
     qimg_format_init(&q->base, &qimg_driver_qcow2, file, env);
-    bytes = load_header_area(file, &n_bytes, &q->header, error);
+    bytes = load_header_area(file, env->for_check, &n_bytes, &q->header, error);
     if (!bytes || !fill(q, bytes, n_bytes, env, error)) {
         q->base.file = NULL; /* stays the caller's */
         qimg_format_close(&q->base);
@@ -390,7 +394,10 @@ const QimgDriver qimg_driver_qcow2 = {
     .delete_snapshot = qcow2_delete_snapshot,
     .rename_snapshot = qcow2_rename_snapshot,
     .revert_to_snapshot = qcow2_revert_to_snapshot,
+    .check = qcow2_check,
+    .repair = qcow2_repair,
     .end_writing = qcow2_end_writing,
+    .check_create = qcow2_check_create,
     .create = qcow2_create,
     .close = qcow2_close,
 };

@@ -62,6 +62,7 @@ typedef struct {
     _Atomic bool is_active;   /* atomic: what comes before the first change is done */
     _Atomic bool broken;      /* atomic: nothing is changed any more */
     bool is_open_for_writing; /* const after open */
+    bool is_open_for_check;   /* const after open */
     QimgIndexSet *metadata;   /* host clusters in which metadata lie: atomic to look up,
                                  added to under alloc_lock; const once active */
     uint64_t *refcount_table QIMG_GUARDED_BY(alloc_lock); /* host-endian entries */
@@ -112,6 +113,9 @@ void qcow2_view_clip_to_file(Qcow2 *q, QimgView *view);
 bool qcow2_open_for_writing(Qcow2 *q, GError **error);
 void qcow2_close_for_writing(Qcow2 *q);
 
+/* Makes the parts that check and repair need, whatever is wrong with the image. */
+void qcow2_open_for_check(Qcow2 *q);
+
 /* QimgDriver.end_writing. */
 void qcow2_end_writing(QimgFormat *format);
 
@@ -132,8 +136,10 @@ QimgErrno qcow2_write_or_undo(Qcow2 *q, QimgIoPurpose purpose, uint64_t host_off
 QimgErrno qcow2_write_header_field(Qcow2 *q, uint64_t position, const void *bytes,
                                    size_t n_bytes) QIMG_MUST_CHECK;
 
-/* Sets or clears the dirty bit, durably; version 2 has none. As qcow2_write_header_field.
- */
+/* Stores the incompatible feature bits, durably. As qcow2_write_header_field. */
+QimgErrno qcow2_store_incompatible(Qcow2 *q, uint64_t features) QIMG_MUST_CHECK;
+
+/* Sets or clears the dirty bit, which version 2 lacks. As qcow2_store_incompatible. */
 QimgErrno qcow2_set_dirty(Qcow2 *q, bool is_dirty) QIMG_MUST_CHECK;
 
 /* Refuses every further change: @err is a write of metadata that failed. Returns @err. */
@@ -166,6 +172,12 @@ bool qcow2_touches_metadata(const Qcow2 *q, uint64_t host_offset, uint64_t n_byt
 QimgErrno qcow2_collect_metadata(Qcow2 *q) QIMG_MUST_CHECK;
 
 /* ---- refcount.c: refcount table and blocks; all under alloc_lock ---- */
+
+/* Reads the refcount table into memory, as it is. */
+QimgErrno qcow2_refcount_read_table(Qcow2 *q) QIMG_MUST_CHECK;
+
+/* Whether @entry of the table is 0 or a place for a block. */
+bool qcow2_refcount_is_entry_sound(Qcow2 *q, uint64_t entry);
 
 /* Reads the refcount table into memory, checked. */
 QimgErrno qcow2_refcount_load_table(Qcow2 *q) QIMG_MUST_CHECK;
@@ -277,10 +289,11 @@ void qcow2_forget_table(Qcow2 *q, TableKind kind, uint64_t host_offset, uint64_t
 
 /* ---- create.c ---- */
 
-/* QimgDriver.create. */
+/* QimgDriver.check_create and create. */
+bool qcow2_check_create(const QimgCreateOptions *options, GError **error);
 bool qcow2_create(QimgStorage *file, const QimgCreateOptions *options, GError **error);
 
-/* ---- write.c, discard.c, resize.c, repair.c: see QimgDriver ---- */
+/* ---- write.c, discard.c, resize.c: see QimgDriver ---- */
 
 QimgErrno qcow2_plan_write(QimgFormat *format, QimgGuestOffset guest_offset,
                            uint64_t length_bytes, QimgWritePlan *plan_out);
@@ -298,6 +311,12 @@ QimgErrno qcow2_create_snapshot(QimgFormat *format, const QimgNewSnapshot *snaps
 QimgErrno qcow2_delete_snapshot(QimgFormat *format, unsigned place);
 QimgErrno qcow2_rename_snapshot(QimgFormat *format, unsigned place, const char *name);
 QimgErrno qcow2_revert_to_snapshot(QimgFormat *format, unsigned place);
+
+/* ---- check.c, repair.c: see QimgDriver ---- */
+
+bool qcow2_check(QimgFormat *format, QimgCheckReport *report, GError **error);
+bool qcow2_repair(QimgFormat *format, QimgRepair mode, QimgCheckReport *report,
+                  GError **error);
 
 /* Makes the refcounts and COPIED flags of a dirty image what its references say, and
  * clears the dirty bit. Before the layer is active, under alloc_lock, with the refcount

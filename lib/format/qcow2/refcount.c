@@ -29,8 +29,16 @@ clusters_per_block(const Qcow2 *q)
     return qcow2_refcounts_per_block(q->geometry.cluster_bits, q->header.refcount_order);
 }
 
+bool
+qcow2_refcount_is_entry_sound(Qcow2 *q, uint64_t entry)
+{
+    return !(entry & REFTABLE_RESERVED_BITS) &&
+           qimg_is_aligned(entry, q->geometry.cluster_bytes) &&
+           !(entry && qcow2_is_beyond_end(q, entry));
+}
+
 QimgErrno
-qcow2_refcount_load_table(Qcow2 *q)
+qcow2_refcount_read_table(Qcow2 *q)
 {
     uint64_t n_bytes = (uint64_t)q->header.n_refcount_table_clusters
                        << q->geometry.cluster_bits;
@@ -44,15 +52,21 @@ qcow2_refcount_load_table(Qcow2 *q)
     if (err)
         return err;
     qimg_be64_array_to_host(table, n_bytes / sizeof *table);
-    for (uint64_t i = 0; i < n_bytes / sizeof *table; i++)
-        if ((table[i] & REFTABLE_RESERVED_BITS) ||
-            !qimg_is_aligned(table[i], q->geometry.cluster_bytes) ||
-            (table[i] && qcow2_is_beyond_end(q, table[i])))
-            return qcow2_mark_corrupt(q, QIMG_RULE_REFTABLE_ENTRY, table[i]);
     g_free(q->refcount_table);
     q->refcount_table = g_steal_pointer(&table);
     q->n_refcount_table_entries = n_bytes / sizeof *table;
     return 0;
+}
+
+QimgErrno
+qcow2_refcount_load_table(Qcow2 *q)
+{
+    QimgErrno err = qcow2_refcount_read_table(q);
+
+    for (uint64_t i = 0; !err && i < q->n_refcount_table_entries; i++)
+        if (!qcow2_refcount_is_entry_sound(q, q->refcount_table[i]))
+            err = qcow2_mark_corrupt(q, QIMG_RULE_REFTABLE_ENTRY, q->refcount_table[i]);
+    return err;
 }
 
 /* Reads the piece that counts @cluster, whose block exists. */

@@ -110,7 +110,7 @@ correct_flags(Qcow2 *q)
     QimgErrno err = qcow2_refcount_load_all(q, &refcounts);
 
     if (!err)
-        err = qcow2_correct_copied_flags(q, &q->base.active, &refcounts, NULL);
+        err = qcow2_correct_copied_flags(q, &q->base.active, &refcounts);
     qcow2_counts_clear(&refcounts);
     return err;
 }
@@ -197,7 +197,7 @@ share_all(Qcow2 *q, const Qcow2Counts *counts, const GByteArray *table, Qcow2Clu
         err = qcow2_refcount_add_counts(q, counts, 1, NULL);
     is_raised = !err;
     if (!err)
-        err = qcow2_correct_copied_flags(q, &q->base.active, NULL, NULL);
+        err = qcow2_correct_copied_flags(q, &q->base.active, NULL);
     if (!err)
         err = qimg_storage_sync(q->base.file);
     if (!err)
@@ -369,7 +369,7 @@ exchange(Qcow2 *q, const QimgView *view, uint32_t n_l1_entries, const Qcow2Count
     is_raised = !err;
     /* Tables of snapshots may have flags that mean nothing there. */
     if (!err)
-        err = qcow2_correct_copied_flags(q, view, NULL, NULL);
+        err = qcow2_correct_copied_flags(q, view, NULL);
     if (!err)
         err = qimg_storage_sync(q->base.file);
     if (!err)

@@ -45,8 +45,10 @@ load_entry(Qcow2 *q, uint64_t entry_offset, uint64_t table_end, QimgFormatSnapsh
 
     if (qcow2_is_beyond_end(q, entry_offset) ||
         qimg_storage_read(q->base.file, QIMG_IO_SNAPSHOT, qimg_host(entry_offset), fixed,
-                          sizeof fixed) != 0 ||
-        qcow2_snapshot_decode_fixed(fixed, &e).rule ||
+                          sizeof fixed) != 0)
+        return false;
+    e = qcow2_snapshot_decode_any(fixed); /* a check goes on, whatever the length is */
+    if ((!q->is_open_for_check && qcow2_snapshot_decode_fixed(fixed, &e).rule) ||
         e.entry_bytes > table_end - entry_offset ||
         qcow2_is_beyond_end(q, entry_offset + QCOW2_SNAPSHOT_FIXED_BYTES + e.extra_bytes +
                                    e.id_bytes + e.name_bytes - 1))
@@ -54,7 +56,7 @@ load_entry(Qcow2 *q, uint64_t entry_offset, uint64_t table_end, QimgFormatSnapsh
     if (e.extra_bytes > 0) {
         if (qimg_storage_read(q->base.file, QIMG_IO_SNAPSHOT,
                               qimg_host(entry_offset + QCOW2_SNAPSHOT_FIXED_BYTES), extra,
-                              e.extra_bytes) != 0)
+                              qimg_min_u64(e.extra_bytes, sizeof extra)) != 0)
             return false;
         qcow2_snapshot_decode_extra(extra, &e);
     }
@@ -103,7 +105,7 @@ qcow2_load_snapshots(Qcow2 *q)
             qimg_format_warn(&q->base,
                              "snapshot table: entry %" PRIu32 " of %" PRIu32
                              " does not fit in the file or its limits; the snapshots "
-                             "from there on are not shown (run qemu-img check)",
+                             "from there on are not shown (run qimg check)",
                              i, q->header.n_snapshots);
             break;
         }

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Raw images: the disk is the file, byte for byte, and exactly as long. */
+#include <errno.h>
+#include <sys/stat.h>
+
 #include "base/errors.h"
 #include "format/driver.h"
 
@@ -76,9 +79,29 @@ raw_resize(QimgFormat *format, uint64_t size_bytes)
 {
     QimgErrno err = qimg_storage_set_size(format->file, size_bytes);
 
+    /* A device is as long as it is. */
+    if (!err && S_ISBLK(format->file->status.st_mode))
+        err = -EOPNOTSUPP;
     if (!err)
         format->active.size_bytes = size_bytes;
     return err;
+}
+
+static bool
+raw_create(QimgStorage *file, const QimgCreateOptions *options, GError **error)
+{
+    QimgErrno err = qimg_storage_set_size(file, 0);
+
+    if (!err)
+        err = qimg_storage_set_size(file, options->size_bytes);
+    if (!err && options->preallocation != QIMG_PREALLOCATION_OFF)
+        err = qimg_storage_preallocate(file, qimg_host(0), options->size_bytes,
+                                       options->preallocation == QIMG_PREALLOCATION_FULL);
+    if (!err)
+        err = qimg_storage_sync(file);
+    if (err)
+        qimg_set_error_errno(error, -err, NULL, "cannot write the new image");
+    return !err;
 }
 
 static void
@@ -95,5 +118,6 @@ const QimgDriver qimg_driver_raw = {
     .zero = raw_zero,
     .flush = raw_flush,
     .resize = raw_resize,
+    .create = raw_create,
     .close = raw_close,
 };

@@ -33,14 +33,6 @@ def qimg():
     return program("QIMG")
 
 
-def test_tool(name):
-    """Path of a program that is built for the tests alone, from where qimg was built."""
-    path = Path(qimg()).resolve().parent.parent / "tests" / "support" / name
-    if not os.access(path, os.X_OK):
-        pytest.skip(f"QIMG is not in a build folder with {name}")
-    return str(path)
-
-
 def need_tools(*names):
     for name in names:
         if find_tool(name) is None:

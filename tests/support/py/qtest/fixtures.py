@@ -31,9 +31,13 @@ def select_share(config, items):
     def is_selected(item):
         if not hasattr(item, "callspec"):
             return True
-        case = item.callspec.params.get("case")     # its checks share one mount
-        scope = item.cls.__name__ if item.cls and case else item.nodeid.split("[")[0]
-        key = f"{env.session_seed()} {scope} {getattr(case, 'name', item.callspec.id)}"
+        # The checks of a case share a mount; a test may have it by its name.
+        case = item.callspec.params.get("case")
+        name = case.name if case else item.callspec.params.get("name")
+        if item.cls and name in {c.name for c in getattr(item.cls, "cases", [])}:
+            key = f"{env.session_seed()} {item.cls.__name__} {name}"
+        else:
+            key = f"{env.session_seed()} {item.nodeid}"
         return int(sha256(key.encode()).hexdigest()[:8], 16) < share * (1 << 32)
 
     dropped = [item for item in items if not is_selected(item)]

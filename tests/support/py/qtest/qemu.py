@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Making images with qemu-img and qemu-io, and asking qemu-img what it sees in them."""
 
+import contextlib
 import json
 import os
 import re
+import subprocess
 from pathlib import Path
 
-from . import pattern, qcow2
+from . import env, pattern, procs, qcow2
 from .procs import run
 
 
@@ -40,6 +42,24 @@ def io(path, *commands, options=(), check=True):
     bad = re.search(r"failed|error|invalid|not found|out of range|misaligned", result.text + result.errors, re.I)
     assert not check or not bad, str(result)
     return result
+
+
+@contextlib.contextmanager
+def held(image, *options):
+    """qemu-io that has the image open until the block ends: it answers a command when the
+    locks are taken."""
+    tool = env.find_tool("qemu-io")
+    process = subprocess.Popen([tool, *options, str(image)], stdin=subprocess.PIPE,
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        process.stdin.write(b"length\n")
+        process.stdin.flush()
+        with procs.Watchdog(10, process.kill):
+            line = process.stdout.readline()
+        assert b"qemu-io>" in line and process.poll() is None, line
+        yield process
+    finally:
+        procs.end_process(process)
 
 
 def write(path, *pieces, backend=()):

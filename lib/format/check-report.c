@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Collecting what a check finds. */
+#include "format/check-report.h"
+
+#include <stdarg.h>
+
+static void
+clear_finding(void *finding)
+{
+    g_free((char *)((QimgFinding *)finding)->text);
+}
+
+void
+qimg_check_report_init(QimgCheckReport *report, QimgCheckProgress progress,
+                       void *progress_data)
+{
+    *report = (QimgCheckReport){
+        .findings = g_array_new(FALSE, FALSE, sizeof(QimgFinding)),
+        .progress = progress,
+        .progress_data = progress_data,
+    };
+    g_array_set_clear_func(report->findings, clear_finding);
+}
+
+void
+qimg_check_report_clear(QimgCheckReport *report)
+{
+    g_clear_pointer(&report->findings, g_array_unref);
+}
+
+void
+qimg_check_report_add(QimgCheckReport *report, const QimgFinding *finding,
+                      uint64_t n_times, const char *text, ...)
+{
+    QimgFinding listed = *finding;
+    va_list args;
+
+    switch (finding->kind) {
+    case QIMG_FINDING_CORRUPTION:
+        report->result.n_corruptions += n_times;
+        break;
+    case QIMG_FINDING_LEAK:
+        report->result.n_leaks += n_times;
+        break;
+    case QIMG_FINDING_ERROR:
+        report->result.n_check_errors += n_times;
+        break;
+    }
+    report->result.n_all_findings++;
+    if (report->findings->len >= QIMG_MAX_LISTED_FINDINGS)
+        return;
+    va_start(args, text);
+    listed.text = g_strdup_vprintf(text, args);
+    va_end(args);
+    g_array_append_val(report->findings, listed);
+}
+
+void
+qimg_check_report_progress(const QimgCheckReport *report, uint64_t done, uint64_t total)
+{
+    if (report && report->progress)
+        report->progress(done, total, report->progress_data);
+}

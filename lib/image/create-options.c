@@ -1,0 +1,316 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The properties of a new image, by name. What follows from several of them together is
+ * for image/create.c and the format to check. */
+#include <string.h>
+
+#include "base/checked.h"
+#include "base/errors.h"
+#include "image/create.h"
+
+#define MIN_CLUSTER_BITS       9u
+#define MAX_CLUSTER_BITS       21u
+#define DEFAULT_CLUSTER_BITS   16u
+#define DEFAULT_REFCOUNT_ORDER 4u
+
+QimgCreate *
+qimg_create_new(void)
+{
+    QimgCreate *create = g_new0(QimgCreate, 1);
+
+    create->driver = &qimg_driver_qcow2;
+    create->fields = (QimgCreateOptions){
+        .version = 3,
+        .cluster_bits = DEFAULT_CLUSTER_BITS,
+        .refcount_order = DEFAULT_REFCOUNT_ORDER,
+    };
+    create->backing_options = qimg_options_new();
+    create->notes = g_ptr_array_new_with_free_func(g_free);
+    g_ptr_array_add(create->notes, NULL);
+    return create;
+}
+
+void
+qimg_create_free(QimgCreate *create)
+{
+    if (!create)
+        return;
+    g_free(create->backing_file);
+    g_free(create->backing_fmt);
+    g_free(create->data_file);
+    qimg_options_free(create->backing_options);
+    g_ptr_array_unref(create->notes);
+    g_free(create);
+}
+
+const char *const *
+qimg_create_get_notes(const QimgCreate *create)
+{
+    return (const char *const *)create->notes->pdata;
+}
+
+uint64_t
+qimg_create_get_size_bytes(const QimgCreate *create)
+{
+    return create->fields.size_bytes;
+}
+
+/* Where @value stands in @words, which end with NULL; -1 with @error set. */
+static int
+find_word(const char *name, const char *value, const char *const *words, GError **error)
+{
+    g_autofree char *list = NULL;
+
+    for (int i = 0; words[i]; i++)
+        if (strcmp(value, words[i]) == 0)
+            return i;
+    list = g_strjoinv(", ", (char **)words);
+    qimg_set_error(error, QIMG_ERROR_USAGE, "%s=%s: unknown (give one of %s)", name,
+                   value, list);
+    return -1;
+}
+
+static bool
+set_flag(const char *name, const char *value, bool *out, GError **error)
+{
+    static const char *const words[] = {"off", "on", NULL};
+    int i = value ? find_word(name, value, words, error) : 1;
+
+    if (i >= 0)
+        *out = i == 1;
+    return i >= 0;
+}
+
+static bool
+set_text(const char *name, const char *value, char **out, GError **error)
+{
+    if (!*value) {
+        qimg_set_error(error, QIMG_ERROR_USAGE, "%s=: is empty", name);
+        return false;
+    }
+    g_free(*out);
+    *out = g_strdup(value);
+    return true;
+}
+
+static bool
+set_format(QimgCreate *create, const char *name, const char *value, GError **error)
+{
+    const QimgDriver *driver = qimg_driver_find(value);
+
+    if (!driver || !driver->create) {
+        qimg_set_error(error, QIMG_ERROR_USAGE,
+                       "%s=%s: is no format that can be made (give qcow2 or raw)", name,
+                       value);
+        return false;
+    }
+    create->driver = driver;
+    return true;
+}
+
+static bool
+set_size(QimgCreate *create, const char *name, const char *value, GError **error)
+{
+    uint64_t bytes = 0;
+
+    if (!qimg_parse_size(value, &bytes, error)) {
+        g_prefix_error(error, "%s: ", name);
+        return false;
+    }
+    if (!qimg_align_up(bytes, QIMG_SECTOR_BYTES, &create->fields.size_bytes)) {
+        qimg_set_error(error, QIMG_ERROR_USAGE, "%s=%s: is too large", name, value);
+        return false;
+    }
+    create->has_size = true;
+    return true;
+}
+
+static bool
+set_backing_file(QimgCreate *create, const char *name, const char *value, GError **error)
+{
+    return set_text(name, value, &create->backing_file, error);
+}
+
+static bool
+set_backing_fmt(QimgCreate *create, const char *name, const char *value, GError **error)
+{
+    return set_text(name, value, &create->backing_fmt, error);
+}
+
+static bool
+set_data_file(QimgCreate *create, const char *name, const char *value, GError **error)
+{
+    return set_text(name, value, &create->data_file, error);
+}
+
+static bool
+set_cluster_size(QimgCreate *create, const char *name, const char *value, GError **error)
+{
+    uint64_t bytes = 0;
+    unsigned bits = MIN_CLUSTER_BITS;
+
+    if (qimg_parse_size(value, &bytes, NULL))
+        while (bits < MAX_CLUSTER_BITS && UINT64_C(1) << bits < bytes)
+            bits++;
+    if (bytes != UINT64_C(1) << bits) {
+        qimg_set_error(error, QIMG_ERROR_USAGE,
+                       "%s=%s: is no power of two from 512 to 2M", name, value);
+        return false;
+    }
+    create->fields.cluster_bits = bits;
+    return true;
+}
+
+static bool
+set_version(QimgCreate *create, const char *name, const char *value, GError **error)
+{
+    static const char *const words[] = {"2", "3", NULL};
+    static const char *const compat_words[] = {"0.10", "1.1", NULL};
+    int i = find_word(name, value, *name == 'c' ? compat_words : words, error);
+
+    if (i >= 0)
+        create->fields.version = 2 + (unsigned)i;
+    return i >= 0;
+}
+
+static bool
+set_refcount_bits(QimgCreate *create, const char *name, const char *value, GError **error)
+{
+    static const char *const words[] = {"1", "2", "4", "8", "16", "32", "64", NULL};
+    int i = find_word(name, value, words, error);
+
+    if (i >= 0)
+        create->fields.refcount_order = (unsigned)i;
+    return i >= 0;
+}
+
+static bool
+set_compression(QimgCreate *create, const char *name, const char *value, GError **error)
+{
+    static const char *const words[] = {
+        [QIMG_CODEC_DEFLATE] = "zlib", [QIMG_CODEC_ZSTD] = "zstd", NULL};
+    int i = find_word(name, value, words, error);
+
+    if (i >= 0)
+        create->fields.compression = (QimgCodec)i;
+    return i >= 0;
+}
+
+static bool
+set_extended_l2(QimgCreate *create, const char *name, const char *value, GError **error)
+{
+    return set_flag(name, value, &create->fields.extended_l2, error);
+}
+
+static bool
+set_lazy(QimgCreate *create, const char *name, const char *value, GError **error)
+{
+    return set_flag(name, value, &create->fields.lazy_refcounts, error);
+}
+
+static bool
+set_data_file_raw(QimgCreate *create, const char *name, const char *value, GError **error)
+{
+    return set_flag(name, value, &create->fields.data_file_raw, error);
+}
+
+gboolean
+qimg_preallocation_find(const char *name, QimgPreallocation *out, GError **error)
+{
+    static const char *const words[] = {
+        [QIMG_PREALLOCATION_OFF] = "off",
+        [QIMG_PREALLOCATION_METADATA] = "metadata",
+        [QIMG_PREALLOCATION_FALLOC] = "falloc",
+        [QIMG_PREALLOCATION_FULL] = "full",
+        NULL,
+    };
+    int i = find_word("preallocation", name, words, error);
+
+    if (i >= 0)
+        *out = (QimgPreallocation)i;
+    return i >= 0;
+}
+
+static bool
+set_preallocation(QimgCreate *create, const char *name, const char *value, GError **error)
+{
+    (void)name;
+    return qimg_preallocation_find(value, &create->fields.preallocation, error);
+}
+
+static bool
+set_force(QimgCreate *create, const char *name, const char *value, GError **error)
+{
+    (void)name, (void)value, (void)error;
+    create->replaces = true;
+    return true;
+}
+
+static bool
+set_no_check(QimgCreate *create, const char *name, const char *value, GError **error)
+{
+    (void)name, (void)value, (void)error;
+    create->no_check = true;
+    return true;
+}
+
+static bool
+set_opening(QimgCreate *create, const char *name, const char *value, GError **error)
+{
+    return qimg_options_set(create->backing_options, name, value, error);
+}
+
+typedef enum {
+    NO_VALUE,
+    VALUE,
+    MAYBE_VALUE,
+} TakesValue;
+
+static const struct {
+    const char *name;
+    TakesValue takes_value;
+    bool is_qcow2_only;
+    bool (*set)(QimgCreate *create, const char *name, const char *value, GError **error);
+} table[] = {
+    {"format", VALUE, false, set_format},
+    {"size", VALUE, false, set_size},
+    {"preallocation", VALUE, false, set_preallocation},
+    {"force", NO_VALUE, false, set_force},
+    {"backing_file", VALUE, true, set_backing_file},
+    {"backing_fmt", VALUE, true, set_backing_fmt},
+    {"no_check", NO_VALUE, true, set_no_check},
+    {"cluster_size", VALUE, true, set_cluster_size},
+    {"version", VALUE, true, set_version},
+    {"compat", VALUE, true, set_version},
+    {"refcount_bits", VALUE, true, set_refcount_bits},
+    {"compression_type", VALUE, true, set_compression},
+    {"extended_l2", MAYBE_VALUE, true, set_extended_l2},
+    {"lazy_refcounts", MAYBE_VALUE, true, set_lazy},
+    {"data_file", VALUE, true, set_data_file},
+    {"data_file_raw", MAYBE_VALUE, true, set_data_file_raw},
+    {"backing", VALUE, true, set_opening},
+    {"backing_map", VALUE, true, set_opening},
+    {"nolock", NO_VALUE, false, set_opening},
+};
+
+gboolean
+qimg_create_set(QimgCreate *create, const char *name, const char *value, GError **error)
+{
+    size_t i = 0;
+
+    while (i < G_N_ELEMENTS(table) && strcmp(table[i].name, name) != 0)
+        i++;
+    if (i == G_N_ELEMENTS(table)) {
+        qimg_set_error(error, QIMG_ERROR_USAGE, "%s: is no property of a new image",
+                       name);
+        return FALSE;
+    }
+    if (table[i].takes_value != MAYBE_VALUE &&
+        (table[i].takes_value == VALUE) != (value != NULL)) {
+        qimg_set_error(error, QIMG_ERROR_USAGE, "%s: %s a value", name,
+                       table[i].takes_value == VALUE ? "needs" : "does not take");
+        return FALSE;
+    }
+    if (table[i].is_qcow2_only && !create->first_qcow2_option)
+        create->first_qcow2_option = table[i].name;
+    return table[i].set(create, name, value, error);
+}

@@ -1,0 +1,353 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Making a new image with its data file. The backing file is opened first, so that a new
+ * image is one that can be opened; the formats' drivers write the content, and the names
+ * are for storage/new-file.c. */
+#include "image/create.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/checked.h"
+#include "base/cleanup.h"
+#include "base/errors.h"
+#include "storage/file-lock.h"
+#include "storage/file.h"
+#include "storage/new-file.h"
+
+#define NEW_MODE 0644
+
+/* A file that is made. */
+typedef struct {
+    QimgNewFile *file;
+    QimgStorage *storage;
+    /* What it replaces, held locked: nobody else may begin to use it. NULL: nothing. */
+    QimgStorage *old;
+} Target;
+
+static void
+target_clear(Target *target)
+{
+    qimg_storage_close(target->storage);
+    qimg_new_file_free(target->file);
+    qimg_storage_close(target->old);
+}
+
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Target, target_clear)
+
+static void G_GNUC_PRINTF(2, 3) add_note(QimgCreate *create, const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    g_ptr_array_insert(create->notes, (int)create->notes->len - 1,
+                       g_strdup_vprintf(format, args));
+    va_end(args);
+}
+
+/* Where a name that is stored in the image at @image_path leads. */
+static char *
+resolve(const char *image_path, const char *name)
+{
+    g_autofree char *dir = g_path_get_dirname(image_path);
+
+    return g_path_is_absolute(name) ? g_strdup(name) : g_build_filename(dir, name, NULL);
+}
+
+/* ---- the backing file -----------------------------------------------------------------
+ */
+
+static bool
+choose_backing_format(QimgCreate *create, const char *named_format, GError **error)
+{
+    const char *format = create->backing_fmt ? create->backing_fmt : named_format;
+
+    if (named_format && strcmp(format, named_format) != 0) {
+        qimg_set_error(error, QIMG_ERROR_USAGE,
+                       "its name says that its format is %s, and backing_fmt is %s",
+                       named_format, format);
+        return false;
+    }
+    if (format && !qimg_driver_find(format)) {
+        qimg_set_error(error, QIMG_ERROR_USAGE,
+                       "backing_fmt=%s: cannot be read by this version (give qcow2 or "
+                       "raw, or --no-check to store the name all the same)",
+                       format);
+        return false;
+    }
+    g_free(create->backing_options->format);
+    create->backing_options->format = g_strdup(format);
+    return true;
+}
+
+/* Takes what the image does not say itself from its backing file. */
+static bool
+take_backing_facts(QimgCreate *create, const QimgImage *backing, GError **error)
+{
+    const QimgFormat *layer = backing->chain->layers[0];
+
+    if (S_ISBLK(layer->file->status.st_mode)) {
+        qimg_set_error(error, QIMG_ERROR_REFUSED,
+                       "is a block device, which an image may not name here (give "
+                       "--no-check to store the name all the same)");
+        return false;
+    }
+    for (const char *const *w = qimg_image_get_warnings(backing); *w; w++)
+        add_note(create, "backing file: %s", *w);
+    if (!create->backing_fmt) {
+        create->backing_fmt = g_strdup(layer->driver->name);
+        add_note(create,
+                 "the format of the backing file was not given: stored as it was found, "
+                 "%s",
+                 create->backing_fmt);
+    }
+    if (!create->has_size && !qimg_align_up(layer->active.size_bytes, QIMG_SECTOR_BYTES,
+                                            &create->fields.size_bytes)) {
+        qimg_set_error(error, QIMG_ERROR_INVALID, "its size is more than can be mapped");
+        return false;
+    }
+    return true;
+}
+
+/* Opens the backing file of the new image @path, and with it the chain below. NULL with
+ * @error set, and without it where there is none to open. */
+static QimgImage *
+open_backing(QimgCreate *create, const char *path, GError **error)
+{
+    g_autoptr(QimgImage) image = NULL;
+    g_autofree char *name = NULL;
+    g_autofree char *format = NULL;
+    g_autofree char *backing_path = NULL;
+    g_autofree char *shown = NULL;
+
+    if (!create->backing_file || create->no_check)
+        return NULL;
+    shown = g_strescape(create->backing_file, NULL);
+    if (!backing_name_parse(create->backing_file, &name, &format, error))
+        return NULL;
+    backing_path = resolve(path, name);
+    if (choose_backing_format(create, format, error))
+        image = qimg_image_open(backing_path, create->backing_options, error);
+    if (image && !take_backing_facts(create, image, error))
+        g_clear_pointer(&image, qimg_image_close);
+    if (!image)
+        g_prefix_error(error, "backing file \"%s\": ", shown);
+    return g_steal_pointer(&image);
+}
+
+/* ---- rules ----------------------------------------------------------------------------
+ */
+
+static bool
+refuse(GError **error, const char *text)
+{
+    qimg_set_error(error, QIMG_ERROR_USAGE, "%s", text);
+    return false;
+}
+
+/* What no format's driver can tell, before anything is opened. */
+static bool
+check_properties(const QimgCreate *create, GError **error)
+{
+    if (create->driver == &qimg_driver_raw) {
+        if (create->first_qcow2_option) {
+            qimg_set_error(error, QIMG_ERROR_USAGE,
+                           "%s: a raw image has none (leave it out, or make a qcow2 "
+                           "image)",
+                           create->first_qcow2_option);
+            return false;
+        }
+        if (create->fields.preallocation == QIMG_PREALLOCATION_METADATA)
+            return refuse(error, "preallocation=metadata: a raw image has none (give "
+                                 "falloc or full)");
+    }
+    if (create->backing_file && create->no_check && !create->backing_fmt)
+        return refuse(error, "backing_fmt: is missing (with --no-check the format of the "
+                             "backing file must be given)");
+    if (create->has_size || (create->backing_file && !create->no_check))
+        return true;
+    return refuse(error, create->backing_file
+                             ? "size: is missing (with --no-check it must be given)"
+                             : "size: is missing (give it, or a backing file to take it "
+                               "from)");
+}
+
+/* ---- the files ------------------------------------------------------------------------
+ */
+
+static bool
+refuse_itself(GError **error, const char *what)
+{
+    qimg_set_error(error, QIMG_ERROR_REFUSED, "is %s itself (give another name)", what);
+    return false;
+}
+
+/* Refuses the file with @status as one to replace where the new image is based on it. */
+static bool
+check_not_below(const QimgImage *backing, const struct stat *status, GError **error)
+{
+    unsigned n_layers = backing ? backing->chain->n_layers : 0;
+
+    for (unsigned i = 0; i < n_layers; i++) {
+        const QimgFormat *layer = backing->chain->layers[i];
+
+        if (qimg_is_same_file(&layer->file->status, status) ||
+            (layer->data_file && qimg_is_same_file(&layer->data_file->status, status)))
+            return refuse_itself(error, "a file that the backing file is made of");
+    }
+    return true;
+}
+
+/* Whether @path leads to @target or to what that replaces. */
+static bool
+is_target(const Target *target, const char *path)
+{
+    struct stat status;
+
+    return stat(path, &status) == 0 &&
+           (qimg_is_same_file(&target->file->status, &status) ||
+            (target->old && qimg_is_same_file(&target->old->status, &status)));
+}
+
+static bool
+lock_storage(const QimgCreate *create, QimgStorage *storage, GError **error)
+{
+    return create->backing_options->no_lock ||
+           qimg_file_lock(qimg_file_storage_get_fd(storage), QIMG_LOCK_RW_PERM,
+                          QIMG_LOCK_RW_UNSHARED, error) != QIMG_LOCK_CONFLICT;
+}
+
+/* Holds the file that @path shall replace, if there is one and that may be done. */
+static bool
+open_old(const QimgCreate *create, const QimgImage *backing, const char *path,
+         Target *target, GError **error)
+{
+    g_autoptr(QimgPlace) place = NULL;
+    struct stat status;
+    int fd;
+
+    if (!create->replaces || stat(path, &status) < 0)
+        return true; /* making the new one tells more */
+    if (!S_ISREG(status.st_mode)) {
+        qimg_set_error(error, QIMG_ERROR_REFUSED,
+                       "is no regular file, and is not replaced (give another name)");
+        return false;
+    }
+    if (!check_not_below(backing, &status, error))
+        return false;
+    fd = qimg_open_named_by_user(path, false, &place, error);
+    if (fd >= 0)
+        target->old = qimg_file_storage_new(fd, path, false, error);
+    return target->old && lock_storage(create, target->old, error);
+}
+
+/* Makes the empty file @path. */
+static bool
+open_target(const QimgCreate *create, const QimgImage *backing, const char *path,
+            Target *target, GError **error)
+{
+    QimgErrno err;
+    int fd = -1;
+
+    if (!open_old(create, backing, path, target, error))
+        return false;
+    err = qimg_new_file_make(path, NEW_MODE, create->replaces, &target->file, &fd);
+    if (err == -EEXIST) {
+        qimg_set_error(error, QIMG_ERROR_REFUSED,
+                       "exists already, and is left as it is (give another name, or "
+                       "--force to replace it)");
+        return false;
+    }
+    if (err) {
+        qimg_set_error_errno(error, -err, "give a name in a directory of yours",
+                             "cannot be made");
+        return false;
+    }
+    if (target->old) {
+        const struct stat *old = &target->old->status;
+
+        /* Whose it was and who may read it; that only root may give files away is fine.
+         */
+        if (fchown(fd, old->st_uid, old->st_gid) < 0)
+            g_debug("the owner of %s stays the process's", path);
+        if (fchmod(fd, old->st_mode & 0777) < 0)
+            g_debug("the mode of %s is not that of the old file", path);
+    }
+    target->storage = qimg_file_storage_new(fd, path, true, error);
+    return target->storage && lock_storage(create, target->storage, error);
+}
+
+static bool
+keep(Target *target, GError **error)
+{
+    QimgErrno err = qimg_new_file_keep(target->file);
+
+    if (err)
+        qimg_set_error_errno(error, -err, NULL, "cannot store its name");
+    return !err;
+}
+
+/* Makes the data file of the image @image_path, @image. */
+static bool
+make_data_file(const QimgCreate *create, const QimgImage *backing, const char *image_path,
+               const Target *image, Target *target, GError **error)
+{
+    g_autofree char *path = resolve(image_path, create->data_file);
+    QimgCreateOptions fields = {.size_bytes = create->fields.size_bytes};
+
+    if (create->fields.preallocation >= QIMG_PREALLOCATION_FALLOC)
+        fields.preallocation = create->fields.preallocation;
+    return (!is_target(image, path) || refuse_itself(error, "the image")) &&
+           open_target(create, backing, path, target, error) &&
+           qimg_driver_raw.create(target->storage, &fields, error);
+}
+
+static bool
+make_image(QimgCreate *create, const QimgImage *backing, const char *path, GError **error)
+{
+    g_auto(Target) image = {0};
+    g_auto(Target) data = {0};
+    g_autofree char *backing_path =
+        create->backing_file ? resolve(path, create->backing_file) : NULL;
+    g_autofree char *shown =
+        create->data_file ? g_strescape(create->data_file, NULL) : NULL;
+    QimgCreateOptions fields = create->fields;
+
+    fields.backing_name = create->backing_file;
+    fields.backing_format = create->backing_fmt;
+    fields.data_file_name = create->data_file;
+    if (fields.data_file_raw && fields.preallocation == QIMG_PREALLOCATION_OFF)
+        fields.preallocation = QIMG_PREALLOCATION_METADATA; /* spec: qcow2 section 10 */
+    if ((create->driver->check_create && !create->driver->check_create(&fields, error)) ||
+        !open_target(create, backing, path, &image, error))
+        return false;
+    if (backing_path && is_target(&image, backing_path))
+        return refuse_itself(error, "the backing file");
+    if (create->data_file &&
+        !make_data_file(create, backing, path, &image, &data, error)) {
+        g_prefix_error(error, "data file \"%s\": ", shown);
+        return false;
+    }
+    /* The image refers to the data file, so that is there first. */
+    return create->driver->create(image.storage, &fields, error) &&
+           (!create->data_file || keep(&data, error)) && keep(&image, error);
+}
+
+gboolean
+qimg_create_run(QimgCreate *create, const char *path, GError **error)
+{
+    g_autoptr(QimgImage) backing = NULL;
+    g_autoptr(GError) reason = NULL;
+
+    g_ptr_array_set_size(create->notes, 0);
+    g_ptr_array_add(create->notes, NULL);
+    if (!check_properties(create, error))
+        return FALSE;
+    backing = open_backing(create, path, &reason);
+    if (reason) {
+        g_propagate_error(error, g_steal_pointer(&reason));
+        return FALSE;
+    }
+    return make_image(create, backing, path, error);
+}

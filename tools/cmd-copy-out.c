@@ -1,0 +1,507 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* qimg copy-out: a disk as a raw file, with digests, as evidence is copied. Digests and
+ * JSON go to standard output, all else to standard error; where the copy itself goes to
+ * standard output, everything does. */
+#include <errno.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "command-line.h"
+#include "output.h"
+#include "progress.h"
+
+/* What the options say. */
+typedef struct {
+    gint n_threads;
+    char *sparse;
+    gboolean force;
+    gboolean resume;
+    gboolean rescue;
+    char *log_path;
+    char **hashes;
+    gboolean no_hash_files;
+    char *snapshot;
+    gboolean vmstate;
+    gint layer;
+} Settings;
+
+static Settings settings = {.layer = -1};
+
+static const GOptionEntry entries[] = {
+    {"force", 0, 0, G_OPTION_ARG_NONE, &settings.force, "replace OUT where it is a file",
+     NULL},
+    {"hash", 0, 0, G_OPTION_ARG_STRING_ARRAY, &settings.hashes,
+     "print digests of the disk and of the files: sha256, sha1, md5", "NAME,..."},
+    {"layer", 0, 0, G_OPTION_ARG_INT, &settings.layer,
+     "copy what the chain shows from file N down (1: without IMAGE)", "N"},
+    {"log", 0, 0, G_OPTION_ARG_FILENAME, &settings.log_path,
+     "list the ranges that cannot be read in FILE", "FILE"},
+    {"no-hash-files", 0, 0, G_OPTION_ARG_NONE, &settings.no_hash_files,
+     "no digests of the chain's files", NULL},
+    {"rescue", 0, 0, G_OPTION_ARG_NONE, &settings.rescue,
+     "write zeros for what cannot be read, and go on", NULL},
+    {"resume", 0, 0, G_OPTION_ARG_NONE, &settings.resume,
+     "go on with a copy that was interrupted", NULL},
+    {"snapshot", 0, 0, G_OPTION_ARG_FILENAME, &settings.snapshot,
+     "copy the disk as the snapshot has it", "NAME|ID"},
+    {"sparse", 0, 0, G_OPTION_ARG_STRING, &settings.sparse,
+     "no: write zeros, too (yes: leave holes)", "yes|no"},
+    {"threads", 0, 0, G_OPTION_ARG_INT, &settings.n_threads,
+     "how many threads read and write (one for each core)", "N"},
+    {"vmstate", 0, 0, G_OPTION_ARG_NONE, &settings.vmstate,
+     "copy the VM state of the snapshot instead of its disk", NULL},
+    {0},
+};
+
+static const CommandSpec spec = {
+    .operands = "IMAGE OUT",
+    .summary = "Copies a disk to OUT: a file that is made, a block device, or - for "
+               "standard output.",
+    .min_operands = 2,
+    .max_operands = 2,
+    .has_output = true,
+    .opens_image = true,
+    .entries = entries,
+};
+
+/* ---- options --------------------------------------------------------------------------
+ */
+
+/* Adds the digests of a list to *@kinds. */
+static bool
+parse_hashes(const char *list, unsigned *kinds)
+{
+    g_auto(GStrv) names = g_strsplit(list, ",", -1);
+
+    bool is_good = *list != '\0';
+
+    for (char **name = names; *name && is_good; name++) {
+        QimgDigest digest = QIMG_N_DIGESTS;
+
+        is_good = qimg_digest_find(*name, &digest);
+        *kinds |= 1u << digest;
+    }
+    if (!is_good)
+        fprintf(stderr, "qimg: --hash=%s: give sha256, sha1 or md5\n", list);
+    return is_good;
+}
+
+static bool
+parse_settings(QimgCopyOptions *options)
+{
+    const char *wrong = NULL;
+
+    options->overwrite = settings.force;
+    options->resume = settings.resume;
+    options->rescue = settings.rescue;
+    options->hash_files = !settings.no_hash_files;
+    options->n_threads = (unsigned)settings.n_threads;
+    for (char **list = settings.hashes; list && *list; list++)
+        if (!parse_hashes(*list, &options->digests))
+            return false;
+    if (settings.sparse && strcmp(settings.sparse, "no") == 0)
+        options->keep_zeros = TRUE;
+    else if (settings.sparse && strcmp(settings.sparse, "yes") != 0)
+        wrong = "--sparse: give yes or no";
+    if (settings.n_threads < 0)
+        wrong = "--threads: give a number of threads";
+    if (settings.force && settings.resume)
+        wrong = "give one of --force and --resume";
+    if (settings.vmstate && !settings.snapshot)
+        wrong = "--vmstate: give --snapshot=NAME, too";
+    if (settings.layer >= 0 && settings.snapshot)
+        wrong = "give one of --layer and --snapshot";
+    if (settings.log_path && !settings.rescue)
+        wrong = "--log: give --rescue, too";
+    if (settings.layer < -1)
+        wrong = "--layer: give the number of a file of the chain, 0 is IMAGE";
+    if (options->target_path == NULL && settings.resume)
+        wrong = "--resume: a copy to standard output cannot go on";
+    if (wrong)
+        fprintf(stderr, "qimg: %s\n", wrong);
+    return !wrong;
+}
+
+/* ---- what is copied -------------------------------------------------------------------
+ */
+
+/* Opens the snapshot that @wanted means, or its VM state, and sets *@id_out (free with
+ * g_free). */
+static QimgImage *
+open_snapshot(QimgImage *image, const char *wanted, bool vmstate, char **id_out,
+              GError **error)
+{
+    g_autoptr(QimgSnapshots) list = qimg_image_get_snapshots(image);
+    const QimgSnapshot *found = qimg_snapshots_find(list, wanted, error);
+
+    if (!found)
+        return NULL;
+    *id_out = g_strdup(found->id);
+    return vmstate ? qimg_image_open_vmstate(image, found->serial, error)
+                   : qimg_image_open_snapshot(image, found->serial, error);
+}
+
+/* Opens what of @image is to be copied; sets *@name_out, the journal's name for it. */
+static QimgImage *
+open_source(QimgImage *image, char **name_out, GError **error)
+{
+    g_autofree char *id = NULL;
+    QimgImage *source;
+
+    if (settings.snapshot) {
+        source = open_snapshot(image, settings.snapshot, settings.vmstate, &id, error);
+        if (source)
+            *name_out =
+                g_strdup_printf("%s %s", settings.vmstate ? "vmstate" : "snapshot", id);
+        return source;
+    }
+    /* Also for what is shown by the image itself: the caller closes both. */
+    source = qimg_image_open_layer(image, (unsigned)MAX(settings.layer, 0), error);
+    *name_out = g_strdup("disk");
+    return source;
+}
+
+/* ---- messages -------------------------------------------------------------------------
+ */
+
+static void
+print_digests(FILE *out, const char *path, const char *const *digests)
+{
+    g_autofree char *shown = output_printable(path);
+
+    for (unsigned i = 0; i < QIMG_N_DIGESTS; i++) {
+        if (digests[i]) {
+            g_autofree char *name =
+                g_ascii_strup(qimg_digest_get_name((QimgDigest)i), -1);
+
+            fprintf(out, "%s (%s) = %s\n", name, shown, digests[i]);
+        }
+    }
+}
+
+static json_t *
+digests_json(const char *const *digests)
+{
+    json_t *object = json_object();
+
+    for (unsigned i = 0; i < QIMG_N_DIGESTS; i++)
+        if (digests[i])
+            json_object_set_new(object, qimg_digest_get_name((QimgDigest)i),
+                                json_string(digests[i]));
+    return object;
+}
+
+static json_t *
+printable_json(const char *text)
+{
+    g_autofree char *shown = output_printable(text);
+
+    return json_string(shown);
+}
+
+static void
+print_json(FILE *out, const QimgCopyReport *report, double seconds)
+{
+    json_t *root = json_object();
+    json_t *files = json_array(), *unreadable = json_array();
+    char *text;
+
+    json_object_set_new(root, "bytes", json_integer((json_int_t)report->size_bytes));
+    json_object_set_new(root, "data-bytes", json_integer((json_int_t)report->data_bytes));
+    json_object_set_new(root, "resumed-bytes",
+                        json_integer((json_int_t)report->resumed_bytes));
+    json_object_set_new(root, "seconds", json_real(seconds));
+    json_object_set_new(root, "digests", digests_json(report->digests));
+    for (unsigned i = 0; i < report->n_files; i++) {
+        json_t *file = json_object();
+
+        json_object_set_new(file, "filename", printable_json(report->files[i].path));
+        json_object_set_new(file, "digests", digests_json(report->files[i].digests));
+        if (report->files[i].error)
+            json_object_set_new(file, "error", printable_json(report->files[i].error));
+        json_array_append_new(files, file);
+    }
+    json_object_set_new(root, "files", files);
+    for (unsigned i = 0; i < report->n_listed; i++) {
+        json_t *range = json_object();
+
+        json_object_set_new(range, "start",
+                            json_integer((json_int_t)report->unreadable[i].guest_offset));
+        json_object_set_new(range, "length",
+                            json_integer((json_int_t)report->unreadable[i].length_bytes));
+        json_object_set_new(range, "reason",
+                            printable_json(report->unreadable[i].reason));
+        json_array_append_new(unreadable, range);
+    }
+    json_object_set_new(root, "unreadable", unreadable);
+    json_object_set_new(root, "unreadable-ranges",
+                        json_integer((json_int_t)report->n_unreadable));
+    json_object_set_new(root, "unreadable-bytes",
+                        json_integer((json_int_t)report->unreadable_bytes));
+    text = json_dumps(root, JSON_INDENT(2));
+    fprintf(out, "%s\n", text ? text : "{}");
+    free(text);
+    json_decref(root);
+}
+
+static void
+print_summary(const QimgCopyReport *report, double seconds)
+{
+    g_autofree char *size =
+        g_format_size_full(report->size_bytes, G_FORMAT_SIZE_IEC_UNITS);
+    g_autofree char *data =
+        g_format_size_full(report->data_bytes, G_FORMAT_SIZE_IEC_UNITS);
+    g_autofree char *rate = g_format_size_full(
+        (guint64)((double)(report->size_bytes - report->resumed_bytes) /
+                  MAX(seconds, 1e-3)),
+        G_FORMAT_SIZE_IEC_UNITS);
+
+    fprintf(stderr, "copied %s, %s of data, in %.1f s, %s/s\n", size, data, seconds,
+            rate);
+}
+
+/* What could not be read, in short. */
+static void
+print_losses(const char *image_path, const QimgCopyReport *report)
+{
+    if (report->n_unreadable > 0)
+        fprintf(stderr,
+                "qimg: %s: %" PRIu64 " bytes in %" PRIu64
+                " ranges cannot be read and are "
+                "zeros in the copy%s\n",
+                image_path, report->unreadable_bytes, report->n_unreadable,
+                settings.log_path ? "" : " (--log=FILE lists them)");
+    for (unsigned i = 0; i < report->n_files; i++)
+        if (report->files[i].error)
+            fprintf(stderr, "qimg: %s: has no digest: %s\n", report->files[i].path,
+                    report->files[i].error);
+}
+
+/* As output_failure, with what can be done next. */
+static int
+print_failure(const char *image_path, const char *target_path,
+              const QimgCopyReport *report, const GError *error)
+{
+    fprintf(stderr, "qimg: %s: %s", report->is_target_at_fault ? target_path : image_path,
+            error->message);
+    if (report->is_resumable)
+        fprintf(stderr, "; %" PRIu64 " of %" PRIu64 " bytes are copied, --resume goes on",
+                report->done_bytes, report->size_bytes);
+    fputc('\n', stderr);
+    return EXIT_FAILED;
+}
+
+/* ---- the log --------------------------------------------------------------------------
+ */
+
+/* A log that exists is replaced only where OUT is, too, and never if it is evidence. */
+static FILE *
+open_log(const QimgImage *image)
+{
+    bool may_replace = settings.force || settings.resume;
+    struct stat status;
+    FILE *log;
+
+    if (stat(settings.log_path, &status) == 0 && qimg_image_has_file(image, &status)) {
+        fprintf(
+            stderr,
+            "qimg: %s: is the image itself or one of its chain (name another file for "
+            "--log)\n",
+            settings.log_path);
+        return NULL;
+    }
+    log = fopen(settings.log_path, may_replace ? "we" : "wxe");
+    if (!log && errno == EEXIST)
+        fprintf(stderr,
+                "qimg: %s: exists (name another file for --log, or replace it with "
+                "--force)\n",
+                settings.log_path);
+    else if (!log)
+        fprintf(stderr, "qimg: %s: cannot be made: %s\n", settings.log_path,
+                g_strerror(errno));
+    return log;
+}
+
+static bool
+close_log(FILE *log)
+{
+    bool is_good = !ferror(log) && fflush(log) == 0 && fsync(fileno(log)) == 0;
+
+    is_good = fclose(log) == 0 && is_good;
+    if (!is_good)
+        fprintf(stderr, "qimg: %s: cannot be written: %s\n", settings.log_path,
+                g_strerror(errno));
+    return is_good;
+}
+
+/* QimgCopyOptions.on_unreadable. */
+static void
+on_unreadable(const QimgUnreadable *range, void *user)
+{
+    FILE *log = user;
+
+    if (log)
+        fprintf(log, "%" PRIu64 " %" PRIu64 " %s\n", range->guest_offset,
+                range->length_bytes, range->reason);
+}
+
+/* ---- the copy -------------------------------------------------------------------------
+ */
+
+/* What the signal handler stops; set before it is installed. */
+static QimgCopy *running_copy;
+
+static void
+on_signal(int signal_number)
+{
+    (void)signal_number;
+    qimg_copy_stop(running_copy);
+}
+
+/* The first signal stops the copy in order; a second one ends the process. */
+static void
+set_signal_handlers(QimgCopy *copy)
+{
+    const struct sigaction stop = {.sa_handler = on_signal,
+                                   .sa_flags = (int)SA_RESETHAND};
+    const struct sigaction ends = {.sa_handler = SIG_DFL};
+    static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
+
+    running_copy = copy ? copy : running_copy;
+    for (size_t i = 0; i < G_N_ELEMENTS(signals); i++) {
+        struct sigaction old;
+
+        /* nohup and the like have it ignored. */
+        if (sigaction(signals[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN)
+            sigaction(signals[i], copy ? &stop : &ends, NULL);
+    }
+}
+
+static void
+on_progress(uint64_t done_bytes, void *user)
+{
+    (void)user;
+    progress_update(done_bytes);
+}
+
+/* Damage is reported as ranges, the library's own warnings would say it again. */
+static void
+drop_message(const gchar *domain, GLogLevelFlags level, const gchar *message,
+             gpointer user)
+{
+    (void)domain;
+    (void)level;
+    (void)message;
+    (void)user;
+}
+
+static int
+run_copy(QimgImage *source, const CommandLine *line, const QimgCopyOptions *options)
+{
+    const char *image_path = line->operands[0], *target_path = line->operands[1];
+    FILE *out = options->target_path ? stdout : stderr;
+    g_autoptr(QimgCopy) copy = qimg_copy_new(source, options);
+    const QimgCopyReport *report = qimg_copy_get_report(copy);
+    gint64 begin_us = g_get_monotonic_time();
+    g_autoptr(GError) error = NULL;
+    double seconds;
+    bool is_good;
+
+    g_log_set_handler("qimg", G_LOG_LEVEL_WARNING, drop_message, NULL);
+    set_signal_handlers(copy);
+    progress_begin("copied", report->size_bytes);
+    is_good = qimg_copy_run(copy, &error);
+    progress_end();
+    set_signal_handlers(NULL);
+    seconds = (double)(g_get_monotonic_time() - begin_us) / G_USEC_PER_SEC;
+    if (!is_good)
+        return print_failure(image_path, target_path, report, error);
+    if (line->json) {
+        print_json(out, report, seconds);
+    } else {
+        print_digests(out, target_path, report->digests);
+        for (unsigned i = 0; i < report->n_files; i++)
+            print_digests(out, report->files[i].path, report->files[i].digests);
+        print_summary(report, seconds);
+    }
+    if (fflush(out) != 0) {
+        fprintf(stderr, "qimg: standard output: %s\n", g_strerror(errno));
+        return EXIT_FAILED;
+    }
+    print_losses(image_path, report);
+    for (unsigned i = 0; i < report->n_files; i++)
+        if (report->files[i].error)
+            return EXIT_UNREADABLE;
+    return report->n_unreadable > 0 ? EXIT_UNREADABLE : EXIT_GOOD;
+}
+
+/* Opens the log around the copy. */
+static int
+run_logged(QimgImage *source, const CommandLine *line, QimgCopyOptions *options)
+{
+    int exit_code;
+    FILE *log;
+
+    if (!settings.log_path)
+        return run_copy(source, line, options);
+    log = open_log(source);
+    if (!log)
+        return EXIT_FAILED;
+    options->user = log;
+    exit_code = run_copy(source, line, options);
+    return close_log(log) ? exit_code : EXIT_FAILED;
+}
+
+static int
+open_and_copy(const CommandLine *line)
+{
+    const char *target_path = line->operands[1];
+    QimgCopyOptions options = {
+        .target_path = strcmp(target_path, "-") == 0 ? NULL : target_path,
+        .stream_fd = STDOUT_FILENO,
+        .on_unreadable = on_unreadable,
+        .on_progress = on_progress,
+    };
+    g_autoptr(GError) error = NULL;
+    g_autoptr(QimgImage) image = NULL;
+    g_autoptr(QimgImage) source = NULL;
+    g_autofree char *source_name = NULL;
+
+    if (!parse_settings(&options))
+        return EXIT_FAILED;
+    if (!options.target_path && isatty(STDOUT_FILENO) == 1) {
+        fprintf(stderr, "qimg: standard output is a terminal (redirect it, or name a "
+                        "file)\n");
+        return EXIT_FAILED;
+    }
+    image = qimg_image_open(line->operands[0], line->image_options, &error);
+    if (!image)
+        return output_failure(line->operands[0], error);
+    output_warnings(image);
+    source = open_source(image, &source_name, &error);
+    if (!source)
+        return output_failure(line->operands[0], error);
+    options.source_name = source_name;
+    return run_logged(source, line, &options);
+}
+
+int
+cmd_copy_out(int argc, char **argv)
+{
+    CommandLine line;
+    int exit_code;
+
+    if (!command_line_parse(&spec, argc, argv, &line, &exit_code))
+        return exit_code;
+    exit_code = open_and_copy(&line);
+    command_line_clear(&line);
+    g_clear_pointer(&settings.sparse, g_free);
+    g_clear_pointer(&settings.log_path, g_free);
+    g_clear_pointer(&settings.hashes, g_strfreev);
+    g_clear_pointer(&settings.snapshot, g_free);
+    return exit_code;
+}

@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* qimg create: makes a new image. Each property is an option of its own, and an element
+ * of -o, too, as for qemu-img. */
+#include <stdio.h>
+#include <string.h>
+
+#include "command-line.h"
+#include "output.h"
+
+static const struct {
+    const char *name; /* of the option: as the property's, with dashes */
+    char letter;
+    const char *argument; /* NULL: takes none */
+    const char *help;
+} rows[] = {
+    {"format", 'f', "FORMAT", "qcow2 (the default) or raw"},
+    {"backing-file", 'b', "FILE",
+     "holds what is not written yet; relative to the new image's directory"},
+    {"backing-fmt", 'F', "FORMAT",
+     "format of the backing file (default: as it is found)"},
+    {"cluster-size", 0, "SIZE", "512 to 2M (default: 64K)"},
+    {"version", 0, "N", "of the format qcow2: 2 or 3 (the default)"},
+    {"compat", 0, "VERSION", "the same: 0.10 or 1.1"},
+    {"refcount-bits", 0, "N", "1 to 64 (default: 16)"},
+    {"compression-type", 0, "TYPE", "zlib (the default) or zstd"},
+    {"extended-l2", 0, NULL, "allocate parts of clusters"},
+    {"lazy-refcounts", 0, NULL, "let writers postpone updates of refcounts"},
+    {"preallocation", 0, "MODE", "off (the default), metadata, falloc or full"},
+    {"data-file", 0, "FILE", "keep the data in this file, which is made, too"},
+    {"data-file-raw", 0, NULL, "let the data file be a raw image always"},
+    {"no-check", 'u', NULL, "store the backing file's name without opening the file"},
+    {"force", 0, NULL, "replace files that exist"},
+};
+
+/* What the command line holds of the properties. */
+typedef struct {
+    char *values[G_N_ELEMENTS(rows)];
+    gboolean flags[G_N_ELEMENTS(rows)];
+    GStrv lists;
+    gboolean quiet;
+} Arguments;
+
+static void
+arguments_clear(Arguments *a)
+{
+    for (size_t i = 0; i < G_N_ELEMENTS(rows); i++)
+        g_free(a->values[i]);
+    g_strfreev(a->lists);
+}
+
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Arguments, arguments_clear)
+
+static gboolean
+set_property(void *target, const char *name, const char *value, GError **error)
+{
+    return qimg_create_set(target, name, value, error);
+}
+
+/* The lists first: what has an option of its own is meant more. */
+static bool
+set_all(QimgCreate *create, const Arguments *a, GError **error)
+{
+    for (char **list = a->lists; list && *list; list++)
+        if (!command_line_set_list(*list, set_property, create, error))
+            return false;
+    for (size_t i = 0; i < G_N_ELEMENTS(rows); i++) {
+        g_autofree char *name = g_strdelimit(g_strdup(rows[i].name), "-", '_');
+
+        if ((a->values[i] || a->flags[i]) &&
+            !qimg_create_set(create, name, a->values[i], error))
+            return false;
+    }
+    return true;
+}
+
+static int
+create_image(const CommandLine *line, const Arguments *a)
+{
+    g_autoptr(QimgCreate) create = qimg_create_new();
+    g_autoptr(GError) error = NULL;
+    const char *path = line->operands[0];
+    g_autofree char *size = NULL;
+
+    if (!set_all(create, a, &error) ||
+        (line->n_operands > 1 &&
+         !qimg_create_set(create, "size", line->operands[1], &error)))
+        return output_failure(NULL, error);
+    if (!qimg_create_run(create, path, &error))
+        return output_failure(path, error);
+    for (const char *const *note = qimg_create_get_notes(create); *note; note++)
+        fprintf(stderr, "qimg: %s: %s\n", path, *note);
+    size = output_size(qimg_create_get_size_bytes(create));
+    if (!a->quiet)
+        printf("%s: made, %s\n", path, size);
+    return EXIT_GOOD;
+}
+
+int
+cmd_create(int argc, char **argv)
+{
+    g_auto(Arguments) a = {0};
+    GOptionEntry entries[G_N_ELEMENTS(rows) + 3] = {0};
+    CommandSpec spec = {
+        .operands = "FILE [SIZE]",
+        .summary = "Makes a new image.",
+        .min_operands = 1,
+        .max_operands = 2,
+        .entries = entries,
+    };
+    CommandLine line;
+    int exit_code;
+    size_t n = 0;
+
+    for (; n < G_N_ELEMENTS(rows); n++)
+        entries[n] = (GOptionEntry){
+            .long_name = rows[n].name,
+            .short_name = rows[n].letter,
+            .arg = rows[n].argument ? G_OPTION_ARG_FILENAME : G_OPTION_ARG_NONE,
+            .arg_data = rows[n].argument ? (void *)&a.values[n] : &a.flags[n],
+            .description = rows[n].help,
+            .arg_description = rows[n].argument,
+        };
+    entries[n++] = (GOptionEntry){
+        .long_name = "options",
+        .short_name = 'o',
+        .arg = G_OPTION_ARG_FILENAME_ARRAY,
+        .arg_data = &a.lists,
+        .description = "any of the above by its name with underscores; how to open the "
+                       "backing file: backing=, backing_map=, nolock",
+        .arg_description = "NAME=VALUE,...",
+    };
+    entries[n++] = (GOptionEntry){
+        .long_name = "quiet",
+        .short_name = 'q',
+        .arg = G_OPTION_ARG_NONE,
+        .arg_data = &a.quiet,
+        .description = "do not tell what was made",
+    };
+    if (!command_line_parse(&spec, argc, argv, &line, &exit_code))
+        return exit_code;
+    exit_code = create_image(&line, &a);
+    command_line_clear(&line);
+    return exit_code;
+}
