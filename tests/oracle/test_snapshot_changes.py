@@ -162,10 +162,12 @@ class Twins:
         if self.version < 3 and self.snapshots:
             return
         n_clusters = -(-len(self.content) // self.cluster)
-        size = self.rng.randrange(n_clusters // 2, n_clusters * 3 // 2 + 2) * self.cluster
+        size = self.rng.randrange(max(1, n_clusters // 2), n_clusters * 3 // 2 + 2) * self.cluster
         qemu.img("resize", "-q", "--shrink", "-f", "qcow2", self.theirs, str(size))
         if self._by_qemu():
             qemu.img("resize", "-q", "--shrink", "-f", "qcow2", self.ours, str(size))
+        elif self.rng.randrange(2):
+            procs.run(env.qimg(), "resize", "--shrink", self.ours, str(size))
         else:
             with Mount(self.ours, mountpoint, "-o", "rw,backing=any") as mount:
                 os.truncate(mount.raw(self.ours), size)
@@ -193,6 +195,7 @@ class Twins:
     def compare_all(self, mountpoint):
         """Each whole, also as we show it; and QEMU's twin, so that the rest means something."""
         listed(self.ours)
+        procs.run(env.qimg(), "check", self.ours)
         for name, (theirs, wanted) in self.snapshots.items():
             self._compare_snapshot(name)
             got = content_of(self.theirs, self._scratch, theirs)
