@@ -116,7 +116,8 @@ correct_flags(Qcow2 *q)
 }
 
 /* Lowers refcounts, frees what fell to 0, corrects the flags, and ends the change. What
- * goes wrong here leaves the image dirty, to be repaired: the change itself is done. */
+ * goes wrong here leaves the image dirty, to be repaired: the change itself is done, so
+ * what has been freed stays so. */
 static QimgErrno
 finish(Qcow2 *q, const Qcow2Counts *gone)
 {
