@@ -139,6 +139,7 @@ finish_or_leave_dirty(Qcow2 *q, const Qcow2Counts *gone)
 {
     QimgErrno err = finish(q, gone);
 
+    q->stays_dirty |= err != 0;
     if (err)
         g_warning("%s: clusters that snapshots used could not be freed: %s (they are "
                   "leaked; run qimg check -r leaks)",
@@ -171,8 +172,11 @@ undo_create(Qcow2 *q, const Qcow2Counts *counts, Qcow2Clusters run, bool is_rais
 {
     if (atomic_load(&q->broken))
         return;
-    if (is_raised && (qcow2_refcount_add_counts(q, counts, -1, NULL) || correct_flags(q)))
+    if (is_raised &&
+        (qcow2_refcount_add_counts(q, counts, -1, NULL) || correct_flags(q))) {
+        q->stays_dirty = true;
         return;
+    }
     qcow2_alloc_undo(q, run);
     if (!qimg_storage_sync(q->base.file))
         (void)!qcow2_set_dirty(q, false);
