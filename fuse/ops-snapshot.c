@@ -4,7 +4,9 @@
 #include "ops.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <linux/fs.h>
+#include <string.h>
 #include <time.h>
 
 #include "reply.h"
@@ -57,6 +59,8 @@ op_mkdir(fuse_req_t req, fuse_ino_t parent_inode, const char *name, mode_t mode)
     (void)mode;
     if (!is_snapshots(tree, parent_inode, &parent))
         refuse_name(req);
+    else if (strlen(name) > NAME_MAX)
+        fuse_reply_err(req, ENAMETOOLONG);
     else if (!tree_create_snapshot(tree, parent, name, &error))
         reply_change_error(req, error);
     else if (tree_lookup(tree, parent, name, &child))
@@ -140,6 +144,8 @@ op_rename(fuse_req_t req, fuse_ino_t parent_inode, const char *name,
         fuse_reply_err(req, EXDEV);
     else if (flags & ~(unsigned)RENAME_NOREPLACE)
         fuse_reply_err(req, EINVAL);
+    else if (strlen(new_name) > NAME_MAX)
+        fuse_reply_err(req, ENAMETOOLONG);
     else if (!tree_lookup(tree, parent, name, &child))
         fuse_reply_err(req, ENOENT);
     else if (tree_lookup(tree, parent, new_name, &other) && other.index != child.index)

@@ -43,6 +43,8 @@ reply_change_error(fuse_req_t req, const GError *error)
     int err = qimg_error_to_errno(error);
 
     g_warning("%s", error->message);
+    if (err == EINVAL && !g_error_matches(error, QIMG_ERROR, QIMG_ERROR_USAGE))
+        err = EIO; /* it is the image that makes no sense */
     fuse_reply_err(req, err == EEXIST || err == EBUSY || err == ENOENT || err == EINVAL
                             ? err
                             : reply_errno(-err));

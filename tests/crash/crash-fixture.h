@@ -3,6 +3,7 @@
  * model of what a disk may show. */
 #pragma once
 
+#include <errno.h>
 #include <glib.h>
 
 #include "image/image.h"
@@ -63,9 +64,15 @@ typedef enum {
     CRASH_OP_ALLOCATE,
     CRASH_OP_FLUSH,
     CRASH_OP_RESIZE,
+    CRASH_OP_TAKE, /* from here on: of snapshots */
+    CRASH_OP_DELETE,
+    CRASH_OP_RENAME,
+    CRASH_OP_REVERT,
 } CrashOpKind;
 
 extern const char *const crash_op_names[];
+
+typedef struct CrashModel CrashModel;
 
 typedef struct {
     CrashOpKind kind;
@@ -75,6 +82,9 @@ typedef struct {
     int result;
     size_t start_event; /* of the record, where there is one */
     size_t end_event;
+    uint32_t serial;                 /* of the snapshot, but for TAKE */
+    const char *old_name, *new_name; /* interned */
+    const CrashModel *content;       /* of the snapshot; owned by CrashSnapshots */
 } CrashOp;
 
 /* An operation on a disk of @size_bytes. */
@@ -83,11 +93,14 @@ CrashOp crash_op_choose(GRand *rand, uint64_t size_bytes, uint64_t cluster_bytes
 /* Does it. */
 int crash_op_run(QimgImage *image, const CrashOp *op);
 
+/* Whether what failed with op->result is refused by images of this kind. */
+bool crash_op_is_refused(const CrashOp *op);
+
 /* What a disk holds. */
-typedef struct {
+struct CrashModel {
     uint8_t *bytes; /* CRASH_MAX_BYTES; zeros past the size */
     uint64_t size_bytes;
-} CrashModel;
+};
 
 /* The content of @image, which shows @disk. */
 CrashModel *crash_model_new(QimgImage *image, char **problem_out);
@@ -101,3 +114,34 @@ void crash_model_apply(CrashModel *model, const CrashOp *op);
  * there since, and the size is one of theirs; else what is wrong. */
 char *crash_model_compare(const CrashModel *base, const CrashOp *ops, size_t n_ops,
                           const CrashModel *seen);
+
+/* ---- crash-snapshots.c ---- */
+
+/* What each snapshot that there ever was holds, by its name. */
+typedef struct {
+    GHashTable *contents; /* interned names to CrashModel, owned */
+    unsigned n_names;     /* given so far */
+} CrashSnapshots;
+
+/* Those that @image has. */
+CrashSnapshots *crash_snapshots_new(QimgImage *image);
+void crash_snapshots_free(CrashSnapshots *known);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(CrashSnapshots, crash_snapshots_free)
+
+/* A change of the snapshots that @image has. */
+CrashOp crash_op_choose_snapshot(GRand *rand, QimgImage *image, CrashSnapshots *known);
+
+/* Does it: 0 or a negated errno. @now is what the disk holds (NULL: it is read). */
+int crash_op_run_snapshot(QimgImage *image, const CrashOp *op, const CrashModel *now,
+                          CrashSnapshots *known);
+
+/* The names of the snapshots of @disk. */
+GHashTable *crash_snapshots_names(const CrashFixture *disk);
+
+/* NULL when @image has the snapshots that @before and @n_done operations make, or some of
+ * the next ones up to @n_begun; else what is wrong. */
+char *crash_snapshots_compare_names(const QimgImage *image, GHashTable *before,
+                                    const CrashOp *ops, size_t n_done, size_t n_begun);
+
+/* NULL when each snapshot of @image holds what it must. */
+char *crash_snapshots_compare(QimgImage *image, const CrashSnapshots *known);

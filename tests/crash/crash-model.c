@@ -7,8 +7,8 @@
 #include "base/checked.h"
 #include "crash-fixture.h"
 
-const char *const crash_op_names[] = {"write",    "zero",  "discard",
-                                      "allocate", "flush", "resize"};
+const char *const crash_op_names[] = {"write",  "zero", "discard", "allocate", "flush",
+                                      "resize", "take", "delete",  "rename",   "revert"};
 
 static uint8_t
 value_at(const CrashOp *op, uint64_t at)
@@ -80,10 +80,10 @@ crash_op_run(QimgImage *image, const CrashOp *op)
         return qimg_image_allocate(image, op->offset, op->n_bytes);
     case CRASH_OP_FLUSH:
         return qimg_image_flush(image);
-    case CRASH_OP_RESIZE:
-        break;
+    default:
+        g_assert(op->kind == CRASH_OP_RESIZE);
+        return qimg_image_resize(image, op->offset);
     }
-    return qimg_image_resize(image, op->offset);
 }
 
 CrashModel *
@@ -129,6 +129,8 @@ size_after(const CrashOp *op, uint64_t size_bytes)
 
     if (op->kind == CRASH_OP_RESIZE)
         return op->offset;
+    if (op->kind == CRASH_OP_REVERT)
+        return op->content->size_bytes;
     if (op->kind == CRASH_OP_WRITE && end > size_bytes)
         return (end + 511) / 512 * 512;
     return size_bytes;
@@ -150,8 +152,10 @@ crash_model_apply(CrashModel *model, const CrashOp *op)
     case CRASH_OP_RESIZE:
         memset(model->bytes + op->offset, 0, CRASH_MAX_BYTES - op->offset);
         break;
-    case CRASH_OP_ALLOCATE:
-    case CRASH_OP_FLUSH:
+    case CRASH_OP_REVERT:
+        memcpy(model->bytes, op->content->bytes, CRASH_MAX_BYTES);
+        break;
+    default:
         break;
     }
 }
@@ -169,6 +173,8 @@ may_have_put(const CrashOp *op, uint64_t at, uint8_t value)
         return at >= op->offset && at < op->offset + op->n_bytes && value == 0;
     case CRASH_OP_RESIZE: /* cut off, and grown again */
         return at >= op->offset && value == 0;
+    case CRASH_OP_REVERT:
+        return value == op->content->bytes[at];
     default:
         return false;
     }

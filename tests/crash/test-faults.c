@@ -15,6 +15,7 @@
 #include "test-util.h"
 
 #define N_OPS   14u
+#define ONE_IN  6  /* operations is a change of the snapshots */
 #define N_TRIES 6u /* of each fault and kind, unless all */
 
 typedef struct {
@@ -49,6 +50,7 @@ typedef struct {
     CrashRecord *record;
     QimgImage *image;
     CrashModel *model;
+    CrashSnapshots *known;
     CrashOp ops[2 * N_OPS];
     unsigned n_ops;
     CrashOp failed[2 * N_OPS]; /* those whose traces may still be in the file */
@@ -107,13 +109,18 @@ step(Try *try, GRand *rand, bool may_fail)
 {
     CrashOp *op = &try->ops[try->n_ops++];
 
-    *op = crash_op_choose(rand, qimg_image_get_size_bytes(try->image), 4096);
-    op->result = crash_op_run(try->image, op);
+    if (g_rand_int_range(rand, 0, ONE_IN) == 0) {
+        *op = crash_op_choose_snapshot(rand, try->image, try->known);
+        op->result = crash_op_run_snapshot(try->image, op, try->model, try->known);
+    } else {
+        *op = crash_op_choose(rand, qimg_image_get_size_bytes(try->image), 4096);
+        op->result = crash_op_run(try->image, op);
+    }
     if (op->kind == CRASH_OP_FLUSH && try->has_sync_failed && op->result == 0)
         try->problem = g_strdup("a flush succeeds after a sync that failed");
     try->has_sync_failed = atomic_load(&try->image->chain->layers[0]->file->sync_error);
-    if (op->result == -EOPNOTSUPP && op->kind == CRASH_OP_RESIZE)
-        return; /* version 2 with snapshots */
+    if (crash_op_is_refused(op))
+        return;
     if (op->result && !may_fail)
         try->problem = g_strdup_printf("a %s fails without a fault: %s",
                                        crash_op_names[op->kind], g_strerror(-op->result));
@@ -139,7 +146,10 @@ check_closed(Try *try)
     g_autoptr(CrashModel) seen = NULL;
     QimgImage *image = NULL;
 
-    try->problem = qcow2_check_bytes(after->files[0]->data, after->files[0]->len, NULL);
+    Qcow2CheckResult result;
+
+    try->problem =
+        qcow2_check_bytes(after->files[0]->data, after->files[0]->len, &result);
     if (!try->problem)
         image = crash_fixture_open(after, NULL, NULL, &try->problem);
     if (image)
@@ -148,6 +158,8 @@ check_closed(Try *try)
         try->problem =
             crash_model_compare(try->model, try->failed,
                                 is_lack_of_space(try->fault) ? 0 : try->n_failed, seen);
+    if (seen && !try->problem)
+        try->problem = crash_snapshots_compare(image, try->known);
     qimg_image_close(image);
     if (try->problem && g_getenv("CRASH_KEEP"))
         crash_fixture_save(after, g_getenv("CRASH_KEEP"));
@@ -186,6 +198,7 @@ run_try(Try *try)
     if (!try->image)
         give_up(try);
     try->model = crash_model_new(try->image, &try->problem);
+    try->known = crash_snapshots_new(try->image);
     set_fault(try);
     n_calls = calls_of(try);
     for (unsigned i = 0; i < N_OPS && !try->problem; i++)
@@ -201,6 +214,7 @@ run_try(Try *try)
     if (try->problem)
         give_up(try);
     crash_model_free(try->model);
+    crash_snapshots_free(try->known);
     crash_record_free(try->record);
     return n_calls;
 }

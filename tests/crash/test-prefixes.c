@@ -17,6 +17,7 @@
 #define REUSE_EVERY 5u
 #define QEMU_EVERY  17u
 #define N_REUSE_OPS 6u
+#define N_SNAPSHOTS 6u /* changes of them among N_OPS operations */
 
 typedef struct {
     const CrashKind *kind;
@@ -31,6 +32,8 @@ typedef struct {
     size_t n_durable;    /* operations up to it */
     CrashModel *acked;   /* after all operations that are done */
     size_t n_acked;
+    GHashTable *names; /* of the snapshots before */
+    CrashSnapshots *known;
     unsigned n_checks;
 } Run;
 
@@ -63,6 +66,22 @@ give_up(Run *run, const char *what, size_t prefix, const CrashFixture *crashed,
             problem);
 }
 
+static CrashOp
+choose(Run *run, QimgImage *image)
+{
+    if (g_rand_int_range(run->rand, 0, N_OPS) < (gint32)N_SNAPSHOTS)
+        return crash_op_choose_snapshot(run->rand, image, run->known);
+    return crash_op_choose(run->rand, qimg_image_get_size_bytes(image),
+                           qimg_image_get_cluster_bytes(image));
+}
+
+static int
+run_op(Run *run, QimgImage *image, const CrashOp *op)
+{
+    return op->kind >= CRASH_OP_TAKE ? crash_op_run_snapshot(image, op, NULL, run->known)
+                                     : crash_op_run(image, op);
+}
+
 /* Opens the crashed disk for writing, uses it, and looks again. */
 static char *
 reuse(Run *run, const CrashFixture *crashed, const CrashModel *seen)
@@ -76,13 +95,13 @@ reuse(Run *run, const CrashFixture *crashed, const CrashModel *seen)
     QimgImage *image = crash_fixture_open(crashed, record, NULL, &problem);
 
     for (unsigned i = 0; image && !problem && i < N_REUSE_OPS; i++) {
-        CrashOp op = crash_op_choose(run->rand, model->size_bytes, 4096);
-        int err = crash_op_run(image, &op);
+        CrashOp op = choose(run, image);
 
-        if (err && !(err == -EOPNOTSUPP && op.kind == CRASH_OP_RESIZE))
+        op.result = run_op(run, image, &op);
+        if (op.result && !crash_op_is_refused(&op))
             problem = g_strdup_printf("a later %s fails: %s", crash_op_names[op.kind],
-                                      g_strerror(-err));
-        else if (!err)
+                                      g_strerror(-op.result));
+        else if (!op.result)
             crash_model_apply(model, &op);
     }
     if (!problem && qimg_image_flush(image))
@@ -101,6 +120,8 @@ reuse(Run *run, const CrashFixture *crashed, const CrashModel *seen)
         now = crash_model_new(image, &problem);
     if (now)
         problem = crash_model_compare(model, NULL, 0, now);
+    if (now && !problem)
+        problem = crash_snapshots_compare(image, run->known);
     qimg_image_close(image);
     return problem;
 }
@@ -110,8 +131,9 @@ static void
 check_crashed(Run *run, const char *what, size_t prefix, const CrashFixture *crashed,
               const CrashModel *base, const CrashOp *ops, size_t n_ops)
 {
+    Qcow2CheckResult result = {0};
     char *problem =
-        qcow2_check_bytes(crashed->files[0]->data, crashed->files[0]->len, NULL);
+        qcow2_check_bytes(crashed->files[0]->data, crashed->files[0]->len, &result);
     g_autoptr(CrashModel) seen = NULL;
     QimgImage *image = NULL;
 
@@ -121,11 +143,18 @@ check_crashed(Run *run, const char *what, size_t prefix, const CrashFixture *cra
         seen = crash_model_new(image, &problem);
     if (seen)
         problem = crash_model_compare(base, ops, n_ops, seen);
+    if (seen && !problem) /* they are durable when they are done */
+        problem = crash_snapshots_compare_names(
+            image, run->names, run->ops, run->n_acked,
+            MAX((size_t)(ops - run->ops) + n_ops, run->n_acked));
+    if (seen && !problem)
+        problem = crash_snapshots_compare(image, run->known);
     qimg_image_close(image);
     run->n_checks++;
     if (!problem && run->n_checks % REUSE_EVERY == 0)
         problem = reuse(run, crashed, seen);
-    if (!problem && !run->kind->is_dirty && run->n_checks % QEMU_EVERY == 0)
+    if (!problem && !result.is_dirty && result.n_flags == 0 &&
+        run->n_checks % QEMU_EVERY == 0)
         problem = crash_fixture_qemu_check(crashed);
     if (problem)
         give_up(run, what, prefix, crashed, problem);
@@ -176,24 +205,22 @@ record_run(Run *run)
 {
     char *problem = NULL;
     QimgImage *image = crash_fixture_open(run->disk, run->record, NULL, &problem);
-    uint64_t cluster_bytes;
 
     if (!image)
         g_error("%s: %s", run->kind->name, problem);
-    cluster_bytes = qimg_image_get_cluster_bytes(image);
+    run->known = crash_snapshots_new(image);
     run->acked = crash_model_new(image, &problem);
     g_assert_nonnull(run->acked);
     run->durable = crash_model_copy(run->acked);
     for (unsigned i = 0; i < N_OPS; i++) {
-        CrashOp op =
-            crash_op_choose(run->rand, qimg_image_get_size_bytes(image), cluster_bytes);
+        CrashOp op = choose(run, image);
 
         op.start_event = crash_record_length(run->record);
-        op.result = crash_op_run(image, &op);
+        op.result = run_op(run, image, &op);
         op.end_event = crash_record_length(run->record);
         run->ops[run->n_ops++] = op;
-        if (op.result == -EOPNOTSUPP && op.kind == CRASH_OP_RESIZE)
-            run->n_ops--; /* version 2 with snapshots */
+        if (crash_op_is_refused(&op))
+            run->n_ops--;
         else if (op.result)
             give_up(run, "an operation fails", op.end_event, run->disk,
                     g_strerror(-op.result));
@@ -235,6 +262,7 @@ run_kind(const CrashKind *kind, uint32_t seed, unsigned n_prefixes)
 
     run.disk = crash_fixture_make(kind);
     run.record = crash_record_new();
+    run.names = crash_snapshots_names(run.disk);
     for (unsigned i = 0; i < run.disk->n_files; i++)
         run.replays[i] = crash_replay_new(run.record, i, run.disk->files[i]->data,
                                           run.disk->files[i]->len);
@@ -244,6 +272,8 @@ run_kind(const CrashKind *kind, uint32_t seed, unsigned n_prefixes)
         crash_replay_free(run.replays[i]);
     crash_model_free(run.durable);
     crash_model_free(run.acked);
+    crash_snapshots_free(run.known);
+    g_hash_table_unref(run.names);
     crash_record_free(run.record);
     crash_fixture_free(run.disk);
     g_rand_free(run.rand);

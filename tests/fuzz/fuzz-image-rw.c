@@ -131,6 +131,51 @@ do_resize(Change *c, uint8_t place, uint8_t amount)
                    qimg_image_get_size_bytes(c->image) - wanted < QIMG_SECTOR_BYTES);
 }
 
+/* What came of a change of snapshots; the list grows by @n_more where it was done. */
+static void
+check_list(Change *c, QimgSnapshots *before, gboolean is_done, int n_more)
+{
+    QimgSnapshots *after = qimg_image_get_snapshots(c->image);
+    unsigned n_before = qimg_snapshots_get_n(before);
+
+    FUZZ_CHECK(qimg_snapshots_get_n(after) ==
+               n_before + (is_done ? (unsigned)n_more : 0));
+    qimg_snapshots_unref(before);
+    qimg_snapshots_unref(after);
+}
+
+/* Takes a snapshot, or does something with the one at a place of the list: renames,
+ * deletes, goes back to it, all while the one before it is open. */
+static void
+do_snapshot(Change *c, uint8_t kind, uint8_t place)
+{
+    QimgSnapshots *list = qimg_image_get_snapshots(c->image);
+    unsigned n = qimg_snapshots_get_n(list);
+    QimgImage *open = NULL;
+    uint32_t serial = 0;
+    char name[8] = {(char)('a' + place % 26), (char)('a' + place / 26), '\0'};
+
+    if (kind == 0) {
+        check_list(c, list, qimg_image_create_snapshot(c->image, name, NULL), 1);
+        return;
+    }
+    if (n > 0)
+        serial = qimg_snapshots_get(list, place % n)->serial;
+    if (n > 1)
+        open = qimg_image_open_snapshot(
+            c->image, qimg_snapshots_get(list, (place + 1) % n)->serial, NULL);
+    if (kind == 1)
+        check_list(c, list, qimg_image_rename_snapshot(c->image, serial, name, NULL), 0);
+    else if (kind == 2)
+        check_list(c, list, qimg_image_delete_snapshot(c->image, serial, NULL), -1);
+    else
+        check_list(c, list, qimg_image_revert_to_snapshot(c->image, serial, NULL), 0);
+    if (open && qimg_image_get_size_bytes(open) > 0)
+        check_answer(qimg_image_read(open, 0, c->found,
+                                     MIN(MAX_WRITE, qimg_image_get_size_bytes(open))));
+    qimg_image_close(open);
+}
+
 static void
 run_script(Change *c, const uint8_t *script)
 {
@@ -141,7 +186,7 @@ run_script(Change *c, const uint8_t *script)
         uint64_t start = choose_place(c, op[1]);
         uint64_t length = choose_length(c, op[2]);
 
-        switch (op[0] % 12) {
+        switch (op[0] % 16) {
         case 0 ... 3:
             do_write(c, start, length);
             break;
@@ -160,8 +205,11 @@ run_script(Change *c, const uint8_t *script)
         case 10:
             do_resize(c, op[1], op[2]);
             break;
-        default:
+        case 11:
             check_answer(qimg_image_flush(c->image));
+            break;
+        default:
+            do_snapshot(c, op[0] % 16 - 12, op[1]);
             break;
         }
     }

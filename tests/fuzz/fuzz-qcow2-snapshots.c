@@ -1,11 +1,62 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Snapshot table entries. Input: a snapshot table. */
+/* Snapshot table entries. Input: a snapshot table. Each whole entry is encoded again, and
+ * renamed, into buffers that are exactly as long. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "codec/qcow2-geometry.h"
 #include "codec/qcow2-snapshots.h"
 #include "fuzz.h"
+
+/* What an entry of ours says is the same when it is decoded. */
+static void
+check_encoding(const Qcow2SnapshotEntry *e, const char *texts)
+{
+    Qcow2SnapshotEntry ours = *e, found;
+    uint8_t *bytes;
+
+    ours.extra_bytes = QCOW2_SNAPSHOT_NEW_EXTRA_BYTES;
+    qcow2_snapshot_set_entry_bytes(&ours);
+    bytes = malloc(ours.entry_bytes);
+    if (!bytes)
+        return;
+    qcow2_snapshot_encode(&ours, texts, texts + ours.id_bytes, bytes);
+    FUZZ_CHECK(qcow2_snapshot_decode_fixed(bytes, &found).rule == QIMG_RULE_OK);
+    qcow2_snapshot_decode_extra(bytes + QCOW2_SNAPSHOT_FIXED_BYTES, &found);
+    FUZZ_CHECK(found.l1_table_offset == ours.l1_table_offset);
+    FUZZ_CHECK(found.n_l1_entries == ours.n_l1_entries);
+    FUZZ_CHECK(found.vm_state_bytes == ours.vm_state_bytes);
+    FUZZ_CHECK(found.disk_bytes == ours.disk_bytes && found.icount == ours.icount);
+    FUZZ_CHECK(found.date_s == ours.date_s && found.vm_clock_ns == ours.vm_clock_ns);
+    FUZZ_CHECK(found.entry_bytes == ours.entry_bytes);
+    FUZZ_CHECK(memcmp(bytes + QCOW2_SNAPSHOT_FIXED_BYTES + found.extra_bytes, texts,
+                      (size_t)ours.id_bytes + ours.name_bytes) == 0);
+    free(bytes);
+}
+
+/* All but the name stays; to be renamed back gives the old bytes. */
+static void
+check_renaming(const Qcow2SnapshotEntry *e, const uint8_t *old)
+{
+    static const char name[] = "another name";
+    size_t n_kept = (size_t)QCOW2_SNAPSHOT_FIXED_BYTES + e->extra_bytes + e->id_bytes;
+    Qcow2SnapshotEntry renamed = *e;
+    uint8_t *bytes, *back;
+
+    renamed.name_bytes = sizeof name - 1;
+    qcow2_snapshot_set_entry_bytes(&renamed);
+    bytes = malloc(renamed.entry_bytes);
+    back = malloc(e->entry_bytes);
+    if (bytes && back) {
+        qcow2_snapshot_encode_renamed(old, e, name, renamed.name_bytes, bytes);
+        FUZZ_CHECK(memcmp(bytes + n_kept, name, renamed.name_bytes) == 0);
+        qcow2_snapshot_encode_renamed(bytes, &renamed, (const char *)old + n_kept,
+                                      e->name_bytes, back);
+        FUZZ_CHECK(memcmp(back, old, n_kept + e->name_bytes) == 0);
+    }
+    free(bytes);
+    free(back);
+}
 
 int
 LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n_bytes)
@@ -36,6 +87,9 @@ LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n_bytes)
         FUZZ_CHECK(e.has_disk_size || e.disk_bytes == 0);
         if (e.entry_bytes > n_bytes - at)
             return 0;
+        check_encoding(&e, (const char *)bytes + at + QCOW2_SNAPSHOT_FIXED_BYTES +
+                               e.extra_bytes);
+        check_renaming(&e, bytes + at);
         at += e.entry_bytes;
     }
     return 0;

@@ -27,17 +27,6 @@ NOT_CLOSED = "was not closed properly and has been repaired"
 
 # ---- making images -------------------------------------------------------------------------
 
-def die_writing(path, *commands):
-    """A writer that is killed: leaves the dirty bit behind, and refcounts in its memory."""
-    argv = ["qemu-io"]
-    for command in (*commands, "abort"):
-        argv += ["-c", command]
-    result = run(*argv, path.name, cwd=path.parent, check=False)
-    assert result.status != 0, result
-    with Qcow2File(path) as image:
-        assert image.get("incompatible") & DIRTY, "the image did not become dirty"
-
-
 def make(folder, snapshots=0, compressed=False, before=(), backing=False, size=4 * MIB, **options):
     folder.mkdir()
     path = folder / "disk.qcow2"
@@ -52,7 +41,7 @@ def make(folder, snapshots=0, compressed=False, before=(), backing=False, size=4
     for number in range(snapshots):
         qemu.write(path, (number * 100 * KIB, 300 * KIB, "noise", number))
         qemu.img("snapshot", "-c", f"s{number}", path)
-    die_writing(path, "write -P 7 50k 200k", "write -P 8 3000k 70k", "write -z 2200k 200k",
+    qemu.die_writing(path, "write -P 7 50k 200k", "write -P 8 3000k 70k", "write -z 2200k 200k",
                 "discard 60k 70k")
     return path
 

@@ -37,7 +37,8 @@ typedef struct {
     bool is_dirty;
     Cluster *clusters;
     uint64_t n_clusters;
-    char *problem; /* the first */
+    Qcow2CheckResult *result; /* NULL: is not asked for */
+    char *problem;            /* the first */
 } Check;
 
 static void G_GNUC_PRINTF(2, 3) fail(Check *c, const char *text, ...)
@@ -267,7 +268,11 @@ check_copied(Check *c, uint64_t entry, const char *what, uint64_t place)
 {
     uint64_t cluster = (entry & OFFSET_MASK) >> c->bits;
 
-    if (((entry & COPIED) != 0) != (refcount_of(c, cluster) == 1))
+    bool is_right = ((entry & COPIED) != 0) == (refcount_of(c, cluster) == 1);
+
+    if (!is_right && c->version == 2 && c->result)
+        c->result->n_flags++;
+    else if (!is_right)
         fail(c, "%s at %" PRIu64 ": entry %016" PRIx64 " and refcount %" PRIu64, what,
              place, entry, refcount_of(c, cluster));
     if ((entry & COPIED) && c->clusters[cluster].n_refs != 1)
@@ -325,8 +330,8 @@ read_header(Check *c)
 char *
 qcow2_check_bytes(const uint8_t *bytes, size_t n_bytes, Qcow2CheckResult *out)
 {
-    Check c = {.bytes = bytes, .n_bytes = n_bytes};
     Qcow2CheckResult result = {0};
+    Check c = {.bytes = bytes, .n_bytes = n_bytes, .result = out ? &result : NULL};
 
     if (!read_header(&c))
         return c.problem;

@@ -10,6 +10,10 @@
 typedef struct {
     uint64_t n_leaks; /* clusters that are counted higher than they are referred to */
     bool is_dirty;    /* refcounts and COPIED bits were not looked at then */
+    /* COPIED bits that are not as the refcounts, but do not let two write to a cluster:
+     * what a change of snapshots leaves that is cut short. Version 2 only, which has no
+     * dirty bit, and only where the result is asked for; else they are a corruption. */
+    uint64_t n_flags;
 } Qcow2CheckResult;
 
 /* NULL when no corruption was found in the file of @n_bytes, else what is wrong (free

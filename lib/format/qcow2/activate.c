@@ -203,7 +203,7 @@ qcow2_set_dirty(Qcow2 *q, bool is_dirty)
 {
     uint64_t features = q->header.incompatible_features & ~(uint64_t)QCOW2_INCOMPAT_DIRTY;
 
-    if (q->header.version < 3)
+    if (q->header.version < 3 || (!is_dirty && q->stays_dirty))
         return 0;
     return qcow2_store_incompatible(q, is_dirty ? features | QCOW2_INCOMPAT_DIRTY
                                                 : features);

@@ -257,6 +257,14 @@ walk_l1_table(Qcow2Walk *w, const QimgView *view)
     return 0;
 }
 
+static QimgRule
+check_l1_table(const Qcow2 *q, const QimgView *view)
+{
+    return qcow2_check_table(view->l1_table_offset.v, view->n_l1_entries, 8,
+                             q->geometry.cluster_bytes, QCOW2_MAX_L1_BYTES,
+                             QIMG_RULE_SNAPSHOT_L1_SIZE, QIMG_RULE_SNAPSHOT_L1_OFFSET);
+}
+
 /* Counts the snapshot table and the snapshots' L1 tables; @is_sound_out tells for each
  * snapshot whether that is to be walked. */
 static void
@@ -275,9 +283,7 @@ count_snapshots(Qcow2Walk *w, bool *is_sound_out)
     for (unsigned i = 0; i < q->base.snapshots->n; i++) {
         const QimgView *view = &q->base.snapshots->items[i].view;
 
-        rule = qcow2_check_table(
-            view->l1_table_offset.v, view->n_l1_entries, 8, q->geometry.cluster_bytes,
-            QCOW2_MAX_L1_BYTES, QIMG_RULE_SNAPSHOT_L1_SIZE, QIMG_RULE_SNAPSHOT_L1_OFFSET);
+        rule = check_l1_table(q, view);
         if (rule)
             qcow2_walk_unread(w, rule, view->l1_table_offset.v);
         is_sound_out[i] = !rule && count_l1_table(w, view);
@@ -559,28 +565,72 @@ qcow2_count_references(Qcow2 *q, const Qcow2CountOptions *options, Qcow2Counts *
     return run_walk(&w, count_all);
 }
 
+/* ---- one tree ---- */
+
+/* Counts what lies outside the tree, so that it is found if the tree refers to it. Of a
+ * layer that is active no two of these overlap (qcow2_collect_metadata). */
+static void
+count_other_tables(Qcow2Walk *w)
+{
+    Qcow2 *q = w->q;
+    const QimgView *other = &q->base.active;
+
+    (void)qcow2_walk_alone(w, 0, q->geometry.cluster_bytes);
+    count_refcounts(w);
+    (void)qcow2_walk_alone(w, q->header.snapshots_offset, q->snapshot_table_bytes);
+    for (unsigned i = 0; i <= q->base.snapshots->n; i++) {
+        if (other != w->view)
+            (void)qcow2_walk_alone(w, other->l1_table_offset.v,
+                                   (uint64_t)other->n_l1_entries * 8);
+        if (i < q->base.snapshots->n)
+            other = &q->base.snapshots->items[i].view;
+    }
+}
+
 static QimgErrno
 count_one_tree(Qcow2Walk *w)
 {
+    QimgRule rule = check_l1_table(w->q, w->view);
     QimgErrno err = 0;
 
+    if (rule) {
+        qcow2_walk_unread(w, rule, w->view->l1_table_offset.v);
+        return 0;
+    }
+    count_other_tables(w);
     if (count_l1_table(w, w->view))
         err = walk_l1_table(w, w->view);
     return err ? err : count_l2_tables(w);
+}
+
+/* Leaves the counts that the tree makes. Its data must not lie in L2 tables of the active
+ * disk either. */
+static void
+keep_tree(Qcow2Walk *w, bool with_l1)
+{
+    unsigned bits = w->q->geometry.cluster_bits;
+    uint64_t n_l1_bytes = with_l1 ? (uint64_t)w->view->n_l1_entries * 8 : 0;
+    uint64_t l1_start = w->view->l1_table_offset.v >> bits;
+    uint64_t l1_end = l1_start + qimg_div_round_up(n_l1_bytes, UINT64_C(1) << bits);
+
+    for (uint64_t c = 0; c < w->counts->n_clusters; c++) {
+        Qcow2Use use = qcow2_counts_get_use(w->counts, c);
+
+        if (use == QCOW2_USE_ALONE && (c < l1_start || c >= l1_end))
+            w->counts->words[c] = 0;
+        else if (use == QCOW2_USE_DATA && qimg_index_set_has(w->q->metadata, c))
+            qcow2_walk_problem(w, QIMG_RULE_METADATA_OVERLAP, c << bits);
+    }
 }
 
 QimgErrno
 qcow2_count_tree(Qcow2 *q, const QimgView *view, bool with_l1, Qcow2Counts *out)
 {
     Qcow2Walk w = {.q = q, .counts = out, .options = &defaults, .view = view};
-    uint64_t first = view->l1_table_offset.v >> q->geometry.cluster_bits;
-    uint64_t n =
-        qimg_div_round_up((uint64_t)view->n_l1_entries * 8, q->geometry.cluster_bytes);
     QimgErrno err = run_walk(&w, count_one_tree);
 
-    /* Counted to find what overlaps it. */
-    for (uint64_t c = first; !err && !with_l1 && c < first + n && c < out->n_words; c++)
-        out->words[c] = 0;
+    if (!err)
+        keep_tree(&w, with_l1);
     return err;
 }
 

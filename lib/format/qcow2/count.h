@@ -69,8 +69,9 @@ QimgErrno qcow2_count_references(Qcow2 *q, const Qcow2CountOptions *options,
     QIMG_MUST_CHECK QIMG_REQUIRES(q->alloc_lock);
 
 /* Counts the references that the tree of one L1 table makes: L2 tables and all that they
- * refer to; with @with_l1 the clusters of the table itself, too. Else as
- * qcow2_count_references. */
+ * refer to; with @with_l1 the clusters of the table itself, too. What the tree refers to
+ * must not be another table of the image. @view is that of the disk or of a snapshot in
+ * the layer's list; the layer is active. Else as qcow2_count_references. */
 QimgErrno qcow2_count_tree(Qcow2 *q, const QimgView *view, bool with_l1, Qcow2Counts *out)
     QIMG_MUST_CHECK QIMG_REQUIRES(q->alloc_lock);
 
@@ -92,9 +93,10 @@ QimgErrno qcow2_correct_copied_flags(Qcow2 *q, const QimgView *view,
 QimgErrno qcow2_refcount_check_counts(Qcow2 *q, const Qcow2Counts *counts, int sign)
     QIMG_MUST_CHECK QIMG_REQUIRES(q->alloc_lock);
 
-/* Changes each refcount by its count, in the file; not synced. Clusters that became 0 are
- * appended to @freed (Qcow2Clusters), if not NULL. On failure what was changed is changed
- * back as far as possible. Threads, errors: as qcow2_refcount_check_counts. */
+/* Changes each refcount by its count, in the file; not synced. On failure what was
+ * changed is changed back, or the image stays dirty. With @freed (Qcow2Clusters, may be
+ * NULL) it is kept as it is: the list gets all clusters that became 0, since the
+ * allocator finds them free. Threads, errors: as qcow2_refcount_check_counts. */
 QimgErrno qcow2_refcount_add_counts(Qcow2 *q, const Qcow2Counts *counts, int sign,
                                     GArray *freed)
     QIMG_MUST_CHECK QIMG_REQUIRES(q->alloc_lock);

@@ -71,6 +71,9 @@ typedef struct {
     Qcow2Clusters reserve[QCOW2_MAX_RESERVED_RUNS] QIMG_GUARDED_BY(alloc_lock);
     unsigned n_reserve QIMG_GUARDED_BY(alloc_lock);
     uint64_t next_reserve_bytes QIMG_GUARDED_BY(alloc_lock);
+    /* changed with the gate closed: refcounts or flags are not what they should be, and
+     * nobody is going to correct them now */
+    bool stays_dirty;
     uint64_t first_file_bytes;     /* const once active: the file's length before */
     uint64_t snapshot_table_bytes; /* const after open */
 
@@ -139,7 +142,8 @@ QimgErrno qcow2_write_header_field(Qcow2 *q, uint64_t position, const void *byte
 /* Stores the incompatible feature bits, durably. As qcow2_write_header_field. */
 QimgErrno qcow2_store_incompatible(Qcow2 *q, uint64_t features) QIMG_MUST_CHECK;
 
-/* Sets or clears the dirty bit, which version 2 lacks. As qcow2_store_incompatible. */
+/* Sets or clears the dirty bit, which version 2 lacks. With stays_dirty it is not
+ * cleared: who opens the image next repairs it. As qcow2_store_incompatible. */
 QimgErrno qcow2_set_dirty(Qcow2 *q, bool is_dirty) QIMG_MUST_CHECK;
 
 /* Refuses every further change: @err is a write of metadata that failed. Returns @err. */

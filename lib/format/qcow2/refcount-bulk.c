@@ -157,11 +157,10 @@ qcow2_refcount_add_counts(Qcow2 *q, const Qcow2Counts *counts, int sign, GArray 
             collect_freed(&b, i, freed);
     }
     b.sign = -sign;
-    while (err && b.old && i-- > 0)
-        if (has_counts(&b, i) && !load_block(&b, i) && !change_block(&b, i))
-            (void)!store_block(&b, i);
-    if (err && freed)
-        g_array_set_size(freed, 0);
+    while (err && !freed && b.old && i-- > 0)
+        if (has_counts(&b, i) &&
+            (load_block(&b, i) || change_block(&b, i) || store_block(&b, i)))
+            q->stays_dirty = true;
     g_free(b.old);
     return err;
 }

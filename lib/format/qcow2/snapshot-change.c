@@ -7,13 +7,16 @@
  * closed, so the tables stand still.
  *
  * S1  The image is marked dirty (version 3) before the first refcount is changed, and
- * clean when all is done: whoever opens it in between repairs refcounts and COPIED flags
- * from the tables, which at any moment are those before or those after the change. S2
- * Refcounts are raised, durably, before the header refers to what they count; they are
- *     lowered after it has ceased to. Without the dirty bit (version 2) a change that is
- *     cut short leaves leaks, and COPIED flags that a check finds, but nothing that a
- * write could damage: a flag is cleared before two disks share the cluster, and set after
- *     only one is left.
+ *     clean when all is done: whoever opens it in between repairs refcounts and COPIED
+ *     flags from the tables, which at any moment are those before or those after the
+ *     change.
+ *
+ * S2  Refcounts are raised, durably, before the header refers to what they count; they
+ *     are lowered after it has ceased to. Without the dirty bit (version 2) a change that
+ *     is cut short leaves leaks, and COPIED flags that a check finds, but nothing that a
+ *     write could damage: a flag is cleared before two disks share the cluster, and set
+ *     after only one is left.
+ *
  * S3  All clusters are allocated, and all refcounts known to have room, before S1. */
 #define G_LOG_DOMAIN "qimg-qcow2"
 
@@ -113,7 +116,8 @@ correct_flags(Qcow2 *q)
 }
 
 /* Lowers refcounts, frees what fell to 0, corrects the flags, and ends the change. What
- * goes wrong here leaves the image dirty, to be repaired: the change itself is done. */
+ * goes wrong here leaves the image dirty, to be repaired: the change itself is done, so
+ * what has been freed stays so. */
 static QimgErrno
 finish(Qcow2 *q, const Qcow2Counts *gone)
 {
@@ -135,6 +139,7 @@ finish_or_leave_dirty(Qcow2 *q, const Qcow2Counts *gone)
 {
     QimgErrno err = finish(q, gone);
 
+    q->stays_dirty |= err != 0;
     if (err)
         g_warning("%s: clusters that snapshots used could not be freed: %s (they are "
                   "leaked; run qimg check -r leaks)",
@@ -167,8 +172,11 @@ undo_create(Qcow2 *q, const Qcow2Counts *counts, Qcow2Clusters run, bool is_rais
 {
     if (atomic_load(&q->broken))
         return;
-    if (is_raised && (qcow2_refcount_add_counts(q, counts, -1, NULL) || correct_flags(q)))
+    if (is_raised &&
+        (qcow2_refcount_add_counts(q, counts, -1, NULL) || correct_flags(q))) {
+        q->stays_dirty = true;
         return;
+    }
     qcow2_alloc_undo(q, run);
     if (!qimg_storage_sync(q->base.file))
         (void)!qcow2_set_dirty(q, false);
@@ -381,11 +389,12 @@ qcow2_revert_to_snapshot(QimgFormat *format, unsigned place)
 {
     Qcow2 *q = (Qcow2 *)format;
     const QimgView *view = &format->snapshots->items[place].view;
-    uint64_t n_l1_entries =
-        qimg_max_u64(qcow2_geometry_l1_entries_for(&q->geometry, view->size_bytes),
-                     view->n_l1_entries);
+    /* A disk of no bytes has a table, too: its cluster would be nobody's. */
+    uint64_t n_l1_entries = qimg_max_u64(
+        1, qimg_max_u64(qcow2_geometry_l1_entries_for(&q->geometry, view->size_bytes),
+                        view->n_l1_entries));
     Qcow2Counts wanted = {0}, gone = {0};
-    Qcow2Clusters run = {0, qimg_max_u64(l1_clusters(q, n_l1_entries), 1)};
+    Qcow2Clusters run = {0, l1_clusters(q, n_l1_entries)};
     QimgErrno err;
 
     if (n_l1_entries > QCOW2_MAX_L1_BYTES / 8)

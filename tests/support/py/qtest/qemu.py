@@ -8,7 +8,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from . import env, pattern, procs
+from . import env, pattern, procs, qcow2
 from .procs import run
 
 
@@ -78,6 +78,15 @@ def write(path, *pieces, backend=()):
     finally:
         for piece in scratch:
             piece.unlink()
+
+
+def die_writing(path, *commands):
+    """A writer that is killed: leaves the dirty bit of an image with lazy refcounts behind,
+    and refcounts in its memory."""
+    result = io(path, *commands, "abort", check=False)
+    assert result.status != 0, result
+    with qcow2.Qcow2File(path) as image:
+        assert image.get("incompatible") & qcow2.DIRTY, "the image did not become dirty"
 
 
 def make_raw(path, size, *pieces):
