@@ -49,7 +49,7 @@ print_fact(const char *name, json_t *value, int indent)
 {
     g_autofree char *text = NULL;
 
-    if (json_is_object(value))
+    if (json_is_object(value) || json_is_array(value))
         return;
     if (json_is_string(value))
         text = g_strdup(json_string_value(value));
@@ -58,6 +58,26 @@ print_fact(const char *name, json_t *value, int indent)
     else
         text = g_strdup_printf("%" G_GINT64_FORMAT, (gint64)json_integer_value(value));
     print_line(indent, name, text);
+}
+
+static void
+print_bitmaps(json_t *list, int indent)
+{
+    json_t *b, *flag;
+    size_t i, j;
+
+    printf("%*sbitmaps:\n", indent, "");
+    json_array_foreach(list, i, b)
+    {
+        g_autofree char *name = output_printable(get_text(b, "name"));
+        g_autofree char *granularity =
+            output_short_size((uint64_t)get_number(b, "granularity"));
+
+        printf("%*s%s: granularity %s", indent + 2, "", name, granularity);
+        json_array_foreach(json_object_get(b, "flags"), j, flag)
+            printf(", %s", json_string_value(flag));
+        putchar('\n');
+    }
 }
 
 static void
@@ -89,6 +109,8 @@ print_layer(json_t *o, int indent)
     if (facts)
         printf("%*sformat specific:\n", indent, "");
     json_object_foreach(facts, name, value) print_fact(name, value, indent + 2);
+    if (json_object_get(facts, "bitmaps"))
+        print_bitmaps(json_object_get(facts, "bitmaps"), indent + 2);
 }
 
 static void

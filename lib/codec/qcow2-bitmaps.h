@@ -59,11 +59,17 @@ qcow2_bitmaps_extension_decode(const uint8_t *data, uint32_t data_bytes,
 typedef struct {
     uint64_t table_offset;
     uint32_t n_table_entries;
-    uint64_t entry_bytes; /* with extra data and name, rounded up to 8 */
+    uint32_t flags; /* QCOW2_BITMAP_… */
+    uint8_t granularity_bits;
+    uint16_t name_bytes;
+    uint64_t name_position; /* in the entry; not NUL-terminated */
+    uint64_t entry_bytes;   /* with extra data and name, rounded up to 8 */
 } Qcow2BitmapEntry;
 
-/* Decodes the part of a directory entry at @bytes that tells where the bitmap lies;
- * @n_bytes is what is left of the directory. */
+#define QCOW2_BITMAP_IN_USE 1u /* was not stored properly */
+#define QCOW2_BITMAP_AUTO   2u /* all changes are recorded */
+
+/* Decodes a directory entry at @bytes; @n_bytes is what is left of the directory. */
 static inline QimgDecode
 qcow2_bitmap_entry_decode(const uint8_t *bytes, uint64_t n_bytes, uint64_t cluster_bytes,
                           Qcow2BitmapEntry *out)
@@ -87,6 +93,10 @@ qcow2_bitmap_entry_decode(const uint8_t *bytes, uint64_t n_bytes, uint64_t clust
     *out = (Qcow2BitmapEntry){
         .table_offset = qimg_be64_get(disk.table_offset),
         .n_table_entries = qimg_be32_get(disk.n_table_entries),
+        .flags = qimg_be32_get(disk.flags),
+        .granularity_bits = disk.granularity_bits,
+        .name_bytes = (uint16_t)name_bytes,
+        .name_position = sizeof disk + (uint64_t)qimg_be32_get(disk.extra_bytes),
         .entry_bytes = (sizeof disk + name_bytes + qimg_be32_get(disk.extra_bytes) + 7) &
                        ~UINT64_C(7),
     };

@@ -47,6 +47,15 @@ typedef struct {
 
 #define QIMG_MAX_FACTS 16
 
+/* A persistent bitmap: which parts of the disk have changed. */
+typedef struct {
+    char *name; /* owned by the list */
+    size_t name_bytes;
+    unsigned granularity_bits; /* a bit stands for 2^this bytes */
+    bool is_in_use;            /* was not stored properly: its bits mean nothing */
+    bool is_auto;              /* all changes of the disk are recorded */
+} QimgBitmap;
+
 typedef enum {
     QIMG_PLAN_IN_PLACE,  /* the host bytes are the request's: just write them */
     QIMG_PLAN_ALLOCATES, /* fill, then publish or abandon */
@@ -194,6 +203,11 @@ struct QimgDriver {
      * NULL without snapshots. */
     bool (*check_snapshot)(QimgFormat *format, const QimgFormatSnapshot *snapshot,
                            QimgGuestOffset *vm_state_out, GError **error);
+
+    /* Lists the persistent bitmaps that are valid: QimgBitmap, names freed with the
+     * array. NULL: there are none. Threads: any, inside the gate. Errors: -EIO for a
+     * damaged directory, those of the storage, -ENOMEM. */
+    QimgErrno (*list_bitmaps)(QimgFormat *format, GArray **bitmaps_out);
 
     /* ---- writing; all NULL where the format cannot ---- */
 

@@ -92,8 +92,38 @@ add_snapshot_members(json_t *o, const QimgSnapshot *s)
         add_number(o, "icount", (uint64_t)s->icount);
 }
 
+/* Adds the persistent bitmaps. A directory that cannot be read is told in their place. */
 static void
-add_format_specific(json_t *o, const QimgFormat *layer)
+add_bitmaps(json_t *o, QimgFormat *layer)
+{
+    g_autoptr(GArray) bitmaps = NULL;
+    json_t *list;
+    QimgErrno err =
+        layer->driver->list_bitmaps ? layer->driver->list_bitmaps(layer, &bitmaps) : 0;
+
+    if (err)
+        add_string(o, "bitmaps-error", g_strerror(-err));
+    if (!bitmaps || bitmaps->len == 0)
+        return;
+    list = json_array();
+    for (guint i = 0; i < bitmaps->len; i++) {
+        const QimgBitmap *b = &g_array_index(bitmaps, QimgBitmap, i);
+        json_t *bitmap = json_object(), *flags = json_array();
+
+        add_text(bitmap, "name", b->name, b->name_bytes);
+        add_number(bitmap, "granularity", UINT64_C(1) << MIN(b->granularity_bits, 63u));
+        if (b->is_in_use)
+            json_array_append_new(flags, json_string("in-use"));
+        if (b->is_auto)
+            json_array_append_new(flags, json_string("auto"));
+        json_object_set_new(bitmap, "flags", flags);
+        json_array_append_new(list, bitmap);
+    }
+    json_object_set_new(o, "bitmaps", list);
+}
+
+static void
+add_format_specific(json_t *o, QimgFormat *layer)
 {
     json_t *specific, *data;
 
@@ -123,6 +153,7 @@ add_format_specific(json_t *o, const QimgFormat *layer)
         add_string(encrypt, "format", layer->encryption);
         json_object_set_new(data, "encrypt", encrypt);
     }
+    add_bitmaps(data, layer);
     json_object_set_new(specific, "data", data);
     json_object_set_new(o, "format-specific", specific);
 }
@@ -139,7 +170,7 @@ occupied_bytes(const QimgFormat *layer)
 
 /* The members that one layer has, whether it stands alone or in the chain. */
 static void
-add_layer_members(json_t *o, const QimgFormat *layer, const QimgFormat *backing)
+add_layer_members(json_t *o, QimgFormat *layer, const QimgFormat *backing)
 {
     add_string(o, "filename", layer->file->path);
     add_string(o, "format", layer->driver->name);

@@ -195,6 +195,10 @@ load_extensions(Qcow2 *q, const uint8_t *bytes, size_t n_bytes, GError **error)
                               qimg_decode_broken(QIMG_RULE_EXTENSION_TWICE, e.type));
             names = e;
             break;
+        case QCOW2_EXT_BITMAPS: /* a damaged one is no reason to refuse the disk */
+            (void)qcow2_bitmaps_extension_decode(
+                e.data, e.data_bytes, UINT64_C(1) << q->header.cluster_bits, &q->bitmaps);
+            break;
         default: /* unknown ones, and those that reading needs nothing of */
             break;
         }
@@ -382,6 +386,7 @@ const QimgDriver qimg_driver_qcow2 = {
     .map = qcow2_map,
     .read_compressed = qcow2_read_compressed,
     .check_snapshot = qcow2_check_snapshot,
+    .list_bitmaps = qcow2_list_bitmaps,
     .plan_write = qcow2_plan_write,
     .publish = qcow2_publish,
     .abandon = qcow2_abandon,

@@ -34,6 +34,7 @@
 
 #include "base/index-set.h"
 #include "base/lock.h"
+#include "codec/qcow2-bitmaps.h"
 #include "codec/qcow2-geometry.h"
 #include "format/driver.h"
 #include "transform/compress.h"
@@ -76,6 +77,7 @@ typedef struct {
     bool stays_dirty;
     uint64_t first_file_bytes;     /* const once active: the file's length before */
     uint64_t snapshot_table_bytes; /* const after open */
+    Qcow2BitmapsExtension bitmaps; /* const after open; no bitmaps: all 0 */
 
     QimgMutex pending_lock;                        /* rank QIMG_RANK_PENDING */
     GArray *pending QIMG_GUARDED_BY(pending_lock); /* Qcow2Clusters, W3 */
@@ -108,6 +110,9 @@ bool qcow2_check_snapshot(QimgFormat *format, const QimgFormatSnapshot *snapshot
 
 /* Fills in how many L1 entries of @view the file really holds. */
 void qcow2_view_clip_to_file(Qcow2 *q, QimgView *view);
+
+/* bitmaps.c: QimgDriver.list_bitmaps. */
+QimgErrno qcow2_list_bitmaps(QimgFormat *format, GArray **bitmaps_out);
 
 /* ---- activate.c: the first change, header fields, the end of writing ---- */
 

@@ -65,6 +65,27 @@ count_tree(Qcow2 *q, const QimgView *view, bool with_l1, int sign, Qcow2Counts *
     return err;
 }
 
+/* Whether what the tree of @counts refers to is counted at least as often as all tables
+ * refer to it. Else lowering its refcounts could free what others use. */
+static QimgErrno
+check_other_uses(Qcow2 *q, const Qcow2Counts *counts)
+{
+    Qcow2Counts all;
+    QimgErrno err = qcow2_count_references(q, NULL, &all);
+
+    for (uint64_t c = 0; !err && c < all.n_words; c++)
+        if (qcow2_counts_get(counts, c) == 0)
+            all.words[c] = 0;
+    if (!err)
+        err = qcow2_refcount_check_counts(q, &all, -1);
+    if (err == -ERANGE) {
+        qcow2_report(q, QIMG_RULE_REFCOUNT_TOO_LOW, 0);
+        err = -EIO;
+    }
+    qcow2_counts_clear(&all);
+    return err;
+}
+
 /* Writes the L1 table of @view to @to_offset, without COPIED flags: who refers to the
  * same tables from elsewhere must not write to them. What is behind its end is zeros
  * (W1). */
@@ -290,6 +311,8 @@ qcow2_delete_snapshot(QimgFormat *format, unsigned place)
     QIMG_LOCK_SCOPE(&q->alloc_lock);
     err = count_tree(q, &format->snapshots->items[place].view, true, -1, &counts);
     if (!err)
+        err = check_other_uses(q, &counts);
+    if (!err)
         err = qcow2_snapshot_table_load(q, &table);
     if (!err)
         err = qcow2_snapshot_table_remove(table, place);
@@ -406,6 +429,8 @@ qcow2_revert_to_snapshot(QimgFormat *format, unsigned place)
     err = count_tree(q, view, false, 1, &wanted);
     if (!err)
         err = count_tree(q, &format->active, true, -1, &gone);
+    if (!err)
+        err = check_other_uses(q, &gone);
     if (!err)
         err = qcow2_alloc_exactly(q, run.n_clusters, &run.first_cluster);
     if (!err)

@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Persistent bitmaps: what the directory says of them. Spec: bitmaps section 2. */
+#include <errno.h>
+#include <string.h>
+
+#include "format/qcow2/qcow2.h"
+
+/* So much of a directory is listed: thousands of bitmaps. */
+#define MAX_LISTED_BYTES (2 * QIMG_MIB)
+
+static void
+clear_bitmap(gpointer data)
+{
+    g_free(((QimgBitmap *)data)->name);
+}
+
+/* Reads @n_bytes of the directory; NULL with *@err_out set. */
+static uint8_t *
+load_directory(Qcow2 *q, uint64_t n_bytes, QimgErrno *err_out)
+{
+    const Qcow2BitmapsExtension *e = &q->bitmaps;
+    g_autofree uint8_t *bytes = NULL;
+
+    *err_out = -EIO;
+    if (qcow2_is_beyond_end(q, e->directory_offset + e->directory_bytes - 1))
+        return NULL;
+    bytes = g_try_malloc(n_bytes);
+    *err_out = -ENOMEM;
+    if (!bytes)
+        return NULL;
+    *err_out = qimg_storage_read(q->base.file, QIMG_IO_BITMAP,
+                                 qimg_host(e->directory_offset), bytes, n_bytes);
+    return *err_out ? NULL : g_steal_pointer(&bytes);
+}
+
+QimgErrno
+qcow2_list_bitmaps(QimgFormat *format, GArray **bitmaps_out)
+{
+    Qcow2 *q = (Qcow2 *)format;
+    g_autoptr(GArray) list = g_array_new(FALSE, FALSE, sizeof(QimgBitmap));
+    g_autofree uint8_t *directory = NULL;
+    uint64_t n_bytes = qimg_min_u64(q->bitmaps.directory_bytes, MAX_LISTED_BYTES);
+    uint64_t at = 0;
+    QimgErrno err;
+
+    g_array_set_clear_func(list, clear_bitmap);
+    /* Without the bit they are stale: somebody who does not know them has written. */
+    if (q->bitmaps.n_bitmaps == 0 ||
+        !(q->header.autoclear_features & QCOW2_AUTOCLEAR_BITMAPS)) {
+        *bitmaps_out = g_steal_pointer(&list);
+        return 0;
+    }
+    directory = load_directory(q, n_bytes, &err);
+    if (!directory)
+        return err;
+    for (uint32_t i = 0; i < q->bitmaps.n_bitmaps; i++) {
+        Qcow2BitmapEntry e;
+        QimgBitmap bitmap;
+
+        if (qcow2_bitmap_entry_decode(directory + at, n_bytes - at,
+                                      q->geometry.cluster_bytes, &e)
+                .rule) {
+            if (n_bytes < q->bitmaps.directory_bytes) /* cut by us */
+                break;
+            return -EIO;
+        }
+        bitmap = (QimgBitmap){
+            .name =
+                g_strndup((const char *)directory + at + e.name_position, e.name_bytes),
+            .name_bytes = e.name_bytes,
+            .granularity_bits = e.granularity_bits,
+            .is_in_use = e.flags & QCOW2_BITMAP_IN_USE,
+            .is_auto = e.flags & QCOW2_BITMAP_AUTO,
+        };
+        g_array_append_val(list, bitmap);
+        at += e.entry_bytes;
+    }
+    *bitmaps_out = g_steal_pointer(&list);
+    return 0;
+}
