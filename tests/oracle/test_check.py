@@ -454,17 +454,8 @@ ROWS = {
 CASES = [pytest.param(name, layout, id=f"{name}-{layout}") for name, row in ROWS.items() for layout in row[1]]
 
 
-def snapshot_contents(path, folder):
-    out = {}
-    for snapshot in qemu.info_json(path).get("snapshots", []):
-        file = qemu.to_raw(path, folder / "snapshot.raw", snapshot["name"])
-        out[snapshot["name"]] = file.read_bytes()
-        file.unlink()
-    return out
-
-
 def contents(path, folder):
-    return qemu.to_raw(path, folder / "out.raw").read_bytes(), snapshot_contents(path, folder)
+    return qemu.to_raw(path, folder / "out.raw").read_bytes(), qemu.snapshot_contents(path, folder)
 
 
 def twin_of(path, folder):

@@ -121,15 +121,6 @@ DAMAGES = {
 }
 
 
-def snapshot_contents(path, folder):
-    out = {}
-    for snapshot in qemu.info_json(path).get("snapshots", []):
-        file = qemu.to_raw(path, folder / "snapshot.raw", snapshot["name"])
-        out[snapshot["name"]] = file.read_bytes()
-        file.unlink()
-    return out
-
-
 @pytest.fixture(scope="module")
 def layouts():
     """Images are made once, and copied for each damage."""
@@ -153,7 +144,7 @@ def layouts():
 def test_first_write_repairs(layout, damage, layouts, tmp_path, mnt, rng):
     path = layouts(layout, tmp_path / "images")
     content = bytearray(qemu.to_raw(path, tmp_path / "out").read_bytes())
-    snapshots = snapshot_contents(path, tmp_path)
+    snapshots = qemu.snapshot_contents(path, tmp_path)
     with Qcow2File(path) as image:
         DAMAGES[damage](image)
     with Mount(path, mnt, "-o", "rw") as mount:
@@ -169,7 +160,7 @@ def test_first_write_repairs(layout, damage, layouts, tmp_path, mnt, rng):
         assert mount.stderr().count(NOT_CLOSED) == 1
     check(path)
     assert_content(path, content, tmp_path / "out")
-    assert snapshot_contents(path, tmp_path) == snapshots
+    assert qemu.snapshot_contents(path, tmp_path) == snapshots
 
 
 @pytest.mark.parametrize("damage", ["as-left", "all", "dropped"])

@@ -8,9 +8,9 @@
 #include <inttypes.h>
 
 #include "base/checked.h"
-#include "base/endian.h"
 #include "codec/qcow2-snapshots.h"
 #include "format/qcow2/check.h"
+#include "format/qcow2/snapshot-table.h"
 
 static bool
 is_entry_sound(const Qcow2 *q, const Qcow2SnapshotEntry *e)
@@ -150,18 +150,13 @@ qcow2_switch_snapshot_table(Qcow2Repair *r)
 {
     Qcow2 *q = r->q;
     uint64_t host_offset = r->snapshot_table_start << q->geometry.cluster_bits;
-    struct {
-        qimg_be32 n_snapshots;
-        qimg_be64 offset;
-    } field = {qimg_be32_set(q->header.n_snapshots), qimg_be64_set(host_offset)};
     QimgErrno err;
 
     if (!r->snapshot_table)
         return 0;
-    err = qcow2_write_header_field(q, QCOW2_HEADER_AT_SNAPSHOTS, &field, sizeof field);
+    err = qcow2_snapshot_table_store_place(q, host_offset, q->header.n_snapshots);
     if (err)
         return err;
-    q->header.snapshots_offset = host_offset;
     q->snapshot_table_bytes = r->snapshot_table->len;
     return 0;
 }

@@ -167,28 +167,38 @@ qcow2_snapshot_table_clusters(const Qcow2 *q, const GByteArray *table)
 }
 
 QimgErrno
-qcow2_snapshot_table_switch(Qcow2 *q, uint64_t host_offset, unsigned n_snapshots,
-                            unsigned removed_place)
+qcow2_snapshot_table_store_place(Qcow2 *q, uint64_t host_offset, uint32_t n_snapshots)
 {
     struct {
         qimg_be32 n_snapshots;
         qimg_be64 offset;
     } field = {qimg_be32_set(n_snapshots), qimg_be64_set(host_offset)};
+    QimgErrno err =
+        qcow2_write_header_field(q, QCOW2_HEADER_AT_SNAPSHOTS, &field, sizeof field);
+
+    if (err)
+        return err;
+    q->header.snapshots_offset = host_offset;
+    q->header.n_snapshots = n_snapshots;
+    return 0;
+}
+
+QimgErrno
+qcow2_snapshot_table_switch(Qcow2 *q, uint64_t host_offset, unsigned n_snapshots,
+                            unsigned removed_place)
+{
     unsigned bits = q->geometry.cluster_bits;
     Qcow2Clusters old_place = {
         q->header.snapshots_offset >> bits,
         qimg_div_round_up(q->snapshot_table_bytes, q->geometry.cluster_bytes)};
     QimgSnapshots *old_list;
     uint32_t serial = q->base.next_snapshot_serial;
-    QimgErrno err =
-        qcow2_write_header_field(q, QCOW2_HEADER_AT_SNAPSHOTS, &field, sizeof field);
+    QimgErrno err = qcow2_snapshot_table_store_place(q, host_offset, n_snapshots);
 
     if (err)
         return err;
     if (old_place.n_clusters > 0)
         qcow2_free_later(q, old_place);
-    q->header.snapshots_offset = host_offset;
-    q->header.n_snapshots = n_snapshots;
     old_list = qimg_snapshots_ref(q->base.snapshots);
     qcow2_load_snapshots(q);
     /* What cannot be read back now is damage of the host: nothing is changed any more. */

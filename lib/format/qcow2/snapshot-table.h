@@ -29,6 +29,11 @@ uint64_t qcow2_snapshot_table_clusters(const Qcow2 *q, const GByteArray *table);
 QimgErrno qcow2_snapshot_table_write(Qcow2 *q, const GByteArray *table,
                                      uint64_t host_offset) QIMG_MUST_CHECK;
 
+/* Stores in the header where the table lies, durably, in one write; the list of snapshots
+ * stays. As qcow2_write_header_field. */
+QimgErrno qcow2_snapshot_table_store_place(Qcow2 *q, uint64_t host_offset,
+                                           uint32_t n_snapshots) QIMG_MUST_CHECK;
+
 /* Lets the header name the table at @host_offset (0: there is none any more), durably,
  * and takes over its list; the old table's clusters are freed with the next flush.
  * @removed_place: which snapshot is missing (UINT_MAX: none). On failure the layer is

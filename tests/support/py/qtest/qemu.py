@@ -135,3 +135,13 @@ def has_option(name):
     """Whether this qemu-img can create qcow2 images with an option (older ones lack some)."""
     text = run("qemu-img", "create", "-f", "qcow2", "-o", "help", check=False).text
     return re.search(rf"^\s+{re.escape(name)}=", text, re.M) is not None
+
+
+def snapshot_contents(path, folder):
+    """What QEMU reads from each internal snapshot, by its name."""
+    out = {}
+    for snapshot in info_json(path).get("snapshots", []):
+        file = to_raw(path, folder / "snapshot.raw", snapshot["name"])
+        out[snapshot["name"]] = file.read_bytes()
+        file.unlink()
+    return out
