@@ -3,6 +3,8 @@
  * decoders. */
 #pragma once
 
+#include <stdatomic.h>
+
 #include "base/types.h"
 
 typedef enum {
@@ -34,4 +36,20 @@ static inline QimgDecode
 qimg_decode_broken(QimgRule rule, uint64_t value)
 {
     return (QimgDecode){.rule = rule, .value = value};
+}
+
+/* A set of rules; all zeros: empty. */
+typedef struct {
+    _Atomic uint64_t words[(QIMG_N_RULES + 63) / 64]; /* atomic, relaxed */
+} QimgRuleSet;
+
+/* Adds @rule; whether it was not there before. Any thread. */
+static inline bool
+qimg_rule_set_add(QimgRuleSet *set, QimgRule rule)
+{
+    uint64_t bit = UINT64_C(1) << (unsigned)rule % 64;
+
+    return !(atomic_fetch_or_explicit(&set->words[(unsigned)rule / 64], bit,
+                                      memory_order_relaxed) &
+             bit);
 }

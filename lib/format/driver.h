@@ -114,7 +114,13 @@ struct QimgFormat {
 
     QimgGate *gate;   /* the chain's; NULL: nothing is ever written */
     bool is_writable; /* this layer takes writes */
-    QimgView active;  /* a writable layer's changes while the gate is closed */
+    /* atomic, relaxed: the file's length in bytes, rounded up to a sector; looked up
+     * again when something seems to lie beyond it, since a running VM's file grows
+     * (format/table-file.h) */
+    _Atomic uint64_t file_end_bytes;
+    _Atomic bool broken;        /* atomic: nothing is changed any more */
+    QimgRuleSet reported_rules; /* damage logged already */
+    QimgView active;            /* a writable layer's changes while the gate is closed */
     uint64_t cluster_bytes;
     uint64_t
         alloc_unit_bytes; /* runs begin and end at multiples, but for the disk's end */
@@ -177,6 +183,7 @@ typedef struct {
 
 struct QimgDriver {
     const char *name;
+    bool is_little_endian; /* the words of tables in the file */
 
     /* Whether the first @n_bytes of a file are of this format. NULL: never probed. */
     bool (*probe)(const uint8_t *bytes, size_t n_bytes);

@@ -259,7 +259,7 @@ main(int argc, char **argv)
 {
     test_util_init(&argc, &argv);
     crash_need_qemu();
-    g_log_set_handler("qimg-qcow2", G_LOG_LEVEL_MASK, g_log_default_handler, NULL);
+    g_log_set_handler("qimg-format", G_LOG_LEVEL_MASK, g_log_default_handler, NULL);
     first_seed = test_util_seed();
     for (unsigned i = 0; i < crash_n_kinds; i++) {
         g_autofree char *path = g_strdup_printf("/faults/%s", crash_kinds[i].name);

@@ -94,7 +94,7 @@ qcow2_forget_clusters(Qcow2 *q, Qcow2Clusters run)
 static void
 keep_for_later(Qcow2 *q, Qcow2Clusters run, QimgErrno err)
 {
-    if (err && qcow2_is_lack_of_space(err))
+    if (err && qimg_is_lack_of_space(err))
         qcow2_free_later(q, run);
 }
 
@@ -115,8 +115,8 @@ free_run(Qcow2 *q, Qcow2Clusters run, GArray *freed)
     for (; run.n_clusters > 0; run.first_cluster++, run.n_clusters--) {
         err = qcow2_refcount_add(q, (Qcow2Clusters){run.first_cluster, 1}, -1, freed);
         if (err == -ERANGE)
-            qcow2_report(q, QIMG_RULE_REFCOUNT_TOO_LOW,
-                         run.first_cluster << q->geometry.cluster_bits);
+            qimg_format_report(&q->base, QIMG_RULE_REFCOUNT_TOO_LOW,
+                               run.first_cluster << q->geometry.cluster_bits);
         else if (err)
             break;
     }
@@ -173,7 +173,7 @@ qcow2_flush(QimgFormat *format)
     if (err || !list)
         return err;
     qimg_gate_wait_for_requests(format->gate);
-    if (!atomic_load(&q->broken))
+    if (!atomic_load(&q->base.broken))
         free_runs(q, list);
     return 0;
 }

@@ -34,7 +34,7 @@ qcow2_refcount_is_entry_sound(Qcow2 *q, uint64_t entry)
 {
     return !(entry & REFTABLE_RESERVED_BITS) &&
            qimg_is_aligned(entry, q->geometry.cluster_bytes) &&
-           !(entry && qcow2_is_beyond_end(q, entry));
+           !(entry && qimg_format_is_beyond_end(&q->base, entry));
 }
 
 QimgErrno
@@ -158,8 +158,8 @@ add_in_piece(Qcow2 *q, Qcow2Clusters run, int delta, GArray *freed, uint64_t *n_
                               c - piece.first_cluster,
                               refcount + (uint64_t)(int64_t)delta);
     }
-    err = qcow2_write_or_undo(q, QIMG_IO_REFCOUNT, piece.host_offset, piece.bytes,
-                              old.bytes, piece.n_bytes);
+    err = qimg_format_write_or_undo(&q->base, QIMG_IO_REFCOUNT, piece.host_offset,
+                                    piece.bytes, old.bytes, piece.n_bytes);
     if (err)
         return err;
     for (uint64_t c = run.first_cluster; freed && c < end; c++)
@@ -258,9 +258,9 @@ make_block(Qcow2 *q, uint64_t index)
     if (err)
         return err;
     qimg_host_to_be64_array(&entry, 1);
-    err = qcow2_write_or_undo(q, QIMG_IO_REFCOUNT_TABLE,
-                              q->header.refcount_table_offset + index * 8, &entry,
-                              &no_entry, sizeof entry);
+    err = qimg_format_write_or_undo(&q->base, QIMG_IO_REFCOUNT_TABLE,
+                                    q->header.refcount_table_offset + index * 8, &entry,
+                                    &no_entry, sizeof entry);
     if (err) {
         qcow2_metadata_remove(q, offset, q->geometry.cluster_bytes);
         return err;
@@ -445,9 +445,9 @@ qcow2_refcount_make_room(Qcow2 *q, uint64_t n, uint64_t *first_cluster_out)
         return err;
     memcpy(q->refcount_table + first_block, entries, n_blocks * 8);
     qimg_host_to_be64_array(entries, n_blocks);
-    err = qcow2_write_or_undo(q, QIMG_IO_REFCOUNT_TABLE,
-                              q->header.refcount_table_offset + first_block * 8, entries,
-                              no_entries, n_blocks * 8);
+    err = qimg_format_write_or_undo(&q->base, QIMG_IO_REFCOUNT_TABLE,
+                                    q->header.refcount_table_offset + first_block * 8,
+                                    entries, no_entries, n_blocks * 8);
     if (err) {
         memset(q->refcount_table + first_block, 0, n_blocks * 8);
         qcow2_metadata_remove(q, start << bits, n_blocks << bits);

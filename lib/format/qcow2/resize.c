@@ -251,8 +251,8 @@ store_size(Qcow2 *q, uint64_t size_bytes)
 {
     qimg_be64 field = qimg_be64_set(size_bytes);
     qimg_be64 old_field = qimg_be64_set(q->header.size_bytes);
-    QimgErrno err = qcow2_write_or_undo(q, QIMG_IO_HEADER, QCOW2_HEADER_AT_SIZE, &field,
-                                        &old_field, sizeof field);
+    QimgErrno err = qimg_format_write_or_undo(
+        &q->base, QIMG_IO_HEADER, QCOW2_HEADER_AT_SIZE, &field, &old_field, sizeof field);
 
     if (err)
         return err;
@@ -285,5 +285,5 @@ qcow2_resize(QimgFormat *format, uint64_t size_bytes)
     err = cut_off(q, size_bytes, old_size_bytes);
     /* Sharing tables takes room. The disk is smaller all the same; what could not be
      * given back goes when it grows again. */
-    return qcow2_is_lack_of_space(err) ? 0 : err;
+    return qimg_is_lack_of_space(err) ? 0 : err;
 }

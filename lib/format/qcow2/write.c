@@ -81,9 +81,9 @@ check_target(Qcow2 *q, uint64_t host_offset, uint64_t n_bytes)
 {
     if (q->geometry.has_data_file)
         return 0;
-    if (qcow2_is_beyond_end(q, host_offset + n_bytes - 1) &&
-        qcow2_is_beyond_end(
-            q, qimg_align_down(host_offset + n_bytes - 1, q->geometry.cluster_bytes)))
+    if (qimg_format_is_beyond_end(&q->base, host_offset + n_bytes - 1) &&
+        qimg_format_is_beyond_end(&q->base, qimg_align_down(host_offset + n_bytes - 1,
+                                                            q->geometry.cluster_bytes)))
         return qcow2_mark_corrupt(q, QIMG_RULE_DATA_BEYOND_EOF, host_offset);
     if (qcow2_touches_metadata(q, host_offset, n_bytes))
         return qcow2_mark_corrupt(q, QIMG_RULE_WRITE_ON_METADATA, host_offset);
