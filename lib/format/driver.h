@@ -7,6 +7,7 @@
 #include <inttypes.h>
 
 #include "base/gate.h"
+#include "base/index-set.h"
 #include "cache/table-cache.h"
 #include "codec/rules.h"
 #include "format/check-report.h"
@@ -120,7 +121,10 @@ struct QimgFormat {
     _Atomic uint64_t file_end_bytes;
     _Atomic bool broken;        /* atomic: nothing is changed any more */
     QimgRuleSet reported_rules; /* damage logged already */
-    QimgView active;            /* a writable layer's changes while the gate is closed */
+    /* owned, a writable layer's: host clusters in which metadata lie. Atomic to look up,
+     * added to under the driver's allocation lock */
+    QimgIndexSet *metadata;
+    QimgView active; /* a writable layer's changes while the gate is closed */
     uint64_t cluster_bytes;
     uint64_t
         alloc_unit_bytes; /* runs begin and end at multiples, but for the disk's end */

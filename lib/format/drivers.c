@@ -71,8 +71,10 @@ qimg_format_init(QimgFormat *format, const QimgDriver *driver, QimgStorage *file
     format->gate = env->gate;
     format->is_writable = env->is_writable;
     format->zero_unit_bytes = 1;
-    if (env->is_writable)
+    if (env->is_writable) {
         format->inflight = inflight_set_new();
+        format->metadata = qimg_index_set_new();
+    }
     format->snapshots = qimg_snapshots_new(NULL, 0);
     format->warnings = g_ptr_array_new_with_free_func(g_free);
 }
@@ -89,6 +91,7 @@ qimg_format_close(QimgFormat *format)
     g_free(format->backing_format);
     g_free(format->data_file_name);
     g_ptr_array_unref(format->warnings);
+    qimg_index_set_free(format->metadata);
     inflight_set_free(format->inflight);
     qimg_storage_close(format->data_file);
     qimg_storage_close(format->file);

@@ -118,3 +118,29 @@ qimg_count_zero_words(const TableSlice *slice, uint64_t index, uint64_t n_max)
         n++;
     return n;
 }
+
+QimgErrno
+qimg_count_empty_l1(QimgFormat *format, const QimgView *view, uint64_t l1_index,
+                    uint64_t n_wanted, uint64_t offset_mask, uint64_t *entry_out,
+                    uint64_t *n_empty_out)
+{
+    uint64_t in_slice = l1_index % TABLE_SLICE_WORDS;
+    uint64_t slice_offset = view->l1_table_offset.v + (l1_index - in_slice) * 8;
+    uint64_t n_max =
+        qimg_min_u64(n_wanted, qimg_min_u64(TABLE_SLICE_WORDS - in_slice,
+                                            view->n_l1_entries_in_file - l1_index));
+    uint64_t n_empty;
+    table_autoslice slice = {0};
+    QimgErrno err =
+        qimg_format_pin(format, TABLE_L1, slice_offset, TABLE_SLICE_WORDS, &slice);
+
+    if (err)
+        return err;
+    *entry_out = table_slice_get(&slice, in_slice);
+    n_empty = qimg_count_zero_words(&slice, in_slice, n_max);
+    while (n_empty < n_max &&
+           (table_slice_get(&slice, in_slice + n_empty) & offset_mask) == 0)
+        n_empty++;
+    *n_empty_out = n_empty;
+    return 0;
+}

@@ -34,6 +34,13 @@ uint64_t qimg_count_zero_entries(QimgFormat *format, uint64_t host_offset,
  * large empty disks pass by the million. */
 uint64_t qimg_count_zero_words(const TableSlice *slice, uint64_t index, uint64_t n_max);
 
+/* The L1 entry @l1_index of @view (below n_l1_entries_in_file), and how many entries from
+ * it on, within one slice and at most @n_wanted, refer to no table: none of the bits of
+ * @offset_mask is set in them. Errors: of the storage. */
+QimgErrno qimg_count_empty_l1(QimgFormat *format, const QimgView *view, uint64_t l1_index,
+                              uint64_t n_wanted, uint64_t offset_mask,
+                              uint64_t *entry_out, uint64_t *n_empty_out);
+
 static inline QimgRun
 qimg_damaged_run(QimgRule rule, uint64_t length_bytes)
 {

@@ -11,6 +11,9 @@
 #include "base/endian.h"
 #include "base/errors.h"
 
+/* More are no sound image: of qcow2, the L1 limit alone is 4194304 tables. */
+#define MAX_METADATA_CLUSTERS (UINT64_C(1) << 23)
+
 bool
 qimg_format_look_at_end(QimgFormat *format, GError **error)
 {
@@ -116,6 +119,43 @@ qimg_format_store_words(QimgFormat *format, QimgIoPurpose purpose, uint64_t slic
     for (uint64_t i = 0; !err && i < n_words; i++)
         table_slice_set(slice, word_index + i, words[i]);
     return err;
+}
+
+QimgErrno
+qimg_format_metadata_add(QimgFormat *format, uint64_t host_offset, uint64_t n_bytes)
+{
+    uint64_t first = host_offset / format->cluster_bytes;
+    uint64_t end = qimg_div_round_up(host_offset + n_bytes, format->cluster_bytes);
+
+    if (end - first > MAX_METADATA_CLUSTERS - qimg_index_set_count(format->metadata))
+        return -EFBIG;
+    for (uint64_t c = first; c < end; c++)
+        if (!qimg_index_set_add(format->metadata, c))
+            return -ENOMEM;
+    return 0;
+}
+
+void
+qimg_format_metadata_remove(QimgFormat *format, uint64_t host_offset, uint64_t n_bytes)
+{
+    uint64_t first = host_offset / format->cluster_bytes;
+    uint64_t end = qimg_div_round_up(host_offset + n_bytes, format->cluster_bytes);
+
+    for (uint64_t c = first; c < end; c++)
+        qimg_index_set_remove(format->metadata, c);
+}
+
+bool
+qimg_format_touches_metadata(const QimgFormat *format, uint64_t host_offset,
+                             uint64_t n_bytes)
+{
+    uint64_t first = host_offset / format->cluster_bytes;
+    uint64_t last = (host_offset + n_bytes - 1) / format->cluster_bytes;
+
+    for (uint64_t c = first; c <= last; c++)
+        if (qimg_index_set_has(format->metadata, c))
+            return true;
+    return false;
 }
 
 /* Whether the file holds @bytes at @host_offset. */

@@ -49,6 +49,18 @@ QimgErrno qimg_format_store_words(QimgFormat *format, QimgIoPurpose purpose,
                                   uint64_t word_index, const uint64_t *words,
                                   uint64_t n_words) QIMG_MUST_CHECK;
 
+/* Adds the host clusters that [@host_offset, + @n_bytes) touches to the layer's metadata.
+ * Under the allocation lock or before the layer is active. -EFBIG when there are absurdly
+ * many. */
+QimgErrno qimg_format_metadata_add(QimgFormat *format, uint64_t host_offset,
+                                   uint64_t n_bytes) QIMG_MUST_CHECK;
+void qimg_format_metadata_remove(QimgFormat *format, uint64_t host_offset,
+                                 uint64_t n_bytes);
+
+/* Whether [@host_offset, + @n_bytes) touches a cluster of metadata. Any thread. */
+bool qimg_format_touches_metadata(const QimgFormat *format, uint64_t host_offset,
+                                  uint64_t n_bytes);
+
 /* Writes metadata in place of @old_bytes (T2). Locks: as for metadata. */
 QimgErrno qimg_format_write_or_undo(QimgFormat *format, QimgIoPurpose purpose,
                                     uint64_t host_offset, const void *bytes,

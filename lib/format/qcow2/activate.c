@@ -47,7 +47,6 @@ qcow2_open_for_writing(Qcow2 *q, GError **error)
     qimg_mutex_init(&q->alloc_lock, QIMG_RANK_ALLOC);
     qimg_mutex_init(&q->pending_lock, QIMG_RANK_PENDING);
     q->pending = g_array_new(FALSE, FALSE, sizeof(Qcow2Clusters));
-    q->metadata = qimg_index_set_new();
     q->is_open_for_writing = true;
     return true;
 }
@@ -61,7 +60,6 @@ qcow2_close_for_writing(Qcow2 *q)
     }
     if (!q->is_open_for_writing)
         return;
-    qimg_index_set_free(q->metadata);
     g_array_unref(q->pending);
     g_free(q->refcount_table);
     qimg_mutex_clear(&q->pending_lock);

@@ -24,7 +24,8 @@ claim(Qcow2 *q, Qcow2Clusters run)
     uint64_t file_bytes = 0;
     QimgErrno err;
 
-    if (run.first_cluster == 0 || qcow2_touches_metadata(q, start, end - start))
+    if (run.first_cluster == 0 ||
+        qimg_format_touches_metadata(&q->base, start, end - start))
         return qcow2_mark_corrupt(q, QIMG_RULE_REFCOUNT_TOO_LOW, start);
     err = qimg_storage_get_size(q->base.file, &file_bytes);
     if (!err && start < file_bytes)

@@ -66,9 +66,9 @@ qcow2_check_entry(Qcow2 *q, uint64_t word, uint64_t bitmap, uint64_t guest_offse
 
     if (!rule)
         run = clusters_of_entry(q, word);
-    if (run.n_clusters > 0 &&
-        qcow2_touches_metadata(q, run.first_cluster << q->geometry.cluster_bits,
-                               run.n_clusters << q->geometry.cluster_bits))
+    if (run.n_clusters > 0 && qimg_format_touches_metadata(
+                                  &q->base, run.first_cluster << q->geometry.cluster_bits,
+                                  run.n_clusters << q->geometry.cluster_bits))
         rule = QIMG_RULE_WRITE_ON_METADATA;
     return rule ? qcow2_mark_corrupt(q, rule, word & QCOW2_OFFSET_MASK) : 0;
 }
@@ -79,9 +79,9 @@ qcow2_forget_clusters(Qcow2 *q, Qcow2Clusters run)
     unsigned bits = q->geometry.cluster_bits;
 
     for (uint64_t c = run.first_cluster; c < run.first_cluster + run.n_clusters; c++) {
-        if (!qcow2_touches_metadata(q, c << bits, 1))
+        if (!qimg_format_touches_metadata(&q->base, c << bits, 1))
             continue;
-        qcow2_metadata_remove(q, c << bits, 1);
+        qimg_format_metadata_remove(&q->base, c << bits, 1);
         qcow2_forget_table(q, TABLE_L2, c << bits, q->geometry.cluster_bytes);
         qcow2_forget_table(q, TABLE_L1, c << bits, q->geometry.cluster_bytes);
     }

@@ -6,33 +6,6 @@
 #include "format/qcow2/qcow2.h"
 #include "format/runs.h"
 
-/* The number of L1 entries from @l1_index on (within one slice) that refer to no table.
- */
-static QimgErrno
-count_empty_l1(Qcow2 *q, const QimgView *view, uint64_t l1_index, uint64_t n_wanted,
-               uint64_t *entry_out, uint64_t *n_empty_out)
-{
-    uint64_t in_slice = l1_index % TABLE_SLICE_WORDS;
-    uint64_t slice_offset = view->l1_table_offset.v + (l1_index - in_slice) * 8;
-    uint64_t n_max =
-        qimg_min_u64(n_wanted, qimg_min_u64(TABLE_SLICE_WORDS - in_slice,
-                                            view->n_l1_entries_in_file - l1_index));
-    uint64_t n_empty;
-    table_autoslice slice = {0};
-    QimgErrno err =
-        qimg_format_pin(&q->base, TABLE_L1, slice_offset, TABLE_SLICE_WORDS, &slice);
-
-    if (err)
-        return err;
-    *entry_out = table_slice_get(&slice, in_slice);
-    n_empty = qimg_count_zero_words(&slice, in_slice, n_max);
-    while (n_empty < n_max &&
-           (table_slice_get(&slice, in_slice + n_empty) & QCOW2_OFFSET_MASK) == 0)
-        n_empty++;
-    *n_empty_out = n_empty;
-    return 0;
-}
-
 static bool
 same_answer(const Qcow2L2Entry *first, const Qcow2L2Entry *next, uint64_t distance_bytes)
 {
@@ -239,7 +212,8 @@ map_step(QimgFormat *format, const QimgView *view, uint64_t guest_offset,
         return 0;
     }
     n_wanted = ((length_bytes - 1) >> g->l1_shift) + 2;
-    err = count_empty_l1(q, view, l1_index, n_wanted, &entry, &n_empty);
+    err = qimg_count_empty_l1(format, view, l1_index, n_wanted, QCOW2_OFFSET_MASK, &entry,
+                              &n_empty);
     if (err)
         return err;
     if (n_empty > 0) {
@@ -279,8 +253,9 @@ peek_unallocated(QimgFormat *format, const QimgView *view, uint64_t guest_offset
     uint64_t entry, n_empty;
 
     if (l1_index >= view->n_l1_entries_in_file ||
-        count_empty_l1(q, view, l1_index, 1, &entry, &n_empty) || n_empty > 0 ||
-        !qimg_is_aligned(entry & QCOW2_OFFSET_MASK, g->cluster_bytes))
+        qimg_count_empty_l1(format, view, l1_index, 1, QCOW2_OFFSET_MASK, &entry,
+                            &n_empty) ||
+        n_empty > 0 || !qimg_is_aligned(entry & QCOW2_OFFSET_MASK, g->cluster_bytes))
         return 0;
     return qimg_count_zero_entries(format,
                                    (entry & QCOW2_OFFSET_MASK) +

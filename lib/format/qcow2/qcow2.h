@@ -57,8 +57,6 @@ typedef struct {
     _Atomic bool is_active;   /* atomic: what comes before the first change is done */
     bool is_open_for_writing; /* const after open */
     bool is_open_for_check;   /* const after open */
-    QimgIndexSet *metadata;   /* host clusters in which metadata lie: atomic to look up,
-                                 added to under alloc_lock; const once active */
     uint64_t *refcount_table QIMG_GUARDED_BY(alloc_lock); /* host-endian entries */
     uint64_t n_refcount_table_entries QIMG_GUARDED_BY(alloc_lock);
     uint64_t search_from QIMG_GUARDED_BY(alloc_lock); /* no free cluster lies below */
@@ -139,15 +137,6 @@ QimgErrno qcow2_set_dirty(Qcow2 *q, bool is_dirty) QIMG_MUST_CHECK;
 QimgErrno qcow2_mark_corrupt(Qcow2 *q, QimgRule rule, uint64_t host_offset);
 
 /* ---- overlap.c: guest data must not land on metadata ---- */
-
-/* Adds the host clusters that [@host_offset, + @n_bytes) touches to the set. Under
- * alloc_lock or before the layer is active. -EFBIG when there are absurdly many. */
-QimgErrno qcow2_metadata_add(Qcow2 *q, uint64_t host_offset, uint64_t n_bytes)
-    QIMG_MUST_CHECK;
-void qcow2_metadata_remove(Qcow2 *q, uint64_t host_offset, uint64_t n_bytes);
-
-/* Whether [@host_offset, + @n_bytes) touches a cluster of the set. Any thread. */
-bool qcow2_touches_metadata(const Qcow2 *q, uint64_t host_offset, uint64_t n_bytes);
 
 /* Fills the set from the header and the tables. Before the layer is active. -EIO where
  * two structures overlap (the image is marked corrupt). */

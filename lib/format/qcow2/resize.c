@@ -72,13 +72,13 @@ grow_l1(Qcow2 *q, uint64_t n_needed)
     if (err)
         return err;
     qcow2_forget_table(q, TABLE_L1, first_cluster << bits, n_clusters << bits);
-    err = qcow2_metadata_add(q, first_cluster << bits, n_clusters << bits);
+    err = qimg_format_metadata_add(&q->base, first_cluster << bits, n_clusters << bits);
     if (!err)
         err = copy_l1(q, first_cluster << bits);
     if (!err)
         err = switch_l1(q, first_cluster << bits, (uint32_t)n_entries);
     if (err) {
-        qcow2_metadata_remove(q, first_cluster << bits, n_clusters << bits);
+        qimg_format_metadata_remove(&q->base, first_cluster << bits, n_clusters << bits);
         qcow2_free_later(q, (Qcow2Clusters){first_cluster, n_clusters});
         return err;
     }

@@ -175,13 +175,13 @@ switch_table(Qcow2 *q, const GByteArray *table, uint64_t first_cluster,
 {
     uint64_t host_offset = first_cluster << q->geometry.cluster_bits;
     uint64_t n_bytes = table->len;
-    QimgErrno err = qcow2_metadata_add(q, host_offset, n_bytes);
+    QimgErrno err = qimg_format_metadata_add(&q->base, host_offset, n_bytes);
 
     if (!err)
         err = qcow2_snapshot_table_switch(q, n_bytes > 0 ? host_offset : 0, n_snapshots,
                                           removed_place);
     if (err)
-        qcow2_metadata_remove(q, host_offset, n_bytes);
+        qimg_format_metadata_remove(&q->base, host_offset, n_bytes);
     return err;
 }
 
@@ -227,12 +227,12 @@ share_all(Qcow2 *q, const Qcow2Counts *counts, const GByteArray *table, Qcow2Clu
     if (!err)
         err = qimg_storage_sync(q->base.file);
     if (!err)
-        err = qcow2_metadata_add(q, l1_offset, l1_bytes);
+        err = qimg_format_metadata_add(&q->base, l1_offset, l1_bytes);
     if (!err)
         err = switch_table(q, table, run.first_cluster + n_l1_clusters,
                            q->header.n_snapshots + 1, UINT_MAX);
     if (err) {
-        qcow2_metadata_remove(q, l1_offset, l1_bytes);
+        qimg_format_metadata_remove(&q->base, l1_offset, l1_bytes);
         undo_create(q, counts, run, is_raised);
     }
     return err;

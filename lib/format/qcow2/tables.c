@@ -82,11 +82,11 @@ make_l2_table(Qcow2 *q, uint64_t l1_index, uint64_t old_offset, uint64_t *new_of
         return err;
     new_offset = run.first_cluster << q->geometry.cluster_bits;
     qcow2_forget_table(q, TABLE_L2, new_offset, cluster_bytes);
-    err = qcow2_metadata_add(q, new_offset, cluster_bytes);
+    err = qimg_format_metadata_add(&q->base, new_offset, cluster_bytes);
     if (!err && old_offset)
         err = copy_table(q, old_offset, new_offset);
     if (err) {
-        qcow2_metadata_remove(q, new_offset, cluster_bytes);
+        qimg_format_metadata_remove(&q->base, new_offset, cluster_bytes);
         qcow2_alloc_undo(q, run);
         return err;
     }
