@@ -186,7 +186,7 @@ static const OptionRow rows[] = {
      "what punching a hole does: unmap (the default) gives space back, zero keeps it, "
      "ignore refuses",
      set_image, NULL},
-    {"format", "F", "qcow2 or raw, instead of probing", set_image, NULL},
+    {"format", "F", "qcow2, qed or raw, instead of probing", set_image, NULL},
     {"backing", "POLICY",
      "which files an image may name: same-dir (the default), any, "
      "none, or directories separated by colons",
@@ -419,7 +419,7 @@ options_print_help(void)
     printf(
         "usage: qcowfs [OPTIONS] IMAGE... MOUNTPOINT\n"
         "       qcowfs --wait MOUNTPOINT\n\n"
-        "Presents each IMAGE (qcow2 with its backing files, raw) as "
+        "Presents each IMAGE (qcow2 or QED with its backing files, raw) as "
         "MOUNTPOINT/NAME.raw,\n"
         "read-only but for rw and cow. With one image, MOUNTPOINT may be a regular file "
         "instead.\n"

@@ -160,11 +160,12 @@ typedef struct {
     bool for_check;     /* open what is damaged, too, for check and repair alone */
 } QimgFormatEnv;
 
-/* What a new image shall be. */
+/* What a new image shall be; the driver looks at what its format has. */
 typedef struct {
     uint64_t size_bytes; /* a multiple of a sector */
-    unsigned version;    /* 2 or 3; the rest as 2 has it: no field marked 3 */
     unsigned cluster_bits;
+    unsigned table_clusters;    /* QED: of a table; 0: the default */
+    unsigned version;           /* 2 or 3; the rest as 2 has it: no field marked 3 */
     unsigned refcount_order;    /* refcounts of 2^this bits; 4, other: 3 */
     QimgCodec compression;      /* DEFLATE, other: 3 */
     bool extended_l2;           /* 3 */
@@ -319,6 +320,10 @@ struct QimgDriver {
 /* The driver called @name, or NULL. */
 const QimgDriver *qimg_driver_find(const char *name);
 
+/* The names of all formats, or of those of which images can be made, for messages. Free
+ * with g_free. */
+char *qimg_driver_list(bool can_create);
+
 /* The driver for a file that begins with @bytes (raw where no format is recognised).
  * NULL with @error set for formats that are recognised and cannot be read. */
 const QimgDriver *qimg_driver_probe(const uint8_t *bytes, size_t n_bytes, GError **error);
@@ -342,3 +347,4 @@ qimg_format_data_storage(const QimgFormat *format)
 
 extern const QimgDriver qimg_driver_raw;
 extern const QimgDriver qimg_driver_qcow2;
+extern const QimgDriver qimg_driver_qed;

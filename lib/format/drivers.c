@@ -8,6 +8,7 @@
 /* Order of probing; raw takes what nobody else wants. */
 static const QimgDriver *const drivers[] = {
     &qimg_driver_qcow2,
+    &qimg_driver_qed,
     &qimg_driver_raw,
 };
 
@@ -18,7 +19,6 @@ static const struct {
     size_t n_bytes;
     const char *magic;
 } foreign_formats[] = {
-    {"QED", 0, 4, "QED\0"},
     {"qcow version 1", 0, 8, "QFI\xfb\0\0\0\1"},
     {"VMDK", 0, 4, "KDMV"},
     {"VHDX", 0, 8, "vhdxfile"},
@@ -36,6 +36,21 @@ qimg_driver_find(const char *name)
         if (strcmp(drivers[i]->name, name) == 0)
             return drivers[i];
     return NULL;
+}
+
+char *
+qimg_driver_list(bool can_create)
+{
+    GString *list = g_string_new(NULL);
+
+    for (size_t i = 0; i < G_N_ELEMENTS(drivers); i++)
+        if (drivers[i]->create || !can_create)
+            g_string_append_printf(list, "%s%s",
+                                   list->len == 0                   ? ""
+                                   : i + 1 == G_N_ELEMENTS(drivers) ? " or "
+                                                                    : ", ",
+                                   drivers[i]->name);
+    return g_string_free(list, FALSE);
 }
 
 const QimgDriver *
