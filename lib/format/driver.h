@@ -133,6 +133,7 @@ struct QimgFormat {
 
     char *backing_name;   /* as stored, NULL: none */
     char *backing_format; /* NULL: not recorded */
+    bool lets_probe;      /* it is not recorded since it is not raw */
     bool needs_data_file;
     char *data_file_name; /* as stored, NULL: not recorded */
 

@@ -214,7 +214,8 @@ add_format(QimgChain *chain, const QimgOptions *options, QimgStorage *file,
 }
 
 /* A guest can write a qcow2 header into a raw disk; where the format was not recorded,
- * what a probed header names is therefore not opened unless the user allows it. */
+ * what a probed header names is therefore not opened unless the user allows it. (QED
+ * records that a backing file is raw, and means others to be probed.) */
 static bool
 check_probed(const QimgChain *chain, const QimgOptions *options, GError **error)
 {
@@ -234,10 +235,10 @@ check_probed(const QimgChain *chain, const QimgOptions *options, GError **error)
 
 /* Adds the image in @fd (owned), opened at @place (owned), as the next layer.
  * @format_name may be NULL: then what a probed header names is not opened unasked where
- * @is_named_by_image. */
+ * @is_doubtful. */
 static bool
 add_layer(QimgChain *chain, const QimgOptions *options, int fd, QimgPlace *place,
-          const char *format_name, bool is_named_by_image, GError **error)
+          const char *format_name, bool is_doubtful, GError **error)
 {
     bool is_writable = chain->n_layers == 0 && options->is_writable; /* no overlay */
     QimgStorage *file =
@@ -245,7 +246,7 @@ add_layer(QimgChain *chain, const QimgOptions *options, int fd, QimgPlace *place
 
     chain->places[chain->n_layers] = place;
     return add_format(chain, options, file, format_name, error) &&
-           (format_name || !is_named_by_image || check_probed(chain, options, error)) &&
+           (format_name || !is_doubtful || check_probed(chain, options, error)) &&
            attach_data_file(chain, options, chain->layers[chain->n_layers - 1], error);
 }
 
@@ -285,11 +286,11 @@ add_backing(QimgChain *chain, const QimgOptions *options, GError **error)
         return false;
     }
     shown = g_strescape(place->path, "\"'");
-    if (!add_layer(chain, options, fd, place, format_name, true, error)) {
+    if (!add_layer(chain, options, fd, place, format_name, !above->lets_probe, error)) {
         g_prefix_error(error, "backing file \"%s\": ", shown);
         return false;
     }
-    if (!format_name) {
+    if (!format_name && !above->lets_probe) {
         g_autofree char *text = g_strdup_printf(
             "the format of the backing file \"%s\" is not recorded, probed as %s (record "
             "it with qemu-img rebase -u -F)",

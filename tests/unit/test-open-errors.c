@@ -310,7 +310,9 @@ test_formats(void)
         int code;
         const char *error;
     } cases[] = {
-        {"QED\0", 4, NULL, QIMG_ERROR_UNSUPPORTED, FOREIGN("QED")},
+        {"QED\0", 4, NULL, INVALID,
+         "header: is 4 (0x4) and the file is shorter than its header (the image is "
+         "damaged or no QED image; see its bytes with -o format=raw)"},
         {"QFI\xfb\0\0\0\1", 8, NULL, QIMG_ERROR_UNSUPPORTED, FOREIGN("qcow version 1")},
         {"KDMV", 4, NULL, QIMG_ERROR_UNSUPPORTED, FOREIGN("VMDK")},
         {"vhdxfile", 8, NULL, QIMG_ERROR_UNSUPPORTED, FOREIGN("VHDX")},

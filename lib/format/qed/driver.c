@@ -85,6 +85,8 @@ load_backing_name(Qed *qed, GError **error)
     qed->base.backing_name = g_steal_pointer(&name);
     if (h->features & QED_FEATURE_BACKING_RAW)
         qed->base.backing_format = g_strdup("raw");
+    else
+        qed->base.lets_probe = true;
     return true;
 }
 
