@@ -6,9 +6,10 @@
 #include <string.h>
 
 #include "memory-storage.h"
+#include "qed-check.h"
 #include "test-util.h"
 
-static const char *const file_names[CRASH_MAX_FILES] = {"top.qcow2", "data.raw"};
+static const char *const file_names[CRASH_MAX_FILES] = {"top", "data.raw"};
 
 /* Runs @script in @dir; returns its exit status, its output in *@output_out. */
 static int
@@ -188,9 +189,24 @@ crash_fixture_qemu_check(const CrashFixture *disk)
     int status;
 
     crash_fixture_save(disk, dir);
-    status = run_script(dir, "qemu-img check -f qcow2 top.qcow2", &output);
+    status = run_script(dir, "qemu-img check top", &output);
     test_util_remove_dir(dir);
     if (status == 0 || status == 3)
         return NULL;
     return g_strdup_printf("qemu-img check exits %d: %s", status, output);
+}
+
+char *
+crash_fixture_check(const CrashFixture *disk, bool may_leak, Qcow2CheckResult *out)
+{
+    const GByteArray *file = disk->files[0];
+    QedCheckResult qed;
+    char *problem;
+
+    if (!qed_check_is_qed(file->data, file->len))
+        return qcow2_check_bytes(file->data, file->len, out);
+    problem = qed_check_bytes(file->data, file->len, may_leak, &qed);
+    if (out)
+        *out = (Qcow2CheckResult){.n_leaks = qed.n_leaks, .is_dirty = qed.is_dirty};
+    return problem;
 }

@@ -100,7 +100,7 @@ run_and_kill(const char *path, uint32_t seed, GRand *moments, int *results)
 static char *
 qemu_check(const char *path)
 {
-    const char *argv[] = {"qemu-img", "check", "-f", "qcow2", path, NULL};
+    const char *argv[] = {"qemu-img", "check", path, NULL};
     g_autofree char *output = NULL;
     g_autofree char *errors = NULL;
     g_autofree char *dir =
@@ -166,7 +166,7 @@ test_kind(const void *data)
     g_autoptr(GRand) moments = g_rand_new();
     g_autoptr(CrashFixture) fixture = crash_fixture_make(kind);
     char *dir = test_util_make_dir();
-    g_autofree char *path = g_build_filename(dir, "top.qcow2", NULL);
+    g_autofree char *path = g_build_filename(dir, "top", NULL);
 
     for (unsigned i = 0; i < n; i++) {
         char *problem;
