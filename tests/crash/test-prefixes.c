@@ -109,7 +109,7 @@ reuse(Run *run, const CrashFixture *crashed, const CrashModel *seen)
     if (problem)
         return problem;
     after = crash_fixture_after(crashed, record);
-    problem = crash_fixture_check(after, false, &result);
+    problem = crash_fixture_check(after, true, &result);
     if (problem)
         return problem;
     if (result.is_dirty && crash_record_length(record) > 0)
