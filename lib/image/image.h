@@ -80,7 +80,7 @@ typedef struct {
     struct stat status;          /* const after open */
     unsigned image_layer; /* const after open: 1 below an overlay of ours, else 0 */
     _Atomic uint64_t counters[N_COUNTERS]; /* atomic, relaxed */
-    _Atomic uint64_t reported_rules;       /* atomic, relaxed: damage logged already */
+    QimgRuleSet reported_rules;            /* damage logged already */
 } QimgChain;
 
 struct QimgImage {

@@ -12,8 +12,6 @@
 #include "base/errors.h"
 #include "format/qcow2/count.h"
 
-_Static_assert(QIMG_N_RULES <= 64, "reported_rules has one bit for each rule");
-
 /* Autoclear bits that stay right, since we keep up what they promise. */
 #define KEPT_AUTOCLEAR_BITS ((uint64_t)QCOW2_AUTOCLEAR_DATA_FILE_RAW)
 
@@ -155,9 +153,7 @@ qcow2_break(Qcow2 *q, QimgErrno err)
 void
 qcow2_report(Qcow2 *q, QimgRule rule, uint64_t host_offset)
 {
-    uint64_t bit = UINT64_C(1) << rule;
-
-    if (!(atomic_fetch_or_explicit(&q->reported_rules, bit, memory_order_relaxed) & bit))
+    if (qimg_rule_set_add(&q->reported_rules, rule))
         g_warning("%s: %s: %s (host offset %" PRIu64
                   "; further places of this kind are not logged; run qimg check)",
                   q->base.file->path, qimg_rule_field(rule), qimg_rule_text(rule),

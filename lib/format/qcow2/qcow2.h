@@ -82,8 +82,8 @@ typedef struct {
     QimgMutex pending_lock;                        /* rank QIMG_RANK_PENDING */
     GArray *pending QIMG_GUARDED_BY(pending_lock); /* Qcow2Clusters, W3 */
     uint64_t n_pending_clusters QIMG_GUARDED_BY(pending_lock);
-    _Atomic bool wants_flush;        /* atomic, relaxed: much is pending */
-    _Atomic uint64_t reported_rules; /* atomic, relaxed: damage logged already */
+    _Atomic bool wants_flush;   /* atomic, relaxed: much is pending */
+    QimgRuleSet reported_rules; /* damage logged already */
 } Qcow2;
 
 /* Whether @host_offset lies beyond the end of the image file. */
