@@ -36,6 +36,31 @@ typedef struct {
     uint32_t stream_bytes;      /* COMPRESSED: what may be read of the stream */
 } QimgRun;
 
+static inline QimgRun
+qimg_run_damaged(QimgRule rule, uint64_t length_bytes)
+{
+    return (QimgRun){
+        .kind = QIMG_RUN_DAMAGED, .rule = rule, .length_bytes = length_bytes};
+}
+
+/* Whether @next, which lies behind @run on the disk, gives the same answer. */
+static inline bool
+qimg_run_continues(const QimgRun *run, const QimgRun *next)
+{
+    if (next->kind != run->kind)
+        return false;
+    switch (run->kind) {
+    case QIMG_RUN_DATA:
+        return next->host_offset.v == run->host_offset.v + run->length_bytes;
+    case QIMG_RUN_DAMAGED:
+        return next->rule == run->rule;
+    case QIMG_RUN_COMPRESSED:
+        return false;
+    default:
+        return true;
+    }
+}
+
 /* A format-specific fact for people: one member of the "format-specific" object. */
 typedef struct {
     const char *name; /* static */

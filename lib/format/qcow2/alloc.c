@@ -176,7 +176,7 @@ cut_file(Qcow2 *q, uint64_t min_file_bytes)
         return 0;
     err = qimg_storage_set_size(q->base.file, end);
     if (!err)
-        atomic_store_explicit(&q->file_end_bytes, end, memory_order_relaxed);
+        file_end_set(&q->file_end, end);
     return err;
 }
 

@@ -13,48 +13,6 @@
 /* A walk over empty tables reads so many bytes at a time, past the cache. */
 #define MAX_PEEK_BYTES (64 * QIMG_KIB)
 
-bool
-qcow2_is_beyond_end(Qcow2 *q, uint64_t host_offset)
-{
-    uint64_t size_bytes, end_bytes;
-
-    if (host_offset < atomic_load_explicit(&q->file_end_bytes, memory_order_relaxed))
-        return false;
-    if (qimg_storage_get_size(q->base.file, &size_bytes) != 0 ||
-        !qimg_align_up(size_bytes, QIMG_SECTOR_BYTES, &end_bytes))
-        return true;
-    atomic_store_explicit(&q->file_end_bytes, end_bytes, memory_order_relaxed);
-    return host_offset >= end_bytes;
-}
-
-static QimgRun
-damaged_run(QimgRule rule, uint64_t length_bytes)
-{
-    return (QimgRun){
-        .kind = QIMG_RUN_DAMAGED, .rule = rule, .length_bytes = length_bytes};
-}
-
-/* The number of words from @index on, at most @n_max, that are 0: entries that walks over
- * large empty disks pass by the million. */
-static uint64_t
-count_zero_words(const TableSlice *slice, uint64_t index, uint64_t n_max)
-{
-    uint64_t n = 0;
-
-    while (n + 4 <= n_max) {
-        uint64_t any =
-            table_slice_get(slice, index + n) | table_slice_get(slice, index + n + 1) |
-            table_slice_get(slice, index + n + 2) | table_slice_get(slice, index + n + 3);
-
-        if (any)
-            break;
-        n += 4;
-    }
-    while (n < n_max && table_slice_get(slice, index + n) == 0)
-        n++;
-    return n;
-}
-
 /* The number of L1 entries from @l1_index on (within one slice) that refer to no table.
  */
 static QimgErrno
@@ -75,7 +33,7 @@ count_empty_l1(Qcow2 *q, const QimgView *view, uint64_t l1_index, uint64_t n_wan
     if (err)
         return err;
     *entry_out = table_slice_get(&slice, in_slice);
-    n_empty = count_zero_words(&slice, in_slice, n_max);
+    n_empty = table_slice_count_zeros(&slice, in_slice, n_max);
     while (n_empty < n_max &&
            (table_slice_get(&slice, in_slice + n_empty) & QCOW2_OFFSET_MASK) == 0)
         n_empty++;
@@ -107,7 +65,6 @@ run_of_entry(Qcow2 *q, const Qcow2L2Entry *e, uint64_t in_cluster_bytes,
              uint64_t length_bytes)
 {
     QimgRun run = {.length_bytes = length_bytes};
-    uint64_t end_bytes, until_end;
 
     switch (e->kind) {
     case QCOW2_L2_UNALLOCATED:
@@ -117,10 +74,10 @@ run_of_entry(Qcow2 *q, const Qcow2L2Entry *e, uint64_t in_cluster_bytes,
         run.kind = QIMG_RUN_ZERO;
         return run;
     case QCOW2_L2_DAMAGED:
-        return damaged_run(e->rule, length_bytes);
+        return qimg_run_damaged(e->rule, length_bytes);
     case QCOW2_L2_STREAM:
         if (qcow2_is_beyond_end(q, e->host_offset))
-            return damaged_run(QIMG_RULE_DATA_BEYOND_EOF, length_bytes);
+            return qimg_run_damaged(QIMG_RULE_DATA_BEYOND_EOF, length_bytes);
         run.kind = QIMG_RUN_COMPRESSED;
         run.host_offset = qimg_host(e->host_offset);
         run.stream_bytes = e->stream_bytes;
@@ -132,14 +89,11 @@ run_of_entry(Qcow2 *q, const Qcow2L2Entry *e, uint64_t in_cluster_bytes,
     run.host_offset = qimg_host(e->host_offset + in_cluster_bytes);
     if (q->geometry.has_data_file) /* a short data file reads as zeros: spec section 10 */
         return run;
-    if (qcow2_is_beyond_end(q, e->host_offset))
-        return damaged_run(QIMG_RULE_DATA_BEYOND_EOF, length_bytes);
-    end_bytes = atomic_load_explicit(&q->file_end_bytes, memory_order_relaxed);
-    /* Clusters that begin before the end count as there. */
-    until_end = qimg_align_down(end_bytes - 1, q->geometry.cluster_bytes) +
-                q->geometry.cluster_bytes - run.host_offset.v;
-    if (length_bytes > until_end && qcow2_is_beyond_end(q, run.host_offset.v + until_end))
-        run.length_bytes = until_end;
+    run.length_bytes =
+        file_end_clip_clusters(&q->file_end, e->host_offset, in_cluster_bytes,
+                               q->geometry.cluster_bytes, length_bytes);
+    if (run.length_bytes == 0)
+        return qimg_run_damaged(QIMG_RULE_DATA_BEYOND_EOF, length_bytes);
     return run;
 }
 
@@ -151,7 +105,7 @@ scan_standard(const Qcow2Geometry *g, const TableSlice *slice, uint64_t index,
     Qcow2L2Entry first =
         qcow2_l2_decode(g, table_slice_get(slice, index), cluster_guest_offset);
     uint64_t n = first.kind == QCOW2_L2_UNALLOCATED
-                     ? qimg_max_u64(count_zero_words(slice, index, n_max), 1)
+                     ? qimg_max_u64(table_slice_count_zeros(slice, index, n_max), 1)
                      : 1;
 
     for (; n < n_max; n++) {
@@ -237,7 +191,8 @@ map_in_table(Qcow2 *q, uint64_t l2_table_offset, uint64_t guest_offset,
     QimgErrno err;
 
     if (qcow2_is_beyond_end(q, entry_offset)) { /* the table is cut */
-        *run_out = damaged_run(QIMG_RULE_L2_BEYOND_EOF, g->cluster_bytes - in_cluster);
+        *run_out =
+            qimg_run_damaged(QIMG_RULE_L2_BEYOND_EOF, g->cluster_bytes - in_cluster);
         return 0;
     }
     while (n_max > 1 &&
@@ -281,7 +236,8 @@ map_step(Qcow2 *q, const QimgView *view, uint64_t guest_offset, uint64_t length_
         return 0;
     }
     if (l1_index >= view->n_l1_entries_in_file) {
-        *run_out = damaged_run(QIMG_RULE_L1_BEYOND_EOF, table_guest_bytes - in_table);
+        *run_out =
+            qimg_run_damaged(QIMG_RULE_L1_BEYOND_EOF, table_guest_bytes - in_table);
         *at_end_out = true;
         return 0;
     }
@@ -298,32 +254,15 @@ map_step(Qcow2 *q, const QimgView *view, uint64_t guest_offset, uint64_t length_
     l2_table_offset = entry & QCOW2_OFFSET_MASK;
     if (!qimg_is_aligned(l2_table_offset, g->cluster_bytes) ||
         qcow2_is_beyond_end(q, l2_table_offset)) {
-        *run_out = damaged_run(qimg_is_aligned(l2_table_offset, g->cluster_bytes)
-                                   ? QIMG_RULE_L2_BEYOND_EOF
-                                   : QIMG_RULE_L2_UNALIGNED,
-                               table_guest_bytes - in_table);
+        *run_out = qimg_run_damaged(qimg_is_aligned(l2_table_offset, g->cluster_bytes)
+                                        ? QIMG_RULE_L2_BEYOND_EOF
+                                        : QIMG_RULE_L2_UNALIGNED,
+                                    table_guest_bytes - in_table);
         *at_end_out = true;
         return 0;
     }
     return map_in_table(q, l2_table_offset, guest_offset, length_bytes, run_out,
                         at_end_out);
-}
-
-static bool
-continues(const QimgRun *run, const QimgRun *next)
-{
-    if (next->kind != run->kind)
-        return false;
-    switch (run->kind) {
-    case QIMG_RUN_DATA:
-        return next->host_offset.v == run->host_offset.v + run->length_bytes;
-    case QIMG_RUN_DAMAGED:
-        return next->rule == run->rule;
-    case QIMG_RUN_COMPRESSED:
-        return false;
-    default:
-        return true;
-    }
 }
 
 /* The number of zero words that @words begins with; zero is zero in any byte order. */
@@ -402,8 +341,8 @@ qcow2_map(QimgFormat *format, const QimgView *view, QimgGuestOffset guest_offset
         }
         err = map_step(q, view, guest_offset.v + run.length_bytes,
                        length_bytes - run.length_bytes, &next, &at_end);
-        if (err ||
-            !continues(&run, &next)) /* an error is found again by who asks there */
+        if (err || !qimg_run_continues(
+                       &run, &next)) /* an error is found again by who asks there */
             break;
         run.length_bytes += next.length_bytes;
     }

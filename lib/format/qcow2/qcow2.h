@@ -2,7 +2,7 @@
 /* Private state of an open qcow2 layer, and how it is changed safely.
  *
  * I1  A layer that is not writable is never written to, and nothing of it changes after
- *     open but @file_end_bytes: maps and reads from any number of threads need no lock.
+ *     open but @file_end: maps and reads from any number of threads need no lock.
  * I2  Tables are read through the chain's table cache only, and never trusted: each entry
  *     is decoded (codec/qcow2-tables.h) each time it is used.
  * I3  What lies beyond the end of the file is damage, not zeros: a cut image must not
@@ -37,6 +37,7 @@
 #include "codec/qcow2-bitmaps.h"
 #include "codec/qcow2-geometry.h"
 #include "format/driver.h"
+#include "format/file-end.h"
 #include "transform/compress.h"
 
 #define QCOW2_MAX_RESERVED_RUNS 256u
@@ -54,9 +55,7 @@ typedef struct {
     Qcow2Geometry geometry; /* const after open */
     unsigned slice_words;   /* const after open: words of an L2 slice */
     QimgCodec codec;        /* const after open */
-    /* atomic, relaxed: the file's length in bytes, rounded up to a sector; looked up
-     * again when something seems to lie beyond it, since a running VM's file grows */
-    _Atomic uint64_t file_end_bytes;
+    FileEnd file_end;
 
     /* The rest: writable layers only. */
     QimgMutex alloc_lock;     /* rank QIMG_RANK_ALLOC */
@@ -87,7 +86,11 @@ typedef struct {
 } Qcow2;
 
 /* Whether @host_offset lies beyond the end of the image file. */
-bool qcow2_is_beyond_end(Qcow2 *q, uint64_t host_offset);
+static inline bool
+qcow2_is_beyond_end(Qcow2 *q, uint64_t host_offset)
+{
+    return file_end_is_before(&q->file_end, host_offset);
+}
 
 /* ---- map.c, compressed.c, snapshot.c: reading ---- */
 

@@ -11,7 +11,7 @@
 void
 qcow2_view_clip_to_file(Qcow2 *q, QimgView *view)
 {
-    uint64_t end_bytes = atomic_load_explicit(&q->file_end_bytes, memory_order_relaxed);
+    uint64_t end_bytes = file_end_get(&q->file_end);
     uint64_t start = view->l1_table_offset.v;
     uint64_t n_there = start < end_bytes ? (end_bytes - start) / 8 : 0;
 
