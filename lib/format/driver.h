@@ -203,6 +203,9 @@ typedef struct {
 struct QimgDriver {
     const char *name;
 
+    /* Whether images can say of which format their backing file is. */
+    bool records_backing_format;
+
     /* Whether the first @n_bytes of a file are of this format. NULL: never probed. */
     bool (*probe)(const uint8_t *bytes, size_t n_bytes);
 
@@ -333,6 +336,10 @@ struct QimgDriver {
 /* The driver called @name, or NULL. */
 const QimgDriver *qimg_driver_find(const char *name);
 
+/* The names of all formats, or of those of which images can be made, as a text: "A, B or
+ * C". Free with g_free. */
+char *qimg_driver_names(bool made_only);
+
 /* The driver for a file that begins with @bytes (raw where no format is recognised).
  * NULL with @error set for formats that are recognised and cannot be read. */
 const QimgDriver *qimg_driver_probe(const uint8_t *bytes, size_t n_bytes, GError **error);
@@ -347,6 +354,13 @@ void qimg_format_close(QimgFormat *format);
 /* Adds a warning about the layer. */
 void qimg_format_warn(QimgFormat *format, const char *text, ...) G_GNUC_PRINTF(2, 3);
 
+/* Reads and inflates the compressed cluster in the @stream_bytes at @host_offset of the
+ * layer's file; what lies behind the stream does not matter.
+ * Threads, errors: as QimgDriver.read_compressed. */
+QimgErrno qimg_format_read_stream(QimgFormat *format, QimgCodec codec,
+                                  QimgHostOffset host_offset, uint32_t stream_bytes,
+                                  uint8_t *cluster_out) QIMG_MUST_CHECK;
+
 /* The storage that DATA runs refer to. */
 static inline QimgStorage *
 qimg_format_data_storage(const QimgFormat *format)
@@ -356,3 +370,4 @@ qimg_format_data_storage(const QimgFormat *format)
 
 extern const QimgDriver qimg_driver_raw;
 extern const QimgDriver qimg_driver_qcow2;
+extern const QimgDriver qimg_driver_qcow1;

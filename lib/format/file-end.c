@@ -45,12 +45,14 @@ uint64_t
 file_end_clip_clusters(FileEnd *end, uint64_t host_offset, uint64_t in_cluster_bytes,
                        uint64_t cluster_bytes, uint64_t length_bytes)
 {
-    uint64_t until_end;
+    uint64_t end_bytes, until_end;
 
     if (file_end_is_before(end, host_offset))
         return 0;
-    until_end =
-        qimg_div_round_up(file_end_get(end) - host_offset, cluster_bytes) * cluster_bytes;
+    end_bytes = file_end_get(end);
+    if (end_bytes <= host_offset) /* the file has just been cut */
+        return 0;
+    until_end = qimg_div_round_up(end_bytes - host_offset, cluster_bytes) * cluster_bytes;
     if (in_cluster_bytes + length_bytes <= until_end ||
         !file_end_is_before(end, host_offset + until_end))
         return length_bytes;

@@ -213,22 +213,31 @@ add_format(QimgChain *chain, const QimgOptions *options, QimgStorage *file,
     return true;
 }
 
+/* What to do where @above does not say of which format its backing file is. */
+static const char *
+how_to_record(const QimgFormat *above)
+{
+    return above->driver->records_backing_format
+               ? "record it with qemu-img rebase -u -F"
+               : "images of its kind cannot record it, qcow2 ones can";
+}
+
 /* A guest can write a qcow2 header into a raw disk; where the format was not recorded,
  * what a probed header names is therefore not opened unless the user allows it. */
 static bool
 check_probed(const QimgChain *chain, const QimgOptions *options, GError **error)
 {
     const QimgFormat *format = chain->layers[chain->n_layers - 1];
+    const QimgFormat *above = chain->layers[chain->n_layers - 2];
 
     if (qimg_open_policy_is_explicit(options->policy) ||
         (!format->backing_name && !format->needs_data_file))
         return true;
-    qimg_set_error(
-        error, QIMG_ERROR_REFUSED,
-        "has no recorded format, was probed as %s, and names a further file, "
-        "which a guest may have forged (record the format with qemu-img rebase "
-        "-u -F, or allow it with -o backing=DIR or -o backing=any)",
-        format->driver->name);
+    qimg_set_error(error, QIMG_ERROR_REFUSED,
+                   "has no recorded format, was probed as %s, and names a further file, "
+                   "which a guest may have forged (%s, or allow it with -o backing=DIR "
+                   "or -o backing=any)",
+                   format->driver->name, how_to_record(above));
     return false;
 }
 
@@ -291,9 +300,9 @@ add_backing(QimgChain *chain, const QimgOptions *options, GError **error)
     }
     if (!format_name) {
         g_autofree char *text = g_strdup_printf(
-            "the format of the backing file \"%s\" is not recorded, probed as %s (record "
-            "it with qemu-img rebase -u -F)",
-            above->backing_name, chain->layers[chain->n_layers - 1]->driver->name);
+            "the format of the backing file \"%s\" is not recorded, probed as %s (%s)",
+            above->backing_name, chain->layers[chain->n_layers - 1]->driver->name,
+            how_to_record(above));
 
         chain_warn(chain, above->file->path, text);
     }
@@ -470,7 +479,7 @@ add_format_for_check(QimgChain *chain, const QimgOptions *options, QimgStorage *
 
     if (driver && !driver->check)
         qimg_set_error(error, QIMG_ERROR_NO_CHECK,
-                       "is a %s image, in which there is nothing to check", driver->name);
+                       "is a %s image, for which there is no check", driver->name);
     else if (driver)
         format = driver->open(file, &env, error);
     if (!format) {

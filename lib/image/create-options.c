@@ -98,9 +98,11 @@ set_format(QimgCreate *create, const char *name, const char *value, GError **err
     const QimgDriver *driver = qimg_driver_find(value);
 
     if (!driver || !driver->create) {
+        g_autofree char *names = qimg_driver_names(true);
+
         qimg_set_error(error, QIMG_ERROR_USAGE,
-                       "%s=%s: is no format that can be made (give qcow2 or raw)", name,
-                       value);
+                       "%s=%s: is no format that can be made (give %s)", name, value,
+                       names);
         return false;
     }
     create->driver = driver;

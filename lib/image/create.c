@@ -70,10 +70,12 @@ choose_backing_format(QimgCreate *create, const char *named_format, GError **err
         return false;
     }
     if (format && !qimg_driver_find(format)) {
+        g_autofree char *names = qimg_driver_names(false);
+
         qimg_set_error(error, QIMG_ERROR_USAGE,
-                       "backing_fmt=%s: cannot be read by this version (give qcow2 or "
-                       "raw, or --no-check to store the name all the same)",
-                       format);
+                       "backing_fmt=%s: cannot be read by this version (give %s, or "
+                       "--no-check to store the name all the same)",
+                       format, names);
         return false;
     }
     g_free(create->backing_options->format);

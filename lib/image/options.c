@@ -132,8 +132,10 @@ set_format(QimgOptions *options, const char *value, GError **error)
         return false;
     }
     if (!qimg_driver_find(value)) {
-        qimg_set_error(error, QIMG_ERROR_USAGE,
-                       "format=%s: unknown format (give qcow2 or raw)", value);
+        g_autofree char *names = qimg_driver_names(false);
+
+        qimg_set_error(error, QIMG_ERROR_USAGE, "format=%s: unknown format (give %s)",
+                       value, names);
         return false;
     }
     g_free(options->format);
