@@ -76,6 +76,8 @@ struct QimgStorage {
     const QimgStorageOps *ops; /* const after open */
     char *path;                /* const after open: how messages name it */
     struct stat status;        /* const after open: as it was then */
+    uint64_t punch_unit_bytes; /* const after open: a power of two; what punch takes
+                                  begins and ends at multiples. 0: anywhere */
     QimgMutex extent_lock;     /* rank QIMG_RANK_STORAGE */
     /* [start, end) was found to be data without a hole: a file system without extents
      * (tmpfs) goes through all pages to tell that. */
