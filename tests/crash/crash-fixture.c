@@ -78,6 +78,7 @@ crash_fixture_make(const CrashKind *kind)
     while (disk->n_files < CRASH_MAX_FILES &&
            (disk->files[disk->n_files] = load_file(dir, file_names[disk->n_files])))
         disk->n_files++;
+    disk->is_raw = kind->is_raw;
     disk->base_name = "base.raw";
     disk->base = load_file(dir, disk->base_name);
     g_assert_cmpuint(disk->n_files, >, 0);
@@ -92,6 +93,7 @@ crash_fixture_new_like(const CrashFixture *disk)
 {
     CrashFixture *other = g_new0(CrashFixture, 1);
 
+    other->is_raw = disk->is_raw;
     other->n_files = disk->n_files;
     other->base = disk->base ? g_byte_array_ref(disk->base) : NULL;
     other->base_name = disk->base_name;
@@ -136,6 +138,7 @@ crash_fixture_open(const CrashFixture *disk, CrashRecord *record,
 
     qimg_options_set(options, "threads", "1", NULL);
     qimg_options_set(options, "l2_cache", "1M", NULL);
+    qimg_options_set(options, "format", disk->is_raw ? "raw" : "qcow2", NULL);
     options->is_writable = record != NULL;
     storages[n++] = open_file(disk, 0, record, &memory[0]);
     if (disk->base)
@@ -181,12 +184,24 @@ crash_fixture_save(const CrashFixture *disk, const char *dir)
 }
 
 char *
+crash_fixture_check(const CrashFixture *disk, Qcow2CheckResult *out)
+{
+    *out = (Qcow2CheckResult){0};
+    if (disk->is_raw)
+        return NULL;
+    return qcow2_check_bytes(disk->files[0]->data, disk->files[0]->len, out);
+}
+
+char *
 crash_fixture_qemu_check(const CrashFixture *disk)
 {
-    char *dir = test_util_make_dir();
     g_autofree char *output = NULL;
+    char *dir;
     int status;
 
+    if (disk->is_raw)
+        return NULL;
+    dir = test_util_make_dir();
     crash_fixture_save(disk, dir);
     status = run_script(dir, "qemu-img check -f qcow2 top.qcow2", &output);
     test_util_remove_dir(dir);

@@ -7,6 +7,7 @@
 #include <glib.h>
 
 #include "image/image.h"
+#include "qcow2-check.h"
 #include "recording-storage.h"
 
 #define CRASH_MAX_FILES 2u /* the image, its data file */
@@ -18,6 +19,7 @@ typedef struct {
     const char *name;
     const char *script;
     bool is_dirty; /* the dirty bit is set and refcounts are wrong */
+    bool is_raw;   /* top.qcow2 is a raw image, in spite of its name */
 } CrashKind;
 
 extern const CrashKind crash_kinds[];
@@ -29,6 +31,7 @@ typedef struct {
     unsigned n_files;
     GByteArray *base; /* NULL: none */
     const char *base_name;
+    bool is_raw;
 } CrashFixture;
 
 /* Skips the program (exit 77) where qemu-img is missing. */
@@ -50,6 +53,9 @@ QimgImage *crash_fixture_open(const CrashFixture *disk, CrashRecord *record,
 
 /* What the record leaves in the end of the disk's files. */
 CrashFixture *crash_fixture_after(const CrashFixture *disk, CrashRecord *record);
+
+/* NULL when the image's tables are sound but for leaks, else what is wrong. */
+char *crash_fixture_check(const CrashFixture *disk, Qcow2CheckResult *out);
 
 /* NULL when qemu-img check finds at most leaks, else what it says. */
 char *crash_fixture_qemu_check(const CrashFixture *disk);
@@ -100,6 +106,7 @@ bool crash_op_is_refused(const CrashOp *op);
 struct CrashModel {
     uint8_t *bytes; /* CRASH_MAX_BYTES; zeros past the size */
     uint64_t size_bytes;
+    uint64_t size_unit_bytes; /* a write past the end grows the disk to a multiple */
 };
 
 /* The content of @image, which shows @disk. */

@@ -59,6 +59,8 @@ const CrashKind crash_kinds[] = {
      CREATE "-o cluster_size=4k,lazy_refcounts=on top.qcow2 1M\n" IO
             "-c 'write -P 13 0 300k'",
      .is_dirty = true},
+    {"raw", "truncate -s 1M top.qcow2\nqemu-io -f raw top.qcow2 -c 'write -P 14 0 300k'",
+     .is_raw = true},
 };
 
 const unsigned crash_n_kinds = G_N_ELEMENTS(crash_kinds);
