@@ -29,12 +29,10 @@ file_end_init(FileEnd *end, QimgStorage *file)
 }
 
 bool
-file_end_is_before(FileEnd *end, uint64_t host_offset)
+file_end_is_still_before(FileEnd *end, uint64_t host_offset)
 {
     uint64_t end_bytes;
 
-    if (host_offset < file_end_get(end))
-        return false;
     if (look_up(end->file, &end_bytes) != 0)
         return true;
     file_end_set(end, end_bytes);

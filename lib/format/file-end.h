@@ -17,8 +17,22 @@ typedef struct {
 /* Looks up where @file ends. Errors: those of the storage; -EFBIG. */
 QimgErrno file_end_init(FileEnd *end, QimgStorage *file) QIMG_MUST_CHECK;
 
+/* The end as it was last looked up. */
+static inline uint64_t
+file_end_get(const FileEnd *end)
+{
+    return atomic_load_explicit(&end->end_bytes, memory_order_relaxed);
+}
+
+/* As file_end_is_before, of what lies beyond the end as it was last looked up. */
+bool file_end_is_still_before(FileEnd *end, uint64_t host_offset);
+
 /* Whether @host_offset lies beyond the end. Threads: any; no lock is taken. */
-bool file_end_is_before(FileEnd *end, uint64_t host_offset);
+static inline bool
+file_end_is_before(FileEnd *end, uint64_t host_offset)
+{
+    return host_offset >= file_end_get(end) && file_end_is_still_before(end, host_offset);
+}
 
 /* How many of the @length_bytes from @in_cluster_bytes on, in clusters of @cluster_bytes
  * that lie in a row from @host_offset on, belong to clusters that begin before the end:
@@ -26,13 +40,6 @@ bool file_end_is_before(FileEnd *end, uint64_t host_offset);
 uint64_t file_end_clip_clusters(FileEnd *end, uint64_t host_offset,
                                 uint64_t in_cluster_bytes, uint64_t cluster_bytes,
                                 uint64_t length_bytes);
-
-/* The end as it was last looked up. */
-static inline uint64_t
-file_end_get(const FileEnd *end)
-{
-    return atomic_load_explicit(&end->end_bytes, memory_order_relaxed);
-}
 
 /* Tells of a change of the file's length. */
 static inline void

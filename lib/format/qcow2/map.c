@@ -341,8 +341,8 @@ qcow2_map(QimgFormat *format, const QimgView *view, QimgGuestOffset guest_offset
         }
         err = map_step(q, view, guest_offset.v + run.length_bytes,
                        length_bytes - run.length_bytes, &next, &at_end);
-        if (err || !qimg_run_continues(
-                       &run, &next)) /* an error is found again by who asks there */
+        /* An error is found again by who asks there. */
+        if (err || !qimg_run_continues(&run, &next))
             break;
         run.length_bytes += next.length_bytes;
     }
