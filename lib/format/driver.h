@@ -299,7 +299,7 @@ struct QimgDriver {
     /* Makes the disk what it was, in content and size. */
     QimgErrno (*revert_to_snapshot)(QimgFormat *format, unsigned place);
 
-    /* ---- checking; all NULL where there is nothing to check ---- */
+    /* ---- checking; all NULL where there is no check ---- */
 
     /* Looks at all that the file says of itself and adds what is wrong to @report. Never
      * writes. The layer was opened for_check. False with @error set where that could not
