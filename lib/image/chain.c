@@ -214,12 +214,12 @@ add_format(QimgChain *chain, const QimgOptions *options, QimgStorage *file,
 }
 
 /* What to do where @above does not say of which format its backing file is. */
-static const char *
+static char *
 how_to_record(const QimgFormat *above)
 {
-    return above->driver->records_backing_format
-               ? "record it with qemu-img rebase -u -F"
-               : "images of its kind cannot record it, qcow2 ones can";
+    if (above->driver->records_backing_format)
+        return g_strdup("record it with qemu-img rebase -u -F");
+    return g_strdup_printf("%s images cannot record it", above->driver->name);
 }
 
 /* A guest can write a qcow2 header into a raw disk; where the format was not recorded,
@@ -229,15 +229,18 @@ check_probed(const QimgChain *chain, const QimgOptions *options, GError **error)
 {
     const QimgFormat *format = chain->layers[chain->n_layers - 1];
     const QimgFormat *above = chain->layers[chain->n_layers - 2];
+    g_autofree char *advice = NULL;
 
     if (qimg_open_policy_is_explicit(options->policy) ||
         (!format->backing_name && !format->needs_data_file))
         return true;
+    advice = how_to_record(above);
     qimg_set_error(error, QIMG_ERROR_REFUSED,
                    "has no recorded format, was probed as %s, and names a further file, "
-                   "which a guest may have forged (%s, or allow it with -o backing=DIR "
-                   "or -o backing=any)",
-                   format->driver->name, how_to_record(above));
+                   "which a guest may have forged (%s%s allow it with -o backing=DIR or "
+                   "-o backing=any)",
+                   format->driver->name, advice,
+                   above->driver->records_backing_format ? ", or" : ":");
     return false;
 }
 
@@ -299,10 +302,11 @@ add_backing(QimgChain *chain, const QimgOptions *options, GError **error)
         return false;
     }
     if (!format_name) {
+        g_autofree char *advice = how_to_record(above);
         g_autofree char *text = g_strdup_printf(
             "the format of the backing file \"%s\" is not recorded, probed as %s (%s)",
             above->backing_name, chain->layers[chain->n_layers - 1]->driver->name,
-            how_to_record(above));
+            advice);
 
         chain_warn(chain, above->file->path, text);
     }

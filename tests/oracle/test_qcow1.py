@@ -160,7 +160,7 @@ def test_probing_and_names(image, tmp_path):
         out = tmp_path / f"out{len(options)}"
         result = procs.run(env.qimg(), "copy-out", *options, path, out)
         assert out.read_bytes() == expected
-        assert "images of its kind cannot record it" in result.errors
+        assert "probed as raw (qcow images cannot record it)" in result.errors
     info = json.loads(procs.run(env.qimg(), "info", "--output=json", path).stdout)
     assert info["format"] == "qcow"
     assert info["format-specific"] == {"type": "qcow", "data": {"l2-entries": 512,
