@@ -264,6 +264,16 @@ test_cut(void)
     run = map(&layer, 0, 10 * 4096);
     g_assert_cmpint(run.kind, ==, QIMG_RUN_DAMAGED);
     g_assert_cmpint(run.rule, ==, QIMG_RULE_L2_BEYOND_EOF);
+    g_assert_cmpuint(run.length_bytes, ==, 512 * 4096); /* all of the table at once */
+    layer_close(&layer);
+    make_header(bytes, UINT64_C(1) << 45); /* 2^24 entries, of which 58 are there */
+    layer_open(&layer, bytes, 512);
+    g_assert_cmpuint(layer.format->warnings->len, ==, 1);
+    run = map(&layer, (UINT64_C(58) << 21) + 4096, UINT64_C(1) << 44);
+    g_assert_cmpint(run.kind, ==, QIMG_RUN_DAMAGED);
+    g_assert_cmpint(run.rule, ==, QIMG_RULE_L1_BEYOND_EOF);
+    g_assert_cmpuint(run.length_bytes, ==,
+                     (UINT64_C(1) << 45) - (UINT64_C(58) << 21) - 4096);
     layer_close(&layer);
 }
 

@@ -140,8 +140,9 @@ map_in_table(Qcow1 *q, uint64_t l2_table_offset, uint64_t guest_offset,
     QimgErrno err;
 
     if (file_end_is_before(&q->file_end, entry_offset)) { /* the table is cut */
-        *run_out =
-            qimg_run_damaged(QIMG_RULE_L2_BEYOND_EOF, q->base.cluster_bytes - in_cluster);
+        *run_out = qimg_run_damaged(QIMG_RULE_L2_BEYOND_EOF,
+                                    ((n_table - l2_index) << cluster_bits) - in_cluster);
+        *at_end_out = true;
         return 0;
     }
     err = pin_window(q, TABLE_L2, entry_offset, &window);
@@ -175,9 +176,9 @@ map_step(Qcow1 *q, uint64_t guest_offset, uint64_t length_bytes, QimgRun *run_ou
 
     *at_end_out = false;
     if (l1_index >= q->base.active.n_l1_entries_in_file) {
-        *run_out =
-            qimg_run_damaged(QIMG_RULE_L1_BEYOND_EOF, table_guest_bytes - in_table);
-        *at_end_out = true;
+        uint64_t end = (uint64_t)q->base.active.n_l1_entries << l1_shift;
+
+        *run_out = qimg_run_damaged(QIMG_RULE_L1_BEYOND_EOF, end - guest_offset);
         return 0;
     }
     err = look_up_l1(q, l1_index, ((length_bytes - 1) >> l1_shift) + 2, &l2_table_offset,
