@@ -20,6 +20,7 @@ typedef struct {
     const char *script;
     bool is_dirty; /* the dirty bit is set and refcounts are wrong */
     bool has_no_snapshots;
+    const char *format; /* NULL: qcow2 */
 } CrashKind;
 
 extern const CrashKind crash_kinds[];
@@ -31,6 +32,7 @@ typedef struct {
     unsigned n_files;
     GByteArray *base; /* NULL: none */
     const char *base_name;
+    const char *format; /* static */
 } CrashFixture;
 
 /* Skips the program (exit 77) where qemu-img is missing. */
@@ -106,6 +108,7 @@ bool crash_op_is_refused(const CrashOp *op);
 struct CrashModel {
     uint8_t *bytes; /* CRASH_MAX_BYTES; zeros past the size */
     uint64_t size_bytes;
+    uint64_t size_unit_bytes; /* a write past the end grows the disk to a multiple */
 };
 
 /* The content of @image, which shows @disk. */

@@ -62,24 +62,26 @@ const CrashKind crash_kinds[] = {
     {"qed",
      CREATE_QED "-o cluster_size=4k,table_size=2 top 2M\n" IO_QED
                 "-c 'write -P 14 100k 300k' -c 'write -z 500k 40k'",
-     .has_no_snapshots = true},
-    {"qed-empty", CREATE_QED "top 1M", .has_no_snapshots = true},
+     .format = "qed", .has_no_snapshots = true},
+    {"qed-empty", CREATE_QED "top 1M", .format = "qed", .has_no_snapshots = true},
     {"qed-overlay",
      "head -c 900000 /dev/zero | tr '\\0' g > base.raw\n" CREATE_QED
      "-o cluster_size=8k,table_size=2 -b base.raw -F raw top 1M\n" IO_QED
      "-c 'write -P 15 300k 100k' -c 'write -z 480k 40k'",
-     .has_no_snapshots = true},
+     .format = "qed", .has_no_snapshots = true},
     {"qed-longer-base",
      "head -c 3000000 /dev/zero | tr '\\0' h > base.raw\n" CREATE_QED
      "-o cluster_size=4k,table_size=16 -b base.raw -F raw top 700k",
-     .has_no_snapshots = true},
+     .format = "qed", .has_no_snapshots = true},
     /* The bit that QEMU leaves when it dies, and nothing else. */
     {"qed-need-check",
      CREATE_QED "-o cluster_size=4k,table_size=4 top 1M\n" IO_QED
                 "-c 'write -P 16 0 300k'\n"
                 "printf '\\002' | dd of=top bs=1 seek=16 conv=notrunc status=none\n"
                 "truncate -s +20k top",
-     .has_no_snapshots = true},
+     .format = "qed", .has_no_snapshots = true},
+    {"raw", "truncate -s 1M top\nqemu-io -f raw top -c 'write -P 14 0 300k'",
+     .format = "raw", .has_no_snapshots = true},
 };
 
 const unsigned crash_n_kinds = G_N_ELEMENTS(crash_kinds);

@@ -86,9 +86,13 @@ def make_image(folder, options, size):
 
 
 @pytest.mark.parametrize("direct", ["on", "off"])
-def test_trim_gives_space_back(direct, tmp_path, mnt, rng):
+@pytest.mark.parametrize("image_format", ["qcow2", "raw"])
+def test_trim_gives_space_back(image_format, direct, tmp_path, mnt, rng):
     need("ext4")
-    path = qemu.create(tmp_path / "disk.qcow2", 128 * MIB)
+    if image_format == "raw":
+        path = qemu.make_raw(tmp_path / "disk.img", 128 * MIB)
+    else:
+        path = qemu.create(tmp_path / "disk.qcow2", 128 * MIB)
     with Mount(path, mnt, "-o", "rw") as mount:
         with loop.attached(mount.raw(path), f"--direct-io={direct}") as device:
             procs.run(*MAKE["ext4"], device)
@@ -104,7 +108,8 @@ def test_trim_gives_space_back(direct, tmp_path, mnt, rng):
                 assert full - allocated_bytes(path) > 40 * MIB
                 assert (top / "small").read_bytes() == b"stays"
             procs.run(*CHECK["ext4"], device)
-    check(path)
+    if image_format == "qcow2":
+        check(path)
 
 
 def test_sync_reaches_the_image(tmp_path, mnt, rng):

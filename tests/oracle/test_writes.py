@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from qtest import env, pattern, procs, qemu
+from qtest.qcow1 import Qcow1Writer
 from qtest.recipes import compressible, sprinkle
 from qtest.writing import small_tmpfs
 
@@ -108,6 +109,19 @@ def _qed_base(directory, rng):
     return "base.qed", "qed"
 
 
+def _qcow1_base(size=2 * MIB, below=None):
+    def base(directory, rng):
+        under, _ = below(directory, rng) if below else (None, None)
+        image = Qcow1Writer(size, 10, 7, under.encode() if under else b"")
+        for number in range(0, size >> 10, 3):
+            data = pattern.words(number << 10, 1 << 10, 6)
+            if number % 2 or not image.add_compressed(number, data):
+                image.add_data(number, data)
+        image.save(directory / "old.qcow")
+        return "old.qcow", "qcow"
+    return base
+
+
 def _raw(name, size):
     def build(directory, rng):
         return qemu.make_raw(directory / name, size, (0, size // 3, "words", 1),
@@ -135,6 +149,8 @@ KINDS += [
     _disk("raw-base-odd-v2", 512, base=_raw_base(700_001), compat="0.10"),
     _disk("raw-base-el2", base=_raw_base(1_500_001), extended_l2="on"),
     _disk("qcow2-base", base=_qcow2_base()),
+    _disk("qcow1-base", base=_qcow1_base()),
+    _disk("qcow1-base-over-raw", 4096, base=_qcow1_base(3 * MIB, _raw_base(900_001))),
     _disk("qcow2-base-untouched", base=_qcow2_base(size=5 * MIB), content=None),
     _disk("coarse-on-fine", base=_qcow2_base(512)),
     _disk("fine-on-coarse", 512, base=_qcow2_base(2 * MIB, 4 * MIB)),
