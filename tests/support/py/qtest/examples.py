@@ -5,9 +5,10 @@ marked by a comment in the line before:
     .\\" files: NAME...              and .Bd -literal ... .Ed in a manual page
     <!-- files: NAME... -->          and ```console ... ``` in a guide
 
-It runs in a directory of its own with these files of the table FILES ("none": with none);
-"source NAME" instead says that the block is the text of that file, and "goes on" that the
-block runs where the one before has ended. Lines are
+It runs in a directory of its own with these files of the table FILES ("none": with none).
+Instead of "files:", "installed:" says that the programs have to be installed, "source NAME"
+that the block is the text of that file, and "goes on" that it runs where the one before has
+ended. Lines are
 
     $ COMMAND                        of anybody; "# COMMAND" of root
     OUTPUT
@@ -29,9 +30,9 @@ from .qcow2 import Qcow2File
 
 DOCS = Path(__file__).resolve().parents[4] / "docs"
 MIB = 1 << 20
-MDOC = re.compile(r'(?:^\.\\" (files:|source|goes on)(.*)\n)?^\.Bd -literal.*\n((?:.*\n)*?)\.Ed$',
+MDOC = re.compile(r'(?:^\.\\" (files:|installed:|source|goes on)(.*)\n)?^\.Bd -literal.*\n((?:.*\n)*?)\.Ed$',
                   re.MULTILINE)
-MARKDOWN = re.compile(r"(?:^<!-- (files:|source|goes on)(.*) -->\n)?^```(\w*)\n((?:.*\n)*?)^```$",
+MARKDOWN = re.compile(r"(?:^<!-- (files:|installed:|source|goes on)(.*) -->\n)?^```(\w*)\n((?:.*\n)*?)^```$",
                       re.MULTILINE)
 # What the shell prints behind each command, with its status.
 END = "@@ends "
@@ -116,8 +117,8 @@ FILES = {
 class Session:
     """Blocks that run one after the other in one shell: steps of (root?, command, output)."""
 
-    def __init__(self, name, files):
-        self.name, self.files = name, files
+    def __init__(self, name, files, is_installed):
+        self.name, self.files, self.is_installed = name, files, is_installed
         self.sources, self.steps = {}, []
 
     def add(self, text):
@@ -158,8 +159,9 @@ def sessions(pages):
             if mark == "source":
                 sources[rest.strip()] = text
                 continue
-            if mark == "files:":
-                found.append(Session(f"{page}-{len(found) + 1}", rest.replace("none", "").split()))
+            if mark != "goes on":
+                found.append(Session(f"{page}-{len(found) + 1}", rest.replace("none", "").split(),
+                                     mark == "installed:"))
                 found[-1].sources = dict(sources)
             assert found, f"{page}: the first example goes on"
             found[-1].add(text)
@@ -181,6 +183,8 @@ def _need(session):
     """Skips where the machine lacks what the commands need."""
     if any(is_root for is_root, _, _ in session.steps):
         env.need_root("commands of root")
+    if session.is_installed and not os.path.exists("/usr/bin/qcowfs"):
+        pytest.skip("needs an installed qcowfs")
     if session.has("qcowfs"):
         env.need_fuse()
     if session.has("losetup"):
