@@ -17,7 +17,7 @@ static const struct {
     {"backing-file", 'b', "FILE",
      "holds what is not written yet; relative to the new image's directory"},
     {"backing-fmt", 'F', "FORMAT",
-     "format of the backing file (default: as it is found)"},
+     "of the backing file: qcow2 or raw (default: as it is found)"},
     {"cluster-size", 0, "SIZE", "512 to 2M (default: 64K)"},
     {"version", 0, "N", "of the format qcow2: 2 or 3 (the default)"},
     {"compat", 0, "VERSION", "the same: 0.10 or 1.1"},
