@@ -248,8 +248,9 @@ def _clean_up(place):
     return left
 
 
-def _wait_for_servers(before):
-    """Those that an example has started and unmounted end soon."""
+def wait_for_servers(before):
+    """Servers that were started since, and unmounted, end soon: waits until all children that
+    are not in @before have."""
     def ended():
         for pid in procs.children() - before:
             try:
@@ -279,7 +280,7 @@ def check(session, directory):
                      env_add=_environment(programs))
     finally:
         left = _clean_up(place)
-        _wait_for_servers(before)
+        wait_for_servers(before)
     outputs = re.findall(rf"((?:.*\n)*?)\n?{END}(\d+)\n", result.text)
     for (_, command, expected), (printed, status) in zip(session.steps, outputs):
         assert status == "0", f"{command}\nends with status {status} and prints\n{printed}"
