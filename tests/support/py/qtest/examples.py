@@ -24,7 +24,7 @@ from pathlib import Path
 
 import pytest
 
-from . import env, loop, mount, procs, qemu
+from . import env, loop, procs, qemu
 from .procs import run
 from .qcow2 import Qcow2File
 
