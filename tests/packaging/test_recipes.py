@@ -33,6 +33,8 @@ def dependencies():
 @pytest.fixture(scope="module")
 def build():
     """The directory of the build whose programs are tested."""
+    if env.sanitizer():
+        pytest.skip("nobody packs a build with a sanitizer")
     folder = Path(env.qimg()).resolve().parents[1]
     if not (folder / "meson-private").is_dir():
         pytest.skip(f"{folder} is no build directory")
