@@ -103,7 +103,7 @@ def main():
             texts += check_program(folder, program, [], problems)
     problems += [f"VALUES[{key}]: no help has one of {', '.join(words)}"
                  for key, words in maker.VALUES.items()
-                 if not any(re.search(rf"(?<![\w.-]){re.escape(word)}(?![\w.-])", texts)
+                 if len(programs) > 1 and not any(re.search(rf"(?<![\w.-]){re.escape(word)}(?![\w.-])", texts)
                             for word in words)]
     return sources.report(problems, f"{len(rows)} subcommands, {len(programs)} programs")
 
