@@ -5,6 +5,7 @@ the programs and nothing else, and --help shows the options that the table wants
 of a subcommand has the options of its --help: in OPTIONS those of its own, in SYNOPSIS, or behind
 OPTIONS by name, those that qimg.1 explains."""
 
+import os
 import re
 import subprocess
 import sys
@@ -40,7 +41,9 @@ def compare(problems, what, in_code, in_manual):
 
 
 def output_of(program, *arguments, problems):
+    # The locale that lacks most characters.
     run = subprocess.run([program, *arguments], stdin=subprocess.DEVNULL,
+                         env=dict(os.environ, LC_ALL="C"),
                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     if run.returncode != 0 or run.stderr:
         problems.append(f"{program} {' '.join(arguments)}: status {run.returncode}, "
@@ -107,6 +110,11 @@ def check_qimg(root, program, problems):
              for name in re.findall(r"^Cm ([\w-]+)", item)})
     common = {name for item in manual_items(page, "OPTIONS")
               for name in re.findall(r"Fl -?([\w-]+)", item)}
+    # The list of -o, from the help of any that has no properties besides.
+    shown = re.search(r"--options=.*?: (.*?);", output_of(program, "info", "--help", problems=problems))
+    part = section_of(page, "OPTIONS").partition("\n.It Fl o ")[2].partition("\n.It ")[0]
+    compare(problems, "qimg -o", set(re.findall(r"\w+", shown[1] if shown else "")),
+            set(re.findall(r"^\.Cm (\w+)", part, re.MULTILINE)))
     for arguments in ["--help"], ["--version"]:
         output_of(program, *arguments, problems=problems)
     for name in sorted(commands):
