@@ -16,12 +16,20 @@ SPEC = ROOT / "packaging" / "rpm" / "qcowfs.spec"
 PKGBUILD = ROOT / "packaging" / "arch" / "PKGBUILD"
 MESON = (ROOT / "meson.build").read_text(encoding="utf-8")
 VERSION = re.search(r"^  version: '([^']+)'", MESON, re.MULTILINE)[1]
-# What the build asks pkg-config for, with the packages that Arch has for them.
-ARCH = {"fuse3": "fuse3", "glib-2.0": "glib2", "jansson": "jansson", "libcrypto": "openssl",
-        "libdeflate": "libdeflate", "libzstd": "zstd", "zlib": "zlib"}
-DEBIAN = {"fuse3": "libfuse3-dev", "glib-2.0": "libglib2.0-dev", "jansson": "libjansson-dev",
-          "libcrypto": "libssl-dev", "libdeflate": "libdeflate-dev", "libzstd": "libzstd-dev",
-          "zlib": "zlib1g-dev"}
+# What the build asks pkg-config for, with the packages that Debian and Arch have for it.
+PACKAGES = {
+    "blkid": ("libblkid-dev", "util-linux-libs"),
+    "fuse3": ("libfuse3-dev", "fuse3"),
+    "glib-2.0": ("libglib2.0-dev", "glib2"),
+    "jansson": ("libjansson-dev", "jansson"),
+    "libcrypto": ("libssl-dev", "openssl"),
+    "libdeflate": ("libdeflate-dev", "libdeflate"),
+    "libseccomp": ("libseccomp-dev", "libseccomp"),
+    "libzstd": ("libzstd-dev", "zstd"),
+    "zlib": ("zlib1g-dev", "zlib"),
+}
+# The program's alone: who links with the static library does without.
+OF_QCOWFS = {"fuse3", "libseccomp"}
 
 
 def dependencies():
@@ -51,21 +59,23 @@ def test_versions():
 def test_dependencies():
     """Nothing that the build needs is missing from a recipe, nor is there anything else."""
     wanted = dependencies()
-    assert set(wanted) == set(ARCH) == set(DEBIAN), "meson.build has other dependencies"
+    assert "glib-2.0" in wanted and set(wanted) <= set(PACKAGES), "a dependency without packages"
+    debian = {PACKAGES[name][0] for name in wanted}
+    all_debian = {package for package, _ in PACKAGES.values()}
+
     spec = dict(re.findall(r"^BuildRequires: +pkgconfig\(([^)]+)\)(?: >= ([\d.]+))?$",
                            SPEC.read_text(), re.MULTILINE))
     assert spec == wanted
-    control = (ROOT / "packaging" / "debian" / "control").read_text(encoding="utf-8")
-    sections = re.split(r"\n\n", control)
-    assert set(DEBIAN.values()) <= set(re.findall(r"^ ([\w.+-]+)", sections[0], re.MULTILINE))
-    packages = (ROOT / "packaging" / "debian-packages.txt").read_text(encoding="utf-8").split()
-    assert set(DEBIAN.values()) <= set(packages)
     depends = re.search(r"^depends=\(([^)]*)\)", PKGBUILD.read_text(), re.MULTILINE)[1].split()
-    assert set(depends) == set(ARCH.values()) | {"glibc"}
-    # Who links with the static library needs all but FUSE.
-    development = next(part for part in sections if part.startswith("Package: libqimg-dev"))
-    assert {DEBIAN[name] for name in wanted if name != "fuse3"} <= \
-        set(re.findall(r"^ ([\w.+-]+)", development, re.MULTILINE))
+    assert set(depends) == {PACKAGES[name][1] for name in wanted}
+
+    def named_in(text):
+        return set(re.findall(r"^ ?([a-z][\w.+-]+)", text, re.MULTILINE)) & all_debian
+    source, *binary = (ROOT / "packaging" / "debian" / "control").read_text().split("\n\n")
+    development = next(part for part in binary if part.startswith("Package: libqimg-dev\n"))
+    assert named_in(source) == debian
+    assert named_in(development) == {PACKAGES[name][0] for name in set(wanted) - OF_QCOWFS}
+    assert named_in((ROOT / "packaging" / "debian-packages.txt").read_text()) == debian
 
 
 def test_rpm(build, tmp_path):
