@@ -16,7 +16,6 @@ from qtest.evidence import Unchanged
 from qtest.fsload import Load, run_together
 from qtest.mount import Mount
 from qtest.writing import allocated_bytes, check
-from test_loop import dirty_copy
 
 MIB = 1 << 20
 MAKE = {"ext4": ["mke2fs", "-q", "-t", "ext4", "-F"], "xfs": ["mkfs.xfs", "-q", "-f"]}
@@ -136,7 +135,7 @@ def test_journal_is_played_back_into_an_overlay(kind, tmp_path, mnt, rng):
     """Plain mount, no rule: what the replay writes goes to the overlay, and the image stays
     to the byte."""
     need(kind)
-    raw, files = dirty_copy(tmp_path, kind, rng)
+    raw, files = loop.dirty_copy(tmp_path, kind, rng)
     images = tmp_path / "images"
     images.mkdir()
     image = images / "disk.qcow2"
