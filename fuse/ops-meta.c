@@ -37,11 +37,17 @@ op_init(void *userdata, struct fuse_conn_info *conn)
     conn->congestion_threshold = 96;
 }
 
-/* For how long the kernel may keep a node's attributes. */
+/* For how long the kernel may keep a node's name, and its attributes. */
+static double
+name_timeout_s(const Tree *tree, Node node)
+{
+    return tree_is_lasting(tree, node) ? CACHE_TIMEOUT_S : NAMES_TIMEOUT_S;
+}
+
 static double
 attributes_timeout_s(const Tree *tree, Node node)
 {
-    return tree_is_live(tree, node) ? 0 : CACHE_TIMEOUT_S;
+    return tree_is_live(tree, node) ? 0 : name_timeout_s(tree, node);
 }
 
 static void
@@ -62,7 +68,7 @@ reply_entry(fuse_req_t req, const Tree *tree, Node node)
 {
     struct fuse_entry_param entry = {
         .generation = tree_get_generation(tree, node),
-        .entry_timeout = CACHE_TIMEOUT_S,
+        .entry_timeout = name_timeout_s(tree, node),
     };
     int err = tree_stat(tree, node, &entry.attr);
 
@@ -82,6 +88,8 @@ op_lookup(fuse_req_t req, fuse_ino_t parent_inode, const char *name)
     Node parent, child;
     int err = tree_node_of(tree, parent_inode, &parent);
 
+    if (!err && !node_is_of_image(parent))
+        images_refresh(tree->images);
     if (!err)
         err = tree_lookup(tree, parent, name, &child);
     if (err)
@@ -111,12 +119,15 @@ op_setattr(fuse_req_t req, fuse_ino_t inode, struct stat *attr, int to_set,
            struct fuse_file_info *fi)
 {
     const Tree *tree = mount_of(req)->tree;
+    g_autoptr(ImageEntry) entry = NULL;
     Node node;
-    int err = -tree_node_of(tree, inode, &node);
+    int err = tree_node_of(tree, inode, &node);
 
     (void)fi;
+    if (!err && node.kind == NODE_DISK)
+        err = tree_pin(tree, node, &entry);
     if (err)
-        ; /* it is that */
+        err = -err;
     else if (!tree_is_writable(tree, node))
         err = EROFS;
     else if (to_set & (FUSE_SET_ATTR_MODE | FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID))
@@ -127,6 +138,16 @@ op_setattr(fuse_req_t req, fuse_ino_t inode, struct stat *attr, int to_set,
         fuse_reply_err(req, err);
     else
         reply_attributes(req, node);
+}
+
+/* Only for mounts with directories of images: without a handler the kernel keeps what it
+ * has read. */
+static void
+op_opendir(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi)
+{
+    (void)inode;
+    images_refresh(mount_of(req)->tree->images);
+    fuse_reply_open(req, fi);
 }
 
 /* Adds the entry at @position to the reply; false when it does not fit. */
@@ -213,13 +234,15 @@ op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets)
 }
 
 void
-ops_meta_fill(struct fuse_lowlevel_ops *ops)
+ops_meta_fill(struct fuse_lowlevel_ops *ops, bool names_change)
 {
     ops->init = op_init;
     ops->lookup = op_lookup;
     ops->getattr = op_getattr;
     ops->setattr = op_setattr;
     ops->readdir = op_readdir;
+    if (names_change)
+        ops->opendir = op_opendir;
     ops->statfs = op_statfs;
     ops->forget = op_forget;
     ops->forget_multi = op_forget_multi;
