@@ -89,14 +89,13 @@ images_close_entry(Images *images, ImageEntry *entry)
     g_autofree char *file_name = g_strdup(entry->file_name);
     g_autoptr(GError) reason = NULL;
     ImageFacts facts;
-    uint64_t stamp, signature;
+    uint64_t signature;
     struct stat closed;
     bool is_flushed;
 
     entry->state = IMAGE_BUSY;
     pthread_mutex_unlock(&images->lock);
     fill_facts(entry->image, &facts);
-    stamp = qimg_image_get_stamp(entry->image);
     signature = signature_of(entry->image);
     is_flushed = image_entry_flush(entry, &reason);
     pthread_mutex_lock(&images->lock);
@@ -108,7 +107,8 @@ images_close_entry(Images *images, ImageEntry *entry)
     entry->facts = facts;
     entry->has_facts = !entry->is_link;
     entry->closed = closed;
-    entry->stamp = facts.is_writable ? 0 : stamp;
+    if (facts.is_writable)
+        entry->stamp = 0;
     entry->signature = signature;
     entry->state = IMAGE_CLOSED;
     g_ptr_array_remove_fast(images->open, entry);
@@ -209,8 +209,9 @@ take_opened(Images *images, ImageEntry *entry, QimgImage *image, uint64_t stamp,
 {
     entry->image = image;
     entry->state = IMAGE_OPEN;
-    entry->keeps_pages = entry->stamp == stamp && !qimg_image_is_writable(image);
-    g_hash_table_remove_all(entry->fresh);
+    if (entry->stamp != stamp)
+        g_hash_table_remove_all(entry->fresh);
+    entry->stamp = stamp;
     if (entry->n_indices > 0 && entry->signature != signature) {
         entry->first_index = (entry->first_index + entry->n_indices) % (MAX_INDEX / 2);
         entry->n_indices = 0;

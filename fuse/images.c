@@ -151,7 +151,6 @@ images_add_open(Images *images, QimgImage *image, const char *path, GError **err
         entry->image = image;
         entry->state = IMAGE_OPEN;
         entry->n_pins = 1; /* for ever */
-        entry->keeps_pages = true;
     }
     pthread_mutex_unlock(&images->lock);
     return entry != NULL;
@@ -321,7 +320,7 @@ image_entry_keeps_pages(ImageEntry *entry, uint64_t inode)
     bool keeps;
 
     pthread_mutex_lock(&entry->images->lock);
-    keeps = entry->keeps_pages || g_hash_table_contains(entry->fresh, &inode);
+    keeps = !entry->dir || g_hash_table_contains(entry->fresh, &inode);
     pthread_mutex_unlock(&entry->images->lock);
     return keeps;
 }
@@ -330,7 +329,7 @@ void
 image_entry_has_fresh_pages(ImageEntry *entry, uint64_t inode)
 {
     pthread_mutex_lock(&entry->images->lock);
-    if (!entry->keeps_pages && !g_hash_table_contains(entry->fresh, &inode))
+    if (entry->dir && !g_hash_table_contains(entry->fresh, &inode))
         g_hash_table_add(entry->fresh, g_memdup2(&inode, sizeof inode));
     pthread_mutex_unlock(&entry->images->lock);
 }

@@ -72,11 +72,11 @@ typedef struct ImageEntry {
     bool has_facts;
     ImageFacts facts;   /* of when it was closed */
     struct stat closed; /* of the file then */
-    uint64_t stamp;     /* of its chain, when it was open last; 0: none */
+    uint64_t stamp; /* of its chain at the last opening; 0: it may have been written to */
     uint64_t signature; /* of its snapshots, likewise */
     unsigned n_indices; /* serial numbers below this may be known to the kernel */
-    bool keeps_pages;   /* what the kernel has of it from before is right */
-    GHashTable *fresh;  /* inode numbers of which the kernel has pages of now only */
+    GHashTable
+        *fresh; /* inode numbers of which the kernel has no pages of before @stamp */
 } ImageEntry;
 
 /* Without images. @options must outlive it. */
