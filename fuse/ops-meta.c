@@ -9,6 +9,9 @@
 
 #include "reply.h"
 
+/* A file that is replaced more often than this while it is looked for is not found. */
+#define MAX_LOOKUPS 5
+
 static const Mount *
 mount_of(fuse_req_t req)
 {
@@ -63,39 +66,57 @@ reply_attributes(fuse_req_t req, Node node)
         fuse_reply_attr(req, &status, attributes_timeout_s(tree, node));
 }
 
-void
-reply_entry(fuse_req_t req, const Tree *tree, Node node)
+static int
+make_entry(const Tree *tree, Node node, struct fuse_entry_param *out)
 {
-    struct fuse_entry_param entry = {
+    int err;
+
+    *out = (struct fuse_entry_param){
         .generation = tree_get_generation(tree, node),
         .entry_timeout = name_timeout_s(tree, node),
     };
-    int err = tree_stat(tree, node, &entry.attr);
+    err = tree_stat(tree, node, &out->attr);
+    out->attr_timeout = attributes_timeout_s(tree, node);
+    out->ino = out->attr.st_ino;
+    return err;
+}
 
-    if (err) {
+void
+reply_entry(fuse_req_t req, const Tree *tree, Node node)
+{
+    struct fuse_entry_param entry;
+    int err = make_entry(tree, node, &entry);
+
+    if (err)
         fuse_reply_err(req, -err);
-        return;
-    }
-    entry.attr_timeout = attributes_timeout_s(tree, node);
-    entry.ino = entry.attr.st_ino;
-    fuse_reply_entry(req, &entry);
+    else
+        fuse_reply_entry(req, &entry);
 }
 
 static void
 op_lookup(fuse_req_t req, fuse_ino_t parent_inode, const char *name)
 {
     const Tree *tree = mount_of(req)->tree;
+    struct fuse_entry_param entry;
     Node parent, child;
     int err = tree_node_of(tree, parent_inode, &parent);
+    bool is_of_mount = !err && !node_is_of_image(parent);
 
-    if (!err && !node_is_of_image(parent))
+    if (is_of_mount)
         images_refresh(tree->images);
-    if (!err)
+    for (unsigned n_tries = 0; !err; n_tries++) {
         err = tree_lookup(tree, parent, name, &child);
+        if (!err)
+            err = make_entry(tree, child, &entry);
+        /* The file was replaced in between: the name stands for another one now. */
+        if (err != -ESTALE || !is_of_mount || n_tries == MAX_LOOKUPS)
+            break;
+        err = 0;
+    }
     if (err)
         fuse_reply_err(req, -err);
     else
-        reply_entry(req, tree, child);
+        fuse_reply_entry(req, &entry);
 }
 
 static void

@@ -115,6 +115,16 @@ qimg_open_policy_set(QimgOpenPolicy *policy, const char *text, GError **error)
     return false;
 }
 
+/* @path as it is to be found from every directory: the current one may be another one
+ * when it is used. */
+static char *
+absolute_path(const char *path)
+{
+    g_autofree char *here = g_path_is_absolute(path) ? NULL : g_get_current_dir();
+
+    return here ? g_build_filename(here, path, NULL) : g_strdup(path);
+}
+
 bool
 qimg_open_policy_add_map(QimgOpenPolicy *policy, const char *text, GError **error)
 {
@@ -128,7 +138,7 @@ qimg_open_policy_add_map(QimgOpenPolicy *policy, const char *text, GError **erro
         return false;
     }
     g_ptr_array_add(policy->maps, g_strndup(text, (gsize)(equals - text)));
-    g_ptr_array_add(policy->maps, g_strdup(equals + 1));
+    g_ptr_array_add(policy->maps, absolute_path(equals + 1));
     return true;
 }
 
