@@ -117,6 +117,22 @@ retire(Images *images, ImageEntry *entry)
     images_drop_if_unused(images, entry);
 }
 
+/* Whether the file is one of those that were named themselves, which have the lowest
+ * numbers. The lock is held. */
+static bool
+is_named(const Images *images, const struct stat *status)
+{
+    for (guint i = 0; i < images->entries->len; i++) {
+        const ImageEntry *entry = images->entries->pdata[i];
+
+        if (entry->dir)
+            break;
+        if (is_file_of(entry, NULL, status))
+            return true;
+    }
+    return false;
+}
+
 /* As images_update. The scan lock is held. */
 static void
 update(Images *images, ImageDir *dir, const char *name, FileEvent event)
@@ -139,7 +155,7 @@ update(Images *images, ImageDir *dir, const char *name, FileEvent event)
     else if (is_same && entry->state == IMAGE_OPEN && entry->n_pins == 0 &&
              !images->options->is_writable)
         images_close_entry(images, entry);
-    if (is_image && !is_same && event == FILE_COMPLETE)
+    if (is_image && !is_same && event == FILE_COMPLETE && !is_named(images, &status))
         add_file(images, dir, name, &status);
     pthread_mutex_unlock(&images->lock);
 }

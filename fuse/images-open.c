@@ -56,7 +56,6 @@ keeps_failed(Images *images, ImageEntry *entry, const GError *reason)
 {
     if (!images->flush_error)
         images->flush_error = g_strdup(reason->message);
-    g_critical("%s", reason->message);
     if (entry->has_gone)
         return false;
     entry->is_kept = true;
@@ -98,6 +97,8 @@ images_close_entry(Images *images, ImageEntry *entry)
     fill_facts(entry->image, &facts);
     signature = signature_of(entry->image);
     is_flushed = image_entry_flush(entry, &reason);
+    if (!is_flushed)
+        g_critical("%s", reason->message);
     pthread_mutex_lock(&images->lock);
     if (!is_flushed && keeps_failed(images, entry, reason))
         return;
@@ -220,8 +221,17 @@ take_opened(Images *images, ImageEntry *entry, QimgImage *image, uint64_t stamp,
     g_ptr_array_add(images->open, entry);
 }
 
-/* Notes why a busy entry could not be opened; the log is told of what is new. The lock is
- * held. */
+/* Tells the log why a busy entry could not be opened, once. */
+static void
+log_error(const ImageEntry *entry, const char *file_name, const GError *reason)
+{
+    /* Only whoever has it busy changes entry->error. */
+    if (reason->domain != IMAGE_GONE &&
+        (!entry->error || strcmp(entry->error->message, reason->message) != 0))
+        g_warning("%s/%s: %s", entry->dir->path, file_name, reason->message);
+}
+
+/* Notes why a busy entry could not be opened. The lock is held. */
 static void
 take_error(ImageEntry *entry, const GError *reason)
 {
@@ -229,11 +239,8 @@ take_error(ImageEntry *entry, const GError *reason)
     entry->has_facts = false;
     if (reason->domain == IMAGE_GONE)
         return;
-    if (entry->error && strcmp(entry->error->message, reason->message) == 0)
-        return;
     g_clear_error(&entry->error);
     entry->error = g_error_copy(reason);
-    g_warning("%s/%s: %s", entry->dir->path, entry->file_name, reason->message);
 }
 
 /* Opens a closed image. The lock is held, and released meanwhile; the entry is pinned. */
@@ -259,6 +266,7 @@ open_entry(Images *images, ImageEntry *entry, GError **error)
         stamp = qimg_image_get_stamp(image);
         signature = signature_of(image);
     } else { /* perhaps since it is not there any more */
+        log_error(entry, file_name, reason);
         images_update(images, entry->dir, file_name, FILE_COMPLETE);
     }
     pthread_mutex_lock(&images->lock);

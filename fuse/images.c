@@ -135,7 +135,9 @@ images_add_open(Images *images, QimgImage *image, const char *path, GError **err
 {
     g_autofree char *name = names_of_image(path);
     ImageEntry *entry = NULL;
+    struct stat status;
 
+    qimg_image_get_stat(image, &status);
     pthread_mutex_lock(&images->lock);
     if (names_is_reserved(name))
         g_set_error(error, QIMG_ERROR, QIMG_ERROR_USAGE,
@@ -151,6 +153,8 @@ images_add_open(Images *images, QimgImage *image, const char *path, GError **err
         entry->image = image;
         entry->state = IMAGE_OPEN;
         entry->n_pins = 1; /* for ever */
+        entry->device = status.st_dev;
+        entry->inode = status.st_ino;
     }
     pthread_mutex_unlock(&images->lock);
     return entry != NULL;

@@ -53,7 +53,7 @@ typedef struct ImageEntry {
     unsigned number;     /* const */
     unsigned generation; /* const: how often numbers had come round */
     ImageDir *dir;       /* const: where it lies; NULL: of the command line */
-    dev_t device;        /* const: of the file (a link's own) in @dir */
+    dev_t device;        /* const: of the file (in @dir, a link's own) */
     ino_t inode;
     bool is_link; /* const */
     SnapshotDirCache snapshots;

@@ -123,6 +123,7 @@ avoid_mount(Session *session)
 
     /* Without asking ourselves. */
     if (session->absolute_mountpoint &&
+        !g_str_has_prefix(session->options->mountpoint, "/dev/fd/") &&
         statx(AT_FDCWD, session->absolute_mountpoint,
               AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, 0, &status) == 0)
         images_avoid_device(session->mount.tree->images,

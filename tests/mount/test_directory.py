@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import stat
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -154,6 +155,17 @@ def test_clashing_names(folder, tmp_path, mnt):
         shows(mnt, *(set(wanted) - {"a"}))
         assert is_image(mnt / "a.qcow2.raw", 1)
         assert json.loads(mount.facts("stats.json").read_text())["b"]
+
+
+@pytest.mark.parametrize("order", [[0, 1], [1, 0]])
+def test_image_and_its_directory(order, three, mnt):
+    """It is shown once, and can be written to."""
+    with Mount([[three, three / "b.qcow2"][i] for i in order], mnt, "-o", "rw") as mount:
+        assert disks(mnt) == {"a", "b", "c"}
+        assert opened(mount, three) == ["b.qcow2"]
+        assert is_image(mnt / "b.raw", 2)
+        with open(mnt / "b.raw", "r+b") as file:
+            file.write(b"x")
 
 
 def test_empty_directory(folder, mnt):
@@ -439,8 +451,10 @@ def test_overflow(three, mnt, tmp_path):
     """More events than the queue holds: nothing is missed. The server is stopped meanwhile."""
     content = make(tmp_path / "new.qcow2", 7, cluster_size=512, size=65536).read_bytes()
     limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+    if limit > 200_000:
+        pytest.skip("a queue too long to be filled")
     with Mount(three, mnt) as mount:
-        os.kill(mount.pid, 19)
+        os.kill(mount.pid, signal.SIGSTOP)
         try:
             for _ in range(limit // 3 + 100):
                 with open(three / "churn.tmp", "wb"):
@@ -449,7 +463,7 @@ def test_overflow(three, mnt, tmp_path):
             (three / "late.qcow2").write_bytes(content)
             (three / "a.qcow2").unlink()
         finally:
-            os.kill(mount.pid, 18)
+            os.kill(mount.pid, signal.SIGCONT)
         shows(mnt, "b", "c", "late")
         assert is_image(mnt / "late.raw", 7)
 
