@@ -8,8 +8,11 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "background.h"
 #include "log.h"
 #include "mountpoint.h"
+#include "notify.h"
+#include "sandbox.h"
 #include "session.h"
 
 /* Prints one line, "qcowfs: FILE: what is wrong". @file may be NULL. */
@@ -18,6 +21,7 @@ fail(const char *file, const GError *error)
 {
     fprintf(stderr, "qcowfs: %s%s%s\n", file ? file : "", file ? ": " : "",
             error->message);
+    notify_send("STATUS=%s%s%s", file ? file : "", file ? ": " : "", error->message);
     return EXIT_FAILURE;
 }
 
@@ -28,11 +32,29 @@ print_warnings(const QimgImage *image)
         fprintf(stderr, "qcowfs: warning: %s\n", *w);
 }
 
+#define FUSE_CONF "/etc/fuse.conf"
+
+/* Whether ordinary users may let others in. */
+static bool
+is_user_allow_other_set(void)
+{
+    g_autofree char *text = NULL;
+    g_auto(GStrv) lines = NULL;
+
+    if (!g_file_get_contents(FUSE_CONF, &text, NULL, NULL))
+        return false;
+    lines = g_strsplit(text, "\n", -1);
+    for (char **line = lines; *line; line++)
+        if (strcmp(g_strstrip(*line), "user_allow_other") == 0)
+            return true;
+    return false;
+}
+
 /* Who else can read the files, and how: the question comes when it does not work. */
 static void
 print_hints(const Options *options)
 {
-    if (options->allow_other)
+    if (options->allow_other || mountpoint_is_descriptor(options->mountpoint))
         return;
     if (geteuid() == 0)
         fprintf(stderr, "qcowfs: only root can read the files (others with -o "
@@ -40,8 +62,11 @@ print_hints(const Options *options)
     else
         fprintf(stderr,
                 "qcowfs: only you can read the files (root's loop devices with -o "
-                "allow_root, others with -o allow_other; both need "
-                "user_allow_other in /etc/fuse.conf)\n");
+                "allow_root, others with -o allow_other%s)\n",
+                is_user_allow_other_set()
+                    ? ""
+                    : "; both need the line user_allow_other in " FUSE_CONF
+                      ", which is not there");
 }
 
 /* What -v adds: what each file of the mount is made of. */
@@ -73,6 +98,16 @@ print_option_notes(const Options *options)
                                   : "an overlay that vanishes at the end");
 }
 
+/* As fail, also where there is no terminal any more. */
+static void
+fail_while_running(const Options *options, const char *file, const GError *error)
+{
+    if (options->foreground)
+        fail(file, error);
+    else
+        g_critical("%s%s%s", file ? file : "", file ? ": " : "", error->message);
+}
+
 /* Ends @session; then all that was written is on stable storage, or an error is told. */
 static bool
 end_session(const Options *options, Session *session, const Tree *tree)
@@ -81,10 +116,8 @@ end_session(const Options *options, Session *session, const Tree *tree)
     bool is_good = tree_flush(tree, &error);
 
     session_free(session);
-    if (!is_good && options->foreground)
-        fail(NULL, error);
-    else if (!is_good)
-        g_critical("%s", error->message); /* to the system's log */
+    if (!is_good)
+        fail_while_running(options, NULL, error);
     return is_good;
 }
 
@@ -117,20 +150,59 @@ open_images(const Options *options)
     return g_steal_pointer(&images);
 }
 
+/* What the running process may still open by name: the mark that it takes away in the
+ * end, and what lies below the directories that were given as images. NULL where it may
+ * open everything. */
+static Sandbox *
+make_sandbox(const Options *options)
+{
+    g_autofree char *mark_dir = mountpoint_mark_dir();
+    Sandbox *sandbox = options->no_sandbox ? NULL : sandbox_new();
+
+    if (sandbox)
+        sandbox_allow(sandbox, mark_dir, SANDBOX_REMOVE);
+    return sandbox;
+}
+
+/* From the mount to the last moment at which a failure can be told on the terminal. */
+static bool
+begin_serving(const Options *options, Session *session, GError **error)
+{
+    g_autoptr(Sandbox) sandbox = make_sandbox(options);
+    g_autofree char *report = NULL;
+    int ready_fd = -1;
+
+    if (!options->foreground) {
+        ready_fd = background_fork(error);
+        if (ready_fd < 0)
+            return false;
+        log_to_syslog();
+    }
+    if (!session_confine(session, sandbox, &report, error))
+        return false;
+    if (options->verbose && report)
+        fprintf(stderr, "qcowfs: %s\n", report);
+    if (ready_fd >= 0)
+        background_enter(ready_fd);
+    return true;
+}
+
 static int
 serve_tree(const Options *options, const Tree *tree)
 {
     g_autoptr(GError) error = NULL;
     Session *session = session_mount(options, tree, &error);
-    bool is_good;
+    bool is_started, is_good;
 
     if (!session)
         return fail(options->mountpoint, error);
     print_hints(options);
-    is_good = (options->foreground || session_detach(session, &error)) &&
-              session_run(session, &error);
-    if (!is_good)
+    is_started = begin_serving(options, session, &error);
+    is_good = is_started && session_run(session, &error);
+    if (!is_started)
         fail(options->mountpoint, error);
+    else if (!is_good)
+        fail_while_running(options, options->mountpoint, error);
     return end_session(options, session, tree) && is_good ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
@@ -199,6 +271,7 @@ main(int argc, char **argv)
         return fail("/dev/null", error);
     }
     log_to_terminal();
+    notify_open();
     options = options_parse(argc, argv, &error);
     if (!options)
         return fail(NULL, error);

@@ -17,7 +17,8 @@
 typedef struct {
     QimgImage *image;
     ControlText *text;
-    bool is_writable; /* the node is; the kernel knows what it was opened for */
+    bool is_writable;    /* the node is; the kernel knows what it was opened for */
+    bool is_for_writing; /* and so do we, to say so in the end */
 } OpenFile;
 
 static pthread_key_t buffer_key;
@@ -94,6 +95,23 @@ ops_data_close_files(Mount *mount)
     }
 }
 
+unsigned
+ops_data_count_files(Mount *mount, unsigned *n_writers_out)
+{
+    GHashTableIter iter;
+    gpointer file;
+    unsigned n_files;
+
+    *n_writers_out = 0;
+    pthread_mutex_lock(&mount->files_lock);
+    n_files = g_hash_table_size(mount->files);
+    g_hash_table_iter_init(&iter, mount->files);
+    while (g_hash_table_iter_next(&iter, &file, NULL))
+        *n_writers_out += ((OpenFile *)file)->is_for_writing;
+    pthread_mutex_unlock(&mount->files_lock);
+    return n_files;
+}
+
 /* What the kernel may keep of a file of an image from one open to the next. */
 static void
 set_caching(const Tree *tree, Node node, struct fuse_file_info *fi)
@@ -127,6 +145,7 @@ op_open(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi)
     }
     file = g_new0(OpenFile, 1);
     file->is_writable = is_writable;
+    file->is_for_writing = (fi->flags & O_ACCMODE) != O_RDONLY;
     if (node_is_image(node)) {
         file->image = tree_open_image(mount->tree, node, &error);
         set_caching(mount->tree, node, fi);
