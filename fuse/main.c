@@ -3,6 +3,7 @@
  * does so before the process leaves the terminal. */
 #include <errno.h>
 #include <fcntl.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -178,6 +179,7 @@ begin_serving(const Options *options, Session *session, GError **error)
             return false;
         log_to_syslog();
     }
+    json_object_seed(0); /* it reads /dev/urandom, once */
     if (!session_confine(session, sandbox, &report, error))
         return false;
     if (options->verbose && report)

@@ -222,8 +222,6 @@ mark_path(const char *absolute_path)
     g_autofree char *sum = NULL;
     struct stat status;
 
-    if (mkdir(dir, 0700) < 0 && errno != EEXIST)
-        return NULL;
     if (lstat(dir, &status) < 0 || !S_ISDIR(status.st_mode) ||
         status.st_uid != geteuid() || (status.st_mode & 022))
         return NULL;
@@ -244,8 +242,11 @@ is_same_file(const char *path, int fd)
 int
 mountpoint_mark(const char *absolute_path)
 {
-    g_autofree char *path = absolute_path ? mark_path(absolute_path) : NULL;
+    g_autofree char *dir = mountpoint_mark_dir();
+    g_autofree char *path = NULL;
 
+    if (absolute_path && (mkdir(dir, 0700) == 0 || errno == EEXIST))
+        path = mark_path(absolute_path);
     for (int i = 0; path && i < MAX_MARK_TRIES; i++) {
         int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <glib.h>
+#include <sys/types.h>
 
 #include "base/types.h"
 
@@ -32,6 +33,8 @@ typedef struct {
     int dir_fd;          /* O_PATH: the directory part of @path */
     char *dir_real;      /* where that lay; NULL: not known */
     char *file_dir_real; /* the directory in which the file really lay; NULL: not known */
+    dev_t file_device;   /* and which file it was */
+    ino_t file_inode;
 } QimgPlace;
 
 /* Frees and closes; accepts NULL. */
@@ -51,6 +54,17 @@ int qimg_open_named_by_user(const char *path, bool for_writing, QimgPlace **plac
 int qimg_open_named_by_image(const QimgOpenPolicy *policy, const QimgPlace *naming,
                              const char *name, bool for_writing, QimgPlace **place_out,
                              GError **error);
+
+/* Looks for a file that qimg_open_named_by_image has not found: in the directory of
+ * @naming and in the allowed ones, by as many of the last parts of @name as are there.
+ * Returns a descriptor for reading and the place, as above, where exactly one file comes
+ * into question and @may_open; otherwise -1 with @error set (NOT_FOUND): the text names
+ * the places that were tried, or what was found there, and the option that helps. Nothing
+ * is looked for where the user has said by a mapping where the file is: then, and where
+ * there is no other place, @error stays unset. */
+int qimg_open_moved(const QimgOpenPolicy *policy, const QimgPlace *naming,
+                    const char *name, bool may_open, QimgPlace **place_out,
+                    GError **error);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(QimgPlace, qimg_place_free)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(QimgOpenPolicy, qimg_open_policy_free)
