@@ -235,7 +235,6 @@ static const OptionRow rows[] = {
     {"noexec", NULL, NULL, set_fuse, NULL},
     {"atime", NULL, NULL, set_fuse, NULL},
     {"noatime", NULL, NULL, set_fuse, NULL},
-    {"nodiratime", NULL, NULL, set_fuse, NULL},
     {"sync", NULL, NULL, set_fuse, NULL},
     {"async", NULL, NULL, set_fuse, NULL},
     {"dirsync", NULL, NULL, set_fuse, NULL},
@@ -254,6 +253,7 @@ static const OptionRow rows[] = {
     {"norelatime", NULL, NULL, set_nothing, NULL},
     {"strictatime", NULL, NULL, set_nothing, NULL},
     {"diratime", NULL, NULL, set_nothing, NULL},
+    {"nodiratime", NULL, NULL, set_nothing, NULL},
     {"comment", "TEXT", NULL, set_nothing, NULL},
 };
 

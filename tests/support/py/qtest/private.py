@@ -13,6 +13,7 @@ mount -t tmpfs none "$nodes"
 for node in null zero $2; do
     cp -a "/dev/$node" "$nodes/"
 done
+[ ! -e "$nodes/fuse" ] || chmod 666 "$nodes/fuse"
 mkdir "$nodes/shm"
 mount --rbind /dev/shm "$nodes/shm"
 [ -z "$3" ] || ln -s "$3" "$nodes/log"
@@ -32,6 +33,14 @@ exec "$@"
 """
 
 
+PROGRAMS = """
+set -e
+mount -t overlay -o "lowerdir=$1:/usr/bin" none /usr/bin || exit 77
+shift
+exec "$@"
+"""
+
+
 def _in_namespace(script, *arguments):
     env.need_root("a mount namespace")
     env.need_tools("unshare")
@@ -40,7 +49,7 @@ def _in_namespace(script, *arguments):
 
 
 def private_dev(tmp_path, log="", has_fuse=True):
-    """/dev with the few devices that are needed; /dev/log is the socket @log, or absent."""
+    """/dev with the few devices that are needed, open to all; /dev/log is the socket @log, or absent."""
     nodes = tmp_path / "nodes"
     nodes.mkdir()
     return _in_namespace(DEV, nodes, "fuse" if has_fuse else "", log)
@@ -50,6 +59,11 @@ def private_files(replacements):
     """The files of {path: what stands there instead}."""
     pairs = [str(item) for pair in replacements.items() for item in pair]
     return _in_namespace(FILES, *pairs, "--")
+
+
+def private_programs(directory):
+    """/usr/bin has what @directory has, too. Exit status 77 where that cannot be had."""
+    return _in_namespace(PROGRAMS, directory)
 
 
 def as_user(*paths, uid=65534):
