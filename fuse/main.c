@@ -151,17 +151,47 @@ open_images(const Options *options)
     return g_steal_pointer(&images);
 }
 
-/* What the running process may still open by name: the mark that it takes away in the
- * end, and what lies below the directories that were given as images. NULL where it may
- * open everything. */
+/* Of images that are opened later, since they lie below directories that were given:
+ * what that takes. */
+static void
+allow_directories(Sandbox *sandbox, const Options *options)
+{
+    g_auto(GStrv) named = qimg_options_get_named_places(options->image_options);
+    unsigned access = options->is_writable && !options->is_cow
+                          ? SANDBOX_READ | SANDBOX_WRITE
+                          : SANDBOX_READ;
+    bool has_directory = false;
+
+    for (guint i = 0; i < options->images->len; i++) {
+        const char *path = options->images->pdata[i];
+
+        if (!g_file_test(path, G_FILE_TEST_IS_DIR))
+            continue;
+        sandbox_allow(sandbox, path, access);
+        has_directory = true;
+    }
+    if (!has_directory)
+        return;
+    for (char **place = named; *place; place++)
+        sandbox_allow(sandbox, *place, access);
+    /* Where libqimg makes the overlays that vanish. */
+    if (options->is_cow)
+        sandbox_allow(sandbox, g_getenv("TMPDIR") ? g_getenv("TMPDIR") : "/var/tmp",
+                      SANDBOX_READ | SANDBOX_WRITE);
+}
+
+/* What the running process may still reach by name: the mark that it takes away in the
+ * end, and directories. NULL where it may reach everything. */
 static Sandbox *
 make_sandbox(const Options *options)
 {
     g_autofree char *mark_dir = mountpoint_mark_dir();
     Sandbox *sandbox = options->no_sandbox ? NULL : sandbox_new();
 
-    if (sandbox)
-        sandbox_allow(sandbox, mark_dir, SANDBOX_REMOVE);
+    if (!sandbox)
+        return NULL;
+    sandbox_allow(sandbox, mark_dir, SANDBOX_REMOVE);
+    allow_directories(sandbox, options);
     return sandbox;
 }
 
@@ -169,7 +199,7 @@ make_sandbox(const Options *options)
 static bool
 begin_serving(const Options *options, Session *session, GError **error)
 {
-    g_autoptr(Sandbox) sandbox = make_sandbox(options);
+    g_autoptr(Sandbox) sandbox = make_sandbox(options); /* before the directory changes */
     g_autofree char *report = NULL;
     int ready_fd = -1;
 

@@ -27,7 +27,7 @@
 #endif
 
 typedef struct {
-    char *path;
+    int fd; /* O_PATH: the directory or file, wherever paths lead later */
     unsigned access;
 } Rule;
 
@@ -38,7 +38,7 @@ struct Sandbox {
 static void
 clear_rule(void *rule)
 {
-    g_free(((Rule *)rule)->path);
+    close(((Rule *)rule)->fd);
 }
 
 Sandbox *
@@ -63,9 +63,10 @@ sandbox_free(Sandbox *sandbox)
 void
 sandbox_allow(Sandbox *sandbox, const char *path, unsigned access)
 {
-    Rule rule = {g_strdup(path), access};
+    Rule rule = {open(path, O_PATH | O_CLOEXEC), access};
 
-    g_array_append_val(sandbox->rules, rule);
+    if (rule.fd >= 0)
+        g_array_append_val(sandbox->rules, rule);
 }
 
 /* Which of READ and WRITE is allowed anywhere. */
@@ -136,25 +137,18 @@ rights_of(unsigned access, bool is_dir)
 
 /* Returns 0 or a negated errno. */
 static int
-add_rule(int ruleset_fd, const char *path, unsigned access, uint64_t handled)
+add_rule(int ruleset_fd, Rule rule, uint64_t handled)
 {
-    struct landlock_path_beneath_attr beneath = {.parent_fd =
-                                                     open(path, O_PATH | O_CLOEXEC)};
+    struct landlock_path_beneath_attr beneath = {.parent_fd = rule.fd};
     struct stat status;
-    int err = 0;
 
-    if (beneath.parent_fd < 0 || fstat(beneath.parent_fd, &status) < 0) {
-        err = errno == ENOENT || errno == ENOTDIR ? 0 : -errno;
-    } else {
-        beneath.allowed_access = rights_of(access, S_ISDIR(status.st_mode)) & handled;
-        if (beneath.allowed_access &&
-            syscall(SYS_landlock_add_rule, ruleset_fd, LANDLOCK_RULE_PATH_BENEATH,
-                    &beneath, 0) < 0)
-            err = -errno;
-    }
-    if (beneath.parent_fd >= 0)
-        close(beneath.parent_fd);
-    return err;
+    if (fstat(rule.fd, &status) < 0)
+        return -errno;
+    beneath.allowed_access = rights_of(rule.access, S_ISDIR(status.st_mode)) & handled;
+    if (beneath.allowed_access && syscall(SYS_landlock_add_rule, ruleset_fd,
+                                          LANDLOCK_RULE_PATH_BENEATH, &beneath, 0) < 0)
+        return -errno;
+    return 0;
 }
 
 static int
@@ -162,14 +156,8 @@ add_rules(const Sandbox *sandbox, int ruleset_fd, uint64_t handled)
 {
     int err = 0;
 
-    for (guint i = 0; i < sandbox->rules->len && err == 0; i++) {
-        const Rule *rule = &g_array_index(sandbox->rules, Rule, i);
-
-        err = add_rule(ruleset_fd, rule->path, rule->access, handled);
-    }
-    /* Where a sanitizer writes, and what it reads for it, is its own business. */
-    if (err == 0 && SANDBOX_HAS_SANITIZER)
-        err = add_rule(ruleset_fd, "/", SANDBOX_READ | SANDBOX_WRITE, handled);
+    for (guint i = 0; i < sandbox->rules->len && err == 0; i++)
+        err = add_rule(ruleset_fd, g_array_index(sandbox->rules, Rule, i), handled);
     return err;
 }
 
@@ -268,13 +256,16 @@ fail(GError **error, const char *what, int err)
 }
 
 bool
-sandbox_enter(const Sandbox *sandbox, char **report_out, GError **error)
+sandbox_enter(Sandbox *sandbox, char **report_out, GError **error)
 {
     unsigned access = access_of_files(sandbox);
     long abi;
     int err;
 
     load_late_parts();
+    /* Where a sanitizer writes, and what it reads for that, is its own business. */
+    if (SANDBOX_HAS_SANITIZER)
+        sandbox_allow(sandbox, "/", SANDBOX_READ | SANDBOX_WRITE);
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
         return fail(error, "no_new_privs", -errno);
     abi = limit_files(sandbox);

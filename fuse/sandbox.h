@@ -19,7 +19,8 @@ Sandbox *sandbox_new(void);
 void sandbox_free(Sandbox *sandbox);
 
 /* Lets the confined process reach the directory @path and all below it, or the file
- * @path, as @access says (SandboxAccess, or-ed). A path that is not there allows nothing.
+ * @path, as it is found now, as @access says (SandboxAccess, or-ed). A path that is not
+ * there allows nothing.
  * For SANDBOX_READ a server of root keeps the capabilities to open the files of others.
  */
 void sandbox_allow(Sandbox *sandbox, const char *path, unsigned access);
@@ -29,6 +30,6 @@ void sandbox_allow(Sandbox *sandbox, const char *path, unsigned access);
  * *@report_out is a line that says what holds and what this kernel lacks, for whoever
  * wants to know (free with g_free). False with @error set where the process is not as
  * confined as this kernel could do it. */
-bool sandbox_enter(const Sandbox *sandbox, char **report_out, GError **error);
+bool sandbox_enter(Sandbox *sandbox, char **report_out, GError **error);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Sandbox, sandbox_free)

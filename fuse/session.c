@@ -149,8 +149,7 @@ become_io_flusher(void)
 }
 
 bool
-session_confine(Session *session, const Sandbox *sandbox, char **report_out,
-                GError **error)
+session_confine(Session *session, Sandbox *sandbox, char **report_out, GError **error)
 {
     if (session->options->is_writable)
         become_io_flusher();

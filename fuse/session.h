@@ -15,7 +15,7 @@ Session *session_mount(const Options *options, const Tree *tree, GError **error)
 /* Gives up what the session does not need from here on, and enters @sandbox; with NULL,
  * no privilege is given up. In the process that will run, before any thread is made.
  * *@report_out is as of sandbox_enter, and left alone without a sandbox. */
-bool session_confine(Session *session, const Sandbox *sandbox, char **report_out,
+bool session_confine(Session *session, Sandbox *sandbox, char **report_out,
                      GError **error);
 
 /* Answers requests until the mount ends or a signal (SIGINT, SIGTERM, SIGHUP) asks for

@@ -130,6 +130,20 @@ qimg_open_policy_is_explicit(const QimgOpenPolicy *policy)
     return policy->kind == POLICY_ANY || policy->kind == POLICY_DIRS;
 }
 
+char **
+qimg_open_policy_get_places(const QimgOpenPolicy *policy)
+{
+    g_autoptr(GPtrArray) places = g_ptr_array_new();
+
+    if (policy->kind == POLICY_ANY)
+        g_ptr_array_add(places, g_strdup("/"));
+    copy_strings(places, policy->dirs);
+    for (guint i = 1; i < policy->maps->len; i += 2)
+        g_ptr_array_add(places, g_strdup(policy->maps->pdata[i]));
+    g_ptr_array_add(places, NULL);
+    return (char **)g_ptr_array_free(g_steal_pointer(&places), FALSE);
+}
+
 void
 qimg_place_free(QimgPlace *place)
 {

@@ -26,6 +26,10 @@ bool qimg_open_policy_add_map(QimgOpenPolicy *policy, const char *text, GError *
  * found by probing may lead to further files. */
 bool qimg_open_policy_is_explicit(const QimgOpenPolicy *policy);
 
+/* What the policy and the mappings allow besides the directories of the images: "/" for
+ * all, NULL terminated; free with g_strfreev. */
+char **qimg_open_policy_get_places(const QimgOpenPolicy *policy);
+
 /* Where a file was opened. The directory is held open, and was looked at, when that was
  * done: who may rename it later cannot change what the file may name. */
 typedef struct {

@@ -335,6 +335,32 @@ test_settings(void)
     qimg_open_policy_free(NULL);
 }
 
+/* What a process that confines itself has to leave open. */
+static void
+test_places(void)
+{
+    static const struct {
+        const char *policy, *map, *places;
+    } cases[] = {
+        {"same-dir", NULL, ""},  {"none", NULL, ""},
+        {"any", NULL, "/"},      {"/:/proc", NULL, "/ /proc"},
+        {"none", "/a=/b", "/b"}, {"/proc", "/a=/b/c", "/proc /b/c"},
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+        g_autoptr(QimgOpenPolicy) policy = qimg_open_policy_new();
+        g_auto(GStrv) places = NULL;
+        g_autofree char *text = NULL;
+
+        g_assert_true(qimg_open_policy_set(policy, cases[i].policy, NULL));
+        g_assert_true(!cases[i].map ||
+                      qimg_open_policy_add_map(policy, cases[i].map, NULL));
+        places = qimg_open_policy_get_places(policy);
+        text = g_strjoinv(" ", places);
+        g_assert_cmpstr(text, ==, cases[i].places);
+    }
+}
+
 static void
 test_map_syntax(void)
 {
@@ -433,6 +459,7 @@ main(int argc, char **argv)
         g_test_add_data_func(path, &moved_rows[i], test_moved);
     }
     g_test_add_func("/open-policy/settings", test_settings);
+    g_test_add_func("/open-policy/places", test_places);
     g_test_add_func("/open-policy/map-syntax", test_map_syntax);
     g_test_add_func("/open-policy/by-user", test_by_user);
     g_test_add_func("/open-policy/renamed-directory", test_renamed_directory);

@@ -363,7 +363,7 @@ make_sandbox(void)
 
 /* Runs @act in a confined process; returns what it returns, or 255. */
 static int
-run_confined(const Sandbox *sandbox, int (*act)(void))
+run_confined(Sandbox *sandbox, int (*act)(void))
 {
     int status = 0;
     pid_t pid = fork();
