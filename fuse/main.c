@@ -197,9 +197,8 @@ make_sandbox(const Options *options)
 
 /* From the mount to the last moment at which a failure can be told on the terminal. */
 static bool
-begin_serving(const Options *options, Session *session, GError **error)
+begin_serving(const Options *options, Session *session, Sandbox *sandbox, GError **error)
 {
-    g_autoptr(Sandbox) sandbox = make_sandbox(options); /* before the directory changes */
     g_autofree char *report = NULL;
     int ready_fd = -1;
 
@@ -223,13 +222,15 @@ static int
 serve_tree(const Options *options, const Tree *tree)
 {
     g_autoptr(GError) error = NULL;
+    /* Before the mount: it may cover an image, and nobody answers yet. */
+    g_autoptr(Sandbox) sandbox = make_sandbox(options);
     Session *session = session_mount(options, tree, &error);
     bool is_started, is_good;
 
     if (!session)
         return fail(options->mountpoint, error);
     print_hints(options);
-    is_started = begin_serving(options, session, &error);
+    is_started = begin_serving(options, session, sandbox, &error);
     is_good = is_started && session_run(session, &error);
     if (!is_started)
         fail(options->mountpoint, error);

@@ -112,19 +112,30 @@ static const int refused[] = {SCMP_SYS(execve),
 #else
 /* LeakSanitizer traces the process from a copy of it; a report is symbolized by another
  * program, and has colours where it goes to a terminal. */
-static const int allowed_for_reports[] = {
-    SCMP_SYS(ptrace),      SCMP_SYS(clone),
-    SCMP_SYS(fork),        SCMP_SYS(vfork),
-    SCMP_SYS(execve),      SCMP_SYS(kill),
-    SCMP_SYS(tgkill),      SCMP_SYS(tkill),
-    SCMP_SYS(prctl),       SCMP_SYS(ioctl),
-    SCMP_SYS(personality), SCMP_SYS(getdents64),
-    SCMP_SYS(getcwd),      SCMP_SYS(mmap),
-    SCMP_SYS(mmap2),       SCMP_SYS(mprotect),
-    SCMP_SYS(mincore),     SCMP_SYS(prlimit64),
-    SCMP_SYS(setrlimit),   SCMP_SYS(rename),
-    SCMP_SYS(mkdir),       SCMP_SYS(process_vm_readv),
-    SCMP_SYS(socket)};
+static const int allowed_for_reports[] = {SCMP_SYS(ptrace),
+                                          SCMP_SYS(clone),
+                                          SCMP_SYS(fork),
+                                          SCMP_SYS(vfork),
+                                          SCMP_SYS(execve),
+                                          SCMP_SYS(kill),
+                                          SCMP_SYS(tgkill),
+                                          SCMP_SYS(tkill),
+                                          SCMP_SYS(prctl),
+                                          SCMP_SYS(ioctl),
+                                          SCMP_SYS(personality),
+                                          SCMP_SYS(getdents),
+                                          SCMP_SYS(getdents64),
+                                          SCMP_SYS(getcwd),
+                                          SCMP_SYS(mmap),
+                                          SCMP_SYS(mmap2),
+                                          SCMP_SYS(mprotect),
+                                          SCMP_SYS(mincore),
+                                          SCMP_SYS(prlimit64),
+                                          SCMP_SYS(setrlimit),
+                                          SCMP_SYS(rename),
+                                          SCMP_SYS(mkdir),
+                                          SCMP_SYS(process_vm_readv),
+                                          SCMP_SYS(socket)};
 #endif
 
 /* Adds rules until one fails; then does nothing. */

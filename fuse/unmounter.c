@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -17,20 +18,28 @@ struct Unmounter {
     pid_t pid;
 };
 
+static void
+close_from_to(unsigned first, unsigned last)
+{
+    unsigned end = (unsigned)sysconf(_SC_OPEN_MAX);
+
+#ifdef SYS_close_range
+    if (syscall(SYS_close_range, first, last, 0) == 0)
+        return;
+#endif
+    for (unsigned fd = first; fd <= last && fd < end; fd++)
+        close((int)fd);
+}
+
 /* Keeps @fd alone: images would stay locked, the mount alive, and the reader of a pipe
  * waiting, for as long as this process has theirs. */
 static void
 close_others(int fd)
 {
-    int end = (int)sysconf(_SC_OPEN_MAX);
-
     background_leave_terminal();
-    if (fd > STDERR_FILENO + 1 && close_range(STDERR_FILENO + 1, (unsigned)fd - 1, 0) < 0)
-        for (int i = STDERR_FILENO + 1; i < fd; i++)
-            close(i);
-    if (close_range((unsigned)fd + 1, ~0u, 0) < 0)
-        for (int i = fd + 1; i < end; i++)
-            close(i);
+    if (fd > STDERR_FILENO + 1)
+        close_from_to(STDERR_FILENO + 1, (unsigned)fd - 1);
+    close_from_to((unsigned)fd + 1, ~0u);
 }
 
 /* Signals are blocked here as they are in the server: those to a group or a control group

@@ -245,6 +245,13 @@ def test_messages_in_the_background(disk, tmp_path):
         os.kill(pid, signal.SIGTERM)
         told = log.recv(4096).decode()
         assert str(point) in told and "open" in told, told
+        assert procs.reap(pid) == 0
+    except BaseException:
+        helpers = procs.children(pid)
+        os.kill(pid, signal.SIGKILL)
+        for process in {pid} | helpers:
+            procs.reap(process)
+        raise
     finally:
         log.close()
         if fd >= 0:
@@ -252,6 +259,3 @@ def test_messages_in_the_background(disk, tmp_path):
                 os.close(fd)
             except OSError:
                 pass
-        if procs.is_running(pid):
-            os.kill(pid, signal.SIGKILL)
-        assert procs.reap(pid) == 0
