@@ -221,7 +221,7 @@ def start_and_end(*argv):
 @pytest.mark.parametrize("text,is_set", [("", False), ("# user_allow_other\n", False),
                                          ("user_allow_other_x\n", False),
                                          ("user_allow_other\n", True),
-                                         ("mount_max = 5\n  user_allow_other \n", True)])
+                                         ("mount_max = 5000\n  user_allow_other \n", True)])
 def test_hint_of_a_user(text, is_set, user_files, disk, mnt, tmp_path):
     """Who else can read the files is told with exactly what is missing for it."""
     told = start_and_end(*fuse_conf(tmp_path, text), *user_files, env.qcowfs(), disk, mnt)
