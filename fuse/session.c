@@ -230,11 +230,8 @@ leave_tree(Session *session)
 {
     if (!session->is_mounted || !session->absolute_mountpoint)
         return;
-    /* Where it has ended already, another mount may have taken its place. */
-    if (is_connection_gone(session->fuse))
-        session->is_mounted = false;
-    else if (session->unmounter ? unmounter_unmount(session->unmounter)
-                                : mountpoint_unmount(session->absolute_mountpoint))
+    if (session->unmounter ? unmounter_unmount(session->unmounter)
+                           : mountpoint_unmount(session->absolute_mountpoint))
         session->is_mounted = false;
 }
 
@@ -248,6 +245,8 @@ begin_end(Session *session)
     unsigned n_writers, n_files;
 
     notify_send("STOPPING=1");
+    if (is_connection_gone(session->fuse))
+        return false;
     leave_tree(session);
     n_files = ops_data_count_files(&session->mount, &n_writers);
     if (n_files == 0)
@@ -296,14 +295,17 @@ wait_for_end(Session *session)
 static void
 end_connection(Session *session)
 {
+    /* Then another mount may have taken the place of this one. */
+    bool is_gone = is_connection_gone(session->fuse);
     int fds[2];
 
-    leave_tree(session);
     if (pipe2(fds, O_CLOEXEC) == 0) {
         close(fds[0]);
         dup2(fds[1], fuse_session_fd(session->fuse));
         close(fds[1]);
     }
+    if (!is_gone) /* after that: whoever unmounts must not wait for our answer */
+        leave_tree(session);
     fuse_session_unmount(session->fuse);
     session->is_mounted = false;
 }
