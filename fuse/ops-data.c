@@ -19,7 +19,8 @@ typedef struct {
     ImageEntry *entry; /* pinned for @image */
     uint64_t inode;
     ControlText *text;
-    bool is_writable; /* the node is; the kernel knows what it was opened for */
+    bool is_writable;    /* the node is; the kernel knows what it was opened for */
+    bool is_for_writing; /* and so do we, to say so in the end */
 } OpenFile;
 
 static pthread_key_t buffer_key;
@@ -99,6 +100,23 @@ ops_data_close_files(Mount *mount)
     }
 }
 
+unsigned
+ops_data_count_files(Mount *mount, unsigned *n_writers_out)
+{
+    GHashTableIter iter;
+    gpointer file;
+    unsigned n_files;
+
+    *n_writers_out = 0;
+    pthread_mutex_lock(&mount->files_lock);
+    n_files = g_hash_table_size(mount->files);
+    g_hash_table_iter_init(&iter, mount->files);
+    while (g_hash_table_iter_next(&iter, &file, NULL))
+        *n_writers_out += ((OpenFile *)file)->is_for_writing;
+    pthread_mutex_unlock(&mount->files_lock);
+    return n_files;
+}
+
 /* What the kernel may keep of a file of an image from one open to the next. */
 static void
 set_caching(const Tree *tree, Node node, const OpenFile *file, struct fuse_file_info *fi)
@@ -155,7 +173,8 @@ op_open(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi)
         fuse_reply_err(req, EROFS);
         return;
     }
-    if ((fi->flags & O_ACCMODE) != O_RDONLY)
+    file->is_for_writing = (fi->flags & O_ACCMODE) != O_RDONLY;
+    if (file->is_for_writing)
         image_entry_expect_writes(file->entry);
     fi->fh = (uintptr_t)file;
     register_file(mount, file);

@@ -100,6 +100,12 @@ QIMG_API void qimg_options_avoid_device(QimgOptions *options, dev_t device);
 /* Whether qimg_options_set knows @name. */
 QIMG_API gboolean qimg_options_has(const char *name);
 
+/* The places outside of the images' own directories from which files that images name may
+ * be opened, by "backing" and "backing_map": directories and files, "/" for "any". NULL
+ * terminated; free with g_strfreev. For a process that confines itself and opens images
+ * later. */
+QIMG_API char **qimg_options_get_named_places(const QimgOptions *options);
+
 /* Reads a size as the command lines take it: bytes, or a number, which may have a
  * fraction, with K, M, G, T, P or E (powers of 1024; either case, and KiB and the like),
  * rounded to whole bytes. *@bytes_out is written on success only. Errors: USAGE for what
