@@ -361,7 +361,7 @@ qimg_storage_find_extent(QimgStorage *storage, QimgHostOffset host_offset,
     uint64_t size_bytes = 0;
     QimgErrno err;
 
-    qimg_lock_assert_none_held();
+    qimg_lock_assert_metadata_io();
     if (is_known_data(storage, host_offset.v, end_out)) {
         *is_data_out = true;
         return 0;

@@ -114,7 +114,8 @@ QimgErrno qimg_storage_get_size(QimgStorage *storage, uint64_t *size_bytes_out)
 void qimg_storage_get_status(QimgStorage *storage, struct stat *out);
 
 /* Whether the byte at @host_offset is data or in a hole, and where that ends (past the
- * end of the file: a hole without end, UINT64_MAX). Threads: any; no lock may be held. */
+ * end of the file: a hole without end, UINT64_MAX). Threads: any; a lock of rank ALLOC
+ * may be held for metadata, none for data. */
 QimgErrno qimg_storage_find_extent(QimgStorage *storage, QimgHostOffset host_offset,
                                    bool *is_data_out, uint64_t *end_out) QIMG_MUST_CHECK;
 
