@@ -146,8 +146,11 @@ activate(Qed *qed) QIMG_REQUIRES(qed->alloc_lock)
     if (!err)
         err = qimg_storage_get_size(qed->base.file, &qed->first_file_bytes);
     if (!err) {
+        /* A cluster whose end is cut is nobody's: it is used anew. Its last sector
+         * counts as whole. */
         qed->first_cluster = qed->next_cluster = qed->end_cluster =
-            qimg_div_round_up(qed->first_file_bytes, qed->base.cluster_bytes);
+            qimg_div_round_up(qed->first_file_bytes, QIMG_SECTOR_BYTES) /
+            (qed->base.cluster_bytes / QIMG_SECTOR_BYTES);
         err = qed_store_field(qed, QED_HEADER_AT_AUTOCLEAR, 0,
                               qed->header.autoclear_features);
     }
