@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* A whole qcow2 image, opened, mapped and read. Input: the file. */
+/* A whole image, qcow2 or QED, opened, mapped and read. Input: the file. */
 #include "fuzz-image.h"
 #include "fuzz.h"
 #include "memory-storage.h"
