@@ -622,3 +622,18 @@ def test_many_references_to_one_table(tmp_path):
         n_entries = file.n_entries
     status, ours = qimg_check(image)
     assert status == CORRUPTED and ours["corruptions"] == n_entries - 1
+
+
+def test_huge_sparse_file(tmp_path):
+    """2^31 clusters, all leaked or all the header's: passed over by the word."""
+    image = qed.create(tmp_path / "disk.qed", MIB, cluster_size=4096, table_size=2)
+    with QedFile(image) as file:
+        file.truncate(8 << 40)
+    status, ours = qimg_check(image)
+    assert status == LEAKED and ours["leaks"] == (8 << 40) // 4096 - 3
+    with QedFile(image) as file:
+        header_size = (8 << 40) // 4096 - 2
+        file.set("header_size", header_size)
+        file.set("l1_table_offset", header_size * 4096)
+    status, ours = qimg_check(image)
+    assert status == CLEAN and ours["image-end-offset"] == 8 << 40

@@ -28,14 +28,16 @@ report_leaks(const Qed *qed, const QedWalk *walk, QimgCheckReport *report)
                                .guest_offset = QIMG_NO_GUEST_OFFSET};
 
         n = 1;
-        if (walk->used[c / 64] == UINT64_MAX) { /* a quick pass over full words */
+        /* Quick passes over full words, and over empty ones below. */
+        if (walk->used[c / 64] == UINT64_MAX) {
             n = 64 - c % 64;
             continue;
         }
         if (is_used(walk, c))
             continue;
         while (c + n < walk->n_clusters && !is_used(walk, c + n))
-            n++;
+            n += (c + n) % 64 == 0 && walk->used[(c + n) / 64] == 0 ? 64 : 1;
+        n = qimg_min_u64(n, walk->n_clusters - c);
         finding.length_bytes = n << bits;
         qimg_check_report_add(report, &finding, n, "cluster: nothing refers to it");
     }

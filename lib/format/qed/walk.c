@@ -52,13 +52,16 @@ use(Walk *w, uint64_t host_offset, uint64_t n_clusters, uint64_t guest_offset)
     QedWalk *out = w->out;
     uint64_t first = host_offset >> w->qed->header.cluster_bits;
     bool is_free = true;
+    uint64_t n;
 
-    for (uint64_t c = first; c < first + n_clusters; c++) {
-        uint64_t bit = UINT64_C(1) << c % 64;
+    for (uint64_t c = first; c < first + n_clusters; c += n) {
+        uint64_t mask;
 
-        if (out->used[c / 64] & bit)
+        n = qimg_min_u64(64 - c % 64, first + n_clusters - c);
+        mask = UINT64_MAX >> (64 - n) << c % 64;
+        if (out->used[c / 64] & mask)
             is_free = false;
-        out->used[c / 64] |= bit;
+        out->used[c / 64] |= mask;
     }
     out->used_end_cluster = qimg_max_u64(out->used_end_cluster, first + n_clusters);
     if (!is_free) {
