@@ -186,7 +186,7 @@ static const OptionRow rows[] = {
      "what punching a hole does: unmap (the default) gives space back, zero keeps it, "
      "ignore refuses",
      set_image, NULL},
-    {"format", "F", "qcow2, qed or raw, instead of probing", set_image, NULL},
+    {"format", "F", "qcow2, qed, qcow or raw, instead of probing", set_image, NULL},
     {"backing", "POLICY",
      "which files an image may name: same-dir (the default), any, "
      "none, or directories separated by colons",

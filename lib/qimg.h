@@ -70,7 +70,7 @@ QIMG_API QimgOptions *qimg_options_new(void);
 QIMG_API void qimg_options_free(QimgOptions *options);
 
 /* Sets one option by its name, as on the command lines:
- *   format=qcow2|qed|raw          the format of the image (not of its backing files)
+ *   format=qcow2|qed|qcow|raw     the format of the image (not of its backing files)
  *   backing=same-dir|any|none|DIR[:DIR...]   which named files may be opened
  *   backing_map=OLD=NEW           open NEW where an image names OLD; may be repeated
  *   l2_cache=SIZE, data_cache=SIZE   bytes, with an optional suffix K, M, G, T

@@ -17,7 +17,7 @@ static const struct {
     {"backing-file", 'b', "FILE",
      "holds what is not written yet; relative to the new image's directory"},
     {"backing-fmt", 'F', "FORMAT",
-     "format of the backing file (default: as it is found)"},
+     "of the backing file: qcow2, qed, qcow or raw (default: as it is found)"},
     {"cluster-size", 0, "SIZE", "512 to 2M, of QED 4K to 4M (default: 64K)"},
     {"table-size", 0, "N", "of QED: clusters of a table, 2 to 16 (default: 4)"},
     {"version", 0, "N", "of the format qcow2: 2 or 3 (the default)"},

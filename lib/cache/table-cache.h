@@ -84,4 +84,25 @@ table_slice_set(TableSlice *slice, uint64_t word_index, uint64_t word)
     atomic_store_explicit(&slice->words[word_index], word, memory_order_release);
 }
 
+/* The number of words from @index on, at most @n_max, that are 0: entries that walks over
+ * large empty disks pass by the million. */
+static inline uint64_t
+table_slice_count_zeros(const TableSlice *slice, uint64_t index, uint64_t n_max)
+{
+    uint64_t n = 0;
+
+    while (n + 4 <= n_max) {
+        uint64_t any =
+            table_slice_get(slice, index + n) | table_slice_get(slice, index + n + 1) |
+            table_slice_get(slice, index + n + 2) | table_slice_get(slice, index + n + 3);
+
+        if (any)
+            break;
+        n += 4;
+    }
+    while (n < n_max && table_slice_get(slice, index + n) == 0)
+        n++;
+    return n;
+}
+
 #define table_autoslice __attribute__((cleanup(table_slice_unpin))) TableSlice

@@ -191,6 +191,9 @@ struct QimgDriver {
     const char *name;
     bool is_little_endian; /* the words of tables in the file */
 
+    /* Whether images can say of which format their backing file is. */
+    bool records_backing_format;
+
     /* Whether the first @n_bytes of a file are of this format. NULL: never probed. */
     bool (*probe)(const uint8_t *bytes, size_t n_bytes);
 
@@ -284,7 +287,7 @@ struct QimgDriver {
     /* Makes the disk what it was, in content and size. */
     QimgErrno (*revert_to_snapshot)(QimgFormat *format, unsigned place);
 
-    /* ---- checking; all NULL where there is nothing to check ---- */
+    /* ---- checking; all NULL where there is no check ---- */
 
     /* Looks at all that the file says of itself and adds what is wrong to @report. Never
      * writes. The layer was opened for_check. False with @error set where that could not
@@ -321,9 +324,9 @@ struct QimgDriver {
 /* The driver called @name, or NULL. */
 const QimgDriver *qimg_driver_find(const char *name);
 
-/* The names of all formats, or of those of which images can be made, for messages. Free
- * with g_free. */
-char *qimg_driver_list(bool can_create);
+/* The names of all formats, or of those of which images can be made, as a text: "A, B or
+ * C". Free with g_free. */
+char *qimg_driver_names(bool made_only);
 
 /* The driver for a file that begins with @bytes (raw where no format is recognised).
  * NULL with @error set for formats that are recognised and cannot be read. */
@@ -339,6 +342,13 @@ void qimg_format_close(QimgFormat *format);
 /* Adds a warning about the layer. */
 void qimg_format_warn(QimgFormat *format, const char *text, ...) G_GNUC_PRINTF(2, 3);
 
+/* Reads and inflates the compressed cluster in the @stream_bytes at @host_offset of the
+ * layer's file; what lies behind the stream does not matter.
+ * Threads, errors: as QimgDriver.read_compressed. */
+QimgErrno qimg_format_read_stream(QimgFormat *format, QimgCodec codec,
+                                  QimgHostOffset host_offset, uint32_t stream_bytes,
+                                  uint8_t *cluster_out) QIMG_MUST_CHECK;
+
 /* The storage that DATA runs refer to. */
 static inline QimgStorage *
 qimg_format_data_storage(const QimgFormat *format)
@@ -349,3 +359,4 @@ qimg_format_data_storage(const QimgFormat *format)
 extern const QimgDriver qimg_driver_raw;
 extern const QimgDriver qimg_driver_qcow2;
 extern const QimgDriver qimg_driver_qed;
+extern const QimgDriver qimg_driver_qcow1;

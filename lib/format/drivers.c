@@ -1,14 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The table of formats, probing, and what all open layers share. */
+#include <errno.h>
 #include <string.h>
 
 #include "base/errors.h"
+#include "base/scratch.h"
 #include "format/driver.h"
 
 /* Order of probing; raw takes what nobody else wants. */
 static const QimgDriver *const drivers[] = {
     &qimg_driver_qcow2,
     &qimg_driver_qed,
+    &qimg_driver_qcow1,
     &qimg_driver_raw,
 };
 
@@ -19,7 +22,6 @@ static const struct {
     size_t n_bytes;
     const char *magic;
 } foreign_formats[] = {
-    {"qcow version 1", 0, 8, "QFI\xfb\0\0\0\1"},
     {"VMDK", 0, 4, "KDMV"},
     {"VHDX", 0, 8, "vhdxfile"},
     {"LUKS", 0, 6, "LUKS\xba\xbe"},
@@ -39,18 +41,22 @@ qimg_driver_find(const char *name)
 }
 
 char *
-qimg_driver_list(bool can_create)
+qimg_driver_names(bool made_only)
 {
-    GString *list = g_string_new(NULL);
+    GString *names = g_string_new(NULL);
+    size_t n = 0, n_added = 0;
 
     for (size_t i = 0; i < G_N_ELEMENTS(drivers); i++)
-        if (drivers[i]->create || !can_create)
-            g_string_append_printf(list, "%s%s",
-                                   list->len == 0                   ? ""
-                                   : i + 1 == G_N_ELEMENTS(drivers) ? " or "
-                                                                    : ", ",
-                                   drivers[i]->name);
-    return g_string_free(list, FALSE);
+        n += !made_only || drivers[i]->create;
+    for (size_t i = 0; i < G_N_ELEMENTS(drivers); i++) {
+        if (made_only && !drivers[i]->create)
+            continue;
+        if (n_added > 0)
+            g_string_append(names, n_added + 1 < n ? ", " : " or ");
+        g_string_append(names, drivers[i]->name);
+        n_added++;
+    }
+    return g_string_free(names, FALSE);
 }
 
 const QimgDriver *
@@ -111,6 +117,23 @@ qimg_format_close(QimgFormat *format)
     qimg_storage_close(format->data_file);
     qimg_storage_close(format->file);
     format->driver->close(format);
+}
+
+QimgErrno
+qimg_format_read_stream(QimgFormat *format, QimgCodec codec, QimgHostOffset host_offset,
+                        uint32_t stream_bytes, uint8_t *cluster_out)
+{
+    uint8_t *stream = qimg_scratch_get(QIMG_SCRATCH_STREAM, stream_bytes);
+    QimgErrno err;
+
+    if (!stream)
+        return -ENOMEM;
+    err = qimg_storage_read(format->file, QIMG_IO_COMPRESSED, host_offset, stream,
+                            stream_bytes);
+    if (err)
+        return err;
+    return qimg_decompress(codec, stream, stream_bytes, cluster_out,
+                           format->cluster_bytes);
 }
 
 void

@@ -45,7 +45,8 @@ qimg_map_by_steps(QimgFormat *format, const QimgView *view, uint64_t guest_offse
          n < MAX_SLICES_PER_CALL && at_end && run.length_bytes < length_bytes; n++) {
         QimgRun next;
 
-        if (run.kind == QIMG_RUN_UNALLOCATED && run.length_bytes >= slice_guest_bytes) {
+        if (peek && run.kind == QIMG_RUN_UNALLOCATED &&
+            run.length_bytes >= slice_guest_bytes) {
             /* No more than was passed already: little is read in vain. */
             uint64_t more_bytes =
                 peek(format, view, guest_offset + run.length_bytes,
@@ -100,25 +101,6 @@ qimg_count_zero_entries(QimgFormat *format, uint64_t host_offset, uint64_t n_ent
     return count_leading_zeros(words, n_bytes / sizeof(uint64_t)) / entry_words;
 }
 
-uint64_t
-qimg_count_zero_words(const TableSlice *slice, uint64_t index, uint64_t n_max)
-{
-    uint64_t n = 0;
-
-    while (n + 4 <= n_max) {
-        uint64_t any =
-            table_slice_get(slice, index + n) | table_slice_get(slice, index + n + 1) |
-            table_slice_get(slice, index + n + 2) | table_slice_get(slice, index + n + 3);
-
-        if (any)
-            break;
-        n += 4;
-    }
-    while (n < n_max && table_slice_get(slice, index + n) == 0)
-        n++;
-    return n;
-}
-
 QimgErrno
 qimg_count_empty_l1(QimgFormat *format, const QimgView *view, uint64_t l1_index,
                     uint64_t n_wanted, uint64_t offset_mask, uint64_t *entry_out,
@@ -137,7 +119,7 @@ qimg_count_empty_l1(QimgFormat *format, const QimgView *view, uint64_t l1_index,
     if (err)
         return err;
     *entry_out = table_slice_get(&slice, in_slice);
-    n_empty = qimg_count_zero_words(&slice, in_slice, n_max);
+    n_empty = table_slice_count_zeros(&slice, in_slice, n_max);
     while (n_empty < n_max &&
            (table_slice_get(&slice, in_slice + n_empty) & offset_mask) == 0)
         n_empty++;

@@ -18,7 +18,8 @@ typedef QimgErrno (*QimgMapStep)(QimgFormat *format, const QimgView *view,
 typedef uint64_t (*QimgMapPeek)(QimgFormat *format, const QimgView *view,
                                 uint64_t guest_offset, uint64_t length_bytes);
 
-/* QimgDriver.map by steps; @slice_guest_bytes is how much of the disk a slice maps. */
+/* QimgDriver.map by steps; @slice_guest_bytes is how much of the disk a slice maps;
+ * @peek may be NULL. */
 QimgErrno qimg_map_by_steps(QimgFormat *format, const QimgView *view,
                             uint64_t guest_offset, uint64_t length_bytes,
                             uint64_t slice_guest_bytes, QimgMapStep step,
@@ -30,10 +31,6 @@ QimgErrno qimg_map_by_steps(QimgFormat *format, const QimgView *view,
 uint64_t qimg_count_zero_entries(QimgFormat *format, uint64_t host_offset,
                                  uint64_t n_entries, uint64_t entry_words);
 
-/* The number of words from @index on, at most @n_max, that are 0: entries that walks over
- * large empty disks pass by the million. */
-uint64_t qimg_count_zero_words(const TableSlice *slice, uint64_t index, uint64_t n_max);
-
 /* The L1 entry @l1_index of @view (below n_l1_entries_in_file), and how many entries from
  * it on, within one slice and at most @n_wanted, refer to no table: none of the bits of
  * @offset_mask is set in them. Errors: of the storage. */
@@ -42,7 +39,7 @@ QimgErrno qimg_count_empty_l1(QimgFormat *format, const QimgView *view, uint64_t
                               uint64_t *entry_out, uint64_t *n_empty_out);
 
 static inline QimgRun
-qimg_damaged_run(QimgRule rule, uint64_t length_bytes)
+qimg_run_damaged(QimgRule rule, uint64_t length_bytes)
 {
     return (QimgRun){
         .kind = QIMG_RUN_DAMAGED, .rule = rule, .length_bytes = length_bytes};

@@ -44,6 +44,23 @@ qimg_format_is_beyond_end(QimgFormat *format, uint64_t host_offset)
     return host_offset >= end_bytes;
 }
 
+uint64_t
+qimg_format_clip_clusters(QimgFormat *format, uint64_t host_offset,
+                          uint64_t in_cluster_bytes, uint64_t length_bytes)
+{
+    uint64_t cluster_bytes = format->cluster_bytes;
+    uint64_t end_bytes, until_end;
+
+    if (qimg_format_is_beyond_end(format, host_offset))
+        return 0;
+    end_bytes = atomic_load_explicit(&format->file_end_bytes, memory_order_relaxed);
+    until_end = qimg_div_round_up(end_bytes - host_offset, cluster_bytes) * cluster_bytes;
+    if (in_cluster_bytes + length_bytes <= until_end ||
+        !qimg_format_is_beyond_end(format, host_offset + until_end))
+        return length_bytes;
+    return until_end - in_cluster_bytes;
+}
+
 static TableFile
 table_file_of(const QimgFormat *format)
 {

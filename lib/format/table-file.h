@@ -18,6 +18,12 @@ bool qimg_format_look_at_end(QimgFormat *format, GError **error);
 /* Whether @host_offset lies beyond the end of the image file. Any thread. */
 bool qimg_format_is_beyond_end(QimgFormat *format, uint64_t host_offset);
 
+/* How many of the @length_bytes from @in_cluster_bytes on, in clusters that lie in a row
+ * from @host_offset on, belong to clusters that begin before the end: the last one may be
+ * cut. 0: none. Any thread. */
+uint64_t qimg_format_clip_clusters(QimgFormat *format, uint64_t host_offset,
+                                   uint64_t in_cluster_bytes, uint64_t length_bytes);
+
 /* Pins the slice of a table that begins at @host_offset; as table_cache_pin and
  * table_cache_pin_to_change. */
 QimgErrno qimg_format_pin(QimgFormat *format, TableKind kind, uint64_t host_offset,

@@ -213,6 +213,15 @@ add_format(QimgChain *chain, const QimgOptions *options, QimgStorage *file,
     return true;
 }
 
+/* What to do where @above does not say of which format its backing file is. */
+static char *
+how_to_record(const QimgFormat *above)
+{
+    if (above->driver->records_backing_format)
+        return g_strdup("record it with qemu-img rebase -u -F");
+    return g_strdup_printf("%s images cannot record it", above->driver->name);
+}
+
 /* A guest can write a qcow2 header into a raw disk; where the format was not recorded,
  * what a probed header names is therefore not opened unless the user allows it. (QED
  * records that a backing file is raw, and means others to be probed.) */
@@ -220,16 +229,19 @@ static bool
 check_probed(const QimgChain *chain, const QimgOptions *options, GError **error)
 {
     const QimgFormat *format = chain->layers[chain->n_layers - 1];
+    const QimgFormat *above = chain->layers[chain->n_layers - 2];
+    g_autofree char *advice = NULL;
 
     if (qimg_open_policy_is_explicit(options->policy) ||
         (!format->backing_name && !format->needs_data_file))
         return true;
-    qimg_set_error(
-        error, QIMG_ERROR_REFUSED,
-        "has no recorded format, was probed as %s, and names a further file, "
-        "which a guest may have forged (record the format with qemu-img rebase "
-        "-u -F, or allow it with -o backing=DIR or -o backing=any)",
-        format->driver->name);
+    advice = how_to_record(above);
+    qimg_set_error(error, QIMG_ERROR_REFUSED,
+                   "has no recorded format, was probed as %s, and names a further file, "
+                   "which a guest may have forged (%s%s allow it with -o backing=DIR or "
+                   "-o backing=any)",
+                   format->driver->name, advice,
+                   above->driver->records_backing_format ? ", or" : ":");
     return false;
 }
 
@@ -291,10 +303,11 @@ add_backing(QimgChain *chain, const QimgOptions *options, GError **error)
         return false;
     }
     if (!format_name && !above->lets_probe) {
+        g_autofree char *advice = how_to_record(above);
         g_autofree char *text = g_strdup_printf(
-            "the format of the backing file \"%s\" is not recorded, probed as %s (record "
-            "it with qemu-img rebase -u -F)",
-            above->backing_name, chain->layers[chain->n_layers - 1]->driver->name);
+            "the format of the backing file \"%s\" is not recorded, probed as %s (%s)",
+            above->backing_name, chain->layers[chain->n_layers - 1]->driver->name,
+            advice);
 
         chain_warn(chain, above->file->path, text);
     }
@@ -471,7 +484,7 @@ add_format_for_check(QimgChain *chain, const QimgOptions *options, QimgStorage *
 
     if (driver && !driver->check)
         qimg_set_error(error, QIMG_ERROR_NO_CHECK,
-                       "is a %s image, in which there is nothing to check", driver->name);
+                       "is a %s image, for which there is no check", driver->name);
     else if (driver)
         format = driver->open(file, &env, error);
     if (!format) {

@@ -96,7 +96,7 @@ set_format(QimgCreate *create, const char *name, const char *value, GError **err
     const QimgDriver *driver = qimg_driver_find(value);
 
     if (!driver || !driver->create) {
-        g_autofree char *names = qimg_driver_list(true);
+        g_autofree char *names = qimg_driver_names(true);
 
         qimg_set_error(error, QIMG_ERROR_USAGE,
                        "%s=%s: is no format that can be made (give %s)", name, value,

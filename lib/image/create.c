@@ -70,7 +70,7 @@ choose_backing_format(QimgCreate *create, const char *named_format, GError **err
         return false;
     }
     if (format && !qimg_driver_find(format)) {
-        g_autofree char *names = qimg_driver_list(false);
+        g_autofree char *names = qimg_driver_names(false);
 
         qimg_set_error(error, QIMG_ERROR_USAGE,
                        "backing_fmt=%s: cannot be read by this version (give %s, or "

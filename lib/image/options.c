@@ -126,7 +126,7 @@ static bool
 set_format(QimgOptions *options, const char *value, GError **error)
 {
     if (!qimg_driver_find(value)) {
-        g_autofree char *names = qimg_driver_list(false);
+        g_autofree char *names = qimg_driver_names(false);
 
         qimg_set_error(error, QIMG_ERROR_USAGE, "format=%s: unknown format (give %s)",
                        value, names);

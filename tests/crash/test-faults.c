@@ -11,7 +11,6 @@
 
 #include "crash-fixture.h"
 #include "memory-storage.h"
-#include "qcow2-check.h"
 #include "test-util.h"
 
 #define N_OPS   14u
@@ -148,8 +147,7 @@ check_closed(Try *try)
 
     Qcow2CheckResult result;
 
-    try->problem =
-        qcow2_check_bytes(after->files[0]->data, after->files[0]->len, &result);
+    try->problem = crash_fixture_check(after, true, &result);
     if (!try->problem)
         image = crash_fixture_open(after, NULL, NULL, &try->problem);
     if (image)

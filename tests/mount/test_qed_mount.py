@@ -273,7 +273,7 @@ def test_kill(options, tmp_path, mnt, rng):
             # A copy, since QEMU repairs at open.
             copy = shutil.copy(image, folder / "copy.qed")
             check(copy, "qed", leaks_allowed=True)
-            compare(copy, content, pending, tmp_path / "out")
+            compare(copy, content, pending, tmp_path / "out", "qed")
     finally:
         while mounts_at(mnt):
             unmount(mnt, lazy=True)

@@ -251,12 +251,11 @@ test_need_check(void)
 {
     g_autoptr(GByteArray) bytes = qed_image_build_sound(QED_FEATURE_NEED_CHECK);
     g_autoptr(GByteArray) unchanged = NULL, after = NULL;
-    guint len = bytes->len;
     QedImage o;
 
     qed_image_put(bytes, L2_OFFSET, UINT64_C(1) << 40);
     qed_image_put(bytes, L1_OFFSET + 8, L2_OFFSET + 1);
-    g_byte_array_set_size(bytes, len + 3 * CLUSTER); /* leaks */
+    g_byte_array_set_size(bytes, bytes->len + 3 * CLUSTER); /* leaks */
     o = qed_image_open(bytes);
     g_assert_cmpint(qed_image_read(&o, 0), ==, -EIO);
     unchanged = qed_image_close(&o);
@@ -267,11 +266,34 @@ test_need_check(void)
     g_assert_cmpint(qed_image_read(&o, TABLE_MAPS), ==, 0);
     g_assert_cmpint(qed_image_read(&o, 3 * CLUSTER), ==, 3);
     after = qed_image_close(&o);
-    g_assert_cmpuint(after->len, ==, len);
     g_assert_cmpuint(qed_image_get(after, QED_HEADER_AT_FEATURES), ==, 0);
     g_assert_cmpuint(qed_image_get(after, L2_OFFSET), ==, 0);
     g_assert_cmpuint(qed_image_get(after, L1_OFFSET + 8), ==, 0);
-    g_assert_cmpuint(qed_image_check(after).n_leaks, ==, 1); /* what the entry had lost */
+    /* What an entry had lost, or another, is not taken for new data. */
+    g_assert_cmpuint(after->len, ==, bytes->len);
+    g_assert_cmpuint(after->data[DATA], ==, 1);
+    g_assert_cmpuint(qed_image_check(after).n_leaks, ==, 1 + 3);
+}
+
+/* Where nothing had to be dropped, leaks at the end are cut off, others used anew. */
+static void
+test_need_check_with_leaks(void)
+{
+    g_autoptr(GByteArray) bytes = qed_image_build_sound(QED_FEATURE_NEED_CHECK);
+    g_autoptr(GByteArray) after = NULL;
+    guint len = bytes->len;
+    QedImage o;
+
+    qed_image_put(bytes, L2_OFFSET, 0);
+    g_byte_array_set_size(bytes, len + 3 * CLUSTER);
+    memset(bytes->data + len, 0xaa, 3 * CLUSTER);
+    o = qed_image_open(bytes);
+    g_assert_cmpint(qed_image_write(&o, 10 * CLUSTER + 100, 10, 9), ==, 0);
+    g_assert_cmpint(qed_image_read(&o, 10 * CLUSTER), ==, 0);
+    after = qed_image_close(&o);
+    g_assert_cmpuint(after->len, ==, len);
+    g_assert_cmpuint(qed_image_get(after, L2_OFFSET + 80), ==, DATA);
+    qed_image_assert_clean(after);
 }
 
 /* What no repair can mend is left alone. */
@@ -343,6 +365,7 @@ main(int argc, char **argv)
     g_test_add_func("/qed/cut/leak", test_cut_leak);
     g_test_add_func("/qed/refused-entries", test_refused_entries);
     g_test_add_func("/qed/need-check/repair", test_need_check);
+    g_test_add_func("/qed/need-check/leaks", test_need_check_with_leaks);
     g_test_add_func("/qed/need-check/shared", test_need_check_with_shared_clusters);
     g_test_add_func("/qed/need-check/set", test_need_check_is_set);
     g_test_add_func("/qed/header-bits", test_header_bits);

@@ -374,6 +374,7 @@ qcow2_close(QimgFormat *format)
 
 const QimgDriver qimg_driver_qcow2 = {
     .name = "qcow2",
+    .records_backing_format = true,
     .probe = qcow2_header_probe,
     .open = qcow2_open,
     .map = qcow2_map,

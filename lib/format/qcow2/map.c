@@ -30,7 +30,6 @@ run_of_entry(Qcow2 *q, const Qcow2L2Entry *e, uint64_t in_cluster_bytes,
              uint64_t length_bytes)
 {
     QimgRun run = {.length_bytes = length_bytes};
-    uint64_t end_bytes, until_end;
 
     switch (e->kind) {
     case QCOW2_L2_UNALLOCATED:
@@ -40,10 +39,10 @@ run_of_entry(Qcow2 *q, const Qcow2L2Entry *e, uint64_t in_cluster_bytes,
         run.kind = QIMG_RUN_ZERO;
         return run;
     case QCOW2_L2_DAMAGED:
-        return qimg_damaged_run(e->rule, length_bytes);
+        return qimg_run_damaged(e->rule, length_bytes);
     case QCOW2_L2_STREAM:
         if (qimg_format_is_beyond_end(&q->base, e->host_offset))
-            return qimg_damaged_run(QIMG_RULE_DATA_BEYOND_EOF, length_bytes);
+            return qimg_run_damaged(QIMG_RULE_DATA_BEYOND_EOF, length_bytes);
         run.kind = QIMG_RUN_COMPRESSED;
         run.host_offset = qimg_host(e->host_offset);
         run.stream_bytes = e->stream_bytes;
@@ -55,15 +54,10 @@ run_of_entry(Qcow2 *q, const Qcow2L2Entry *e, uint64_t in_cluster_bytes,
     run.host_offset = qimg_host(e->host_offset + in_cluster_bytes);
     if (q->geometry.has_data_file) /* a short data file reads as zeros: spec section 10 */
         return run;
-    if (qimg_format_is_beyond_end(&q->base, e->host_offset))
-        return qimg_damaged_run(QIMG_RULE_DATA_BEYOND_EOF, length_bytes);
-    end_bytes = atomic_load_explicit(&q->base.file_end_bytes, memory_order_relaxed);
-    /* Clusters that begin before the end count as there. */
-    until_end = qimg_align_down(end_bytes - 1, q->geometry.cluster_bytes) +
-                q->geometry.cluster_bytes - run.host_offset.v;
-    if (length_bytes > until_end &&
-        qimg_format_is_beyond_end(&q->base, run.host_offset.v + until_end))
-        run.length_bytes = until_end;
+    run.length_bytes = qimg_format_clip_clusters(&q->base, e->host_offset,
+                                                 in_cluster_bytes, length_bytes);
+    if (run.length_bytes == 0)
+        return qimg_run_damaged(QIMG_RULE_DATA_BEYOND_EOF, length_bytes);
     return run;
 }
 
@@ -75,7 +69,7 @@ scan_standard(const Qcow2Geometry *g, const TableSlice *slice, uint64_t index,
     Qcow2L2Entry first =
         qcow2_l2_decode(g, table_slice_get(slice, index), cluster_guest_offset);
     uint64_t n = first.kind == QCOW2_L2_UNALLOCATED
-                     ? qimg_max_u64(qimg_count_zero_words(slice, index, n_max), 1)
+                     ? qimg_max_u64(table_slice_count_zeros(slice, index, n_max), 1)
                      : 1;
 
     for (; n < n_max; n++) {
@@ -162,7 +156,7 @@ map_in_table(Qcow2 *q, uint64_t l2_table_offset, uint64_t guest_offset,
 
     if (qimg_format_is_beyond_end(&q->base, entry_offset)) { /* the table is cut */
         *run_out =
-            qimg_damaged_run(QIMG_RULE_L2_BEYOND_EOF, g->cluster_bytes - in_cluster);
+            qimg_run_damaged(QIMG_RULE_L2_BEYOND_EOF, g->cluster_bytes - in_cluster);
         return 0;
     }
     while (n_max > 1 && qimg_format_is_beyond_end(
@@ -207,7 +201,7 @@ map_step(QimgFormat *format, const QimgView *view, uint64_t guest_offset,
     }
     if (l1_index >= view->n_l1_entries_in_file) {
         *run_out =
-            qimg_damaged_run(QIMG_RULE_L1_BEYOND_EOF, table_guest_bytes - in_table);
+            qimg_run_damaged(QIMG_RULE_L1_BEYOND_EOF, table_guest_bytes - in_table);
         *at_end_out = true;
         return 0;
     }
@@ -225,7 +219,7 @@ map_step(QimgFormat *format, const QimgView *view, uint64_t guest_offset,
     l2_table_offset = entry & QCOW2_OFFSET_MASK;
     if (!qimg_is_aligned(l2_table_offset, g->cluster_bytes) ||
         qimg_format_is_beyond_end(&q->base, l2_table_offset)) {
-        *run_out = qimg_damaged_run(qimg_is_aligned(l2_table_offset, g->cluster_bytes)
+        *run_out = qimg_run_damaged(qimg_is_aligned(l2_table_offset, g->cluster_bytes)
                                         ? QIMG_RULE_L2_BEYOND_EOF
                                         : QIMG_RULE_L2_UNALIGNED,
                                     table_guest_bytes - in_table);

@@ -121,17 +121,32 @@ look_at_tables(Qed *qed, QedWalk *walk)
     return err;
 }
 
-/* Clusters at the end of the file to which nothing refers are what a program that died
- * has left. */
+/* Clusters to which nothing refers are what a program that died has left: those at the
+ * end of the file are cut off, the others taken for new data, zeros again (E2). */
 static QimgErrno
-cut_leaks(Qed *qed, const QedWalk *walk)
+reclaim_leaks(Qed *qed, const QedWalk *walk) QIMG_REQUIRES(qed->alloc_lock)
 {
-    uint64_t end_bytes = walk->used_end_cluster << qed->header.cluster_bits;
+    unsigned bits = qed->header.cluster_bits;
+    uint64_t end_bytes = walk->used_end_cluster << bits;
+    QimgErrno err = 0;
+    QedClusters run = {0};
 
-    if (!qed->base.is_dirty || walk->used_end_cluster >= walk->n_clusters)
+    g_array_set_size(qed->returned, 0); /* of an attempt that failed */
+    /* What an entry that had to be dropped referred to may be among them, and be all that
+     * is left of it: it stays for who looks for it. */
+    if (!qed->base.is_dirty || walk->n_mended > 0)
         return 0;
-    atomic_store_explicit(&qed->base.file_end_bytes, end_bytes, memory_order_relaxed);
-    return qimg_storage_set_size(qed->base.file, end_bytes);
+    while (!err && qed_walk_find_unused(walk, &run)) {
+        err = qimg_storage_zero(qed->base.file, QIMG_IO_RESERVE,
+                                qimg_host(run.first_cluster << bits),
+                                run.n_clusters << bits);
+        g_array_append_val(qed->returned, run);
+    }
+    if (!err && walk->used_end_cluster < walk->n_clusters) {
+        atomic_store_explicit(&qed->base.file_end_bytes, end_bytes, memory_order_relaxed);
+        err = qimg_storage_set_size(qed->base.file, end_bytes);
+    }
+    return err || qed->returned->len == 0 ? err : qimg_storage_sync(qed->base.file);
 }
 
 static QimgErrno
@@ -141,7 +156,7 @@ activate(Qed *qed) QIMG_REQUIRES(qed->alloc_lock)
     QimgErrno err = look_at_tables(qed, &walk);
 
     if (!err)
-        err = cut_leaks(qed, &walk);
+        err = reclaim_leaks(qed, &walk);
     qed_walk_clear(&walk);
     if (!err)
         err = qimg_storage_get_size(qed->base.file, &qed->first_file_bytes);
@@ -202,6 +217,9 @@ qed_end_writing(QimgFormat *format)
     if (!err && !atomic_load(&format->broken)) {
         qimg_mutex_lock(&qed->alloc_lock);
         err = qed_alloc_release_reserve(qed);
+        /* That the bit is clear shall mean that there are no leaks, too. */
+        if (!err)
+            err = qimg_storage_sync(format->file);
         if (!err)
             err = qed_set_need_check(qed, false); /* E1 */
         qimg_mutex_unlock(&qed->alloc_lock);

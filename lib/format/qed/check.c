@@ -9,38 +9,33 @@
 #include "base/errors.h"
 #include "format/qed/qed.h"
 
-static bool
-is_used(const QedWalk *walk, uint64_t cluster)
+static void
+report_leak(const Qed *qed, QedClusters run, QimgCheckReport *report)
 {
-    return walk->used[cluster / 64] >> cluster % 64 & 1;
+    unsigned bits = qed->header.cluster_bits;
+    const QimgFinding finding = {.kind = QIMG_FINDING_LEAK,
+                                 .host_offset = run.first_cluster << bits,
+                                 .length_bytes = run.n_clusters << bits,
+                                 .guest_offset = QIMG_NO_GUEST_OFFSET};
+
+    if (run.n_clusters > 0)
+        qimg_check_report_add(report, &finding, run.n_clusters,
+                              "cluster: nothing refers to it");
 }
 
 /* Adds the clusters that nothing refers to, those that lie together as one finding. */
 static void
 report_leaks(const Qed *qed, const QedWalk *walk, QimgCheckReport *report)
 {
-    unsigned bits = qed->header.cluster_bits;
-    uint64_t n;
+    QedClusters run = {0};
 
-    for (uint64_t c = 0; c < walk->n_clusters; c += n) {
-        QimgFinding finding = {.kind = QIMG_FINDING_LEAK,
-                               .host_offset = c << bits,
-                               .guest_offset = QIMG_NO_GUEST_OFFSET};
-
-        n = 1;
-        /* Quick passes over full words, and over empty ones below. */
-        if (walk->used[c / 64] == UINT64_MAX) {
-            n = 64 - c % 64;
-            continue;
-        }
-        if (is_used(walk, c))
-            continue;
-        while (c + n < walk->n_clusters && !is_used(walk, c + n))
-            n += (c + n) % 64 == 0 && walk->used[(c + n) / 64] == 0 ? 64 : 1;
-        n = qimg_min_u64(n, walk->n_clusters - c);
-        finding.length_bytes = n << bits;
-        qimg_check_report_add(report, &finding, n, "cluster: nothing refers to it");
-    }
+    while (qed_walk_find_unused(walk, &run))
+        report_leak(qed, run, report);
+    if (walk->used_end_cluster < walk->n_clusters)
+        report_leak(qed,
+                    (QedClusters){walk->used_end_cluster,
+                                  walk->n_clusters - walk->used_end_cluster},
+                    report);
 }
 
 static bool

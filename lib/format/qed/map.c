@@ -38,7 +38,7 @@ scan(Qed *qed, const TableSlice *slice, uint64_t index, uint64_t n_max,
 
     if (first == QED_ENTRY_UNALLOCATED) {
         run.kind = QIMG_RUN_UNALLOCATED;
-        n = qimg_max_u64(qimg_count_zero_words(slice, index, n_max), 1);
+        n = qimg_max_u64(table_slice_count_zeros(slice, index, n_max), 1);
     } else if (first == QED_ENTRY_ZERO) {
         run.kind = QIMG_RUN_ZERO;
         while (n < n_max && table_slice_get(slice, index + n) == QED_ENTRY_ZERO)
@@ -101,7 +101,7 @@ map_step(QimgFormat *format, const QimgView *view, uint64_t guest_offset,
     *at_end_out = true;
     if (l1_index >= view->n_l1_entries_in_file) {
         *run_out =
-            qimg_damaged_run(QIMG_RULE_L1_BEYOND_EOF, table_guest_bytes - in_table);
+            qimg_run_damaged(QIMG_RULE_L1_BEYOND_EOF, table_guest_bytes - in_table);
         return 0;
     }
     err = qimg_count_empty_l1(format, view, l1_index,
@@ -115,7 +115,7 @@ map_step(QimgFormat *format, const QimgView *view, uint64_t guest_offset,
         return 0;
     }
     if (!qed_is_place_for_table(qed, entry)) {
-        *run_out = qimg_damaged_run(QIMG_RULE_QED_TABLE, table_guest_bytes - in_table);
+        *run_out = qimg_run_damaged(QIMG_RULE_QED_TABLE, table_guest_bytes - in_table);
         return 0;
     }
     return map_in_table(qed, entry, guest_offset, length_bytes, run_out, at_end_out);

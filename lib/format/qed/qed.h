@@ -104,6 +104,10 @@ typedef struct {
 QimgErrno qed_walk(Qed *qed, const QedWalkOptions *options, QedWalk *out) QIMG_MUST_CHECK;
 void qed_walk_clear(QedWalk *walk);
 
+/* The next clusters side by side behind *@run, and before the last one in use, to which
+ * nothing refers; false: there are none. */
+bool qed_walk_find_unused(const QedWalk *walk, QedClusters *run);
+
 /* ---- activate.c: the first change, header fields, the end of writing ---- */
 
 /* Makes the parts that a writable layer has; refuses images that must not be written to.

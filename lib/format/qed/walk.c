@@ -288,3 +288,22 @@ qed_walk_clear(QedWalk *walk)
 {
     g_clear_pointer(&walk->used, g_free);
 }
+
+static bool
+is_used(const QedWalk *walk, uint64_t cluster)
+{
+    return walk->used[cluster / 64] >> cluster % 64 & 1;
+}
+
+bool
+qed_walk_find_unused(const QedWalk *walk, QedClusters *run)
+{
+    uint64_t c = run->first_cluster + run->n_clusters, n = 0;
+
+    while (c < walk->used_end_cluster && is_used(walk, c))
+        c += walk->used[c / 64] == UINT64_MAX ? 64 - c % 64 : 1;
+    while (c + n < walk->used_end_cluster && !is_used(walk, c + n))
+        n += (c + n) % 64 == 0 && walk->used[(c + n) / 64] == 0 ? 64 : 1;
+    *run = (QedClusters){c, n};
+    return n > 0;
+}
