@@ -6,8 +6,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
+#include "dir-watch.h"
 #include "log.h"
 #include "mountpoint.h"
 #include "session.h"
@@ -78,7 +80,7 @@ static bool
 end_session(const Options *options, Session *session, const Tree *tree)
 {
     g_autoptr(GError) error = NULL;
-    bool is_good = tree_flush(tree, &error);
+    bool is_good = images_flush(tree->images, &error);
 
     session_free(session);
     if (!is_good && options->foreground)
@@ -88,40 +90,69 @@ end_session(const Options *options, Session *session, const Tree *tree)
     return is_good;
 }
 
-static void
-close_image(gpointer image)
+/* Opens one image; false after printing what is wrong with it. */
+static bool
+open_image(const Options *options, Images *images, const char *path)
 {
-    qimg_image_close(image);
+    g_autoptr(GError) error = NULL;
+    g_autoptr(QimgImage) image = qimg_image_open(path, options->image_options, &error);
+
+    if (!image || !images_add_open(images, image, path, &error)) {
+        fail(path, error);
+        return false;
+    }
+    print_warnings(image);
+    if (options->verbose)
+        print_chain(image);
+    g_steal_pointer(&image);
+    return true;
 }
 
-/* Opens all images; an empty pointer after printing what is wrong with one. */
-static GPtrArray *
+/* Many images may be open at a time, with a file for each layer. */
+static void
+raise_file_limit(void)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+        return;
+    limit.rlim_cur = limit.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
+        g_debug("RLIMIT_NOFILE: %s", g_strerror(errno));
+}
+
+/* Opens all images, and adds the directories, whose images do not take names away from
+ * those. NULL after printing what is wrong with one. */
+static Images *
 open_images(const Options *options)
 {
-    g_autoptr(GPtrArray) images = g_ptr_array_new_with_free_func(close_image);
+    g_autoptr(Images) images = images_new(options);
+    g_autoptr(GPtrArray) directories = g_ptr_array_new();
+    g_autoptr(GError) error = NULL;
 
     for (guint i = 0; i < options->images->len; i++) {
         const char *path = options->images->pdata[i];
-        g_autoptr(GError) error = NULL;
-        QimgImage *image = qimg_image_open(path, options->image_options, &error);
 
-        if (!image) {
-            fail(path, error);
+        if (g_file_test(path, G_FILE_TEST_IS_DIR))
+            g_ptr_array_add(directories, options->images->pdata[i]);
+        else if (!open_image(options, images, path))
+            return NULL;
+    }
+    for (guint i = 0; i < directories->len; i++) {
+        if (!images_add_directory(images, directories->pdata[i], &error)) {
+            fail(directories->pdata[i], error);
             return NULL;
         }
-        print_warnings(image);
-        if (options->verbose)
-            print_chain(image);
-        g_ptr_array_add(images, image);
+        raise_file_limit();
     }
     return g_steal_pointer(&images);
 }
 
 static int
-serve_tree(const Options *options, const Tree *tree)
+serve_tree(const Options *options, const Tree *tree, DirWatch *watch)
 {
     g_autoptr(GError) error = NULL;
-    Session *session = session_mount(options, tree, &error);
+    Session *session = session_mount(options, tree, watch, &error);
     bool is_good;
 
     if (!session)
@@ -137,10 +168,11 @@ serve_tree(const Options *options, const Tree *tree)
 static int
 mount_images(const Options *options)
 {
-    g_autoptr(GPtrArray) images = NULL;
+    g_autoptr(Images) images = NULL;
     g_autoptr(GError) error = NULL;
     g_autofree char *absolute_path = NULL;
-    bool is_file;
+    g_autoptr(DirWatch) watch = NULL;
+    bool is_file, has_directory;
     Tree *tree;
     int mark_fd, result;
 
@@ -155,18 +187,23 @@ mount_images(const Options *options)
         return EXIT_FAILURE;
     if (!mountpoint_prepare(options->mountpoint, &is_file, &error))
         return fail(options->mountpoint, error);
-    if (is_file && images->len > 1) {
+    has_directory = images_get_directory(images, 0) != NULL;
+    if (is_file && (images_get_n(images) > 1 || has_directory)) {
         g_set_error(&error, QIMG_ERROR, QIMG_ERROR_USAGE,
                     "a regular file can show one image only (give a directory)");
         return fail(options->mountpoint, error);
     }
-    tree = tree_new(images, options, is_file, &error);
-    if (!tree)
-        return fail(NULL, error);
+    if (has_directory) {
+        watch = dir_watch_new(images, &error);
+        if (!watch)
+            return fail(NULL, error);
+    }
+    tree = tree_new(images, options, is_file);
     absolute_path = mountpoint_absolute(options->mountpoint);
     mark_fd = mountpoint_mark(absolute_path);
-    result = serve_tree(options, tree);
+    result = serve_tree(options, tree, watch);
     tree_free(tree);
+    g_clear_pointer(&images, images_free); /* before those who wait are told */
     mountpoint_unmark(absolute_path, mark_fd);
     return result;
 }

@@ -3,12 +3,23 @@
 #pragma once
 
 #include <glib.h>
+#include <stdbool.h>
 
 #include "qimg.h"
 
 /* The name under which the image at @path is shown, without ".raw": its file name less a
  * known suffix (.qcow2, .qcow, .qed, .img, .raw). Free with g_free. */
 char *names_of_image(const char *path);
+
+/* Whether @file_name has one of those suffixes. */
+bool names_has_suffix(const char *file_name);
+
+/* Files of the control directory beside those of the images. */
+#define STATS_NAME  "stats.json"
+#define ERRORS_NAME "errors.json"
+
+/* Whether no image can be shown as @name. */
+bool names_is_reserved(const char *name);
 
 /* The file names of the snapshots of @list, in their order, each once: "/", NUL, control
  * characters, "%", a leading dot and bytes that are not UTF-8 are percent-encoded; an

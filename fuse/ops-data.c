@@ -16,6 +16,8 @@
 /* An open file: an image or a text. */
 typedef struct {
     QimgImage *image;
+    ImageEntry *entry; /* pinned for @image */
+    uint64_t inode;
     ControlText *text;
     bool is_writable; /* the node is; the kernel knows what it was opened for */
 } OpenFile;
@@ -55,6 +57,9 @@ static void
 close_file(OpenFile *file)
 {
     qimg_image_close(file->image);
+    if (file->entry)
+        image_entry_has_fresh_pages(file->entry, file->inode);
+    image_entry_unpin(file->entry);
     if (file->text)
         control_text_close(file->text);
     g_free(file);
@@ -96,15 +101,33 @@ ops_data_close_files(Mount *mount)
 
 /* What the kernel may keep of a file of an image from one open to the next. */
 static void
-set_caching(const Tree *tree, Node node, struct fuse_file_info *fi)
+set_caching(const Tree *tree, Node node, const OpenFile *file, struct fuse_file_info *fi)
 {
-    if (node.kind != NODE_DISK && tree_is_live(tree, node)) {
-        fi->direct_io =
-            1; /* it changes behind the kernel's back, by writes to the disk */
-        return;
+    /* It changes behind the kernel's back, by writes to the disk. */
+    fi->direct_io = node.kind != NODE_DISK && tree_is_live(tree, node);
+    /* All changes go through this file: a second reader finds pages. */
+    fi->keep_cache = !fi->direct_io && image_entry_keeps_pages(file->entry, file->inode);
+}
+
+/* Opens @node; NULL with @error set. */
+static OpenFile *
+open_file(const Tree *tree, Node node, struct fuse_file_info *fi, GError **error)
+{
+    OpenFile *file = g_new0(OpenFile, 1);
+
+    file->inode = tree_inode_of(tree, node);
+    if (node_is_image(node)) {
+        file->image = tree_open_image(tree, node, &file->entry, error);
+        file->is_writable = file->image && tree_is_writable(tree, node);
+    } else {
+        file->text = control_text_open(tree, node, error);
+        fi->direct_io = 1; /* made anew for each open */
     }
-    fi->keep_cache =
-        1; /* all changes go through this file: a second reader finds pages */
+    if (file->image)
+        set_caching(tree, node, file, fi);
+    else if (!file->text)
+        g_clear_pointer(&file, close_file);
+    return file;
 }
 
 static void
@@ -113,35 +136,30 @@ op_open(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi)
     Mount *mount = fuse_req_userdata(req);
     g_autoptr(GError) error = NULL;
     OpenFile *file;
-    bool is_writable;
     Node node;
+    int err = tree_node_of(mount->tree, inode, &node);
 
-    if (!tree_node_of(mount->tree, inode, &node) || node_is_directory(node)) {
-        fuse_reply_err(req, ENOENT);
+    if (!err && node_is_directory(node))
+        err = -EISDIR;
+    if (err) {
+        fuse_reply_err(req, -err);
         return;
     }
-    is_writable = tree_is_writable(mount->tree, node);
-    if ((fi->flags & O_ACCMODE) != O_RDONLY && !is_writable) {
+    file = open_file(mount->tree, node, fi, &error);
+    if (!file) {
+        reply_open_error(req, error);
+        return;
+    }
+    if ((fi->flags & O_ACCMODE) != O_RDONLY && !file->is_writable) {
+        close_file(file);
         fuse_reply_err(req, EROFS);
         return;
     }
-    file = g_new0(OpenFile, 1);
-    file->is_writable = is_writable;
-    if (node_is_image(node)) {
-        file->image = tree_open_image(mount->tree, node, &error);
-        set_caching(mount->tree, node, fi);
-    } else {
-        file->text = control_text_open(mount->tree, node, &error);
-        fi->direct_io = 1; /* made anew for each open */
-    }
-    if (error) {
-        reply_open_error(req, error);
-        close_file(file);
-        return;
-    }
+    if ((fi->flags & O_ACCMODE) != O_RDONLY)
+        image_entry_expect_writes(file->entry);
     fi->fh = (uintptr_t)file;
     register_file(mount, file);
-    if (reply_open(req, fi, is_writable) ==
+    if (reply_open(req, fi, file->is_writable) ==
         -ENOENT) /* the opener is gone: no release comes */
         unregister_and_close(mount, file);
 }

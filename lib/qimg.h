@@ -92,6 +92,11 @@ QIMG_API void qimg_options_free(QimgOptions *options);
 QIMG_API gboolean qimg_options_set(QimgOptions *options, const char *name,
                                    const char *value, GError **error);
 
+/* Lets nothing on @device be opened or looked up on the way to an image or to what it
+ * names: for programs that serve that file system themselves, and would wait for
+ * themselves. Errors of opening are then LOOP or FAILED. */
+QIMG_API void qimg_options_avoid_device(QimgOptions *options, dev_t device);
+
 /* Whether qimg_options_set knows @name. */
 QIMG_API gboolean qimg_options_has(const char *name);
 
@@ -116,6 +121,15 @@ typedef struct QimgImage QimgImage;
  * Errors: the domain's codes; nothing stays open on failure. */
 QIMG_API QimgImage *qimg_image_open(const char *path, const QimgOptions *options,
                                     GError **error);
+
+/* As qimg_image_open, of @name, which is relative to the open directory @dir_fd as in
+ * openat(2) (O_PATH will do); messages and qimg_image_get_layer_path call it @path. */
+QIMG_API QimgImage *qimg_image_open_at(int dir_fd, const char *name, const char *path,
+                                       const QimgOptions *options, GError **error);
+
+/* The name of the format whose images begin with @bytes, the first 512 of a file (or
+ * all): static. NULL where they are no known one's: then it may be raw. Any thread. */
+QIMG_API const char *qimg_probe(const void *bytes, size_t n_bytes);
 
 /* Opens one more handle on the chain of @image as seen from layer @depth down: 0 is the
  * image itself, 1 its backing file. Costs no I/O. Errors: USAGE beyond the last layer. */
@@ -158,6 +172,11 @@ QIMG_API const char *qimg_image_get_layer_path(const QimgImage *image, unsigned 
  * disk: as it is), but for st_blocks: what the files of all layers occupy. Copied to
  * *@out. With the option "cow" the image's status, not the overlay's. */
 QIMG_API void qimg_image_get_stat(const QimgImage *image, struct stat *out);
+
+/* A number that was another one if any file of the chain (an overlay of "cow" aside) was
+ * another file, or of another size or time of change, when the image was opened. Any
+ * thread. */
+QIMG_API uint64_t qimg_image_get_stamp(const QimgImage *image);
 
 /* Warnings of the open, oldest first, each a line that names its file; NULL-terminated,
  * owned by @image. */

@@ -388,12 +388,13 @@ sum_status(QimgChain *chain)
 }
 
 static bool
-open_layers(QimgChain *chain, const char *path, const QimgOptions *options,
-            GError **error)
+open_layers(QimgChain *chain, int dir_fd, const char *name, const char *path,
+            const QimgOptions *options, GError **error)
 {
     bool for_writing = options->is_writable && !options->is_cow;
     QimgPlace *place = NULL;
-    int fd = qimg_open_named_by_user(path, for_writing, &place, error);
+    int fd = qimg_open_named_by_user_at(options->policy, dir_fd, name, path, for_writing,
+                                        &place, error);
 
     chain->n_layers = chain->image_layer = options->is_cow ? 1 : 0;
     if (fd < 0 || !add_layer(chain, options, fd, place, options->format, false, error))
@@ -458,12 +459,13 @@ finish_chain(QimgChain *chain, GError **error)
 }
 
 QimgChain *
-chain_open(const char *path, const QimgOptions *options, GError **error)
+chain_open(int dir_fd, const char *name, const char *path, const QimgOptions *options,
+           GError **error)
 {
     QimgChain *chain = chain_new(options, error);
 
-    if (chain &&
-        (!open_layers(chain, path, options, error) || !finish_chain(chain, error)))
+    if (chain && (!open_layers(chain, dir_fd, name, path, options, error) ||
+                  !finish_chain(chain, error)))
         g_clear_pointer(&chain, chain_unref);
     return chain;
 }

@@ -49,6 +49,12 @@ qimg_options_free(QimgOptions *options)
     g_free(options);
 }
 
+void
+qimg_options_avoid_device(QimgOptions *options, dev_t device)
+{
+    qimg_open_policy_avoid_device(options->policy, device);
+}
+
 /* Reads the suffix of a size, which must be all of @text: as a shift, -1 if it is none.
  */
 static int
