@@ -225,8 +225,8 @@ QIMG_API void qimg_create_free(QimgCreate *create);
  * a backing file the default is its size backing_file=NAME       stored as it is;
  * relative to the directory of the new image backing_fmt=FORMAT   probed where it is
  * not given, and stored (by QED: raw only)
- *   cluster_size=SIZE       a power of two from 512 to 2M, of QED from 4K to 64M
- *   table_size=1|2|4|8|16   QED: clusters of a table
+ *   cluster_size=SIZE       a power of two from 512 to 2M, of QED from 4K to 4M
+ *   table_size=2|4|8|16     QED: clusters of a table
  *   version=2|3, compat=0.10|1.1   the same in two ways
  *   refcount_bits=1|2|4|8|16|32|64
  *   compression_type=zlib|zstd
