@@ -173,6 +173,22 @@ images_close_idle(Images *images)
 
 /* ---- opening ---- */
 
+/* The sandbox lets links lead only to where files may be opened. */
+static void
+explain_denied_link(const Images *images, const ImageEntry *entry, GError **error)
+{
+    if (entry->is_link && !images->options->no_sandbox && error && *error &&
+        strstr((*error)->message, g_strerror(EACCES))) {
+        g_autofree char *text =
+            g_strdup_printf("%s (a link may lead out of its directory only to where -o "
+                            "backing=DIR allows)",
+                            (*error)->message);
+
+        g_free((*error)->message);
+        (*error)->message = g_steal_pointer(&text);
+    }
+}
+
 /* Opens the image of a busy entry, without the lock. NULL with @error set: also where the
  * name stands for another file by now. */
 static QimgImage *
@@ -183,8 +199,10 @@ open_file(const Images *images, const ImageEntry *entry, const char *file_name,
         image_dir_open(entry->dir, file_name, images->options->image_options, error);
     struct stat status;
 
-    if (!image)
+    if (!image) {
+        explain_denied_link(images, entry, error);
         return NULL;
+    }
     qimg_image_get_stat(image, &status);
     if (entry->is_link ||
         (status.st_dev == entry->device && status.st_ino == entry->inode))

@@ -333,9 +333,29 @@ def test_come_and_go(three, tmp_path, mnt):
         os.link(outside, three / "hard.qcow2")
         os.symlink(outside, three / "soft.qcow2")
         shows(mnt, "b2", "c", "new", "hard", "soft")
-        assert is_image(mnt / "soft.raw", 7)
+        assert is_image(mnt / "hard.raw", 7)
         shutil.rmtree(three)
         shows(mnt)
+
+
+def test_links_out_of_the_directory(three, tmp_path, mnt):
+    """They lead to where backing= allows, and with a sandbox nowhere else."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    make(outside / "new.qcow2", 7)
+    os.symlink(outside / "new.qcow2", three / "soft.qcow2")
+    for options in (["-o", f"backing={outside}"], ["-o", "backing=any"], ["-o", "nosandbox"]):
+        with Mount(three, mnt, *options):
+            assert is_image(mnt / "soft.raw", 7)
+    with Mount(three, mnt, "-v") as mount:
+        if env.sanitizer() or "no Landlock" in mount.stderr():
+            pytest.skip("nothing keeps the server from opening files here")
+        with pytest.raises(OSError):
+            head(mnt / "soft.raw")
+        found = errors(mount)[0]
+        assert found["file"].endswith("soft.qcow2")
+        assert "(a link may lead out of its directory only to where -o backing=DIR allows)" \
+            in found["reason"]
 
 
 def test_not_before_it_is_complete(three, mnt):
@@ -732,6 +752,8 @@ def test_busy_until_the_end(three, mnt, tmp_path):
 def test_signal_with_everything_open(three, mnt):
     with Mount(three, mnt, "-o", "rw") as mount:
         files = [open(mnt / f"{name}.raw", "r+b") for name in "abc"]
+        os.kill(mount.pid, signal.SIGTERM)          # unmounts; the second ends it
+        procs.wait_until(lambda: not (mnt / "a.raw").exists(), "the mount goes")
         mount.terminate()
         for file in files:
             try:
