@@ -16,16 +16,32 @@ typedef struct {
     uint8_t b[8];
 } qimg_be64;
 
+typedef struct {
+    uint8_t b[2];
+} qimg_le16;
+typedef struct {
+    uint8_t b[4];
+} qimg_le32;
+typedef struct {
+    uint8_t b[8];
+} qimg_le64;
+
 _Static_assert(_Alignof(qimg_be64) == 1, "on-disk integers have no alignment");
 
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
 #define QIMG_SWAP_BE16(x) __builtin_bswap16(x)
 #define QIMG_SWAP_BE32(x) __builtin_bswap32(x)
 #define QIMG_SWAP_BE64(x) __builtin_bswap64(x)
+#define QIMG_SWAP_LE16(x) (x)
+#define QIMG_SWAP_LE32(x) (x)
+#define QIMG_SWAP_LE64(x) (x)
 #else
 #define QIMG_SWAP_BE16(x) (x)
 #define QIMG_SWAP_BE32(x) (x)
 #define QIMG_SWAP_BE64(x) (x)
+#define QIMG_SWAP_LE16(x) __builtin_bswap16(x)
+#define QIMG_SWAP_LE32(x) __builtin_bswap32(x)
+#define QIMG_SWAP_LE64(x) __builtin_bswap64(x)
 #endif
 
 static inline uint16_t
@@ -85,6 +101,53 @@ qimg_be64_set(uint64_t value)
     return result;
 }
 
+static inline uint16_t
+qimg_le16_get(qimg_le16 value)
+{
+    uint16_t raw;
+
+    memcpy(&raw, value.b, sizeof raw);
+    return QIMG_SWAP_LE16(raw);
+}
+
+static inline uint32_t
+qimg_le32_get(qimg_le32 value)
+{
+    uint32_t raw;
+
+    memcpy(&raw, value.b, sizeof raw);
+    return QIMG_SWAP_LE32(raw);
+}
+
+static inline qimg_le32
+qimg_le32_set(uint32_t value)
+{
+    uint32_t raw = QIMG_SWAP_LE32(value);
+    qimg_le32 result;
+
+    memcpy(result.b, &raw, sizeof raw);
+    return result;
+}
+
+static inline uint64_t
+qimg_le64_get(qimg_le64 value)
+{
+    uint64_t raw;
+
+    memcpy(&raw, value.b, sizeof raw);
+    return QIMG_SWAP_LE64(raw);
+}
+
+static inline qimg_le64
+qimg_le64_set(uint64_t value)
+{
+    uint64_t raw = QIMG_SWAP_LE64(value);
+    qimg_le64 result;
+
+    memcpy(result.b, &raw, sizeof raw);
+    return result;
+}
+
 /* Turns @n_words big-endian words at @words into host-endian ones, in place. */
 static inline void
 qimg_be64_array_to_host(uint64_t *words, size_t n_words)
@@ -99,4 +162,13 @@ static inline void
 qimg_host_to_be64_array(uint64_t *words, size_t n_words)
 {
     qimg_be64_array_to_host(words, n_words); /* its own inverse */
+}
+
+/* Turns @n_words little-endian words at @words into host-endian ones, in place, or back.
+ */
+static inline void
+qimg_le64_array_to_host(uint64_t *words, size_t n_words)
+{
+    for (size_t i = 0; i < n_words; i++)
+        words[i] = QIMG_SWAP_LE64(words[i]);
 }
