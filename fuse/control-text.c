@@ -12,8 +12,9 @@
 
 struct ControlText {
     pthread_mutex_t lock;
-    char *whole; /* const: the text, or NULL: it is generated */
-    QimgImage *image;
+    char *whole;       /* const: the text, or NULL: it is generated */
+    QimgImage *image;  /* const: from which, or NULL */
+    ImageEntry *entry; /* const: pinned for @image, or NULL */
     /* All guarded by lock: */
     uint64_t next_guest_offset;
     bool is_ended;
@@ -27,19 +28,23 @@ control_text_open(const Tree *tree, Node node, GError **error)
 {
     g_autofree char *whole = NULL;
     QimgImage *image = NULL;
+    ImageEntry *entry = NULL;
     ControlText *text;
 
     if (node.kind == NODE_MAP) {
-        image = tree_open_image(tree, node, error);
+        image = tree_open_image(tree, node, &entry, error);
         if (!image)
             return NULL;
     } else {
-        whole = tree_text(tree, node);
+        whole = tree_text(tree, node, error);
+        if (!whole)
+            return NULL;
     }
     text = g_new0(ControlText, 1);
     pthread_mutex_init(&text->lock, NULL);
     text->whole = g_steal_pointer(&whole);
     text->image = image;
+    text->entry = entry;
     return text;
 }
 
@@ -47,6 +52,7 @@ void
 control_text_close(ControlText *text)
 {
     qimg_image_close(text->image);
+    image_entry_unpin(text->entry);
     g_free(text->whole);
     pthread_mutex_destroy(&text->lock);
     g_free(text);

@@ -88,32 +88,33 @@ end_session(const Options *options, Session *session, const Tree *tree)
     return is_good;
 }
 
-static void
-close_image(gpointer image)
+/* Opens one image; false after printing what is wrong with it. */
+static bool
+open_image(const Options *options, Images *images, const char *path)
 {
-    qimg_image_close(image);
+    g_autoptr(GError) error = NULL;
+    g_autoptr(QimgImage) image = qimg_image_open(path, options->image_options, &error);
+
+    if (!image || !images_add_open(images, image, path, &error)) {
+        fail(path, error);
+        return false;
+    }
+    print_warnings(image);
+    if (options->verbose)
+        print_chain(image);
+    g_steal_pointer(&image);
+    return true;
 }
 
-/* Opens all images; an empty pointer after printing what is wrong with one. */
-static GPtrArray *
+/* Opens all images; NULL after printing what is wrong with one. */
+static Images *
 open_images(const Options *options)
 {
-    g_autoptr(GPtrArray) images = g_ptr_array_new_with_free_func(close_image);
+    g_autoptr(Images) images = images_new(options);
 
-    for (guint i = 0; i < options->images->len; i++) {
-        const char *path = options->images->pdata[i];
-        g_autoptr(GError) error = NULL;
-        QimgImage *image = qimg_image_open(path, options->image_options, &error);
-
-        if (!image) {
-            fail(path, error);
+    for (guint i = 0; i < options->images->len; i++)
+        if (!open_image(options, images, options->images->pdata[i]))
             return NULL;
-        }
-        print_warnings(image);
-        if (options->verbose)
-            print_chain(image);
-        g_ptr_array_add(images, image);
-    }
     return g_steal_pointer(&images);
 }
 
@@ -137,7 +138,7 @@ serve_tree(const Options *options, const Tree *tree)
 static int
 mount_images(const Options *options)
 {
-    g_autoptr(GPtrArray) images = NULL;
+    g_autoptr(Images) images = NULL;
     g_autoptr(GError) error = NULL;
     g_autofree char *absolute_path = NULL;
     bool is_file;
@@ -155,18 +156,17 @@ mount_images(const Options *options)
         return EXIT_FAILURE;
     if (!mountpoint_prepare(options->mountpoint, &is_file, &error))
         return fail(options->mountpoint, error);
-    if (is_file && images->len > 1) {
+    if (is_file && images_get_n(images) > 1) {
         g_set_error(&error, QIMG_ERROR, QIMG_ERROR_USAGE,
                     "a regular file can show one image only (give a directory)");
         return fail(options->mountpoint, error);
     }
-    tree = tree_new(images, options, is_file, &error);
-    if (!tree)
-        return fail(NULL, error);
+    tree = tree_new(images, options, is_file);
     absolute_path = mountpoint_absolute(options->mountpoint);
     mark_fd = mountpoint_mark(absolute_path);
     result = serve_tree(options, tree);
     tree_free(tree);
+    g_clear_pointer(&images, images_free); /* before those who wait are told */
     mountpoint_unmark(absolute_path, mark_fd);
     return result;
 }

@@ -3,7 +3,6 @@
 #include "names.h"
 
 #include <limits.h>
-#include <stdbool.h>
 #include <string.h>
 
 char *
@@ -21,6 +20,12 @@ names_of_image(const char *path)
         }
     }
     return g_steal_pointer(&base);
+}
+
+bool
+names_is_reserved(const char *name)
+{
+    return strcmp(name, STATS_NAME) == 0;
 }
 
 /* Appends @n_bytes of @text to @out, encoded, while it stays within @max_bytes. Returns

@@ -3,12 +3,19 @@
 #pragma once
 
 #include <glib.h>
+#include <stdbool.h>
 
 #include "qimg.h"
 
 /* The name under which the image at @path is shown, without ".raw": its file name less a
  * known suffix (.qcow2, .qcow, .qed, .img, .raw). Free with g_free. */
 char *names_of_image(const char *path);
+
+/* Files of the control directory beside those of the images. */
+#define STATS_NAME "stats.json"
+
+/* Whether no image can be shown as @name. */
+bool names_is_reserved(const char *name);
 
 /* The file names of the snapshots of @list, in their order, each once: "/", NUL, control
  * characters, "%", a leading dot and bytes that are not UTF-8 are percent-encoded; an

@@ -16,6 +16,7 @@
 /* An open file: an image or a text. */
 typedef struct {
     QimgImage *image;
+    ImageEntry *entry; /* pinned for @image */
     ControlText *text;
     bool is_writable; /* the node is; the kernel knows what it was opened for */
 } OpenFile;
@@ -55,6 +56,7 @@ static void
 close_file(OpenFile *file)
 {
     qimg_image_close(file->image);
+    image_entry_unpin(file->entry);
     if (file->text)
         control_text_close(file->text);
     g_free(file);
@@ -107,41 +109,53 @@ set_caching(const Tree *tree, Node node, struct fuse_file_info *fi)
         1; /* all changes go through this file: a second reader finds pages */
 }
 
+/* Opens @node; NULL with @error set. */
+static OpenFile *
+open_file(const Tree *tree, Node node, struct fuse_file_info *fi, GError **error)
+{
+    OpenFile *file = g_new0(OpenFile, 1);
+
+    if (node_is_image(node)) {
+        file->image = tree_open_image(tree, node, &file->entry, error);
+        file->is_writable = tree_is_writable(tree, node);
+        set_caching(tree, node, fi);
+    } else {
+        file->text = control_text_open(tree, node, error);
+        fi->direct_io = 1; /* made anew for each open */
+    }
+    if (!file->image && !file->text)
+        g_clear_pointer(&file, close_file);
+    return file;
+}
+
 static void
 op_open(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi)
 {
     Mount *mount = fuse_req_userdata(req);
     g_autoptr(GError) error = NULL;
     OpenFile *file;
-    bool is_writable;
     Node node;
+    int err = tree_node_of(mount->tree, inode, &node);
 
-    if (!tree_node_of(mount->tree, inode, &node) || node_is_directory(node)) {
-        fuse_reply_err(req, ENOENT);
+    if (!err && node_is_directory(node))
+        err = -EISDIR;
+    if (err) {
+        fuse_reply_err(req, -err);
         return;
     }
-    is_writable = tree_is_writable(mount->tree, node);
-    if ((fi->flags & O_ACCMODE) != O_RDONLY && !is_writable) {
-        fuse_reply_err(req, EROFS);
-        return;
-    }
-    file = g_new0(OpenFile, 1);
-    file->is_writable = is_writable;
-    if (node_is_image(node)) {
-        file->image = tree_open_image(mount->tree, node, &error);
-        set_caching(mount->tree, node, fi);
-    } else {
-        file->text = control_text_open(mount->tree, node, &error);
-        fi->direct_io = 1; /* made anew for each open */
-    }
-    if (error) {
+    file = open_file(mount->tree, node, fi, &error);
+    if (!file) {
         reply_open_error(req, error);
+        return;
+    }
+    if ((fi->flags & O_ACCMODE) != O_RDONLY && !file->is_writable) {
         close_file(file);
+        fuse_reply_err(req, EROFS);
         return;
     }
     fi->fh = (uintptr_t)file;
     register_file(mount, file);
-    if (reply_open(req, fi, is_writable) ==
+    if (reply_open(req, fi, file->is_writable) ==
         -ENOENT) /* the opener is gone: no release comes */
         unregister_and_close(mount, file);
 }

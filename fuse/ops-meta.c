@@ -49,20 +49,28 @@ reply_attributes(fuse_req_t req, Node node)
 {
     const Tree *tree = mount_of(req)->tree;
     struct stat status;
+    int err = tree_stat(tree, node, &status);
 
-    tree_stat(tree, node, &status);
-    fuse_reply_attr(req, &status, attributes_timeout_s(tree, node));
+    if (err)
+        fuse_reply_err(req, -err);
+    else
+        fuse_reply_attr(req, &status, attributes_timeout_s(tree, node));
 }
 
 void
 reply_entry(fuse_req_t req, const Tree *tree, Node node)
 {
     struct fuse_entry_param entry = {
-        .attr_timeout = attributes_timeout_s(tree, node),
+        .generation = tree_get_generation(tree, node),
         .entry_timeout = CACHE_TIMEOUT_S,
     };
+    int err = tree_stat(tree, node, &entry.attr);
 
-    tree_stat(tree, node, &entry.attr);
+    if (err) {
+        fuse_reply_err(req, -err);
+        return;
+    }
+    entry.attr_timeout = attributes_timeout_s(tree, node);
     entry.ino = entry.attr.st_ino;
     fuse_reply_entry(req, &entry);
 }
@@ -72,12 +80,14 @@ op_lookup(fuse_req_t req, fuse_ino_t parent_inode, const char *name)
 {
     const Tree *tree = mount_of(req)->tree;
     Node parent, child;
+    int err = tree_node_of(tree, parent_inode, &parent);
 
-    if (tree_node_of(tree, parent_inode, &parent) && node_is_directory(parent) &&
-        tree_lookup(tree, parent, name, &child))
-        reply_entry(req, tree, child);
+    if (!err)
+        err = tree_lookup(tree, parent, name, &child);
+    if (err)
+        fuse_reply_err(req, -err);
     else
-        fuse_reply_err(req, ENOENT);
+        reply_entry(req, tree, child);
 }
 
 static void
@@ -85,12 +95,13 @@ op_getattr(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi)
 {
     const Tree *tree = mount_of(req)->tree;
     Node node;
+    int err = tree_node_of(tree, inode, &node);
 
     (void)fi;
-    if (tree_node_of(tree, inode, &node))
-        reply_attributes(req, node);
+    if (err)
+        fuse_reply_err(req, -err);
     else
-        fuse_reply_err(req, ENOENT);
+        reply_attributes(req, node);
 }
 
 /* The size of a writable disk can be set. Owner and mode are options of the mount; times
@@ -101,11 +112,11 @@ op_setattr(fuse_req_t req, fuse_ino_t inode, struct stat *attr, int to_set,
 {
     const Tree *tree = mount_of(req)->tree;
     Node node;
-    int err = 0;
+    int err = -tree_node_of(tree, inode, &node);
 
     (void)fi;
-    if (!tree_node_of(tree, inode, &node))
-        err = ENOENT;
+    if (err)
+        ; /* it is that */
     else if (!tree_is_writable(tree, node))
         err = EROFS;
     else if (to_set & (FUSE_SET_ATTR_MODE | FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID))
@@ -145,27 +156,26 @@ op_readdir(fuse_req_t req, fuse_ino_t inode, size_t size, off_t position,
     g_autofree char *buffer = g_try_malloc(size);
     size_t used = 0;
     Node directory;
+    int err = buffer ? tree_node_of(tree, inode, &directory) : -ENOMEM;
 
     (void)fi;
-    if (!buffer || !tree_node_of(tree, inode, &directory) ||
-        !node_is_directory(directory)) {
-        fuse_reply_err(req, buffer ? ENOTDIR : ENOMEM);
-        return;
-    }
-    for (;;) {
+    while (!err) {
         g_autofree char *name = NULL;
         Node node = position == 0 ? directory : tree_parent(directory);
         uint64_t next = position < 2 ? 0 : (uint64_t)position - 2;
 
         if (position < 2)
             name = g_strdup(position == 0 ? "." : "..");
-        else if (!tree_child(tree, directory, &next, &node, &name))
-            break;
+        else
+            err = tree_child(tree, directory, &next, &node, &name);
         position = position < 2 ? position + 1 : (off_t)next + 2;
-        if (!add_entry(req, buffer, size, &used, node, name, position))
+        if (!err && !add_entry(req, buffer, size, &used, node, name, position))
             break;
     }
-    fuse_reply_buf(req, buffer, used);
+    if (err && err != -ENOENT && used == 0)
+        fuse_reply_err(req, -err);
+    else
+        fuse_reply_buf(req, buffer, used);
 }
 
 /* Read-only, a full file system as large as its disks. Otherwise what the images occupy
@@ -175,17 +185,16 @@ static void
 op_statfs(fuse_req_t req, fuse_ino_t inode)
 {
     const Tree *tree = mount_of(req)->tree;
-    uint64_t unit = 4096, free_bytes = 0, used_bytes = 0;
-    struct statvfs status = {.f_namemax = 255, .f_files = tree->n_images};
+    struct statvfs status = {.f_namemax = 255};
+    TreeSpace space;
 
     (void)inode;
-    if (tree_get_free_bytes(tree, &free_bytes))
-        unit = MAX(unit, tree_get_cluster_bytes(tree));
-    for (unsigned i = 0; i < tree->n_images; i++)
-        used_bytes += tree_get_used_bytes(tree, i);
-    status.f_bsize = status.f_frsize = unit;
-    status.f_bfree = status.f_bavail = free_bytes / unit;
-    status.f_blocks = status.f_bfree + (used_bytes + unit - 1) / unit;
+    tree_get_space(tree, &space);
+    status.f_files = space.n_images;
+    status.f_bsize = status.f_frsize = space.unit_bytes;
+    status.f_bfree = status.f_bavail = space.free_bytes / space.unit_bytes;
+    status.f_blocks =
+        status.f_bfree + (space.used_bytes + space.unit_bytes - 1) / space.unit_bytes;
     fuse_reply_statfs(req, &status);
 }
 

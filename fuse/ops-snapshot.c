@@ -25,7 +25,7 @@ mount_of(fuse_req_t req)
 static bool
 is_snapshots(const Tree *tree, fuse_ino_t inode, Node *node_out)
 {
-    return tree_node_of(tree, inode, node_out) && node_out->kind == NODE_SNAPSHOTS;
+    return tree_node_of(tree, inode, node_out) == 0 && node_out->kind == NODE_SNAPSHOTS;
 }
 
 static void
@@ -63,7 +63,7 @@ op_mkdir(fuse_req_t req, fuse_ino_t parent_inode, const char *name, mode_t mode)
         fuse_reply_err(req, ENAMETOOLONG);
     else if (!tree_create_snapshot(tree, parent, name, &error))
         reply_change_error(req, error);
-    else if (tree_lookup(tree, parent, name, &child))
+    else if (tree_lookup(tree, parent, name, &child) == 0)
         reply_entry(req, tree, child);
     else /* somebody else was quicker to delete it */
         fuse_reply_err(req, ENOENT);
@@ -115,7 +115,7 @@ op_rmdir(fuse_req_t req, fuse_ino_t parent_inode, const char *name)
 
     if (!is_snapshots(mount->tree, parent_inode, &parent))
         refuse_name(req);
-    else if (!tree_lookup(mount->tree, parent, name, &child))
+    else if (tree_lookup(mount->tree, parent, name, &child) != 0)
         fuse_reply_err(req, ENOENT);
     else if (!delete_snapshot(mount, child, &error))
         reply_change_error(req, error);
@@ -146,9 +146,10 @@ op_rename(fuse_req_t req, fuse_ino_t parent_inode, const char *name,
         fuse_reply_err(req, EINVAL);
     else if (strlen(new_name) > NAME_MAX)
         fuse_reply_err(req, ENAMETOOLONG);
-    else if (!tree_lookup(tree, parent, name, &child))
+    else if (tree_lookup(tree, parent, name, &child) != 0)
         fuse_reply_err(req, ENOENT);
-    else if (tree_lookup(tree, parent, new_name, &other) && other.index != child.index)
+    else if (tree_lookup(tree, parent, new_name, &other) == 0 &&
+             other.index != child.index)
         fuse_reply_err(req, EEXIST);
     else if (!tree_rename_snapshot(tree, child, new_name, &error))
         reply_change_error(req, error);

@@ -20,9 +20,14 @@ is_worth_while(const Tree *tree)
 {
     gint64 late_usecs = g_get_monotonic_time() + MAX_USECS;
 
-    for (unsigned i = 0; i < tree->n_images && g_get_monotonic_time() < late_usecs; i++)
-        if (qimg_image_has_long_extents(tree->images[i].image))
+    for (unsigned number = 0;
+         images_next(tree->images, &number) && g_get_monotonic_time() < late_usecs;
+         number++) {
+        g_autoptr(ImageEntry) entry = images_pin_open(tree->images, number);
+
+        if (entry && qimg_image_has_long_extents(entry->image))
             return true;
+    }
     return false;
 }
 

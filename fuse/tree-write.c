@@ -6,11 +6,27 @@
 #include "names.h"
 #include "tree.h"
 
+/* Whether the image of @node is open for writing. */
+static bool
+is_image_writable(const Tree *tree, Node node)
+{
+    g_autoptr(ImageEntry) entry = images_pin_open(tree->images, node.image_index);
+
+    return entry && qimg_image_is_writable(entry->image);
+}
+
+static bool
+can_change_snapshots(const Tree *tree, Node node)
+{
+    g_autoptr(ImageEntry) entry = images_pin_open(tree->images, node.image_index);
+
+    return entry && qimg_image_can_change_snapshots(entry->image);
+}
+
 bool
 tree_is_writable(const Tree *tree, Node node)
 {
-    return node.kind == NODE_DISK &&
-           qimg_image_is_writable(tree->images[node.image_index].image);
+    return node.kind == NODE_DISK && is_image_writable(tree, node);
 }
 
 bool
@@ -20,12 +36,11 @@ tree_is_live(const Tree *tree, Node node)
     case NODE_DISK:
     case NODE_INFO:
     case NODE_MAP:
-        return qimg_image_is_writable(tree->images[node.image_index].image);
+        return is_image_writable(tree, node);
     case NODE_SNAPSHOT_INFO: /* it has the name */
-        return qimg_image_can_change_snapshots(tree->images[node.image_index].image);
+        return can_change_snapshots(tree, node);
     case NODE_LAYER: /* those below the first never change */
-        return node.index == 0 &&
-               qimg_image_is_writable(tree->images[node.image_index].image);
+        return node.index == 0 && is_image_writable(tree, node);
     default:
         return false;
     }
@@ -34,12 +49,13 @@ tree_is_live(const Tree *tree, Node node)
 int
 tree_resize(const Tree *tree, Node node, uint64_t size_bytes)
 {
-    QimgImage *image = tree->images[node.image_index].image;
+    g_autoptr(ImageEntry) entry = NULL;
+    int err = tree_pin(tree, node, &entry);
 
     /* Opening with O_TRUNC an empty disk, and what copying programs do at their end. */
-    if (size_bytes == qimg_image_get_size_bytes(image))
-        return 0;
-    return qimg_image_resize(image, size_bytes);
+    if (err || size_bytes == qimg_image_get_size_bytes(entry->image))
+        return err;
+    return qimg_image_resize(entry->image, size_bytes);
 }
 
 /* The name of a snapshot for @file_name; NULL with @error set. */
@@ -56,81 +72,51 @@ snapshot_name_of(const char *file_name, GError **error)
     return name;
 }
 
+/* Puts the image's path before the text of a failed change. */
+static bool
+name_image(const ImageEntry *entry, bool is_done, GError **error)
+{
+    if (!is_done)
+        g_prefix_error(error, "%s: ", qimg_image_get_layer_path(entry->image, 0));
+    return is_done;
+}
+
 bool
 tree_create_snapshot(const Tree *tree, Node parent, const char *file_name, GError **error)
 {
-    QimgImage *image = tree->images[parent.image_index].image;
-    g_autofree char *name = snapshot_name_of(file_name, error);
+    g_autoptr(ImageEntry) entry = images_pin(tree->images, parent.image_index, error);
+    g_autofree char *name = NULL;
 
-    if (!name || !qimg_image_create_snapshot(image, name, error)) {
-        g_prefix_error(error, "%s: ", qimg_image_get_layer_path(image, 0));
+    if (!entry)
         return false;
-    }
-    return true;
+    name = snapshot_name_of(file_name, error);
+    return name_image(
+        entry, name && qimg_image_create_snapshot(entry->image, name, error), error);
 }
 
 bool
 tree_delete_snapshot(const Tree *tree, Node node, GError **error)
 {
-    QimgImage *image = tree->images[node.image_index].image;
+    g_autoptr(ImageEntry) entry = images_pin(tree->images, node.image_index, error);
 
-    if (!qimg_image_delete_snapshot(image, node.index, error)) {
-        g_prefix_error(error, "%s: ", qimg_image_get_layer_path(image, 0));
+    if (!entry)
         return false;
-    }
-    return true;
+    return name_image(entry, qimg_image_delete_snapshot(entry->image, node.index, error),
+                      error);
 }
 
 bool
 tree_rename_snapshot(const Tree *tree, Node node, const char *file_name, GError **error)
 {
-    QimgImage *image = tree->images[node.image_index].image;
-    g_autofree char *name = snapshot_name_of(file_name, error);
+    g_autoptr(ImageEntry) entry = images_pin(tree->images, node.image_index, error);
+    g_autofree char *name = NULL;
 
-    if (!name || !qimg_image_rename_snapshot(image, node.index, name, error)) {
-        g_prefix_error(error, "%s: ", qimg_image_get_layer_path(image, 0));
+    if (!entry)
         return false;
-    }
-    return true;
-}
-
-bool
-tree_get_free_bytes(const Tree *tree, uint64_t *out)
-{
-    uint64_t least = UINT64_MAX;
-    bool has_writable = false;
-
-    for (unsigned i = 0; i < tree->n_images; i++) {
-        if (!qimg_image_is_writable(tree->images[i].image))
-            continue;
-        has_writable = true;
-        least = MIN(least, qimg_image_get_free_bytes(tree->images[i].image));
-    }
-    if (has_writable)
-        *out = least;
-    return has_writable;
-}
-
-uint64_t
-tree_get_used_bytes(const Tree *tree, unsigned image_index)
-{
-    QimgImage *image = tree->images[image_index].image;
-    struct stat status;
-
-    if (!qimg_image_is_writable(image))
-        return (qimg_image_get_size_bytes(image) + 4095) / 4096 * 4096;
-    qimg_image_get_stat(image, &status);
-    return (uint64_t)status.st_blocks * 512;
-}
-
-uint64_t
-tree_get_cluster_bytes(const Tree *tree)
-{
-    uint64_t least = UINT64_MAX;
-
-    for (unsigned i = 0; i < tree->n_images; i++)
-        least = MIN(least, qimg_image_get_cluster_bytes(tree->images[i].image));
-    return least;
+    name = snapshot_name_of(file_name, error);
+    return name_image(
+        entry, name && qimg_image_rename_snapshot(entry->image, node.index, name, error),
+        error);
 }
 
 bool
@@ -138,16 +124,11 @@ tree_flush(const Tree *tree, GError **error)
 {
     bool is_good = true;
 
-    for (unsigned i = 0; i < tree->n_images; i++) {
-        QimgImage *image = tree->images[i].image;
-        int err = qimg_image_is_writable(image) ? qimg_image_flush(image) : 0;
+    for (unsigned number = 0; images_next(tree->images, &number); number++) {
+        g_autoptr(ImageEntry) entry = images_pin_open(tree->images, number);
 
-        if (err && is_good)
-            g_set_error(error, QIMG_ERROR, QIMG_ERROR_FAILED,
-                        "%s: what was written last may be lost: %s (check the image and "
-                        "its file system)",
-                        qimg_image_get_layer_path(image, 0), g_strerror(-err));
-        is_good &= err == 0;
+        if (entry && !image_entry_flush(entry, is_good ? error : NULL))
+            is_good = false;
     }
     return is_good;
 }

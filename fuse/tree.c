@@ -1,184 +1,65 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The nodes of a mount, computed from its images. */
+/* The nodes of a mount, computed from its images: names, parents, children. */
 #include "tree.h"
 
-#include <inttypes.h>
-#include <jansson.h>
-#include <stdio.h>
-#include <stdlib.h>
+#include <errno.h>
 #include <string.h>
 
 #include "names.h"
 
-/* An inode number is 1 for the root, else kind + 16 * (image + 4096 * index) + 2: small
- * enough for programs with 32-bit inode numbers in all but odd mounts. */
-#define MAX_KINDS  16u
-#define MAX_IMAGES 4096u
+/* What a position in a directory counts by. */
+#define POSITIONS_PER_PLACE 32u
 
-#define STATS_NAME "stats.json"
+_Static_assert(N_NODE_KINDS <= POSITIONS_PER_PLACE, "each kind has a position");
 
 static const struct {
     NodeKind parent;
     bool is_directory;
-    const char *name; /* fixed name; NULL: depends on the image or number */
+    bool is_of_image; /* the parent has one for each image: @name follows the image's */
+    const char *name; /* NULL: depends on a number */
 } kinds[N_NODE_KINDS] = {
-    [NODE_ROOT] = {NODE_ROOT, true, NULL},
-    [NODE_DISK] = {NODE_ROOT, false, NULL},
-    [NODE_SNAPSHOTS] = {NODE_ROOT, true, NULL},
-    [NODE_SNAPSHOT] = {NODE_SNAPSHOTS, true, NULL},
-    [NODE_SNAPSHOT_DISK] = {NODE_SNAPSHOT, false, "disk.raw"},
-    [NODE_VMSTATE] = {NODE_SNAPSHOT, false, "vmstate"},
-    [NODE_SNAPSHOT_INFO] = {NODE_SNAPSHOT, false, "info.json"},
-    [NODE_CONTROL] = {NODE_ROOT, true, ".qcowfs"},
-    [NODE_CONTROL_IMAGE] = {NODE_CONTROL, true, NULL},
-    [NODE_INFO] = {NODE_CONTROL_IMAGE, false, "info.json"},
-    [NODE_MAP] = {NODE_CONTROL_IMAGE, false, "map.json"},
-    [NODE_LAYERS] = {NODE_CONTROL_IMAGE, true, "layers"},
-    [NODE_LAYER] = {NODE_LAYERS, false, NULL},
-    [NODE_STATS] = {NODE_CONTROL, false, STATS_NAME},
+    [NODE_ROOT] = {NODE_ROOT, true, false, NULL},
+    [NODE_DISK] = {NODE_ROOT, false, true, ".raw"},
+    [NODE_SNAPSHOTS] = {NODE_ROOT, true, true, ".snapshots"},
+    [NODE_SNAPSHOT] = {NODE_SNAPSHOTS, true, false, NULL},
+    [NODE_SNAPSHOT_DISK] = {NODE_SNAPSHOT, false, false, "disk.raw"},
+    [NODE_VMSTATE] = {NODE_SNAPSHOT, false, false, "vmstate"},
+    [NODE_SNAPSHOT_INFO] = {NODE_SNAPSHOT, false, false, "info.json"},
+    [NODE_CONTROL] = {NODE_ROOT, true, false, ".qcowfs"},
+    [NODE_CONTROL_IMAGE] = {NODE_CONTROL, true, true, ""},
+    [NODE_INFO] = {NODE_CONTROL_IMAGE, false, false, "info.json"},
+    [NODE_MAP] = {NODE_CONTROL_IMAGE, false, false, "map.json"},
+    [NODE_LAYERS] = {NODE_CONTROL_IMAGE, true, false, "layers"},
+    [NODE_LAYER] = {NODE_LAYERS, false, false, NULL},
+    [NODE_STATS] = {NODE_CONTROL, false, false, STATS_NAME},
 };
 
-_Static_assert(N_NODE_KINDS <= MAX_KINDS, "a kind has four bits of the inode number");
-
-static bool
-add_image(Tree *tree, QimgImage *image, const char *path, GError **error)
-{
-    TreeImage *entry = &tree->images[tree->n_images];
-    g_autofree char *name = names_of_image(path);
-
-    for (unsigned i = 0; i < tree->n_images; i++) {
-        if (strcmp(tree->images[i].name, name) == 0) {
-            g_set_error(error, QIMG_ERROR, QIMG_ERROR_USAGE,
-                        "two images would be shown as %s.raw (mount one of them "
-                        "elsewhere, or by a link of another name)",
-                        name);
-            return false;
-        }
-    }
-    if (strcmp(name, STATS_NAME) == 0) {
-        g_set_error(error, QIMG_ERROR, QIMG_ERROR_USAGE,
-                    "the name %s is taken (mount it by a link of another name)", name);
-        return false;
-    }
-    entry->image = image;
-    entry->name = g_steal_pointer(&name);
-    snapshot_dir_cache_init(&entry->snapshots);
-    tree->n_images++;
-    return true;
-}
-
 Tree *
-tree_new(GPtrArray *images, const Options *options, bool is_single_file, GError **error)
+tree_new(Images *images, const Options *options, bool is_single_file)
 {
     Tree *tree = g_new0(Tree, 1);
 
-    tree->images = g_new0(TreeImage, images->len);
+    tree->images = images;
     tree->is_single_file = is_single_file;
     tree->uid = options->uid;
     tree->gid = options->gid;
     tree->umask = options->umask;
-    if (images->len > MAX_IMAGES) {
-        g_set_error(error, QIMG_ERROR, QIMG_ERROR_USAGE,
-                    "more than %u images (use several mounts)", MAX_IMAGES);
-        tree_free(tree);
-        return NULL;
-    }
-    for (guint i = 0; i < images->len; i++) {
-        if (!add_image(tree, images->pdata[i], options->images->pdata[i], error)) {
-            g_prefix_error(error, "%s: ", (char *)options->images->pdata[i]);
-            for (unsigned j = 0; j < tree->n_images; j++)
-                tree->images[j].image = NULL; /* stay the caller's */
-            tree_free(tree);
-            return NULL;
-        }
-    }
-    g_ptr_array_set_free_func(images, NULL);
     return tree;
 }
 
 void
 tree_free(Tree *tree)
 {
-    if (!tree)
-        return;
-    for (unsigned i = 0; i < tree->n_images; i++) {
-        qimg_image_close(tree->images[i].image);
-        g_free(tree->images[i].name);
-        snapshot_dir_cache_clear(&tree->images[i].snapshots);
-    }
-    g_free(tree->images);
     g_free(tree);
 }
 
-static SnapshotDir *
-snapshots_of(const Tree *tree, Node node)
+int
+tree_pin(const Tree *tree, Node node, ImageEntry **entry_out)
 {
-    TreeImage *entry = &tree->images[node.image_index];
+    g_autoptr(GError) error = NULL;
 
-    return snapshot_dir_get(&entry->snapshots, entry->image);
-}
-
-static Node
-root_of(const Tree *tree)
-{
-    return (Node){.kind = tree->is_single_file ? NODE_DISK : NODE_ROOT};
-}
-
-uint64_t
-tree_inode_of(const Tree *tree, Node node)
-{
-    Node root = root_of(tree);
-
-    if (node.kind == root.kind && node.image_index == 0 && node.index == 0)
-        return 1;
-    return 2 + node.kind +
-           MAX_KINDS * (node.image_index + (uint64_t)MAX_IMAGES * node.index);
-}
-
-/* Whether the tree has @node. */
-static bool
-exists(const Tree *tree, Node node)
-{
-    g_autoptr(SnapshotDir) dir = NULL;
-    const QimgSnapshot *snapshot;
-
-    if (node.kind >= N_NODE_KINDS || node.image_index >= tree->n_images)
-        return false;
-    switch (node.kind) {
-    case NODE_SNAPSHOT:
-    case NODE_SNAPSHOT_DISK:
-    case NODE_SNAPSHOT_INFO:
-    case NODE_VMSTATE:
-        dir = snapshots_of(tree, node);
-        snapshot = snapshot_dir_find(dir, node.index, NULL);
-        return snapshot && (node.kind != NODE_VMSTATE || snapshot->vm_state_bytes > 0);
-    case NODE_LAYER:
-        return node.index < qimg_image_get_n_layers(tree->images[node.image_index].image);
-    default:
-        return node.index == 0;
-    }
-}
-
-bool
-tree_node_of(const Tree *tree, uint64_t inode, Node *node_out)
-{
-    uint64_t number;
-
-    if (inode == 1) {
-        *node_out = root_of(tree);
-        return true;
-    }
-    if (inode < 2)
-        return false;
-    number = inode - 2;
-    if (number / MAX_KINDS / MAX_IMAGES > UINT32_MAX)
-        return false;
-    *node_out = (Node){
-        .kind = (NodeKind)(number % MAX_KINDS),
-        .image_index = (unsigned)(number / MAX_KINDS % MAX_IMAGES),
-        .index = (unsigned)(number / MAX_KINDS / MAX_IMAGES),
-    };
-    return exists(tree, *node_out);
+    *entry_out = images_pin(tree->images, node.image_index, &error);
+    return *entry_out ? 0 : -images_errno(error);
 }
 
 bool
@@ -200,263 +81,242 @@ node_is_image(Node node)
            node.kind == NODE_VMSTATE || node.kind == NODE_LAYER;
 }
 
+bool
+node_is_of_image(Node node)
+{
+    NodeKind kind = node.kind;
+
+    while (kinds[kind].parent != kind && !kinds[kind].is_of_image)
+        kind = kinds[kind].parent;
+    return kinds[kind].is_of_image;
+}
+
+/* Whether the image has @node: a snapshot, something in one, or a layer. */
+static int
+check_in_image(const Tree *tree, Node node)
+{
+    g_autoptr(ImageEntry) entry = NULL;
+    g_autoptr(SnapshotDir) dir = NULL;
+    const QimgSnapshot *snapshot;
+    int err = tree_pin(tree, node, &entry);
+
+    if (err)
+        return err;
+    if (node.kind == NODE_LAYER)
+        return node.index < qimg_image_get_n_layers(entry->image) ? 0 : -ENOENT;
+    dir = image_entry_get_snapshots(entry);
+    snapshot = snapshot_dir_find(dir, node.index, NULL);
+    if (!snapshot || (node.kind == NODE_VMSTATE && snapshot->vm_state_bytes == 0))
+        return -ENOENT;
+    return 0;
+}
+
+int
+tree_check(const Tree *tree, Node node)
+{
+    if (node_is_of_image(node) && !images_has(tree->images, node.image_index))
+        return -ESTALE;
+    switch (node.kind) {
+    case NODE_SNAPSHOT:
+    case NODE_SNAPSHOT_DISK:
+    case NODE_SNAPSHOT_INFO:
+    case NODE_VMSTATE:
+    case NODE_LAYER:
+        return check_in_image(tree, node);
+    default:
+        return node.index == 0 && node.part == 0 ? 0 : -ENOENT;
+    }
+}
+
 Node
 tree_parent(Node node)
 {
-    Node parent = node;
+    Node parent = {.kind = kinds[node.kind].parent};
 
-    parent.kind = kinds[node.kind].parent;
-    if (parent.kind != NODE_SNAPSHOT)
-        parent.index = 0;
-    if (parent.kind == NODE_ROOT || parent.kind == NODE_CONTROL)
-        parent.image_index = 0;
+    if (node_is_of_image(parent))
+        parent.image_index = node.image_index;
+    if (parent.kind == NODE_SNAPSHOT)
+        parent.index = node.index;
     return parent;
 }
 
-/* How many positions @kind has below @parent, kind after kind in the order of NodeKind.
- */
-static uint64_t
-n_positions(const Tree *tree, Node parent, NodeKind kind)
-{
-    const TreeImage *entry = &tree->images[parent.image_index];
-
-    if (kind == NODE_ROOT || kinds[kind].parent != parent.kind)
-        return 0;
-    switch (kind) {
-    case NODE_DISK:
-    case NODE_SNAPSHOTS:
-    case NODE_CONTROL_IMAGE:
-        return tree->n_images;
-    case NODE_LAYER:
-        return qimg_image_get_n_layers(entry->image);
-    case NODE_VMSTATE:
-        return exists(tree, (Node){NODE_VMSTATE, parent.image_index, parent.index});
-    default:
-        return 1;
-    }
-}
-
+/* The name of a child of a directory other than NODE_SNAPSHOTS; NULL: it has gone. */
 static char *
 name_of(const Tree *tree, Node node)
 {
-    const TreeImage *entry = &tree->images[node.image_index];
+    g_autofree char *image_name = NULL;
 
-    switch (node.kind) {
-    case NODE_DISK:
-        return g_strconcat(entry->name, ".raw", NULL);
-    case NODE_SNAPSHOTS:
-        return g_strconcat(entry->name, ".snapshots", NULL);
-    case NODE_CONTROL_IMAGE:
-        return g_strdup(entry->name);
-    case NODE_LAYER:
+    if (node.kind == NODE_LAYER)
         return g_strdup_printf("%u.raw", node.index);
-    default:
+    if (!kinds[node.kind].is_of_image)
         return g_strdup(kinds[node.kind].name);
-    }
+    image_name = images_get_name(tree->images, node.image_index);
+    return image_name ? g_strconcat(image_name, kinds[node.kind].name, NULL) : NULL;
 }
 
-/* As tree_child, of a directory of snapshots. */
-static bool
+/* As tree_child, of a directory of snapshots, in which positions are serial numbers. */
+static int
 snapshot_at(const Tree *tree, Node parent, uint64_t *position, Node *child_out,
             char **name_out)
 {
+    g_autoptr(ImageEntry) entry = NULL;
     g_autoptr(SnapshotDir) dir = NULL;
     const QimgSnapshot *snapshot;
     unsigned place;
+    int err;
 
     if (*position > UINT32_MAX)
-        return false;
-    dir = snapshots_of(tree, parent);
+        return -ENOENT;
+    err = tree_pin(tree, parent, &entry);
+    if (err)
+        return err;
+    dir = image_entry_get_snapshots(entry);
     place = snapshot_dir_lower_bound(dir, (uint32_t)*position);
     snapshot = qimg_snapshots_get(dir->list, place);
     if (!snapshot)
-        return false;
-    *child_out = (Node){NODE_SNAPSHOT, parent.image_index, snapshot->serial};
+        return -ENOENT;
+    *child_out = (Node){NODE_SNAPSHOT, parent.image_index, snapshot->serial, 0};
     *name_out = g_strdup(dir->names->pdata[place]);
     *position = (uint64_t)snapshot->serial + 1;
-    return true;
+    return 0;
 }
 
-bool
+/* The child of that kind that @parent has at @place: the number of an image or a layer,
+ * else 0. */
+static int
+child_at(const Tree *tree, Node parent, NodeKind kind, unsigned place, Node *child_out)
+{
+    Node child = parent;
+    int err;
+
+    child.kind = kind;
+    if (kind == NODE_ROOT || kinds[kind].parent != parent.kind)
+        return -ENOENT;
+    if (kinds[kind].is_of_image)
+        child.image_index = place;
+    else if (kind == NODE_LAYER)
+        child.index = place;
+    else if (place != 0)
+        return -ENOENT;
+    err = tree_check(tree, child);
+    if (!err)
+        *child_out = child;
+    return err == -ESTALE ? -ENOENT : err;
+}
+
+/* The first place at *@place or behind it where @parent may have children. */
+static bool
+next_place(const Tree *tree, Node parent, unsigned *place)
+{
+    switch (parent.kind) {
+    case NODE_ROOT:
+    case NODE_CONTROL:
+        return *place == 0 || images_next(tree->images, place);
+    case NODE_LAYERS:
+        return tree_check(tree, (Node){NODE_LAYER, parent.image_index, *place, 0}) == 0;
+    default:
+        return *place == 0;
+    }
+}
+
+int
 tree_child(const Tree *tree, Node parent, uint64_t *position, Node *child_out,
            char **name_out)
 {
-    uint64_t first = 0; /* position of the kind */
+    unsigned place = (unsigned)MIN(*position / POSITIONS_PER_PLACE, UINT32_MAX);
+    unsigned first = place;
+    NodeKind kind = (NodeKind)(*position % POSITIONS_PER_PLACE);
 
     if (parent.kind == NODE_SNAPSHOTS)
         return snapshot_at(tree, parent, position, child_out, name_out);
+    for (; next_place(tree, parent, &place); place++, kind = 0) {
+        if (place != first)
+            kind = 0;
+        for (; kind < N_NODE_KINDS; kind++) {
+            int err = child_at(tree, parent, kind, place, child_out);
+
+            if (!err)
+                *name_out = name_of(tree, *child_out);
+            if (!err && *name_out) {
+                *position = (uint64_t)place * POSITIONS_PER_PLACE + kind + 1;
+                return 0;
+            }
+            if (err && err != -ENOENT)
+                return err;
+        }
+    }
+    return -ENOENT;
+}
+
+static int
+lookup_snapshot(const Tree *tree, Node parent, const char *name, Node *child_out)
+{
+    g_autoptr(ImageEntry) entry = NULL;
+    g_autoptr(SnapshotDir) dir = NULL;
+    const QimgSnapshot *snapshot;
+    int err = tree_pin(tree, parent, &entry);
+
+    if (err)
+        return err;
+    dir = image_entry_get_snapshots(entry);
+    snapshot = snapshot_dir_find_name(dir, name);
+    if (!snapshot)
+        return -ENOENT;
+    *child_out = (Node){NODE_SNAPSHOT, parent.image_index, snapshot->serial, 0};
+    return 0;
+}
+
+/* As tree_lookup, of children that are there for each image: there may be many. */
+static bool
+lookup_of_image(const Tree *tree, Node parent, const char *name, Node *child_out)
+{
     for (NodeKind kind = 0; kind < N_NODE_KINDS; kind++) {
-        uint64_t n = n_positions(tree, parent, kind);
+        g_autofree char *image_name = NULL;
+        unsigned number;
 
-        if (*position < first + n) {
-            unsigned number = (unsigned)(*position - first);
-            Node child = {kind, parent.image_index, parent.index};
-
-            if (kind == NODE_DISK || kind == NODE_SNAPSHOTS || kind == NODE_CONTROL_IMAGE)
-                child.image_index = number;
-            else if (kind == NODE_LAYER)
-                child.index = number;
-            *child_out = child;
-            *name_out = name_of(tree, child);
-            *position += 1;
+        if (!kinds[kind].is_of_image || kinds[kind].parent != parent.kind ||
+            !g_str_has_suffix(name, kinds[kind].name))
+            continue;
+        image_name = g_strndup(name, strlen(name) - strlen(kinds[kind].name));
+        if (images_find(tree->images, image_name, &number)) {
+            *child_out = (Node){.kind = kind, .image_index = number};
             return true;
         }
-        first += n;
     }
     return false;
 }
 
-bool
+int
 tree_lookup(const Tree *tree, Node parent, const char *name, Node *child_out)
 {
-    Node child;
-    char *child_name;
+    int err;
 
-    if (parent.kind == NODE_SNAPSHOTS) { /* there may be many */
-        g_autoptr(SnapshotDir) dir = snapshots_of(tree, parent);
-        const QimgSnapshot *snapshot = snapshot_dir_find_name(dir, name);
-
-        if (!snapshot)
-            return false;
-        *child_out = (Node){NODE_SNAPSHOT, parent.image_index, snapshot->serial};
-        return true;
-    }
+    if (parent.kind == NODE_SNAPSHOTS) /* there may be many */
+        return lookup_snapshot(tree, parent, name, child_out);
+    if (lookup_of_image(tree, parent, name, child_out))
+        return 0;
     if (parent.kind == NODE_SNAPSHOT) { /* the disk goes by the image's name, too */
-        g_autofree char *disk_name =
-            g_strconcat(tree->images[parent.image_index].name, ".raw", NULL);
+        Node disk = {.kind = NODE_DISK, .image_index = parent.image_index};
+        g_autofree char *disk_name = name_of(tree, disk);
 
-        if (strcmp(name, disk_name) == 0)
+        if (g_strcmp0(name, disk_name) == 0)
             name = kinds[NODE_SNAPSHOT_DISK].name;
     }
-    for (uint64_t next = 0; tree_child(tree, parent, &next, &child, &child_name);) {
-        bool is_it = strcmp(child_name, name) == 0;
+    for (unsigned place = 0; place == 0 || parent.kind == NODE_LAYERS; place++) {
+        for (NodeKind kind = 0; kind < N_NODE_KINDS; kind++) {
+            g_autofree char *child_name = NULL;
 
-        g_free(child_name);
-        if (is_it) {
-            *child_out = child;
-            return true;
+            if (kinds[kind].is_of_image)
+                continue;
+            err = child_at(tree, parent, kind, place, child_out);
+            if (!err)
+                child_name = name_of(tree, *child_out);
+            if (!err && strcmp(child_name, name) == 0)
+                return 0;
+            if (err && (err != -ENOENT || kind == NODE_LAYER) &&
+                kinds[kind].parent == parent.kind)
+                return err;
         }
     }
-    return false;
-}
-
-static uint64_t
-size_of(const Tree *tree, Node node)
-{
-    QimgImage *image = tree->images[node.image_index].image;
-    g_autoptr(QimgImage) layer = NULL;
-    g_autoptr(SnapshotDir) dir = NULL;
-    g_autofree char *text = NULL;
-    const QimgSnapshot *snapshot;
-
-    switch (node.kind) {
-    case NODE_DISK:
-        return qimg_image_get_size_bytes(image);
-    case NODE_SNAPSHOT_DISK:
-    case NODE_VMSTATE:
-        dir = snapshots_of(tree, node);
-        snapshot = snapshot_dir_find(dir, node.index, NULL);
-        if (!snapshot)
-            return 0;
-        return node.kind == NODE_VMSTATE ? snapshot->vm_state_bytes
-                                         : snapshot->disk_bytes;
-    case NODE_LAYER:
-        layer = qimg_image_open_layer(image, node.index, NULL);
-        return layer ? qimg_image_get_size_bytes(layer) : 0;
-    case NODE_INFO:
-    case NODE_SNAPSHOT_INFO:
-        text = tree_text(tree, node);
-        return text ? strlen(text) : 0;
-    default:
-        return 0;
-    }
-}
-
-void
-tree_stat(const Tree *tree, Node node, struct stat *out)
-{
-    QimgImage *image = tree->images[node.image_index].image;
-    struct stat status;
-
-    qimg_image_get_stat(image, &status);
-    *out = (struct stat){
-        .st_ino = tree_inode_of(tree, node),
-        .st_mode = node_is_directory(node) ? S_IFDIR | 0555 : S_IFREG | 0444,
-        .st_nlink = node_is_directory(node) ? 2 : 1,
-        .st_uid = tree->uid,
-        .st_gid = tree->gid,
-        .st_atim = status.st_atim,
-        .st_mtim = status.st_mtim,
-        .st_ctim = status.st_ctim,
-        .st_blksize = 4096,
-    };
-    if (tree_is_writable(tree, node) ||
-        (node.kind == NODE_SNAPSHOTS && qimg_image_can_change_snapshots(image)))
-        out->st_mode |= S_IWUSR;
-    out->st_mode &= ~tree->umask;
-    /* A damaged size beyond what a file can have; reads stop there, too. */
-    out->st_size = (off_t)MIN(size_of(tree, node), (uint64_t)INT64_MAX);
-    out->st_blocks = (blkcnt_t)(((uint64_t)out->st_size + 511) / 512);
-    if (node_is_image(node)) {
-        out->st_blksize = (blksize_t)qimg_image_get_cluster_bytes(image);
-        if (node.kind != NODE_VMSTATE)
-            out->st_blocks = MIN(out->st_blocks, MAX(status.st_blocks, 1));
-    }
-}
-
-static char *
-stats_text(const Tree *tree)
-{
-    json_t *all = json_object();
-    char *text, *line;
-
-    for (unsigned i = 0; i < tree->n_images; i++) {
-        g_autofree char *stats = qimg_image_stats_json(tree->images[i].image);
-        g_autofree char *name = g_utf8_make_valid(tree->images[i].name, -1);
-
-        json_object_set_new(all, name, json_loads(stats, 0, NULL));
-    }
-    text = json_dumps(all, JSON_INDENT(4));
-    line = g_strconcat(text ? text : "{}", "\n", NULL);
-    free(text);
-    json_decref(all);
-    return line;
-}
-
-char *
-tree_text(const Tree *tree, Node node)
-{
-    QimgImage *image = tree->images[node.image_index].image;
-    g_autoptr(SnapshotDir) dir = NULL;
-    const QimgSnapshot *snapshot;
-
-    switch (node.kind) {
-    case NODE_INFO:
-        return qimg_image_info_json(image);
-    case NODE_SNAPSHOT_INFO:
-        dir = snapshots_of(tree, node);
-        snapshot = snapshot_dir_find(dir, node.index, NULL);
-        return snapshot ? qimg_snapshot_json(snapshot) : NULL;
-    case NODE_STATS:
-        return stats_text(tree);
-    default:
-        return NULL;
-    }
-}
-
-QimgImage *
-tree_open_image(const Tree *tree, Node node, GError **error)
-{
-    QimgImage *image = tree->images[node.image_index].image;
-
-    switch (node.kind) {
-    case NODE_SNAPSHOT_DISK:
-        return qimg_image_open_snapshot(image, node.index, error);
-    case NODE_VMSTATE:
-        return qimg_image_open_vmstate(image, node.index, error);
-    case NODE_LAYER:
-        return qimg_image_open_layer(image, node.index, error);
-    default:
-        return qimg_image_open_layer(image, 0, error);
-    }
+    return -ENOENT;
 }

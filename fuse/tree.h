@@ -1,15 +1,20 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The tree of nodes: which files there are, their names, inode numbers and attributes. It
  * is computed from the images; nodes are values and inode numbers their encoding, so
- * there is nothing to count, lock or forget. */
+ * there is nothing to count, lock or forget.
+ *
+ * Functions that look into an image open it where it is not open. They return 0 or a
+ * negated errno for whoever uses the file: -ENOENT where the tree has no such node,
+ * -ESTALE where its image has gone (the kernel then looks the name up again), or what
+ * images_errno says of an image that cannot be opened. */
 #pragma once
 
 #include <stdbool.h>
 #include <sys/stat.h>
 
+#include "images.h"
 #include "options.h"
 #include "qimg.h"
-#include "snapshot-dir.h"
 
 typedef enum {
     NODE_ROOT,
@@ -31,70 +36,88 @@ typedef enum {
 
 typedef struct {
     NodeKind kind;
-    unsigned image_index;
-    unsigned index; /* the snapshot's serial number, or the layer's */
+    unsigned image_index; /* the image's number, of nodes that belong to one; else 0 */
+    unsigned index;       /* the snapshot's serial number, or the layer's; else 0 */
+    unsigned part;        /* the number of a partition of the disk; else 0 */
 } Node;
 
 typedef struct {
-    QimgImage *image; /* owned */
-    char *name;       /* without ".raw" */
-    SnapshotDirCache snapshots;
-} TreeImage;
-
-typedef struct {
-    TreeImage *images; /* const after tree_new */
-    unsigned n_images;
-    bool is_single_file; /* the root is the first image's disk */
+    Images *images;
+    bool is_single_file; /* the root is the disk of image 0 */
     uid_t uid;
     gid_t gid;
     mode_t umask;
 } Tree;
 
-/* Makes the tree of @images (QimgImage *, taken over on success) that were opened from
- * @options->images. Errors: USAGE for two images of one name. */
-Tree *tree_new(GPtrArray *images, const Options *options, bool is_single_file,
-               GError **error);
+/* Makes the tree of @images, which stay the caller's and outlive it. */
+Tree *tree_new(Images *images, const Options *options, bool is_single_file);
 void tree_free(Tree *tree);
 
-/* Inode numbers: 1 is the root. tree_node_of gives false for a number that no node has.
- */
+/* Inode numbers: 1 is the root. tree_node_of fails for a number that no node has. */
 uint64_t tree_inode_of(const Tree *tree, Node node);
-bool tree_node_of(const Tree *tree, uint64_t inode, Node *node_out);
+int tree_node_of(const Tree *tree, uint64_t inode, Node *node_out);
+
+/* Goes with the inode number: tells nodes apart that had the same one. */
+uint64_t tree_get_generation(const Tree *tree, Node node);
+
+/* Whether the tree has @node. */
+int tree_check(const Tree *tree, Node node);
+
+/* Pins the image of @node, see images_pin. */
+int tree_pin(const Tree *tree, Node node, ImageEntry **entry_out);
 
 bool node_is_directory(Node node);
 
 /* Whether the node's text is made when it is opened, so that it has no size before. */
 bool node_is_stream(Node node);
 
+/* Whether the node belongs to one of the images. */
+bool node_is_of_image(Node node);
+
+/* Whether the node shows bytes of a disk or VM state. */
+bool node_is_image(Node node);
+
 /* The child of directory @parent called @name. */
-bool tree_lookup(const Tree *tree, Node parent, const char *name, Node *child_out);
+int tree_lookup(const Tree *tree, Node parent, const char *name, Node *child_out);
 
 /* The parent directory; the root's is the root. */
 Node tree_parent(Node node);
 
 /* The first child of directory @parent at @position or behind it, its name (free with
- * g_free), and in *@position where the next one may be; false past the last one. A child
- * keeps its position while others come and go. */
-bool tree_child(const Tree *tree, Node parent, uint64_t *position, Node *child_out,
-                char **name_out);
+ * g_free), and in *@position where the next one may be; -ENOENT past the last one. A
+ * child keeps its position while others come and go. */
+int tree_child(const Tree *tree, Node parent, uint64_t *position, Node *child_out,
+               char **name_out);
 
 /* The attributes of a node. */
-void tree_stat(const Tree *tree, Node node, struct stat *out);
+int tree_stat(const Tree *tree, Node node, struct stat *out);
 
-/* The text of NODE_INFO, NODE_SNAPSHOT_INFO or NODE_STATS; free with g_free. */
-char *tree_text(const Tree *tree, Node node);
+/* The text of NODE_INFO, NODE_SNAPSHOT_INFO or NODE_STATS; free with g_free. NULL with
+ * @error set. */
+char *tree_text(const Tree *tree, Node node, GError **error);
 
 /* Opens the image behind a file that shows bytes of a disk: a new handle, or NULL with
- * @error set. */
-QimgImage *tree_open_image(const Tree *tree, Node node, GError **error);
+ * @error set. *@entry_out is its image, pinned: unpin it after closing the handle. */
+QimgImage *tree_open_image(const Tree *tree, Node node, ImageEntry **entry_out,
+                           GError **error);
 
-/* Whether the node shows bytes of a disk or VM state. */
-bool node_is_image(Node node);
+/* What statfs tells. Of images that are not open, less is known. */
+typedef struct {
+    uint64_t free_bytes; /* what all writable images can surely grow by */
+    uint64_t
+        used_bytes; /* what they occupy; of one that is not writable, its disk's size */
+    uint64_t unit_bytes; /* a page; for writing, the smallest cluster if that is larger */
+    unsigned n_images;
+} TreeSpace;
 
-/* Whether the node can be written to: the disk file of an image open for writing. */
+void tree_get_space(const Tree *tree, TreeSpace *out);
+
+/* Whether the node can be written to: the disk file of an image open for writing. Opens
+ * nothing; false where the image is not open. */
 bool tree_is_writable(const Tree *tree, Node node);
 
-/* Whether the node changes while the mount lasts, in its attributes or bytes. */
+/* Whether the node changes while the mount lasts, in its attributes or bytes. Opens
+ * nothing. */
 bool tree_is_live(const Tree *tree, Node node);
 
 /* Sets the size of a writable node. Returns 0 or a negated errno. */
@@ -107,16 +130,6 @@ bool tree_create_snapshot(const Tree *tree, Node parent, const char *name,
                           GError **error);
 bool tree_delete_snapshot(const Tree *tree, Node node, GError **error);
 bool tree_rename_snapshot(const Tree *tree, Node node, const char *name, GError **error);
-
-/* How many bytes all writable images can surely grow by; false, where none is writable.
- */
-bool tree_get_free_bytes(const Tree *tree, uint64_t *out);
-
-/* What image @image_index occupies: of one that is not writable, the size of its disk. */
-uint64_t tree_get_used_bytes(const Tree *tree, unsigned image_index);
-
-/* The smallest cluster size. */
-uint64_t tree_get_cluster_bytes(const Tree *tree);
 
 /* Brings all that was written to stable storage, as far as possible. False with @error
  * set, which names the first image with which it failed. */

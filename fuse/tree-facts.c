@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What nodes are: attributes, texts, and the disks behind them. */
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tree.h"
+
+/* The snapshot of @node; NULL with @error set. It belongs to *@dir_out. */
+static const QimgSnapshot *
+snapshot_of(ImageEntry *entry, Node node, SnapshotDir **dir_out, GError **error)
+{
+    const QimgSnapshot *snapshot;
+
+    *dir_out = image_entry_get_snapshots(entry);
+    snapshot = snapshot_dir_find(*dir_out, node.index, NULL);
+    if (!snapshot)
+        g_set_error(error, QIMG_ERROR, QIMG_ERROR_NOT_FOUND, "the snapshot has gone");
+    return snapshot;
+}
+
+/* As tree_text, of an open image. */
+static char *
+text_of(ImageEntry *entry, Node node, GError **error)
+{
+    g_autoptr(SnapshotDir) dir = NULL;
+    const QimgSnapshot *snapshot;
+
+    if (node.kind == NODE_INFO)
+        return qimg_image_info_json(entry->image);
+    snapshot = snapshot_of(entry, node, &dir, error);
+    return snapshot ? qimg_snapshot_json(snapshot) : NULL;
+}
+
+static uint64_t
+size_of(ImageEntry *entry, Node node)
+{
+    QimgImage *image = entry->image;
+    g_autoptr(QimgImage) layer = NULL;
+    g_autoptr(SnapshotDir) dir = NULL;
+    g_autofree char *text = NULL;
+    const QimgSnapshot *snapshot;
+
+    switch (node.kind) {
+    case NODE_DISK:
+        return qimg_image_get_size_bytes(image);
+    case NODE_SNAPSHOT_DISK:
+    case NODE_VMSTATE:
+        snapshot = snapshot_of(entry, node, &dir, NULL);
+        if (!snapshot)
+            return 0;
+        return node.kind == NODE_VMSTATE ? snapshot->vm_state_bytes
+                                         : snapshot->disk_bytes;
+    case NODE_LAYER:
+        layer = qimg_image_open_layer(image, node.index, NULL);
+        return layer ? qimg_image_get_size_bytes(layer) : 0;
+    case NODE_INFO:
+    case NODE_SNAPSHOT_INFO:
+        text = text_of(entry, node, NULL);
+        return text ? strlen(text) : 0;
+    default:
+        return 0;
+    }
+}
+
+/* What all nodes have. */
+static void
+stat_basically(const Tree *tree, Node node, const struct stat *times, struct stat *out)
+{
+    *out = (struct stat){
+        .st_ino = tree_inode_of(tree, node),
+        .st_mode = node_is_directory(node) ? S_IFDIR | 0555 : S_IFREG | 0444,
+        .st_nlink = node_is_directory(node) ? 2 : 1,
+        .st_uid = tree->uid,
+        .st_gid = tree->gid,
+        .st_atim = times->st_atim,
+        .st_mtim = times->st_mtim,
+        .st_ctim = times->st_ctim,
+        .st_blksize = 4096,
+    };
+}
+
+int
+tree_stat(const Tree *tree, Node node, struct stat *out)
+{
+    g_autoptr(ImageEntry) entry = NULL;
+    struct stat status;
+    int err;
+
+    if (!node_is_of_image(node)) {
+        images_get_times(tree->images, &status);
+        stat_basically(tree, node, &status, out);
+        out->st_mode &= ~tree->umask;
+        return 0;
+    }
+    err = tree_pin(tree, node, &entry);
+    if (err)
+        return err;
+    qimg_image_get_stat(entry->image, &status);
+    stat_basically(tree, node, &status, out);
+    if (tree_is_writable(tree, node) ||
+        (node.kind == NODE_SNAPSHOTS && qimg_image_can_change_snapshots(entry->image)))
+        out->st_mode |= S_IWUSR;
+    out->st_mode &= ~tree->umask;
+    /* A damaged size beyond what a file can have; reads stop there, too. */
+    out->st_size = (off_t)MIN(size_of(entry, node), (uint64_t)INT64_MAX);
+    out->st_blocks = (blkcnt_t)(((uint64_t)out->st_size + 511) / 512);
+    if (node_is_image(node)) {
+        out->st_blksize = (blksize_t)qimg_image_get_cluster_bytes(entry->image);
+        if (node.kind != NODE_VMSTATE)
+            out->st_blocks = MIN(out->st_blocks, MAX(status.st_blocks, 1));
+    }
+    return 0;
+}
+
+static char *
+stats_text(const Tree *tree)
+{
+    json_t *all = json_object();
+    char *text, *line;
+
+    for (unsigned number = 0; images_next(tree->images, &number); number++) {
+        g_autoptr(ImageEntry) entry = images_pin_open(tree->images, number);
+        g_autofree char *name = images_get_name(tree->images, number);
+        g_autofree char *valid = name ? g_utf8_make_valid(name, -1) : NULL;
+        g_autofree char *stats = entry ? qimg_image_stats_json(entry->image) : NULL;
+
+        if (stats && valid)
+            json_object_set_new(all, valid, json_loads(stats, 0, NULL));
+    }
+    text = json_dumps(all, JSON_INDENT(4));
+    line = g_strconcat(text ? text : "{}", "\n", NULL);
+    free(text);
+    json_decref(all);
+    return line;
+}
+
+char *
+tree_text(const Tree *tree, Node node, GError **error)
+{
+    g_autoptr(ImageEntry) entry = NULL;
+
+    if (node.kind == NODE_STATS)
+        return stats_text(tree);
+    entry = images_pin(tree->images, node.image_index, error);
+    return entry ? text_of(entry, node, error) : NULL;
+}
+
+static QimgImage *
+open_handle(ImageEntry *entry, Node node, GError **error)
+{
+    switch (node.kind) {
+    case NODE_SNAPSHOT_DISK:
+        return qimg_image_open_snapshot(entry->image, node.index, error);
+    case NODE_VMSTATE:
+        return qimg_image_open_vmstate(entry->image, node.index, error);
+    case NODE_LAYER:
+        return qimg_image_open_layer(entry->image, node.index, error);
+    default:
+        return qimg_image_open_layer(entry->image, 0, error);
+    }
+}
+
+QimgImage *
+tree_open_image(const Tree *tree, Node node, ImageEntry **entry_out, GError **error)
+{
+    g_autoptr(ImageEntry) entry = images_pin(tree->images, node.image_index, error);
+    QimgImage *image = entry ? open_handle(entry, node, error) : NULL;
+
+    if (image)
+        *entry_out = g_steal_pointer(&entry);
+    return image;
+}
+
+void
+tree_get_space(const Tree *tree, TreeSpace *out)
+{
+    uint64_t cluster_bytes = UINT64_MAX;
+    bool has_writable = false;
+
+    *out = (TreeSpace){.unit_bytes = 4096, .free_bytes = UINT64_MAX};
+    for (unsigned number = 0; images_next(tree->images, &number); number++) {
+        g_autoptr(ImageEntry) entry = images_pin_open(tree->images, number);
+        struct stat status;
+
+        out->n_images++;
+        if (!entry)
+            continue;
+        cluster_bytes = MIN(cluster_bytes, qimg_image_get_cluster_bytes(entry->image));
+        if (qimg_image_is_writable(entry->image)) {
+            qimg_image_get_stat(entry->image, &status);
+            out->used_bytes += (uint64_t)status.st_blocks * 512;
+            out->free_bytes =
+                MIN(out->free_bytes, qimg_image_get_free_bytes(entry->image));
+            has_writable = true;
+        } else {
+            out->used_bytes +=
+                (qimg_image_get_size_bytes(entry->image) + 4095) / 4096 * 4096;
+        }
+    }
+    if (has_writable)
+        out->unit_bytes = MAX(out->unit_bytes, cluster_bytes);
+    else
+        out->free_bytes = 0;
+}
