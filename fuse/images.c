@@ -22,6 +22,7 @@ free_entry(gpointer data)
 
     qimg_image_close(entry->image);
     snapshot_dir_cache_clear(&entry->snapshots);
+    partition_dir_cache_clear(&entry->partitions);
     g_free(entry->name);
     g_free(entry);
 }
@@ -88,6 +89,7 @@ add_entry(Images *images, char *name)
     entry->name = name;
     entry->number = images->next_number++;
     snapshot_dir_cache_init(&entry->snapshots);
+    partition_dir_cache_init(&entry->partitions);
     g_ptr_array_insert(images->entries, (int)lower_bound(images, entry->number), entry);
     g_hash_table_insert(images->by_name, entry->name, entry);
     return entry;

@@ -14,6 +14,7 @@
 #include <stdbool.h>
 
 #include "options.h"
+#include "partition-dir.h"
 #include "qimg.h"
 #include "snapshot-dir.h"
 
@@ -27,6 +28,7 @@ typedef struct ImageEntry {
     /* Of a pinned entry: */
     QimgImage *image;
     SnapshotDirCache snapshots;
+    PartitionDirCache partitions;
     /* For images.c alone: */
     unsigned number;     /* const */
     unsigned generation; /* const: how often numbers had come round */

@@ -19,6 +19,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "coherence.h"
 #include "log.h"
 #include "mountpoint.h"
 #include "ops.h"
@@ -126,6 +127,8 @@ session_mount(const Options *options, const Tree *tree, GError **error)
         .max_read_bytes = options->max_read_bytes,
         .files = g_hash_table_new(NULL, NULL),
     };
+    if (options->is_writable && !options->no_partitions && !tree->is_single_file)
+        session->mount.coherence = coherence_new();
     pthread_mutex_init(&session->mount.files_lock, NULL);
     pthread_cond_init(&session->mount.released, NULL);
     ops_meta_fill(&session->ops);
@@ -230,6 +233,7 @@ wait_for_end(Session *session)
         while (sigwait(&session->signals, &number) != 0)
             ;
     while (number == SIGUSR1 && !fuse_session_exited(session->fuse));
+    coherence_stop(session->mount.coherence);
     fuse_session_exit(session->fuse);
 }
 
@@ -251,6 +255,12 @@ session_run(Session *session, GError **error)
     if (session->options->is_writable)
         become_io_flusher();
     answer_first_request(session);
+    if (session->mount.coherence &&
+        !coherence_start(session->mount.coherence, session->fuse)) {
+        g_set_error(error, QIMG_ERROR, QIMG_ERROR_FAILED, "cannot serve the mount: %s",
+                    g_strerror(EAGAIN));
+        return false;
+    }
     session->threads = g_new0(pthread_t, session->options->n_threads);
     while (session->n_threads < session->options->n_threads &&
            pthread_create(&session->threads[session->n_threads], NULL, serve, session) ==
@@ -261,6 +271,7 @@ session_run(Session *session, GError **error)
             read_ahead_raise(session->mount.tree, session->absolute_mountpoint);
         wait_for_end(session);
     }
+    coherence_stop(session->mount.coherence);
     for (unsigned i = 0; i < session->n_threads; i++)
         pthread_cancel(session->threads[i]);
     for (unsigned i = 0; i < session->n_threads; i++)
@@ -282,6 +293,7 @@ session_free(Session *session)
     if (session->fuse)
         fuse_session_destroy(session->fuse);
     ops_data_close_files(&session->mount);
+    coherence_free(session->mount.coherence);
     g_hash_table_unref(session->mount.files);
     pthread_cond_destroy(&session->mount.released);
     pthread_mutex_destroy(&session->mount.files_lock);

@@ -21,11 +21,13 @@ snapshot_of(ImageEntry *entry, Node node, SnapshotDir **dir_out, GError **error)
 
 /* As tree_text, of an open image. */
 static char *
-text_of(ImageEntry *entry, Node node, GError **error)
+text_of(const Tree *tree, ImageEntry *entry, Node node, GError **error)
 {
     g_autoptr(SnapshotDir) dir = NULL;
     const QimgSnapshot *snapshot;
 
+    if (node_is_of_partitions(node))
+        return tree_partitions_text(tree, entry, node, error);
     if (node.kind == NODE_INFO)
         return qimg_image_info_json(entry->image);
     snapshot = snapshot_of(entry, node, &dir, error);
@@ -33,14 +35,20 @@ text_of(ImageEntry *entry, Node node, GError **error)
 }
 
 static uint64_t
-size_of(ImageEntry *entry, Node node)
+size_of(const Tree *tree, ImageEntry *entry, Node node)
 {
     QimgImage *image = entry->image;
     g_autoptr(QimgImage) layer = NULL;
     g_autoptr(SnapshotDir) dir = NULL;
+    g_autoptr(QimgPartitions) list = NULL;
     g_autofree char *text = NULL;
     const QimgSnapshot *snapshot;
+    const QimgPartition *item;
 
+    if (node_is_partition(node))
+        return tree_get_partitions(tree, entry, node, &list, &item) == 0
+                   ? item->length_bytes
+                   : 0;
     switch (node.kind) {
     case NODE_DISK:
         return qimg_image_get_size_bytes(image);
@@ -56,7 +64,7 @@ size_of(ImageEntry *entry, Node node)
         return layer ? qimg_image_get_size_bytes(layer) : 0;
     case NODE_INFO:
     case NODE_SNAPSHOT_INFO:
-        text = text_of(entry, node, NULL);
+        text = text_of(tree, entry, node, NULL);
         return text ? strlen(text) : 0;
     default:
         return 0;
@@ -103,7 +111,7 @@ tree_stat(const Tree *tree, Node node, struct stat *out)
         out->st_mode |= S_IWUSR;
     out->st_mode &= ~tree->umask;
     /* A damaged size beyond what a file can have; reads stop there, too. */
-    out->st_size = (off_t)MIN(size_of(entry, node), (uint64_t)INT64_MAX);
+    out->st_size = (off_t)MIN(size_of(tree, entry, node), (uint64_t)INT64_MAX);
     out->st_blocks = (blkcnt_t)(((uint64_t)out->st_size + 511) / 512);
     if (node_is_image(node)) {
         out->st_blksize = (blksize_t)qimg_image_get_cluster_bytes(entry->image);
@@ -143,12 +151,14 @@ tree_text(const Tree *tree, Node node, GError **error)
     if (node.kind == NODE_STATS)
         return stats_text(tree);
     entry = images_pin(tree->images, node.image_index, error);
-    return entry ? text_of(entry, node, error) : NULL;
+    return entry ? text_of(tree, entry, node, error) : NULL;
 }
 
 static QimgImage *
-open_handle(ImageEntry *entry, Node node, GError **error)
+open_handle(const Tree *tree, ImageEntry *entry, Node node, GError **error)
 {
+    if (node_is_of_partitions(node))
+        return tree_open_partitions(tree, entry, node, error);
     switch (node.kind) {
     case NODE_SNAPSHOT_DISK:
         return qimg_image_open_snapshot(entry->image, node.index, error);
@@ -165,7 +175,7 @@ QimgImage *
 tree_open_image(const Tree *tree, Node node, ImageEntry **entry_out, GError **error)
 {
     g_autoptr(ImageEntry) entry = images_pin(tree->images, node.image_index, error);
-    QimgImage *image = entry ? open_handle(entry, node, error) : NULL;
+    QimgImage *image = entry ? open_handle(tree, entry, node, error) : NULL;
 
     if (image)
         *entry_out = g_steal_pointer(&entry);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* What a tree can tell and do only where images are open for writing. */
+#include <errno.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -26,7 +27,8 @@ can_change_snapshots(const Tree *tree, Node node)
 bool
 tree_is_writable(const Tree *tree, Node node)
 {
-    return node.kind == NODE_DISK && is_image_writable(tree, node);
+    return (node.kind == NODE_DISK || node.kind == NODE_PARTITION) &&
+           is_image_writable(tree, node);
 }
 
 bool
@@ -34,11 +36,14 @@ tree_is_live(const Tree *tree, Node node)
 {
     switch (node.kind) {
     case NODE_DISK:
+    case NODE_PARTITION:
+    case NODE_PARTITIONS_INFO:
     case NODE_INFO:
     case NODE_MAP:
         return is_image_writable(tree, node);
     case NODE_SNAPSHOT_INFO: /* it has the name */
         return can_change_snapshots(tree, node);
+    case NODE_LAYER_PARTITION:
     case NODE_LAYER: /* those below the first never change */
         return node.index == 0 && is_image_writable(tree, node);
     default:
@@ -46,16 +51,32 @@ tree_is_live(const Tree *tree, Node node)
     }
 }
 
+bool
+tree_may_vanish(const Tree *tree, Node node)
+{
+    return node_is_of_partitions(node) && is_image_writable(tree, node);
+}
+
 int
 tree_resize(const Tree *tree, Node node, uint64_t size_bytes)
 {
     g_autoptr(ImageEntry) entry = NULL;
+    g_autoptr(QimgPartitions) list = NULL;
+    const QimgPartition *item;
     int err = tree_pin(tree, node, &entry);
 
+    if (!err && node.kind == NODE_PARTITION) {
+        err = tree_get_partitions(tree, entry, node, &list, &item);
+        if (err)
+            return err;
+        return size_bytes == item->length_bytes ? 0 : -EINVAL;
+    }
     /* Opening with O_TRUNC an empty disk, and what copying programs do at their end. */
     if (err || size_bytes == qimg_image_get_size_bytes(entry->image))
         return err;
-    return qimg_image_resize(entry->image, size_bytes);
+    err = qimg_image_resize(entry->image, size_bytes);
+    partition_dir_note_change(&entry->partitions);
+    return err;
 }
 
 /* The name of a snapshot for @file_name; NULL with @error set. */

@@ -80,7 +80,8 @@ partition_content_probe(QimgImage *part, PartitionContent *out)
     if (!probe)
         return false;
     blkid_probe_enable_superblocks(probe, 1);
-    blkid_probe_set_superblocks_flags(probe, BLKID_SUBLKS_DEFAULT | BLKID_SUBLKS_VERSION);
+    blkid_probe_set_superblocks_flags(probe, BLKID_SUBLKS_DEFAULT | BLKID_SUBLKS_USAGE |
+                                                 BLKID_SUBLKS_VERSION);
     if (blkid_probe_set_device(probe, fd, 0, 0) == 0 && blkid_do_safeprobe(probe) == 0) {
         out->usage = value_of(probe, "USAGE");
         out->type = value_of(probe, "TYPE");
