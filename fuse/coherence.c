@@ -364,11 +364,14 @@ notify(void *user)
         pthread_mutex_unlock(&c->lock);
         if (!is_silent)
             tell(c, stretches);
-        if (!change->is_early)
-            send(&change->answer);
         pthread_mutex_lock(&c->lock);
         g_queue_remove(&c->changes, change);
+        pthread_mutex_unlock(&c->lock);
+        /* Last: who is answered may go on by another file at once, and not early. */
+        if (!change->is_early)
+            send(&change->answer);
         g_free(change);
+        pthread_mutex_lock(&c->lock);
     }
     pthread_mutex_unlock(&c->lock);
     return NULL;

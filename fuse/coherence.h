@@ -12,7 +12,8 @@
  *     disk, is registered when it is: it is answered first, and told to the others
  *     afterwards. Of two changes that could wait for each other's pages, the later one
  *     thereby never does.
- * I2  A change stays registered until the others know of it.
+ * I2  A change stays registered until the others know of it. (The page of one that waited
+ *     is let go when it is answered: by the notifier, before it takes up another one.)
  * I3  The notifier takes an early change up only when none is registered near it, by
  *     another file, that is not early.
  *
