@@ -46,7 +46,7 @@ partition_dir_open_whole(QimgImage *image, PartitionsOf of, unsigned index,
 static void
 update_places(PartitionDirCache *cache, const QimgPartitions *list)
 {
-    for (unsigned number = 1; number <= MAX_PARTITION_NUMBER; number++) {
+    for (unsigned number = 1; number <= QIMG_MAX_PARTITION_NUMBER; number++) {
         const QimgPartition *item = list ? partition_dir_find(list, number) : NULL;
         uint64_t start = item ? item->start_bytes : 0;
         uint64_t length = item ? item->length_bytes : 0;
@@ -120,8 +120,7 @@ partition_dir_next(const QimgPartitions *list, unsigned number)
     for (unsigned i = 0; i < qimg_partitions_get_n(list); i++) {
         const QimgPartition *item = qimg_partitions_get(list, i);
 
-        if (item->number >= number && item->number <= MAX_PARTITION_NUMBER &&
-            !item->is_extended)
+        if (item->number >= number && !item->is_extended)
             return item;
     }
     return NULL;

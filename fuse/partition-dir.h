@@ -10,9 +10,6 @@
 
 #include "qimg.h"
 
-/* Linux has no partitions beyond this number either. */
-#define MAX_PARTITION_NUMBER 255u
-
 /* Whose partitions. */
 typedef enum {
     PARTITIONS_OF_DISK,
@@ -32,7 +29,7 @@ typedef struct {
         uint64_t start_bytes;
         uint64_t length_bytes;
         unsigned generation;
-    } places[MAX_PARTITION_NUMBER + 1];
+    } places[QIMG_MAX_PARTITION_NUMBER + 1];
 } PartitionDirCache;
 
 void partition_dir_cache_init(PartitionDirCache *cache);
@@ -47,8 +44,8 @@ QimgPartitions *partition_dir_get(PartitionDirCache *cache, QimgImage *image,
 QimgImage *partition_dir_open_whole(QimgImage *image, PartitionsOf of, unsigned index,
                                     GError **error);
 
-/* The partition that is shown as @number: no larger number, nor the place of logical
- * ones; NULL where there is none. Owned by @list. */
+/* The partition that is shown as @number: not the place of logical ones; NULL where there
+ * is none. Owned by @list. */
 const QimgPartition *partition_dir_find(const QimgPartitions *list, unsigned number);
 
 /* As partition_dir_find, the first one with @number or a higher one. */

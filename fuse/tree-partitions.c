@@ -139,7 +139,7 @@ tree_child_partition(const Tree *tree, Node parent, uint64_t *position, Node *ch
     const QimgPartition *item;
     int err;
 
-    if (*position > MAX_PARTITION_NUMBER)
+    if (*position > QIMG_MAX_PARTITION_NUMBER)
         return -ENOENT;
     err = tree_pin(tree, parent, &entry);
     if (!err)

@@ -342,6 +342,9 @@ QIMG_API gboolean qimg_image_has_long_extents(const QimgImage *image);
 /* ---- partitions -----------------------------------------------------------------------
  */
 
+/* Linux has no partitions with a higher number, and neither have we. */
+#define QIMG_MAX_PARTITION_NUMBER 255u
+
 typedef struct QimgPartition {
     unsigned number;       /* as Linux counts: logical ones of an MBR from 5 on */
     uint64_t start_bytes;  /* from the start of the disk */

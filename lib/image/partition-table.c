@@ -14,14 +14,13 @@
 #include "codec/gpt.h"
 #include "codec/mbr.h"
 
-/* Beyond this, a chain of logical partitions is taken for garbage. */
-#define MAX_LOGICAL   256u
 #define FIRST_LOGICAL 5u
+#define MAX_LOGICAL   (QIMG_MAX_PARTITION_NUMBER - FIRST_LOGICAL + 1)
 #define MAX_NOTES     64u
 #define SMALL_SECTOR  512u
 #define LARGE_SECTOR  4096u
-#define GUESS_LOOKS_BYTES                                                                \
-    (68 * QIMG_KIB) /* every file system has said something by then */
+/* Every file system has said something by then. */
+#define GUESS_LOOKS_BYTES (68 * QIMG_KIB)
 
 static const unsigned sector_sizes[] = {SMALL_SECTOR, LARGE_SECTOR};
 
@@ -255,8 +254,13 @@ list_gpt(Scan *scan, GptTable *table)
     for (unsigned i = 0; i < table->header.n_entries; i++) {
         GptEntry entry;
 
-        if (gpt_decode_entry(table->entries + (size_t)i * table->header.entry_bytes,
-                             &entry))
+        if (!gpt_decode_entry(table->entries + (size_t)i * table->header.entry_bytes,
+                              &entry))
+            continue;
+        if (i >= QIMG_MAX_PARTITION_NUMBER)
+            note(scan, "partition %u has a number above %u: left out", i + 1,
+                 QIMG_MAX_PARTITION_NUMBER);
+        else
             add_gpt_entry(scan, table, i + 1, &entry);
     }
 }

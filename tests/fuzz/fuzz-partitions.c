@@ -87,7 +87,7 @@ check_list(const Disk *disk, const QimgPartitions *list)
     unsigned last_number = 0;
 
     FUZZ_CHECK(json != NULL && list->notes->len <= MAX_NOTES);
-    FUZZ_CHECK(qimg_partitions_get_n(list) <= GPT_MAX_ENTRIES);
+    FUZZ_CHECK(qimg_partitions_get_n(list) <= QIMG_MAX_PARTITION_NUMBER);
     for (unsigned i = 0; i < qimg_partitions_get_n(list); i++) {
         const QimgPartition *p = qimg_partitions_get(list, i);
 

@@ -584,9 +584,31 @@ test_too_many_logical(void)
     make_logical_many(&disk);
     list = read_table(&disk);
     g_free(disk.bytes);
-    g_assert_cmpuint(qimg_partitions_get_n(list), ==, 1 + 256);
-    g_assert_cmpuint(qimg_partitions_get(list, 256)->number, ==, 260);
+    g_assert_cmpuint(qimg_partitions_get_n(list), ==, 1 + 251);
+    g_assert_cmpuint(qimg_partitions_get(list, 251)->number, ==, 255);
     g_assert_cmpuint(list->notes->len, ==, 1);
+}
+
+static void
+test_high_numbers(void)
+{
+    Disk disk = new_disk();
+    g_autoptr(QimgPartitions) list = NULL;
+    uint8_t *entries = disk.bytes + 1024;
+
+    put_gpt(&disk, 512);
+    put_gpt_entry(entries + 254 * 128, 600, 609, "");
+    put_gpt_entry(entries + 255 * 128, 610, 619, "");
+    put32(disk.bytes + 512 + 80, 256);
+    seal_header(disk.bytes + 512, entries, 256 * 128);
+    list = read_table(&disk);
+    g_free(disk.bytes);
+    g_assert_cmpuint(qimg_partitions_get_n(list), ==, 3);
+    g_assert_cmpuint(qimg_partitions_get(list, 2)->number, ==, 255);
+    g_assert_cmpstr(list->notes->pdata[0], ==,
+                    "the GPT and its copy have different entries: the first one counts");
+    g_assert_cmpstr(list->notes->pdata[1], ==,
+                    "partition 256 has a number above 255: left out");
 }
 
 /* What a hostile table lets us say has an end. */
@@ -712,6 +734,7 @@ main(int argc, char **argv)
         g_test_add_data_func(path, GUINT_TO_POINTER(i), test_case);
     }
     g_test_add_func("/partition-table/too-many-logical", test_too_many_logical);
+    g_test_add_func("/partition-table/high-numbers", test_high_numbers);
     g_test_add_func("/partition-table/many-notes", test_many_notes);
     g_test_add_func("/partition-table/small-disks", test_small_disks);
     g_test_add_func("/partition-table/facts-of-gpt", test_facts_of_gpt);
