@@ -1,19 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The registry, and plain facts about its images. */
 #include "images.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
+#include "images-private.h"
 #include "names.h"
-
-struct Images {
-    const Options *options; /* const */
-    pthread_mutex_t lock;
-    /* Guarded by lock: */
-    GPtrArray *entries;  /* ImageEntry *, owned, by number */
-    GHashTable *by_name; /* their names, to entries */
-    unsigned next_number;
-};
 
 static void
 free_entry(gpointer data)
@@ -23,8 +19,17 @@ free_entry(gpointer data)
     qimg_image_close(entry->image);
     snapshot_dir_cache_clear(&entry->snapshots);
     partition_dir_cache_clear(&entry->partitions);
+    g_hash_table_unref(entry->fresh);
     g_free(entry->name);
+    g_free(entry->file_name);
+    g_clear_error(&entry->error);
     g_free(entry);
+}
+
+static void
+free_dir(gpointer data)
+{
+    image_dir_free(data);
 }
 
 Images *
@@ -34,8 +39,14 @@ images_new(const Options *options)
 
     images->options = options;
     pthread_mutex_init(&images->lock, NULL);
+    pthread_mutex_init(&images->scan_lock, NULL);
+    pthread_cond_init(&images->changed, NULL);
+    images->dirs = g_ptr_array_new_with_free_func(free_dir);
     images->entries = g_ptr_array_new_with_free_func(free_entry);
     images->by_name = g_hash_table_new(g_str_hash, g_str_equal);
+    images->open = g_ptr_array_new();
+    images->gone = g_ptr_array_new_with_free_func(g_free);
+    images->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     return images;
 }
 
@@ -45,7 +56,15 @@ images_free(Images *images)
     if (!images)
         return;
     g_hash_table_unref(images->by_name);
+    g_ptr_array_unref(images->open);
     g_ptr_array_unref(images->entries);
+    g_ptr_array_unref(images->gone);
+    g_ptr_array_unref(images->dirs);
+    g_free(images->flush_error);
+    if (images->wake_fd >= 0)
+        close(images->wake_fd);
+    pthread_cond_destroy(&images->changed);
+    pthread_mutex_destroy(&images->scan_lock);
     pthread_mutex_destroy(&images->lock);
     g_free(images);
 }
@@ -68,9 +87,8 @@ lower_bound(const Images *images, unsigned number)
     return low;
 }
 
-/* The entry of that number, or NULL. The lock is held. */
-static ImageEntry *
-find_entry(const Images *images, unsigned number)
+ImageEntry *
+images_find_entry(const Images *images, unsigned number)
 {
     unsigned place = lower_bound(images, number);
     ImageEntry *entry =
@@ -79,15 +97,28 @@ find_entry(const Images *images, unsigned number)
     return entry && entry->number == number ? entry : NULL;
 }
 
-/* A new entry shown as @name (taken over). The lock is held. */
-static ImageEntry *
-add_entry(Images *images, char *name)
+ImageEntry *
+images_add_entry(Images *images, char *name)
 {
-    ImageEntry *entry = g_new0(ImageEntry, 1);
+    ImageEntry *entry;
 
+    if (images->entries->len == MAX_IMAGES) {
+        g_free(name);
+        return NULL;
+    }
+    while (images->next_number == MAX_IMAGES ||
+           images_find_entry(images, images->next_number)) {
+        if (images->next_number++ < MAX_IMAGES)
+            continue;
+        images->next_number = 0;
+        images->generation++;
+    }
+    entry = g_new0(ImageEntry, 1);
     entry->images = images;
     entry->name = name;
     entry->number = images->next_number++;
+    entry->generation = images->generation;
+    entry->fresh = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, NULL);
     snapshot_dir_cache_init(&entry->snapshots);
     partition_dir_cache_init(&entry->partitions);
     g_ptr_array_insert(images->entries, (int)lower_bound(images, entry->number), entry);
@@ -95,32 +126,40 @@ add_entry(Images *images, char *name)
     return entry;
 }
 
+void
+images_remove_entry(Images *images, ImageEntry *entry)
+{
+    g_ptr_array_remove_index(images->entries, lower_bound(images, entry->number));
+}
+
 bool
 images_add_open(Images *images, QimgImage *image, const char *path, GError **error)
 {
     g_autofree char *name = names_of_image(path);
-    bool is_added = false;
+    ImageEntry *entry = NULL;
+    struct stat status;
 
+    qimg_image_get_stat(image, &status);
     pthread_mutex_lock(&images->lock);
-    if (names_is_reserved(name)) {
+    if (names_is_reserved(name))
         g_set_error(error, QIMG_ERROR, QIMG_ERROR_USAGE,
                     "the name %s is taken (mount it by a link of another name)", name);
-    } else if (g_hash_table_contains(images->by_name, name)) {
+    else if (g_hash_table_contains(images->by_name, name))
         g_set_error(error, QIMG_ERROR, QIMG_ERROR_USAGE,
                     "two images would be shown as %s.raw (mount one of them "
                     "elsewhere, or by a link of another name)",
                     name);
-    } else if (images->next_number == MAX_IMAGES) {
-        g_set_error(error, QIMG_ERROR, QIMG_ERROR_USAGE,
-                    "more than %u images (use several mounts)", MAX_IMAGES);
-    } else {
-        ImageEntry *entry = add_entry(images, g_steal_pointer(&name));
-
+    else
+        entry = images_add_entry(images, g_steal_pointer(&name));
+    if (entry) {
         entry->image = image;
-        is_added = true;
+        entry->state = IMAGE_OPEN;
+        entry->n_pins = 1; /* for ever */
+        entry->device = status.st_dev;
+        entry->inode = status.st_ino;
     }
     pthread_mutex_unlock(&images->lock);
-    return is_added;
+    return entry != NULL;
 }
 
 unsigned
@@ -129,7 +168,7 @@ images_get_n(Images *images)
     unsigned n;
 
     pthread_mutex_lock(&images->lock);
-    n = images->entries->len;
+    n = g_hash_table_size(images->by_name);
     pthread_mutex_unlock(&images->lock);
     return n;
 }
@@ -138,13 +177,16 @@ bool
 images_next(Images *images, unsigned *number)
 {
     unsigned place;
-    bool is_found;
+    bool is_found = false;
 
     pthread_mutex_lock(&images->lock);
-    place = lower_bound(images, *number);
-    is_found = place < images->entries->len;
-    if (is_found)
-        *number = ((ImageEntry *)images->entries->pdata[place])->number;
+    for (place = lower_bound(images, *number); place < images->entries->len && !is_found;
+         place++) {
+        const ImageEntry *entry = images->entries->pdata[place];
+
+        is_found = !entry->has_gone;
+        *number = entry->number;
+    }
     pthread_mutex_unlock(&images->lock);
     return is_found;
 }
@@ -168,7 +210,7 @@ images_has(Images *images, unsigned number)
     bool has;
 
     pthread_mutex_lock(&images->lock);
-    has = find_entry(images, number) != NULL;
+    has = images_find_entry(images, number) != NULL;
     pthread_mutex_unlock(&images->lock);
     return has;
 }
@@ -180,8 +222,8 @@ images_get_name(Images *images, unsigned number)
     char *name;
 
     pthread_mutex_lock(&images->lock);
-    entry = find_entry(images, number);
-    name = entry ? g_strdup(entry->name) : NULL;
+    entry = images_find_entry(images, number);
+    name = entry && !entry->has_gone ? g_strdup(entry->name) : NULL;
     pthread_mutex_unlock(&images->lock);
     return name;
 }
@@ -193,49 +235,109 @@ images_get_generation(Images *images, unsigned number)
     uint64_t generation;
 
     pthread_mutex_lock(&images->lock);
-    entry = find_entry(images, number);
+    entry = images_find_entry(images, number);
     generation = entry ? entry->generation : 0;
     pthread_mutex_unlock(&images->lock);
     return generation;
 }
 
-ImageEntry *
-images_pin(Images *images, unsigned number, GError **error)
+int
+images_get_wake_fd(const Images *images)
 {
-    ImageEntry *entry = images_pin_open(images, number);
-
-    if (!entry)
-        g_set_error(error, QIMG_ERROR, QIMG_ERROR_NOT_FOUND, "the image has gone");
-    return entry;
-}
-
-ImageEntry *
-images_pin_open(Images *images, unsigned number)
-{
-    ImageEntry *entry;
-
-    pthread_mutex_lock(&images->lock);
-    entry = find_entry(images, number);
-    if (entry)
-        entry->n_pins++;
-    pthread_mutex_unlock(&images->lock);
-    return entry;
+    return images->wake_fd;
 }
 
 void
-image_entry_unpin(ImageEntry *entry)
+images_wake(const Images *images)
 {
-    if (!entry)
+    const uint64_t one = 1;
+
+    /* A full counter wakes as well. */
+    if (write(images->wake_fd, &one, sizeof one) < 0)
         return;
-    pthread_mutex_lock(&entry->images->lock);
-    entry->n_pins--;
-    pthread_mutex_unlock(&entry->images->lock);
+}
+
+bool
+images_can_go(Images *images, unsigned number)
+{
+    const ImageEntry *entry;
+    bool can_go;
+
+    pthread_mutex_lock(&images->lock);
+    entry = images_find_entry(images, number);
+    can_go = !entry || entry->dir;
+    pthread_mutex_unlock(&images->lock);
+    return can_go;
+}
+
+bool
+images_is_writable(Images *images, unsigned number)
+{
+    g_autoptr(ImageEntry) entry = images_pin_open(images, number);
+
+    return entry ? qimg_image_is_writable(entry->image) : images->options->is_writable;
+}
+
+uint64_t
+images_get_closed_bytes(Images *images, unsigned number)
+{
+    const ImageEntry *entry;
+    uint64_t bytes = 0;
+
+    pthread_mutex_lock(&images->lock);
+    entry = images_find_entry(images, number);
+    if (entry && entry->has_facts && !entry->facts.is_writable)
+        bytes = (entry->facts.size_bytes + 4095) / 4096 * 4096;
+    else if (entry)
+        bytes = entry->host_bytes;
+    pthread_mutex_unlock(&images->lock);
+    return bytes;
 }
 
 SnapshotDir *
 image_entry_get_snapshots(ImageEntry *entry)
 {
-    return snapshot_dir_get(&entry->snapshots, entry->image);
+    SnapshotDir *dir = snapshot_dir_get(&entry->snapshots, entry->image);
+    unsigned n = qimg_snapshots_get_n(dir->list);
+
+    if (n > 0 && entry->dir) {
+        unsigned last = qimg_snapshots_get(dir->list, n - 1)->serial;
+
+        pthread_mutex_lock(&entry->images->lock);
+        entry->n_indices = MAX(entry->n_indices, last + 1);
+        pthread_mutex_unlock(&entry->images->lock);
+    }
+    return dir;
+}
+
+void
+image_entry_expect_writes(ImageEntry *entry)
+{
+    if (!entry->images->options->is_cow) /* else the overlay goes when it is closed */
+        return;
+    pthread_mutex_lock(&entry->images->lock);
+    entry->is_kept = true;
+    pthread_mutex_unlock(&entry->images->lock);
+}
+
+bool
+image_entry_keeps_pages(ImageEntry *entry, uint64_t inode)
+{
+    bool keeps;
+
+    pthread_mutex_lock(&entry->images->lock);
+    keeps = !entry->dir || g_hash_table_contains(entry->fresh, &inode);
+    pthread_mutex_unlock(&entry->images->lock);
+    return keeps;
+}
+
+void
+image_entry_has_fresh_pages(ImageEntry *entry, uint64_t inode)
+{
+    pthread_mutex_lock(&entry->images->lock);
+    if (entry->dir && !g_hash_table_contains(entry->fresh, &inode))
+        g_hash_table_add(entry->fresh, g_memdup2(&inode, sizeof inode));
+    pthread_mutex_unlock(&entry->images->lock);
 }
 
 bool
@@ -251,14 +353,20 @@ image_entry_flush(ImageEntry *entry, GError **error)
     return err == 0;
 }
 
-void
-images_get_times(Images *images, struct stat *out)
+bool
+images_flush(Images *images, GError **error)
 {
-    g_autoptr(ImageEntry) first = images_pin_open(images, 0);
+    bool is_good = images->flush_error == NULL;
 
-    *out = (struct stat){0};
-    if (first)
-        qimg_image_get_stat(first->image, out);
+    if (!is_good)
+        g_set_error_literal(error, QIMG_ERROR, QIMG_ERROR_FAILED, images->flush_error);
+    for (guint i = 0; i < images->entries->len; i++) {
+        ImageEntry *entry = images->entries->pdata[i];
+
+        if (entry->image && !image_entry_flush(entry, is_good ? error : NULL))
+            is_good = false;
+    }
+    return is_good;
 }
 
 int
@@ -266,8 +374,9 @@ images_errno(const GError *error)
 {
     int err = qimg_error_to_errno(error);
 
+    if (error->domain == IMAGE_GONE)
+        return ESTALE;
     switch (err) {
-    case ENOENT:
     case EACCES:
     case EBUSY:
     case ENOKEY:
@@ -276,4 +385,17 @@ images_errno(const GError *error)
     default:
         return EIO;
     }
+}
+
+bool
+images_knows_partitions(Images *images, unsigned number)
+{
+    ImageEntry *entry;
+    bool is_known;
+
+    pthread_mutex_lock(&images->lock);
+    entry = images_find_entry(images, number);
+    is_known = entry && partition_dir_is_known(&entry->partitions);
+    pthread_mutex_unlock(&images->lock);
+    return is_known;
 }

@@ -6,8 +6,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
+#include "dir-watch.h"
 #include "log.h"
 #include "mountpoint.h"
 #include "session.h"
@@ -78,7 +80,7 @@ static bool
 end_session(const Options *options, Session *session, const Tree *tree)
 {
     g_autoptr(GError) error = NULL;
-    bool is_good = tree_flush(tree, &error);
+    bool is_good = images_flush(tree->images, &error);
 
     session_free(session);
     if (!is_good && options->foreground)
@@ -106,23 +108,51 @@ open_image(const Options *options, Images *images, const char *path)
     return true;
 }
 
-/* Opens all images; NULL after printing what is wrong with one. */
+/* Many images may be open at a time, with a file for each layer. */
+static void
+raise_file_limit(void)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+        return;
+    limit.rlim_cur = limit.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
+        g_debug("RLIMIT_NOFILE: %s", g_strerror(errno));
+}
+
+/* Opens all images, and adds the directories, whose images do not take names away from
+ * those. NULL after printing what is wrong with one. */
 static Images *
 open_images(const Options *options)
 {
     g_autoptr(Images) images = images_new(options);
+    g_autoptr(GPtrArray) directories = g_ptr_array_new();
+    g_autoptr(GError) error = NULL;
 
-    for (guint i = 0; i < options->images->len; i++)
-        if (!open_image(options, images, options->images->pdata[i]))
+    for (guint i = 0; i < options->images->len; i++) {
+        const char *path = options->images->pdata[i];
+
+        if (g_file_test(path, G_FILE_TEST_IS_DIR))
+            g_ptr_array_add(directories, options->images->pdata[i]);
+        else if (!open_image(options, images, path))
             return NULL;
+    }
+    for (guint i = 0; i < directories->len; i++) {
+        if (!images_add_directory(images, directories->pdata[i], &error)) {
+            fail(directories->pdata[i], error);
+            return NULL;
+        }
+        raise_file_limit();
+    }
     return g_steal_pointer(&images);
 }
 
 static int
-serve_tree(const Options *options, const Tree *tree)
+serve_tree(const Options *options, const Tree *tree, DirWatch *watch)
 {
     g_autoptr(GError) error = NULL;
-    Session *session = session_mount(options, tree, &error);
+    Session *session = session_mount(options, tree, watch, &error);
     bool is_good;
 
     if (!session)
@@ -141,7 +171,8 @@ mount_images(const Options *options)
     g_autoptr(Images) images = NULL;
     g_autoptr(GError) error = NULL;
     g_autofree char *absolute_path = NULL;
-    bool is_file;
+    g_autoptr(DirWatch) watch = NULL;
+    bool is_file, has_directory;
     Tree *tree;
     int mark_fd, result;
 
@@ -156,15 +187,21 @@ mount_images(const Options *options)
         return EXIT_FAILURE;
     if (!mountpoint_prepare(options->mountpoint, &is_file, &error))
         return fail(options->mountpoint, error);
-    if (is_file && images_get_n(images) > 1) {
+    has_directory = images_get_directory(images, 0) != NULL;
+    if (is_file && (images_get_n(images) > 1 || has_directory)) {
         g_set_error(&error, QIMG_ERROR, QIMG_ERROR_USAGE,
                     "a regular file can show one image only (give a directory)");
         return fail(options->mountpoint, error);
     }
+    if (has_directory) {
+        watch = dir_watch_new(images, &error);
+        if (!watch)
+            return fail(NULL, error);
+    }
     tree = tree_new(images, options, is_file);
     absolute_path = mountpoint_absolute(options->mountpoint);
     mark_fd = mountpoint_mark(absolute_path);
-    result = serve_tree(options, tree);
+    result = serve_tree(options, tree, watch);
     tree_free(tree);
     g_clear_pointer(&images, images_free); /* before those who wait are told */
     mountpoint_unmark(absolute_path, mark_fd);

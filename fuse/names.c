@@ -23,9 +23,17 @@ names_of_image(const char *path)
 }
 
 bool
+names_has_suffix(const char *file_name)
+{
+    g_autofree char *name = names_of_image(file_name);
+
+    return strcmp(name, file_name) != 0;
+}
+
+bool
 names_is_reserved(const char *name)
 {
-    return strcmp(name, STATS_NAME) == 0;
+    return strcmp(name, STATS_NAME) == 0 || strcmp(name, ERRORS_NAME) == 0;
 }
 
 /* Appends @n_bytes of @text to @out, encoded, while it stays within @max_bytes. Returns

@@ -11,8 +11,12 @@
  * known suffix (.qcow2, .qcow, .qed, .img, .raw). Free with g_free. */
 char *names_of_image(const char *path);
 
+/* Whether @file_name has one of those suffixes. */
+bool names_has_suffix(const char *file_name);
+
 /* Files of the control directory beside those of the images. */
-#define STATS_NAME "stats.json"
+#define STATS_NAME  "stats.json"
+#define ERRORS_NAME "errors.json"
 
 /* Whether no image can be shown as @name. */
 bool names_is_reserved(const char *name);

@@ -18,6 +18,7 @@
 typedef struct {
     QimgImage *image;
     ImageEntry *entry; /* pinned for @image */
+    uint64_t inode;
     ControlText *text;
     bool is_writable;   /* the node is; the kernel knows what it was opened for */
     bool is_writer;     /* it was opened for that */
@@ -62,6 +63,8 @@ close_file(OpenFile *file)
     qimg_image_close(file->image);
     if (file->is_writer)
         partition_dir_remove_writer(&file->entry->partitions);
+    if (file->entry)
+        image_entry_has_fresh_pages(file->entry, file->inode);
     image_entry_unpin(file->entry);
     if (file->text)
         control_text_close(file->text);
@@ -104,17 +107,14 @@ ops_data_close_files(Mount *mount)
 
 /* What the kernel may keep of a file of an image from one open to the next. */
 static void
-set_caching(const Tree *tree, Node node, struct fuse_file_info *fi)
+set_caching(const Tree *tree, Node node, const OpenFile *file, struct fuse_file_info *fi)
 {
-    if (node.kind != NODE_DISK && node.kind != NODE_PARTITION &&
-        tree_is_live(tree, node)) {
-        /* It changes behind the kernel's back, by writes to the disk. */
-        fi->direct_io = 1;
-        return;
-    }
+    /* It changes behind the kernel's back, by writes to the disk. */
+    fi->direct_io =
+        node.kind != NODE_DISK && node.kind != NODE_PARTITION && tree_is_live(tree, node);
     /* All changes go through this file, or are told (coherence.h): a second reader finds
      * pages. */
-    fi->keep_cache = 1;
+    fi->keep_cache = !fi->direct_io && image_entry_keeps_pages(file->entry, file->inode);
 }
 
 /* Opens @node; NULL with @error set. */
@@ -123,16 +123,18 @@ open_file(const Tree *tree, Node node, struct fuse_file_info *fi, GError **error
 {
     OpenFile *file = g_new0(OpenFile, 1);
 
+    file->inode = tree_inode_of(tree, node);
     if (node_is_image(node)) {
         file->image = tree_open_image(tree, node, &file->entry, error);
-        file->is_writable = tree_is_writable(tree, node);
+        file->is_writable = file->image && tree_is_writable(tree, node);
         file->is_part = node_is_partition(node);
-        set_caching(tree, node, fi);
     } else {
         file->text = control_text_open(tree, node, error);
         fi->direct_io = 1; /* made anew for each open */
     }
-    if (!file->image && !file->text)
+    if (file->image)
+        set_caching(tree, node, file, fi);
+    else if (!file->text)
         g_clear_pointer(&file, close_file);
     return file;
 }
@@ -189,8 +191,10 @@ op_open(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi)
         return;
     }
     file->is_writer = (fi->flags & O_ACCMODE) != O_RDONLY;
-    if (file->is_writer)
+    if (file->is_writer) {
+        image_entry_expect_writes(file->entry);
         partition_dir_add_writer(&file->entry->partitions);
+    }
     fi->fh = (uintptr_t)file;
     register_file(mount, file);
     if (reply_open(req, fi, file->is_writable) ==

@@ -10,6 +10,9 @@
 #include "coherence.h"
 #include "reply.h"
 
+/* A file that is replaced more often than this while it is looked for is not found. */
+#define MAX_LOOKUPS 5
+
 static const Mount *
 mount_of(fuse_req_t req)
 {
@@ -38,11 +41,19 @@ op_init(void *userdata, struct fuse_conn_info *conn)
     conn->congestion_threshold = 96;
 }
 
-/* For how long the kernel may keep a node's attributes. */
+/* For how long the kernel may keep a node's name, and its attributes. */
+static double
+name_timeout_s(const Tree *tree, Node node)
+{
+    if (tree_may_vanish(tree, node))
+        return 0;
+    return tree_is_lasting(tree, node) ? CACHE_TIMEOUT_S : NAMES_TIMEOUT_S;
+}
+
 static double
 attributes_timeout_s(const Tree *tree, Node node)
 {
-    return tree_is_live(tree, node) ? 0 : CACHE_TIMEOUT_S;
+    return tree_is_live(tree, node) ? 0 : name_timeout_s(tree, node);
 }
 
 static void
@@ -58,37 +69,57 @@ reply_attributes(fuse_req_t req, Node node)
         fuse_reply_attr(req, &status, attributes_timeout_s(tree, node));
 }
 
+static int
+make_entry(const Tree *tree, Node node, struct fuse_entry_param *out)
+{
+    int err;
+
+    *out = (struct fuse_entry_param){
+        .generation = tree_get_generation(tree, node),
+        .entry_timeout = name_timeout_s(tree, node),
+    };
+    err = tree_stat(tree, node, &out->attr);
+    out->attr_timeout = attributes_timeout_s(tree, node);
+    out->ino = out->attr.st_ino;
+    return err;
+}
+
 void
 reply_entry(fuse_req_t req, const Tree *tree, Node node)
 {
-    struct fuse_entry_param entry = {
-        .generation = tree_get_generation(tree, node),
-        .entry_timeout = tree_may_vanish(tree, node) ? 0 : CACHE_TIMEOUT_S,
-    };
-    int err = tree_stat(tree, node, &entry.attr);
+    struct fuse_entry_param entry;
+    int err = make_entry(tree, node, &entry);
 
-    if (err) {
+    if (err)
         fuse_reply_err(req, -err);
-        return;
-    }
-    entry.attr_timeout = attributes_timeout_s(tree, node);
-    entry.ino = entry.attr.st_ino;
-    fuse_reply_entry(req, &entry);
+    else
+        fuse_reply_entry(req, &entry);
 }
 
 static void
 op_lookup(fuse_req_t req, fuse_ino_t parent_inode, const char *name)
 {
     const Tree *tree = mount_of(req)->tree;
+    struct fuse_entry_param entry;
     Node parent, child;
     int err = tree_node_of(tree, parent_inode, &parent);
+    bool is_of_mount = !err && !node_is_of_image(parent);
 
-    if (!err)
+    if (is_of_mount)
+        images_refresh(tree->images);
+    for (unsigned n_tries = 0; !err; n_tries++) {
         err = tree_lookup(tree, parent, name, &child);
+        if (!err)
+            err = make_entry(tree, child, &entry);
+        /* The file was replaced in between: the name stands for another one now. */
+        if (err != -ESTALE || !is_of_mount || n_tries == MAX_LOOKUPS)
+            break;
+        err = 0;
+    }
     if (err)
         fuse_reply_err(req, -err);
     else
-        reply_entry(req, tree, child);
+        fuse_reply_entry(req, &entry);
 }
 
 static void
@@ -144,12 +175,15 @@ op_setattr(fuse_req_t req, fuse_ino_t inode, struct stat *attr, int to_set,
            struct fuse_file_info *fi)
 {
     const Tree *tree = mount_of(req)->tree;
+    g_autoptr(ImageEntry) entry = NULL;
     Node node;
-    int err = -tree_node_of(tree, inode, &node);
+    int err = tree_node_of(tree, inode, &node);
 
     (void)fi;
+    if (!err && node.kind == NODE_DISK)
+        err = tree_pin(tree, node, &entry);
     if (err)
-        ; /* it is that */
+        err = -err;
     else if (!tree_is_writable(tree, node))
         err = EROFS;
     else if (to_set & (FUSE_SET_ATTR_MODE | FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID))
@@ -160,6 +194,16 @@ op_setattr(fuse_req_t req, fuse_ino_t inode, struct stat *attr, int to_set,
         set_size(req, node, (uint64_t)attr->st_size);
     else
         reply_attributes(req, node);
+}
+
+/* Only for mounts with directories of images: without a handler the kernel keeps what it
+ * has read. */
+static void
+op_opendir(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi)
+{
+    (void)inode;
+    images_refresh(mount_of(req)->tree->images);
+    fuse_reply_open(req, fi);
 }
 
 /* Adds the entry at @position to the reply; false when it does not fit. */
@@ -246,13 +290,15 @@ op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets)
 }
 
 void
-ops_meta_fill(struct fuse_lowlevel_ops *ops)
+ops_meta_fill(struct fuse_lowlevel_ops *ops, bool names_change)
 {
     ops->init = op_init;
     ops->lookup = op_lookup;
     ops->getattr = op_getattr;
     ops->setattr = op_setattr;
     ops->readdir = op_readdir;
+    if (names_change)
+        ops->opendir = op_opendir;
     ops->statfs = op_statfs;
     ops->forget = op_forget;
     ops->forget_multi = op_forget_multi;

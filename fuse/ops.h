@@ -22,8 +22,9 @@ typedef struct {
     pthread_cond_t released;    /* signalled when n_released changes */
 } Mount;
 
-/* Fills in the handlers of ops-meta.c, ops-data.c and ops-snapshot.c. */
-void ops_meta_fill(struct fuse_lowlevel_ops *ops);
+/* Fills in the handlers of ops-meta.c, ops-data.c and ops-snapshot.c. @names_change:
+ * images come and go. */
+void ops_meta_fill(struct fuse_lowlevel_ops *ops, bool names_change);
 void ops_data_fill(struct fuse_lowlevel_ops *ops);
 void ops_snapshot_fill(struct fuse_lowlevel_ops *ops);
 
@@ -40,3 +41,7 @@ void ops_data_close_files(Mount *mount);
 /* How long the kernel may keep what it knows of names and attributes: nothing changes but
  * what tree_is_live says, and of that nothing is kept. */
 #define CACHE_TIMEOUT_S 86400.0
+
+/* The same for what belongs to images of directories: others may change these, and we see
+ * it when we are asked. */
+#define NAMES_TIMEOUT_S 1.0

@@ -10,6 +10,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#define DEFAULT_IDLE_S 10u
+#define MAX_IDLE_S     1000000u
+
 typedef struct OptionRow OptionRow;
 
 struct OptionRow {
@@ -176,6 +179,17 @@ set_max_read(Options *o, const OptionRow *row, const char *value, GError **error
     return set_fuse(o, row, value, error);
 }
 
+static bool
+set_idle(Options *o, const OptionRow *row, const char *value, GError **error)
+{
+    guint64 n = 0;
+
+    if (!parse_number(row, value, 10, 0, MAX_IDLE_S, &n, error))
+        return false;
+    o->idle_s = (unsigned)n;
+    return true;
+}
+
 #define NOT_YET_SECRET                                                                   \
     "this version cannot decrypt images (convert the image with qemu-img convert)"
 
@@ -194,7 +208,7 @@ static const OptionRow rows[] = {
      "what punching a hole does: unmap (the default) gives space back, zero keeps it, "
      "ignore refuses",
      set_image, NULL},
-    {"format", "F", "qcow2 or raw, instead of probing", set_image, NULL},
+    {"format", "F", "qcow2, qed, qcow or raw, instead of probing", set_image, NULL},
     {"backing", "POLICY",
      "which files an image may name: same-dir (the default), any, "
      "none, or directories separated by colons",
@@ -206,6 +220,8 @@ static const OptionRow rows[] = {
     {"l2_cache", "SIZE", "memory for metadata, each image (32M)", set_image, NULL},
     {"data_cache", "SIZE", "memory for decompressed clusters, each image (16M)",
      set_image, NULL},
+    {"idle", "SECONDS", "close images of directories that were not used for so long (10)",
+     set_idle, NULL},
     {"nolock", NULL,
      "take no image locks: what is read from an image in use may be "
      "inconsistent",
@@ -387,6 +403,7 @@ options_parse(int argc, char **argv, GError **error)
     o->fuse_options = g_ptr_array_new_with_free_func(g_free);
     o->image_options = qimg_options_new();
     o->n_threads = qimg_default_threads();
+    o->idle_s = DEFAULT_IDLE_S;
     o->uid = geteuid();
     o->gid = getegid();
     opterr = 0;
@@ -427,8 +444,9 @@ options_print_help(void)
     printf(
         "usage: qcowfs [OPTIONS] IMAGE... MOUNTPOINT\n"
         "       qcowfs --wait MOUNTPOINT\n\n"
-        "Presents each IMAGE (qcow2 with its backing files, raw) as "
+        "Presents each IMAGE (qcow2 or QED with its backing files, raw) as "
         "MOUNTPOINT/NAME.raw,\n"
+        "and of a directory each image in it, "
         "read-only but for rw and cow. With one image, MOUNTPOINT may be a regular file "
         "instead.\n"
         "Unmount with: fusermount3 -u MOUNTPOINT\n\n"

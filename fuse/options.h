@@ -37,6 +37,7 @@ typedef struct {
     gid_t gid;
     mode_t umask;
     unsigned max_read_bytes; /* 0: libfuse's */
+    unsigned idle_s;         /* after which an image of a directory is closed */
 } Options;
 
 /* Parses the command line. NULL with @error set (a text for the user) where it makes no

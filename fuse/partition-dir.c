@@ -16,13 +16,13 @@ partition_dir_cache_init(PartitionDirCache *cache)
 {
     *cache = (PartitionDirCache){.n_writers = 0};
     pthread_mutex_init(&cache->lock, NULL);
-    cache->lists = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, free_list);
 }
 
 void
 partition_dir_cache_clear(PartitionDirCache *cache)
 {
-    g_hash_table_unref(cache->lists);
+    g_clear_pointer(&cache->lists, g_hash_table_unref);
+    g_free(cache->places);
     pthread_mutex_destroy(&cache->lock);
 }
 
@@ -33,12 +33,12 @@ key_of(PartitionsOf of, unsigned index)
 }
 
 QimgImage *
-partition_dir_open_whole(QimgImage *image, PartitionsOf of, unsigned index,
+partition_dir_open_whole(QimgImage *image, PartitionsOf of, unsigned number,
                          GError **error)
 {
     return of == PARTITIONS_OF_SNAPSHOT
-               ? qimg_image_open_snapshot(image, index, error)
-               : qimg_image_open_layer(image, of == PARTITIONS_OF_LAYER ? index : 0,
+               ? qimg_image_open_snapshot(image, number, error)
+               : qimg_image_open_layer(image, of == PARTITIONS_OF_LAYER ? number : 0,
                                        error);
 }
 
@@ -46,6 +46,10 @@ partition_dir_open_whole(QimgImage *image, PartitionsOf of, unsigned index,
 static void
 update_places(PartitionDirCache *cache, const QimgPartitions *list)
 {
+    if (!cache->places && !list)
+        return;
+    if (!cache->places)
+        cache->places = g_new0(PartitionPlace, QIMG_MAX_PARTITION_NUMBER + 1);
     for (unsigned number = 1; number <= QIMG_MAX_PARTITION_NUMBER; number++) {
         const QimgPartition *item = list ? partition_dir_find(list, number) : NULL;
         uint64_t start = item ? item->start_bytes : 0;
@@ -72,6 +76,9 @@ is_constant(gpointer key, gpointer list, gpointer user)
 static void
 keep(PartitionDirCache *cache, gint64 key, unsigned version, QimgPartitions *list)
 {
+    if (!cache->lists)
+        cache->lists =
+            g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, free_list);
     if (version != cache->version || g_hash_table_contains(cache->lists, &key))
         return; /* changed meanwhile, or another thread was quicker */
     if (g_hash_table_size(cache->lists) >= MAX_LISTS)
@@ -84,7 +91,7 @@ keep(PartitionDirCache *cache, gint64 key, unsigned version, QimgPartitions *lis
 
 QimgPartitions *
 partition_dir_get(PartitionDirCache *cache, QimgImage *image, PartitionsOf of,
-                  unsigned index)
+                  unsigned index, uint32_t serial)
 {
     g_autoptr(QimgImage) whole = NULL;
     gpointer kept = NULL;
@@ -97,14 +104,16 @@ partition_dir_get(PartitionDirCache *cache, QimgImage *image, PartitionsOf of,
         of = PARTITIONS_OF_DISK;
     key = key_of(of, index);
     pthread_mutex_lock(&cache->lock);
-    is_kept = g_hash_table_lookup_extended(cache->lists, &key, NULL, &kept);
+    is_kept =
+        cache->lists && g_hash_table_lookup_extended(cache->lists, &key, NULL, &kept);
     if (kept)
         list = qimg_partitions_ref(kept);
     version = cache->version;
     pthread_mutex_unlock(&cache->lock);
     if (is_kept)
         return list;
-    whole = partition_dir_open_whole(image, of, index, NULL);
+    whole = partition_dir_open_whole(image, of,
+                                     of == PARTITIONS_OF_SNAPSHOT ? serial : index, NULL);
     if (!whole)
         return NULL;
     list = qimg_partitions_read(whole);
@@ -140,7 +149,7 @@ partition_dir_get_generation(PartitionDirCache *cache, unsigned number)
     unsigned generation;
 
     pthread_mutex_lock(&cache->lock);
-    generation = cache->places[number].generation;
+    generation = cache->places ? cache->places[number].generation : 0;
     pthread_mutex_unlock(&cache->lock);
     return generation;
 }
@@ -152,7 +161,29 @@ forget_disk(PartitionDirCache *cache)
     gint64 key = key_of(PARTITIONS_OF_DISK, 0);
 
     cache->version++;
-    g_hash_table_remove(cache->lists, &key);
+    if (cache->lists)
+        g_hash_table_remove(cache->lists, &key);
+}
+
+void
+partition_dir_forget(PartitionDirCache *cache)
+{
+    pthread_mutex_lock(&cache->lock);
+    cache->version++;
+    g_clear_pointer(&cache->lists, g_hash_table_unref);
+    pthread_mutex_unlock(&cache->lock);
+}
+
+bool
+partition_dir_is_known(PartitionDirCache *cache)
+{
+    gint64 key = key_of(PARTITIONS_OF_DISK, 0);
+    bool is_known;
+
+    pthread_mutex_lock(&cache->lock);
+    is_known = cache->lists && g_hash_table_lookup(cache->lists, &key) != NULL;
+    pthread_mutex_unlock(&cache->lock);
+    return is_known;
 }
 
 void

@@ -20,6 +20,8 @@ is_worth_while(const Tree *tree)
 {
     gint64 late_usecs = g_get_monotonic_time() + MAX_USECS;
 
+    if (images_get_directory(tree->images, 0))
+        return true; /* as with most images: these are not open yet */
     for (unsigned number = 0;
          images_next(tree->images, &number) && g_get_monotonic_time() < late_usecs;
          number++) {

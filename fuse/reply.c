@@ -33,8 +33,13 @@ reply_result(fuse_req_t req, int err)
 void
 reply_open_error(fuse_req_t req, const GError *error)
 {
-    g_warning("%s", error->message);
-    fuse_reply_err(req, qimg_error_to_errno(error) == ENOENT ? ENOENT : EIO);
+    int err = qimg_error_to_errno(error);
+
+    if (err != ENOENT)
+        err = images_errno(error);
+    if (err != ESTALE)
+        g_warning("%s", error->message);
+    fuse_reply_err(req, err);
 }
 
 void
@@ -42,6 +47,10 @@ reply_change_error(fuse_req_t req, const GError *error)
 {
     int err = qimg_error_to_errno(error);
 
+    if (images_errno(error) == ESTALE) {
+        fuse_reply_err(req, ESTALE);
+        return;
+    }
     g_warning("%s", error->message);
     if (err == EINVAL && !g_error_matches(error, QIMG_ERROR, QIMG_ERROR_USAGE))
         err = EIO; /* it is the image that makes no sense */

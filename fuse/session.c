@@ -7,6 +7,7 @@
 #include "session.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -17,6 +18,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "coherence.h"
@@ -30,6 +32,7 @@ struct Session {
     struct fuse_session *fuse;
     struct fuse_lowlevel_ops ops;
     Mount mount;
+    DirWatch *watch; /* NULL: there is no directory of images */
     char *absolute_mountpoint;
     bool is_mounted;
     sigset_t signals;
@@ -113,14 +116,30 @@ block_signals(Session *session)
     signal(SIGXFSZ, SIG_IGN); /* the write that is too long for our limit gets EFBIG */
 }
 
+/* What the images of directories name must not lead into the mount itself. */
+static void
+avoid_mount(Session *session)
+{
+    struct statx status;
+
+    /* Without asking ourselves. */
+    if (session->absolute_mountpoint &&
+        !g_str_has_prefix(session->options->mountpoint, "/dev/fd/") &&
+        statx(AT_FDCWD, session->absolute_mountpoint,
+              AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, 0, &status) == 0)
+        images_avoid_device(session->mount.tree->images,
+                            makedev(status.stx_dev_major, status.stx_dev_minor));
+}
+
 Session *
-session_mount(const Options *options, const Tree *tree, GError **error)
+session_mount(const Options *options, const Tree *tree, DirWatch *watch, GError **error)
 {
     Session *session = g_new0(Session, 1);
     const char *mountpoint = options->mountpoint;
 
     fuse_set_log_func(keep_libfuse_message);
     session->options = options;
+    session->watch = watch;
     session->absolute_mountpoint = mountpoint_absolute(options->mountpoint);
     session->mount = (Mount){
         .tree = tree,
@@ -131,7 +150,7 @@ session_mount(const Options *options, const Tree *tree, GError **error)
         session->mount.coherence = coherence_new();
     pthread_mutex_init(&session->mount.files_lock, NULL);
     pthread_cond_init(&session->mount.released, NULL);
-    ops_meta_fill(&session->ops);
+    ops_meta_fill(&session->ops, watch != NULL);
     ops_data_fill(&session->ops);
     ops_snapshot_fill(&session->ops);
     session->fuse = new_fuse_session(session);
@@ -149,6 +168,7 @@ session_mount(const Options *options, const Tree *tree, GError **error)
         return NULL;
     }
     session->is_mounted = true;
+    avoid_mount(session);
     return session;
 }
 
@@ -224,6 +244,24 @@ serve(void *user)
     return NULL;
 }
 
+/* Lets the kernel forget a name: requests about it may have been answered from what it
+ * knew for at most NAMES_TIMEOUT_S. */
+static void
+forget_name(uint64_t parent_inode, const char *name, void *user)
+{
+    Session *session = user;
+
+    fuse_lowlevel_notify_inval_entry(session->fuse, parent_inode, name, strlen(name));
+}
+
+static void
+forget_image(const char *name, void *user)
+{
+    Session *session = user;
+
+    tree_list_names(session->mount.tree, name, forget_name, session);
+}
+
 static void
 wait_for_end(Session *session)
 {
@@ -234,6 +272,8 @@ wait_for_end(Session *session)
             ;
     while (number == SIGUSR1 && !fuse_session_exited(session->fuse));
     coherence_stop(session->mount.coherence);
+    if (session->watch) /* while there are threads that answer */
+        dir_watch_stop(session->watch);
     fuse_session_exit(session->fuse);
 }
 
@@ -261,6 +301,8 @@ session_run(Session *session, GError **error)
                     g_strerror(EAGAIN));
         return false;
     }
+    if (session->watch && !dir_watch_start(session->watch, forget_image, session))
+        g_warning("directories are not watched: %s", g_strerror(errno));
     session->threads = g_new0(pthread_t, session->options->n_threads);
     while (session->n_threads < session->options->n_threads &&
            pthread_create(&session->threads[session->n_threads], NULL, serve, session) ==
@@ -272,6 +314,8 @@ session_run(Session *session, GError **error)
         wait_for_end(session);
     }
     coherence_stop(session->mount.coherence);
+    if (session->watch) /* without threads, too */
+        dir_watch_stop(session->watch);
     for (unsigned i = 0; i < session->n_threads; i++)
         pthread_cancel(session->threads[i]);
     for (unsigned i = 0; i < session->n_threads; i++)

@@ -2,14 +2,17 @@
 /* The libfuse session: mounting, the threads that answer, signals, and the end. */
 #pragma once
 
+#include "dir-watch.h"
 #include "options.h"
 #include "tree.h"
 
 typedef struct Session Session;
 
 /* Mounts @tree at @options->mountpoint. NULL with @error set. The tree stays the caller's
- * and outlives the session. */
-Session *session_mount(const Options *options, const Tree *tree, GError **error);
+ * and outlives the session, and so does @watch, which is told of the kernel and may be
+ * NULL. */
+Session *session_mount(const Options *options, const Tree *tree, DirWatch *watch,
+                       GError **error);
 
 /* Leaves the terminal: returns in a background process, while the first one exits with 0.
  * Before any thread is made. */

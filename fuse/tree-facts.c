@@ -13,7 +13,7 @@ snapshot_of(ImageEntry *entry, Node node, SnapshotDir **dir_out, GError **error)
     const QimgSnapshot *snapshot;
 
     *dir_out = image_entry_get_snapshots(entry);
-    snapshot = snapshot_dir_find(*dir_out, node.index, NULL);
+    snapshot = snapshot_dir_find(*dir_out, node.index - entry->first_index, NULL);
     if (!snapshot)
         g_set_error(error, QIMG_ERROR, QIMG_ERROR_NOT_FOUND, "the snapshot has gone");
     return snapshot;
@@ -34,10 +34,10 @@ text_of(const Tree *tree, ImageEntry *entry, Node node, GError **error)
     return snapshot ? qimg_snapshot_json(snapshot) : NULL;
 }
 
+/* The size of what only the open image can tell the size of. */
 static uint64_t
-size_of(const Tree *tree, ImageEntry *entry, Node node)
+size_within(const Tree *tree, ImageEntry *entry, Node node)
 {
-    QimgImage *image = entry->image;
     g_autoptr(QimgImage) layer = NULL;
     g_autoptr(SnapshotDir) dir = NULL;
     g_autoptr(QimgPartitions) list = NULL;
@@ -50,8 +50,6 @@ size_of(const Tree *tree, ImageEntry *entry, Node node)
                    ? item->length_bytes
                    : 0;
     switch (node.kind) {
-    case NODE_DISK:
-        return qimg_image_get_size_bytes(image);
     case NODE_SNAPSHOT_DISK:
     case NODE_VMSTATE:
         snapshot = snapshot_of(entry, node, &dir, NULL);
@@ -60,18 +58,45 @@ size_of(const Tree *tree, ImageEntry *entry, Node node)
         return node.kind == NODE_VMSTATE ? snapshot->vm_state_bytes
                                          : snapshot->disk_bytes;
     case NODE_LAYER:
-        layer = qimg_image_open_layer(image, node.index, NULL);
+        layer = qimg_image_open_layer(entry->image, node.index, NULL);
         return layer ? qimg_image_get_size_bytes(layer) : 0;
-    case NODE_INFO:
-    case NODE_SNAPSHOT_INFO:
+    default:
         text = text_of(tree, entry, node, NULL);
         return text ? strlen(text) : 0;
-    default:
-        return 0;
     }
 }
 
-/* What all nodes have. */
+/* Gives the size of @node, which belongs to an image. */
+static int
+get_size(const Tree *tree, Node node, const ImageFacts *facts, uint64_t *size_bytes_out)
+{
+    g_autoptr(ImageEntry) entry = NULL;
+    int err = 0;
+
+    *size_bytes_out = 0;
+    switch (node.kind) {
+    case NODE_DISK:
+        *size_bytes_out = facts->size_bytes;
+        break;
+    case NODE_SNAPSHOT_DISK:
+    case NODE_VMSTATE:
+    case NODE_LAYER:
+    case NODE_INFO:
+    case NODE_SNAPSHOT_INFO:
+    case NODE_PARTITION:
+    case NODE_SNAPSHOT_PARTITION:
+    case NODE_LAYER_PARTITION:
+        err = tree_pin(tree, node, &entry);
+        if (!err)
+            *size_bytes_out = size_within(tree, entry, node);
+        break;
+    default:
+        break;
+    }
+    return err;
+}
+
+/* What nodes of all kinds have. */
 static void
 stat_basically(const Tree *tree, Node node, const struct stat *times, struct stat *out)
 {
@@ -86,46 +111,59 @@ stat_basically(const Tree *tree, Node node, const struct stat *times, struct sta
         .st_ctim = times->st_ctim,
         .st_blksize = 4096,
     };
+    out->st_mode &= ~tree->umask;
 }
 
 int
 tree_stat(const Tree *tree, Node node, struct stat *out)
 {
-    g_autoptr(ImageEntry) entry = NULL;
-    struct stat status;
+    g_autoptr(GError) error = NULL;
+    ImageFacts facts;
+    struct stat times;
+    uint64_t size_bytes;
     int err;
 
     if (!node_is_of_image(node)) {
-        images_get_times(tree->images, &status);
-        stat_basically(tree, node, &status, out);
-        out->st_mode &= ~tree->umask;
+        images_get_times(tree->images, &times);
+        stat_basically(tree, node, &times, out);
         return 0;
     }
-    err = tree_pin(tree, node, &entry);
+    if (!images_get_facts(tree->images, node.image_index, &facts, &error))
+        return -images_errno(error);
+    err = get_size(tree, node, &facts, &size_bytes);
     if (err)
         return err;
-    qimg_image_get_stat(entry->image, &status);
-    stat_basically(tree, node, &status, out);
-    if (tree_is_writable(tree, node) ||
-        (node.kind == NODE_SNAPSHOTS && qimg_image_can_change_snapshots(entry->image)))
-        out->st_mode |= S_IWUSR;
-    out->st_mode &= ~tree->umask;
+    stat_basically(tree, node, &facts.status, out);
+    if (((node.kind == NODE_DISK || node.kind == NODE_PARTITION) && facts.is_writable) ||
+        (node.kind == NODE_SNAPSHOTS && facts.can_change_snapshots))
+        out->st_mode |= S_IWUSR & ~tree->umask;
     /* A damaged size beyond what a file can have; reads stop there, too. */
-    out->st_size = (off_t)MIN(size_of(tree, entry, node), (uint64_t)INT64_MAX);
+    out->st_size = (off_t)MIN(size_bytes, (uint64_t)INT64_MAX);
     out->st_blocks = (blkcnt_t)(((uint64_t)out->st_size + 511) / 512);
     if (node_is_image(node)) {
-        out->st_blksize = (blksize_t)qimg_image_get_cluster_bytes(entry->image);
+        out->st_blksize = (blksize_t)facts.cluster_bytes;
         if (node.kind != NODE_VMSTATE)
-            out->st_blocks = MIN(out->st_blocks, MAX(status.st_blocks, 1));
+            out->st_blocks = MIN(out->st_blocks, MAX(facts.status.st_blocks, 1));
     }
     return 0;
+}
+
+/* @json (owned) as a text of lines. */
+static char *
+text_of_json(json_t *json)
+{
+    char *text = json_dumps(json, JSON_INDENT(4));
+    char *line = g_strconcat(text ? text : "null", "\n", NULL);
+
+    free(text);
+    json_decref(json);
+    return line;
 }
 
 static char *
 stats_text(const Tree *tree)
 {
     json_t *all = json_object();
-    char *text, *line;
 
     for (unsigned number = 0; images_next(tree->images, &number); number++) {
         g_autoptr(ImageEntry) entry = images_pin_open(tree->images, number);
@@ -136,11 +174,29 @@ stats_text(const Tree *tree)
         if (stats && valid)
             json_object_set_new(all, valid, json_loads(stats, 0, NULL));
     }
-    text = json_dumps(all, JSON_INDENT(4));
-    line = g_strconcat(text ? text : "{}", "\n", NULL);
-    free(text);
-    json_decref(all);
-    return line;
+    return text_of_json(all);
+}
+
+/* The images that could not be opened, each with its file and the reason. */
+static char *
+errors_text(const Tree *tree)
+{
+    json_t *all = json_array();
+
+    for (unsigned number = 0; images_next(tree->images, &number); number++) {
+        g_autofree char *file = NULL;
+        g_autofree char *reason = NULL;
+        g_autofree char *valid_file = NULL;
+        g_autofree char *valid_reason = NULL;
+
+        if (!images_get_error(tree->images, number, &file, &reason))
+            continue;
+        valid_file = g_utf8_make_valid(file, -1);
+        valid_reason = g_utf8_make_valid(reason, -1);
+        json_array_append_new(
+            all, json_pack("{s:s, s:s}", "file", valid_file, "reason", valid_reason));
+    }
+    return text_of_json(all);
 }
 
 char *
@@ -150,6 +206,8 @@ tree_text(const Tree *tree, Node node, GError **error)
 
     if (node.kind == NODE_STATS)
         return stats_text(tree);
+    if (node.kind == NODE_ERRORS)
+        return errors_text(tree);
     entry = images_pin(tree->images, node.image_index, error);
     return entry ? text_of(tree, entry, node, error) : NULL;
 }
@@ -161,9 +219,11 @@ open_handle(const Tree *tree, ImageEntry *entry, Node node, GError **error)
         return tree_open_partitions(tree, entry, node, error);
     switch (node.kind) {
     case NODE_SNAPSHOT_DISK:
-        return qimg_image_open_snapshot(entry->image, node.index, error);
+        return qimg_image_open_snapshot(entry->image, node.index - entry->first_index,
+                                        error);
     case NODE_VMSTATE:
-        return qimg_image_open_vmstate(entry->image, node.index, error);
+        return qimg_image_open_vmstate(entry->image, node.index - entry->first_index,
+                                       error);
     case NODE_LAYER:
         return qimg_image_open_layer(entry->image, node.index, error);
     default:
@@ -186,30 +246,31 @@ void
 tree_get_space(const Tree *tree, TreeSpace *out)
 {
     uint64_t cluster_bytes = UINT64_MAX;
-    bool has_writable = false;
 
     *out = (TreeSpace){.unit_bytes = 4096, .free_bytes = UINT64_MAX};
+    if (tree->is_writable)
+        out->free_bytes = images_get_free_bytes(tree->images);
     for (unsigned number = 0; images_next(tree->images, &number); number++) {
         g_autoptr(ImageEntry) entry = images_pin_open(tree->images, number);
         struct stat status;
 
         out->n_images++;
-        if (!entry)
-            continue;
-        cluster_bytes = MIN(cluster_bytes, qimg_image_get_cluster_bytes(entry->image));
-        if (qimg_image_is_writable(entry->image)) {
+        if (!entry) {
+            out->used_bytes += images_get_closed_bytes(tree->images, number);
+        } else if (qimg_image_is_writable(entry->image)) {
             qimg_image_get_stat(entry->image, &status);
             out->used_bytes += (uint64_t)status.st_blocks * 512;
             out->free_bytes =
                 MIN(out->free_bytes, qimg_image_get_free_bytes(entry->image));
-            has_writable = true;
+            cluster_bytes =
+                MIN(cluster_bytes, qimg_image_get_cluster_bytes(entry->image));
         } else {
             out->used_bytes +=
                 (qimg_image_get_size_bytes(entry->image) + 4095) / 4096 * 4096;
         }
     }
-    if (has_writable)
+    if (cluster_bytes != UINT64_MAX)
         out->unit_bytes = MAX(out->unit_bytes, cluster_bytes);
-    else
+    if (out->free_bytes == UINT64_MAX)
         out->free_bytes = 0;
 }

@@ -71,11 +71,17 @@ tree_get_partitions(const Tree *tree, ImageEntry *entry, Node node,
     PartitionsOf of = whose(node);
     g_autoptr(QimgPartitions) list = NULL;
     const QimgPartition *item = NULL;
+    int err = 0;
 
     if (!tree->shows_partitions)
         return -ENOENT;
+    if (of == PARTITIONS_OF_SNAPSHOT)
+        err = tree_check(tree, (Node){NODE_SNAPSHOT, node.image_index, node.index, 0});
+    if (err)
+        return err;
     list = partition_dir_get(&entry->partitions, entry->image, of,
-                             of == PARTITIONS_OF_DISK ? 0 : node.index);
+                             of == PARTITIONS_OF_DISK ? 0 : node.index,
+                             node.index - entry->first_index);
     if (!list)
         return -ENOENT;
     if (node_is_partition(node)) {
@@ -104,6 +110,8 @@ tree_check_partitions(const Tree *tree, Node node, bool opens)
         return -ENOENT;
     if (opens)
         err = tree_pin(tree, node, &entry);
+    else if (images_knows_partitions(tree->images, node.image_index))
+        return 0;
     else
         entry = images_pin_open(tree->images, node.image_index);
     if (err)
@@ -194,7 +202,11 @@ tree_open_partitions(const Tree *tree, ImageEntry *entry, Node node, GError **er
         g_set_error(error, QIMG_ERROR, QIMG_ERROR_NOT_FOUND, "the partition has gone");
         return NULL;
     }
-    whole = partition_dir_open_whole(entry->image, whose(node), node.index, error);
+    whole = partition_dir_open_whole(entry->image, whose(node),
+                                     whose(node) == PARTITIONS_OF_SNAPSHOT
+                                         ? node.index - entry->first_index
+                                         : node.index,
+                                     error);
     if (!whole || !item)
         return g_steal_pointer(&whole);
     return qimg_image_open_part(whole, item->start_bytes, item->length_bytes, error);

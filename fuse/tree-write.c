@@ -7,15 +7,6 @@
 #include "names.h"
 #include "tree.h"
 
-/* Whether the image of @node is open for writing. */
-static bool
-is_image_writable(const Tree *tree, Node node)
-{
-    g_autoptr(ImageEntry) entry = images_pin_open(tree->images, node.image_index);
-
-    return entry && qimg_image_is_writable(entry->image);
-}
-
 static bool
 can_change_snapshots(const Tree *tree, Node node)
 {
@@ -27,8 +18,11 @@ can_change_snapshots(const Tree *tree, Node node)
 bool
 tree_is_writable(const Tree *tree, Node node)
 {
-    return (node.kind == NODE_DISK || node.kind == NODE_PARTITION) &&
-           is_image_writable(tree, node);
+    g_autoptr(ImageEntry) entry = NULL;
+
+    if (node.kind == NODE_DISK || node.kind == NODE_PARTITION)
+        entry = images_pin_open(tree->images, node.image_index);
+    return entry && qimg_image_is_writable(entry->image);
 }
 
 bool
@@ -40,12 +34,12 @@ tree_is_live(const Tree *tree, Node node)
     case NODE_PARTITIONS_INFO:
     case NODE_INFO:
     case NODE_MAP:
-        return is_image_writable(tree, node);
+        return images_is_writable(tree->images, node.image_index);
     case NODE_SNAPSHOT_INFO: /* it has the name */
         return can_change_snapshots(tree, node);
     case NODE_LAYER_PARTITION:
     case NODE_LAYER: /* those below the first never change */
-        return node.index == 0 && is_image_writable(tree, node);
+        return node.index == 0 && images_is_writable(tree->images, node.image_index);
     default:
         return false;
     }
@@ -54,7 +48,15 @@ tree_is_live(const Tree *tree, Node node)
 bool
 tree_may_vanish(const Tree *tree, Node node)
 {
-    return node_is_of_partitions(node) && is_image_writable(tree, node);
+    return node_is_of_partitions(node) &&
+           images_is_writable(tree->images, node.image_index);
+}
+
+bool
+tree_is_lasting(const Tree *tree, Node node)
+{
+    return !images_get_directory(tree->images, 0) ||
+           (node_is_of_image(node) && !images_can_go(tree->images, node.image_index));
 }
 
 int
@@ -74,6 +76,7 @@ tree_resize(const Tree *tree, Node node, uint64_t size_bytes)
     /* Opening with O_TRUNC an empty disk, and what copying programs do at their end. */
     if (err || size_bytes == qimg_image_get_size_bytes(entry->image))
         return err;
+    image_entry_expect_writes(entry);
     err = qimg_image_resize(entry->image, size_bytes);
     partition_dir_note_change(&entry->partitions);
     return err;
@@ -122,8 +125,10 @@ tree_delete_snapshot(const Tree *tree, Node node, GError **error)
 
     if (!entry)
         return false;
-    return name_image(entry, qimg_image_delete_snapshot(entry->image, node.index, error),
-                      error);
+    return name_image(
+        entry,
+        qimg_image_delete_snapshot(entry->image, node.index - entry->first_index, error),
+        error);
 }
 
 bool
@@ -135,21 +140,9 @@ tree_rename_snapshot(const Tree *tree, Node node, const char *file_name, GError 
     if (!entry)
         return false;
     name = snapshot_name_of(file_name, error);
-    return name_image(
-        entry, name && qimg_image_rename_snapshot(entry->image, node.index, name, error),
-        error);
-}
-
-bool
-tree_flush(const Tree *tree, GError **error)
-{
-    bool is_good = true;
-
-    for (unsigned number = 0; images_next(tree->images, &number); number++) {
-        g_autoptr(ImageEntry) entry = images_pin_open(tree->images, number);
-
-        if (entry && !image_entry_flush(entry, is_good ? error : NULL))
-            is_good = false;
-    }
-    return is_good;
+    return name_image(entry,
+                      name && qimg_image_rename_snapshot(entry->image,
+                                                         node.index - entry->first_index,
+                                                         name, error),
+                      error);
 }

@@ -32,6 +32,7 @@ static const struct {
     [NODE_LAYERS] = {NODE_CONTROL_IMAGE, true, false, "layers"},
     [NODE_LAYER] = {NODE_LAYERS, false, false, NULL},
     [NODE_STATS] = {NODE_CONTROL, false, false, STATS_NAME},
+    [NODE_ERRORS] = {NODE_CONTROL, false, false, ERRORS_NAME},
     [NODE_PARTITIONS] = {NODE_ROOT, true, true, ".partitions"},
     [NODE_PARTITION] = {NODE_PARTITIONS, false, false, NULL},
     [NODE_PARTITIONS_INFO] = {NODE_PARTITIONS, false, false, "info.json"},
@@ -50,6 +51,7 @@ tree_new(Images *images, const Options *options, bool is_single_file)
     Tree *tree = g_new0(Tree, 1);
 
     tree->images = images;
+    tree->is_writable = options->is_writable;
     tree->is_single_file = is_single_file;
     tree->shows_partitions = !options->no_partitions;
     tree->uid = options->uid;
@@ -82,7 +84,7 @@ node_is_directory(Node node)
 bool
 node_is_stream(Node node)
 {
-    return node.kind == NODE_MAP || node.kind == NODE_STATS ||
+    return node.kind == NODE_MAP || node.kind == NODE_STATS || node.kind == NODE_ERRORS ||
            (node_is_of_partitions(node) && !node_is_directory(node) &&
             !node_is_partition(node));
 }
@@ -119,7 +121,7 @@ check_in_image(const Tree *tree, Node node)
     if (node.kind == NODE_LAYER)
         return node.index < qimg_image_get_n_layers(entry->image) ? 0 : -ENOENT;
     dir = image_entry_get_snapshots(entry);
-    snapshot = snapshot_dir_find(dir, node.index, NULL);
+    snapshot = snapshot_dir_find(dir, node.index - entry->first_index, NULL);
     if (!snapshot || (node.kind == NODE_VMSTATE && snapshot->vm_state_bytes == 0))
         return -ENOENT;
     return 0;
@@ -139,6 +141,8 @@ tree_check(const Tree *tree, Node node)
     case NODE_VMSTATE:
     case NODE_LAYER:
         return check_in_image(tree, node);
+    case NODE_ERRORS:
+        return images_get_directory(tree->images, 0) ? 0 : -ENOENT;
     default:
         return node.index == 0 && node.part == 0 ? 0 : -ENOENT;
     }
@@ -173,7 +177,15 @@ name_of(const Tree *tree, Node node)
     return image_name ? g_strconcat(image_name, kinds[node.kind].name, NULL) : NULL;
 }
 
-/* As tree_child, of a directory of snapshots, in which positions are serial numbers. */
+static Node
+snapshot_node(const ImageEntry *entry, Node parent, const QimgSnapshot *snapshot)
+{
+    return (Node){.kind = NODE_SNAPSHOT,
+                  .image_index = parent.image_index,
+                  .index = entry->first_index + snapshot->serial};
+}
+
+/* As tree_child, of a directory of snapshots, in which positions are indices. */
 static int
 snapshot_at(const Tree *tree, Node parent, uint64_t *position, Node *child_out,
             char **name_out)
@@ -181,6 +193,7 @@ snapshot_at(const Tree *tree, Node parent, uint64_t *position, Node *child_out,
     g_autoptr(ImageEntry) entry = NULL;
     g_autoptr(SnapshotDir) dir = NULL;
     const QimgSnapshot *snapshot;
+    uint64_t first;
     unsigned place;
     int err;
 
@@ -189,14 +202,15 @@ snapshot_at(const Tree *tree, Node parent, uint64_t *position, Node *child_out,
     err = tree_pin(tree, parent, &entry);
     if (err)
         return err;
+    first = MAX(*position, entry->first_index);
     dir = image_entry_get_snapshots(entry);
-    place = snapshot_dir_lower_bound(dir, (uint32_t)*position);
+    place = snapshot_dir_lower_bound(dir, (uint32_t)(first - entry->first_index));
     snapshot = qimg_snapshots_get(dir->list, place);
     if (!snapshot)
         return -ENOENT;
-    *child_out = (Node){NODE_SNAPSHOT, parent.image_index, snapshot->serial, 0};
+    *child_out = snapshot_node(entry, parent, snapshot);
     *name_out = g_strdup(dir->names->pdata[place]);
-    *position = (uint64_t)snapshot->serial + 1;
+    *position = (uint64_t)child_out->index + 1;
     return 0;
 }
 
@@ -285,7 +299,7 @@ lookup_snapshot(const Tree *tree, Node parent, const char *name, Node *child_out
     snapshot = snapshot_dir_find_name(dir, name);
     if (!snapshot)
         return -ENOENT;
-    *child_out = (Node){NODE_SNAPSHOT, parent.image_index, snapshot->serial, 0};
+    *child_out = snapshot_node(entry, parent, snapshot);
     return 0;
 }
 
@@ -371,4 +385,19 @@ tree_lookup(const Tree *tree, Node parent, const char *name, Node *child_out)
         return err;
     }
     return -ENOENT;
+}
+
+void
+tree_list_names(const Tree *tree, const char *image_name,
+                void (*func)(uint64_t parent_inode, const char *name, void *user),
+                void *user)
+{
+    for (NodeKind kind = 0; kind < N_NODE_KINDS; kind++) {
+        g_autofree char *name = NULL;
+
+        if (!kinds[kind].is_of_image)
+            continue;
+        name = g_strconcat(image_name, kinds[kind].name, NULL);
+        func(tree_inode_of(tree, (Node){.kind = kinds[kind].parent}), name, user);
+    }
 }

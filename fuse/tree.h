@@ -31,6 +31,7 @@ typedef enum {
     NODE_LAYERS,        /* … layers/ */
     NODE_LAYER,         /* … layers/N.raw */
     NODE_STATS,         /* .qcowfs/stats.json */
+    NODE_ERRORS,        /* .qcowfs/errors.json, where there are directories of images */
     /* Each directory of partitions has its three kinds in this order. */
     NODE_PARTITIONS,               /* NAME.partitions/ */
     NODE_PARTITION,                /* … N.raw */
@@ -47,14 +48,15 @@ typedef enum {
 typedef struct {
     NodeKind kind;
     unsigned image_index; /* the image's number, of nodes that belong to one; else 0 */
-    /* The snapshot's serial number, or the layer's; of a partition of the disk, which may
-     * be written to, how often another one had its number; else 0 */
+    /* The snapshot's (serial number and first_index), or the layer's; of a partition of
+     * the disk, which may be written to, how often another one had its number; else 0 */
     unsigned index;
-    unsigned part; /* the number of a partition of the disk; else 0 */
+    unsigned part; /* the number of a partition; else 0 */
 } Node;
 
 typedef struct {
     Images *images;
+    bool is_writable;    /* images are opened for writing */
     bool is_single_file; /* the root is the disk of image 0 */
     bool shows_partitions;
     uid_t uid;
@@ -140,10 +142,20 @@ Node tree_parent(Node node);
 int tree_child(const Tree *tree, Node parent, uint64_t *position, Node *child_out,
                char **name_out);
 
+/* Calls @func with the inode numbers of all directories that have a child for the image
+ * called @image_name, and the child's name. */
+void tree_list_names(const Tree *tree, const char *image_name,
+                     void (*func)(uint64_t parent_inode, const char *name, void *user),
+                     void *user);
+
+/* Whether the node's name stays as long as the mount. */
+bool tree_is_lasting(const Tree *tree, Node node);
+
 /* The attributes of a node. */
 int tree_stat(const Tree *tree, Node node, struct stat *out);
 
-/* The text of NODE_INFO, NODE_SNAPSHOT_INFO or NODE_STATS; free with g_free. NULL with
+/* The text of NODE_INFO, NODE_SNAPSHOT_INFO, NODE_STATS or NODE_ERRORS; free with g_free.
+ * NULL with
  * @error set. */
 char *tree_text(const Tree *tree, Node node, GError **error);
 
@@ -184,7 +196,3 @@ bool tree_create_snapshot(const Tree *tree, Node parent, const char *name,
                           GError **error);
 bool tree_delete_snapshot(const Tree *tree, Node node, GError **error);
 bool tree_rename_snapshot(const Tree *tree, Node node, const char *name, GError **error);
-
-/* Brings all that was written to stable storage, as far as possible. False with @error
- * set, which names the first image with which it failed. */
-bool tree_flush(const Tree *tree, GError **error);

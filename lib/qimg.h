@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* libqimg: disk images (qcow2 with its backing chain, raw) as arrays of bytes.
+/* libqimg: disk images (qcow2 and QED with their backing chains, raw) as
+ * arrays of bytes.
  *
  * An image is opened with its whole chain; the handle can be used from any number of
  * threads at once. Functions that a person waits for report a GError of the domain
@@ -69,7 +70,7 @@ QIMG_API QimgOptions *qimg_options_new(void);
 QIMG_API void qimg_options_free(QimgOptions *options);
 
 /* Sets one option by its name, as on the command lines:
- *   format=qcow2|raw|qed          the format of the image (not of its backing files)
+ *   format=qcow2|qed|qcow|raw     the format of the image (not of its backing files)
  *   backing=same-dir|any|none|DIR[:DIR...]   which named files may be opened
  *   backing_map=OLD=NEW           open NEW where an image names OLD; may be repeated
  *   l2_cache=SIZE, data_cache=SIZE   bytes, with an optional suffix K, M, G, T
@@ -90,6 +91,11 @@ QIMG_API void qimg_options_free(QimgOptions *options);
  * needed is an error. */
 QIMG_API gboolean qimg_options_set(QimgOptions *options, const char *name,
                                    const char *value, GError **error);
+
+/* Lets nothing on @device be opened or looked up on the way to an image or to what it
+ * names: for programs that serve that file system themselves, and would wait for
+ * themselves. Errors of opening are then LOOP or FAILED. */
+QIMG_API void qimg_options_avoid_device(QimgOptions *options, dev_t device);
 
 /* Whether qimg_options_set knows @name. */
 QIMG_API gboolean qimg_options_has(const char *name);
@@ -115,6 +121,15 @@ typedef struct QimgImage QimgImage;
  * Errors: the domain's codes; nothing stays open on failure. */
 QIMG_API QimgImage *qimg_image_open(const char *path, const QimgOptions *options,
                                     GError **error);
+
+/* As qimg_image_open, of @name, which is relative to the open directory @dir_fd as in
+ * openat(2) (O_PATH will do); messages and qimg_image_get_layer_path call it @path. */
+QIMG_API QimgImage *qimg_image_open_at(int dir_fd, const char *name, const char *path,
+                                       const QimgOptions *options, GError **error);
+
+/* The name of the format whose images begin with @bytes, the first 512 of a file (or
+ * all): static. NULL where they are no known one's: then it may be raw. Any thread. */
+QIMG_API const char *qimg_probe(const void *bytes, size_t n_bytes);
 
 /* Opens one more handle on the chain of @image as seen from layer @depth down: 0 is the
  * image itself, 1 its backing file. Costs no I/O. Errors: USAGE beyond the last layer. */
@@ -166,6 +181,11 @@ QIMG_API const char *qimg_image_get_layer_path(const QimgImage *image, unsigned 
  * *@out. With the option "cow" the image's status, not the overlay's. */
 QIMG_API void qimg_image_get_stat(const QimgImage *image, struct stat *out);
 
+/* A number that was another one if any file of the chain (an overlay of "cow" aside) was
+ * another file, or of another size or time of change, when the image was opened. Any
+ * thread. */
+QIMG_API uint64_t qimg_image_get_stamp(const QimgImage *image);
+
 /* Warnings of the open, oldest first, each a line that names its file; NULL-terminated,
  * owned by @image. */
 QIMG_API const char *const *qimg_image_get_warnings(const QimgImage *image);
@@ -202,11 +222,13 @@ QIMG_API QimgCreate *qimg_create_new(void);
 QIMG_API void qimg_create_free(QimgCreate *create);
 
 /* Sets one property by its name, as on the command line:
- *   format=qcow2|raw
+ *   format=qcow2|qed|raw
  *   size=SIZE               as qimg_parse_size, rounded up to a sector (512 bytes); with
  * a backing file the default is its size backing_file=NAME       stored as it is;
- * relative to the directory of the new image backing_fmt=qcow2|raw   probed where it is
- * not given, and stored cluster_size=SIZE       a power of two from 512 to 2M
+ * relative to the directory of the new image backing_fmt=FORMAT   probed where it is
+ * not given, and stored (by QED: raw only)
+ *   cluster_size=SIZE       a power of two from 512 to 2M, of QED from 4K to 64M
+ *   table_size=1|2|4|8|16   QED: clusters of a table
  *   version=2|3, compat=0.10|1.1   the same in two ways
  *   refcount_bits=1|2|4|8|16|32|64
  *   compression_type=zlib|zstd
@@ -274,9 +296,9 @@ QIMG_API int qimg_image_allocate(QimgImage *image, uint64_t guest_offset,
                                  uint64_t length_bytes);
 
 /* Sets the disk's size, rounded up to a sector (512 bytes) where the format knows whole
- * sectors only (qcow2). What is added reads as zeros;
+ * sectors only (qcow2, QED). What is added reads as zeros;
  * what is cut off is lost. Waits until no other request runs. -EFBIG, -EOPNOTSUPP (a
- * version 2 image with snapshots, a raw image on a device). */
+ * version 2 image with snapshots, a raw image on a device, a QED image that shrinks). */
 QIMG_API int qimg_image_resize(QimgImage *image, uint64_t size_bytes);
 
 /* As qimg_image_resize to a larger size, and stores what is added as @preallocation says;

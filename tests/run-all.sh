@@ -131,6 +131,7 @@ stage_gcc() {
     meson_suites gcc 1 unit fuzz stress crash lint
     pytest_suite gcc oracle 0.6
     pytest_suite gcc mount 1
+    pytest_suite gcc packaging 1
     check "gcc: bench --quick" "$build_root/gcc.bench.log" \
         tests/bench/run-bench.py --quick --qcowfs "$build_root/gcc/fuse/qcowfs" \
         --tools "$build_root/gcc/tests/bench"
@@ -217,7 +218,9 @@ install_files() {
     DESTDIR=$1 meson install -C "$build_root/gcc" --no-rebuild || return 1
     libdir=$(dirname "$(find "$1" -name libqimg.so)")
     for file in bin/qcowfs bin/qimg include/qimg.h share/man/man1/qcowfs.1 \
-        share/man/man1/qimg.1; do
+        share/man/man1/qimg.1 share/man/man1/qimg-check.1 share/man/man3/libqimg.3 \
+        share/man/man7/qcow2.7 bash-completion/completions/qcowfs \
+        zsh/site-functions/_qimg fish/vendor_completions.d/qimg.fish; do
         [ -n "$(find "$1" -path "*/$file")" ] || { echo "missing: $file"; missing=1; }
     done
     for file in libqimg.so.0 libqimg.a pkgconfig/qimg.pc; do
@@ -258,7 +261,7 @@ run_example() {
 # ---- all --------------------------------------------------------------------------------
 
 if [ "${SKIP_INSTALL-}" != 1 ]; then
-    packaging/install-packages.sh build run test || {
+    packaging/install-packages.sh build run package test || {
         echo "0 passed, 1 failed"
         exit 1
     }

@@ -13,12 +13,13 @@ static const struct {
     const char *argument; /* NULL: takes none */
     const char *help;
 } rows[] = {
-    {"format", 'f', "FORMAT", "qcow2 (the default) or raw"},
+    {"format", 'f', "FORMAT", "qcow2 (the default), qed or raw"},
     {"backing-file", 'b', "FILE",
      "holds what is not written yet; relative to the new image's directory"},
     {"backing-fmt", 'F', "FORMAT",
-     "format of the backing file (default: as it is found)"},
-    {"cluster-size", 0, "SIZE", "512 to 2M (default: 64K)"},
+     "of the backing file: qcow2, qed, qcow or raw (default: as it is found)"},
+    {"cluster-size", 0, "SIZE", "512 to 2M, of QED 4K to 64M (default: 64K)"},
+    {"table-size", 0, "N", "of QED: clusters of a table, 1 to 16 (default: 4)"},
     {"version", 0, "N", "of the format qcow2: 2 or 3 (the default)"},
     {"compat", 0, "VERSION", "the same: 0.10 or 1.1"},
     {"refcount-bits", 0, "N", "1 to 64 (default: 16)"},

@@ -46,7 +46,7 @@ explain(int err)
         return "the format cannot map a disk of that size with these clusters";
     case -EOPNOTSUPP:
         return "not possible with this image: it is a device, of version 2 with "
-               "snapshots, or raw without metadata";
+               "snapshots, raw without metadata, or QED, which cannot shrink";
     case -EROFS:
         return "damage was found in the image, and it is left alone (look with qemu-img "
                "check)";

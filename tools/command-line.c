@@ -71,6 +71,18 @@ set_common(CommandLine *line, const char *output, char **lists)
     return true;
 }
 
+/* GLib's own help ends in the character for three dots, which is a "?" in the C locale.
+ */
+static void
+print_help(GOptionContext *context)
+{
+    g_autofree char *help = g_option_context_get_help(context, TRUE, NULL);
+    g_auto(GStrv) parts = g_strsplit(help, "\342\200\246", -1);
+    g_autofree char *plain = g_strjoinv("...", parts);
+
+    fputs(plain, stdout);
+}
+
 bool
 command_line_parse(const CommandSpec *spec, int argc, char **argv, CommandLine *out,
                    int *exit_code_out)
@@ -84,9 +96,15 @@ command_line_parse(const CommandSpec *spec, int argc, char **argv, CommandLine *
     };
     const GOptionEntry image_entries[] = {
         {"options", 'o', 0, G_OPTION_ARG_STRING_ARRAY, &lists,
-         "how to open the image: format=, backing=, backing_map=, l2_cache=, nolock; as "
-         "for qcowfs",
+         "how to open the image: format=, backing=, backing_map=, l2_cache=, "
+         "data_cache=, "
+         "threads=, nolock; as for qcowfs",
          "NAME=VALUE,..."},
+        {0},
+    };
+    gboolean wants_help = FALSE;
+    const GOptionEntry help_entries[] = {
+        {"help", 'h', 0, G_OPTION_ARG_NONE, &wants_help, "print this help", NULL},
         {0},
     };
     g_autoptr(GOptionContext) context = g_option_context_new(spec->operands);
@@ -97,14 +115,21 @@ command_line_parse(const CommandSpec *spec, int argc, char **argv, CommandLine *
     *exit_code_out = EXIT_FAILED;
     g_set_prgname(name); /* for the help */
     g_option_context_set_summary(context, spec->summary);
+    g_option_context_set_help_enabled(context, FALSE);
     if (spec->entries)
         g_option_context_add_main_entries(context, spec->entries, NULL);
     if (spec->has_output)
         g_option_context_add_main_entries(context, output_entries, NULL);
     if (spec->opens_image)
         g_option_context_add_main_entries(context, image_entries, NULL);
+    g_option_context_add_main_entries(context, help_entries, NULL);
     if (!g_option_context_parse(context, &argc, &argv, &error)) {
         output_failure(NULL, error);
+        return false;
+    }
+    if (wants_help) {
+        print_help(context);
+        *exit_code_out = EXIT_GOOD;
         return false;
     }
     /* "--" ends the options; what GLib leaves of it is no operand. */

@@ -26,8 +26,7 @@ typedef struct {
 } CommandLine;
 
 /* Parses what follows the subcommand's name, argv[0]. True: clear @out after use. False
- * after printing what is wrong, with *@exit_code_out; --help prints the help and exits.
- */
+ * after printing what is wrong, or the help that was asked for, with *@exit_code_out. */
 bool command_line_parse(const CommandSpec *spec, int argc, char **argv, CommandLine *out,
                         int *exit_code_out);
 void command_line_clear(CommandLine *line);

@@ -15,7 +15,7 @@ enum {
     EXIT_FAILED = 1,
     EXIT_CORRUPT = 2,    /* check */
     EXIT_LEAKS = 3,      /* check: nothing worse */
-    EXIT_NO_CHECK = 63,  /* check: images of the format hold nothing to check */
+    EXIT_NO_CHECK = 63,  /* check: there is none for images of the format */
     EXIT_UNREADABLE = 2, /* copy-out: complete but for ranges that cannot be read */
 };
 

@@ -59,8 +59,9 @@ typedef struct {
 struct SlotCache {
     CounterShard hits[N_COUNTER_SHARDS]; /* atomic, relaxed */
     Stripe stripes[N_STRIPES];
-    Slot *slots;      /* const: n_sets * n_ways */
+    Slot *slots;      /* const: n_sets * n_ways, behind @memory */
     uint8_t *memory;  /* const: the slots' bytes */
+    size_t n_mapped;  /* const: bytes from @memory to the end of @slots */
     size_t slot_size; /* const: bytes */
     uint64_t n_sets;  /* const: a power of two */
     unsigned n_ways;  /* const: slots that a key may use; 0: nothing is kept */
@@ -95,29 +96,29 @@ slot_cache_new(size_t slot_size, uint64_t max_bytes)
     unsigned n_ways = (unsigned)qimg_min_u64(n_slots, MAX_WAYS);
     uint64_t n_sets = 1;
     SlotCache *cache;
-    size_t memory_bytes;
-    void *memory;
+    size_t memory_bytes, n_mapped;
+    uint8_t *memory;
 
     while (n_sets * 2 * MAX_WAYS <= n_slots)
         n_sets *= 2;
     memory_bytes = (size_t)n_sets * qimg_max_u64(n_ways, 1) * slot_size;
-    memory = mmap(NULL, memory_bytes, PROT_READ | PROT_WRITE,
+    /* The slots, too: a cache that holds little takes little. */
+    n_mapped = memory_bytes + (size_t)n_sets * qimg_max_u64(n_ways, 1) * sizeof(Slot);
+    memory = mmap(NULL, n_mapped, PROT_READ | PROT_WRITE,
                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED)
         return NULL;
     cache = aligned_alloc(64, (sizeof *cache + 63) & ~(size_t)63);
     if (!cache) {
-        munmap(memory, memory_bytes);
+        munmap(memory, n_mapped);
         return NULL;
     }
-    *cache = (SlotCache){
-        .memory = memory, .slot_size = slot_size, .n_sets = n_sets, .n_ways = n_ways};
-    cache->slots = g_try_new0(Slot, n_sets * qimg_max_u64(n_ways, 1));
-    if (!cache->slots) {
-        munmap(memory, memory_bytes);
-        free(cache);
-        return NULL;
-    }
+    *cache = (SlotCache){.memory = memory,
+                         .slots = (Slot *)(void *)(memory + memory_bytes),
+                         .n_mapped = n_mapped,
+                         .slot_size = slot_size,
+                         .n_sets = n_sets,
+                         .n_ways = n_ways};
     for (unsigned i = 0; i < N_STRIPES; i++) {
         qimg_mutex_init(&cache->stripes[i].lock, QIMG_RANK_CACHE);
         qimg_cond_init(&cache->stripes[i].loaded);
@@ -134,9 +135,7 @@ slot_cache_free(SlotCache *cache)
         qimg_cond_clear(&cache->stripes[i].loaded);
         qimg_mutex_clear(&cache->stripes[i].lock);
     }
-    munmap(cache->memory,
-           (size_t)cache->n_sets * qimg_max_u64(cache->n_ways, 1) * cache->slot_size);
-    g_free(cache->slots);
+    munmap(cache->memory, cache->n_mapped);
     free(cache);
 }
 

@@ -10,7 +10,7 @@ _Static_assert(sizeof(_Atomic uint64_t) == sizeof(uint64_t),
                "words may be swapped in place");
 
 typedef struct {
-    QimgStorage *storage;
+    TableFile file;
     QimgHostOffset host_offset;
     unsigned n_words;
     QimgIoPurpose purpose;
@@ -23,24 +23,26 @@ load_slice(void *user, uint64_t key, void *bytes)
     QimgErrno err;
 
     (void)key;
-    err = qimg_storage_read(source->storage, source->purpose, source->host_offset, bytes,
-                            (size_t)source->n_words * sizeof(uint64_t));
-    if (!err)
+    err = qimg_storage_read(source->file.storage, source->purpose, source->host_offset,
+                            bytes, (size_t)source->n_words * sizeof(uint64_t));
+    if (!err && source->file.is_little_endian)
+        qimg_le64_array_to_host(bytes, source->n_words);
+    else if (!err)
         qimg_be64_array_to_host(bytes, source->n_words);
     return err;
 }
 
 QimgErrno
-table_cache_pin(TableCache *cache, TableKind kind, unsigned layer, QimgStorage *storage,
+table_cache_pin(TableCache *cache, TableKind kind, TableFile file,
                 QimgHostOffset host_offset, unsigned n_words, TableSlice *slice_out)
 {
     SliceSource source = {
-        .storage = storage,
+        .file = file,
         .host_offset = host_offset,
         .n_words = n_words,
         .purpose = kind == TABLE_L1 ? QIMG_IO_L1 : QIMG_IO_L2,
     };
-    uint64_t key = table_key(kind, layer, host_offset.v / QIMG_SECTOR_BYTES);
+    uint64_t key = table_key(kind, file.layer, host_offset.v / QIMG_SECTOR_BYTES);
     Slot *slot;
     QimgErrno err = slot_cache_pin(cache, key, load_slice, &source, &slot);
 
@@ -51,13 +53,13 @@ table_cache_pin(TableCache *cache, TableKind kind, unsigned layer, QimgStorage *
 }
 
 QimgErrno
-table_cache_pin_to_change(TableCache *cache, TableKind kind, unsigned layer,
-                          QimgStorage *storage, QimgHostOffset host_offset,
-                          unsigned n_words, TableSlice *slice_out)
+table_cache_pin_to_change(TableCache *cache, TableKind kind, TableFile file,
+                          QimgHostOffset host_offset, unsigned n_words,
+                          TableSlice *slice_out)
 {
     for (;;) {
         QimgErrno err =
-            table_cache_pin(cache, kind, layer, storage, host_offset, n_words, slice_out);
+            table_cache_pin(cache, kind, file, host_offset, n_words, slice_out);
 
         if (err || !slot_is_own(slice_out->slot))
             return err;

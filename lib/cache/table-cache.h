@@ -23,6 +23,13 @@ typedef enum {
 
 typedef SlotCache TableCache;
 
+/* A file with tables. */
+typedef struct {
+    QimgStorage *storage;
+    unsigned layer; /* below 256 */
+    bool is_little_endian;
+} TableFile;
+
 typedef struct {
     TableCache *cache; /* const */
     Slot *slot;        /* owned pin; NULL: nothing is pinned */
@@ -38,22 +45,21 @@ table_key(TableKind kind, unsigned layer, uint64_t number)
     return (uint64_t)kind << 62 | (uint64_t)(layer & 0xffu) << 54 | number;
 }
 
-/* Pins the slice of a table in @storage that begins at @host_offset (a multiple of 512);
+/* Pins the slice of a table in @file that begins at @host_offset (a multiple of 512);
  * @kind is L1 or L2. Only the first @n_words (at most TABLE_SLICE_WORDS) are defined; all
  * pins of one slice name the same number. Unpin with table_slice_unpin.
  * Threads: any; no lock may be held; waits for I/O on a miss. Errors: of the storage,
  * -ENOMEM. */
-QimgErrno table_cache_pin(TableCache *cache, TableKind kind, unsigned layer,
-                          QimgStorage *storage, QimgHostOffset host_offset,
-                          unsigned n_words, TableSlice *slice_out) QIMG_MUST_CHECK;
+QimgErrno table_cache_pin(TableCache *cache, TableKind kind, TableFile file,
+                          QimgHostOffset host_offset, unsigned n_words,
+                          TableSlice *slice_out) QIMG_MUST_CHECK;
 
 /* As table_cache_pin, of a slice that the caller is going to change: it is the one that
  * all others see, and stays so while it is pinned. The caller changes the file first and
  * then the words (table_slice_set). Not for caches smaller than 8 slices. */
-QimgErrno table_cache_pin_to_change(TableCache *cache, TableKind kind, unsigned layer,
-                                    QimgStorage *storage, QimgHostOffset host_offset,
-                                    unsigned n_words, TableSlice *slice_out)
-    QIMG_MUST_CHECK;
+QimgErrno table_cache_pin_to_change(TableCache *cache, TableKind kind, TableFile file,
+                                    QimgHostOffset host_offset, unsigned n_words,
+                                    TableSlice *slice_out) QIMG_MUST_CHECK;
 
 /* Forgets the slice at @host_offset, which nobody uses or asks for meanwhile. */
 void table_cache_forget(TableCache *cache, TableKind kind, unsigned layer,
@@ -76,6 +82,27 @@ static inline void
 table_slice_set(TableSlice *slice, uint64_t word_index, uint64_t word)
 {
     atomic_store_explicit(&slice->words[word_index], word, memory_order_release);
+}
+
+/* The number of words from @index on, at most @n_max, that are 0: entries that walks over
+ * large empty disks pass by the million. */
+static inline uint64_t
+table_slice_count_zeros(const TableSlice *slice, uint64_t index, uint64_t n_max)
+{
+    uint64_t n = 0;
+
+    while (n + 4 <= n_max) {
+        uint64_t any =
+            table_slice_get(slice, index + n) | table_slice_get(slice, index + n + 1) |
+            table_slice_get(slice, index + n + 2) | table_slice_get(slice, index + n + 3);
+
+        if (any)
+            break;
+        n += 4;
+    }
+    while (n < n_max && table_slice_get(slice, index + n) == 0)
+        n++;
+    return n;
 }
 
 #define table_autoslice __attribute__((cleanup(table_slice_unpin))) TableSlice

@@ -7,6 +7,7 @@
 #include <inttypes.h>
 
 #include "base/gate.h"
+#include "base/index-set.h"
 #include "cache/table-cache.h"
 #include "codec/rules.h"
 #include "format/check-report.h"
@@ -114,7 +115,16 @@ struct QimgFormat {
 
     QimgGate *gate;   /* the chain's; NULL: nothing is ever written */
     bool is_writable; /* this layer takes writes */
-    QimgView active;  /* a writable layer's changes while the gate is closed */
+    /* atomic, relaxed: the file's length in bytes, rounded up to a sector; looked up
+     * again when something seems to lie beyond it, since a running VM's file grows
+     * (format/table-file.h) */
+    _Atomic uint64_t file_end_bytes;
+    _Atomic bool broken;        /* atomic: nothing is changed any more */
+    QimgRuleSet reported_rules; /* damage logged already */
+    /* owned, a writable layer's: host clusters in which metadata lie. Atomic to look up,
+     * added to under the driver's allocation lock */
+    QimgIndexSet *metadata;
+    QimgView active; /* a writable layer's changes while the gate is closed */
     uint64_t cluster_bytes;
     uint64_t
         alloc_unit_bytes; /* runs begin and end at multiples, but for the disk's end */
@@ -123,6 +133,7 @@ struct QimgFormat {
 
     char *backing_name;   /* as stored, NULL: none */
     char *backing_format; /* NULL: not recorded */
+    bool lets_probe;      /* it is not recorded since it is not raw */
     bool needs_data_file;
     char *data_file_name; /* as stored, NULL: not recorded */
 
@@ -150,11 +161,12 @@ typedef struct {
     bool for_check;     /* open what is damaged, too, for check and repair alone */
 } QimgFormatEnv;
 
-/* What a new image shall be. */
+/* What a new image shall be; the driver looks at what its format has. */
 typedef struct {
     uint64_t size_bytes; /* a multiple of a sector */
-    unsigned version;    /* 2 or 3; the rest as 2 has it: no field marked 3 */
     unsigned cluster_bits;
+    unsigned table_clusters;    /* QED: of a table; 0: the default */
+    unsigned version;           /* 2 or 3; the rest as 2 has it: no field marked 3 */
     unsigned refcount_order;    /* refcounts of 2^this bits; 4, other: 3 */
     QimgCodec compression;      /* DEFLATE, other: 3 */
     bool extended_l2;           /* 3 */
@@ -177,6 +189,10 @@ typedef struct {
 
 struct QimgDriver {
     const char *name;
+    bool is_little_endian; /* the words of tables in the file */
+
+    /* Whether images can say of which format their backing file is. */
+    bool records_backing_format;
 
     /* Whether the first @n_bytes of a file are of this format. NULL: never probed. */
     bool (*probe)(const uint8_t *bytes, size_t n_bytes);
@@ -271,7 +287,7 @@ struct QimgDriver {
     /* Makes the disk what it was, in content and size. */
     QimgErrno (*revert_to_snapshot)(QimgFormat *format, unsigned place);
 
-    /* ---- checking; all NULL where there is nothing to check ---- */
+    /* ---- checking; all NULL where there is no check ---- */
 
     /* Looks at all that the file says of itself and adds what is wrong to @report. Never
      * writes. The layer was opened for_check. False with @error set where that could not
@@ -308,6 +324,10 @@ struct QimgDriver {
 /* The driver called @name, or NULL. */
 const QimgDriver *qimg_driver_find(const char *name);
 
+/* The names of all formats, or of those of which images can be made, as a text: "A, B or
+ * C". Free with g_free. */
+char *qimg_driver_names(bool made_only);
+
 /* The driver for a file that begins with @bytes (raw where no format is recognised).
  * NULL with @error set for formats that are recognised and cannot be read. */
 const QimgDriver *qimg_driver_probe(const uint8_t *bytes, size_t n_bytes, GError **error);
@@ -322,6 +342,13 @@ void qimg_format_close(QimgFormat *format);
 /* Adds a warning about the layer. */
 void qimg_format_warn(QimgFormat *format, const char *text, ...) G_GNUC_PRINTF(2, 3);
 
+/* Reads and inflates the compressed cluster in the @stream_bytes at @host_offset of the
+ * layer's file; what lies behind the stream does not matter.
+ * Threads, errors: as QimgDriver.read_compressed. */
+QimgErrno qimg_format_read_stream(QimgFormat *format, QimgCodec codec,
+                                  QimgHostOffset host_offset, uint32_t stream_bytes,
+                                  uint8_t *cluster_out) QIMG_MUST_CHECK;
+
 /* The storage that DATA runs refer to. */
 static inline QimgStorage *
 qimg_format_data_storage(const QimgFormat *format)
@@ -331,3 +358,5 @@ qimg_format_data_storage(const QimgFormat *format)
 
 extern const QimgDriver qimg_driver_raw;
 extern const QimgDriver qimg_driver_qcow2;
+extern const QimgDriver qimg_driver_qed;
+extern const QimgDriver qimg_driver_qcow1;

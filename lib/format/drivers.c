@@ -1,13 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The table of formats, probing, and what all open layers share. */
+#include <errno.h>
 #include <string.h>
 
 #include "base/errors.h"
+#include "base/scratch.h"
 #include "format/driver.h"
 
 /* Order of probing; raw takes what nobody else wants. */
 static const QimgDriver *const drivers[] = {
     &qimg_driver_qcow2,
+    &qimg_driver_qed,
+    &qimg_driver_qcow1,
     &qimg_driver_raw,
 };
 
@@ -18,8 +22,6 @@ static const struct {
     size_t n_bytes;
     const char *magic;
 } foreign_formats[] = {
-    {"QED", 0, 4, "QED\0"},
-    {"qcow version 1", 0, 8, "QFI\xfb\0\0\0\1"},
     {"VMDK", 0, 4, "KDMV"},
     {"VHDX", 0, 8, "vhdxfile"},
     {"LUKS", 0, 6, "LUKS\xba\xbe"},
@@ -36,6 +38,25 @@ qimg_driver_find(const char *name)
         if (strcmp(drivers[i]->name, name) == 0)
             return drivers[i];
     return NULL;
+}
+
+char *
+qimg_driver_names(bool made_only)
+{
+    GString *names = g_string_new(NULL);
+    size_t n = 0, n_added = 0;
+
+    for (size_t i = 0; i < G_N_ELEMENTS(drivers); i++)
+        n += !made_only || drivers[i]->create;
+    for (size_t i = 0; i < G_N_ELEMENTS(drivers); i++) {
+        if (made_only && !drivers[i]->create)
+            continue;
+        if (n_added > 0)
+            g_string_append(names, n_added + 1 < n ? ", " : " or ");
+        g_string_append(names, drivers[i]->name);
+        n_added++;
+    }
+    return g_string_free(names, FALSE);
 }
 
 const QimgDriver *
@@ -71,8 +92,10 @@ qimg_format_init(QimgFormat *format, const QimgDriver *driver, QimgStorage *file
     format->gate = env->gate;
     format->is_writable = env->is_writable;
     format->zero_unit_bytes = 1;
-    if (env->is_writable)
+    if (env->is_writable) {
         format->inflight = inflight_set_new();
+        format->metadata = qimg_index_set_new();
+    }
     format->snapshots = qimg_snapshots_new(NULL, 0);
     format->warnings = g_ptr_array_new_with_free_func(g_free);
 }
@@ -89,10 +112,28 @@ qimg_format_close(QimgFormat *format)
     g_free(format->backing_format);
     g_free(format->data_file_name);
     g_ptr_array_unref(format->warnings);
+    qimg_index_set_free(format->metadata);
     inflight_set_free(format->inflight);
     qimg_storage_close(format->data_file);
     qimg_storage_close(format->file);
     format->driver->close(format);
+}
+
+QimgErrno
+qimg_format_read_stream(QimgFormat *format, QimgCodec codec, QimgHostOffset host_offset,
+                        uint32_t stream_bytes, uint8_t *cluster_out)
+{
+    uint8_t *stream = qimg_scratch_get(QIMG_SCRATCH_STREAM, stream_bytes);
+    QimgErrno err;
+
+    if (!stream)
+        return -ENOMEM;
+    err = qimg_storage_read(format->file, QIMG_IO_COMPRESSED, host_offset, stream,
+                            stream_bytes);
+    if (err)
+        return err;
+    return qimg_decompress(codec, stream, stream_bytes, cluster_out,
+                           format->cluster_bytes);
 }
 
 void

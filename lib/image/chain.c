@@ -213,31 +213,44 @@ add_format(QimgChain *chain, const QimgOptions *options, QimgStorage *file,
     return true;
 }
 
+/* What to do where @above does not say of which format its backing file is. */
+static char *
+how_to_record(const QimgFormat *above)
+{
+    if (above->driver->records_backing_format)
+        return g_strdup("record it with qemu-img rebase -u -F");
+    return g_strdup_printf("%s images cannot record it", above->driver->name);
+}
+
 /* A guest can write a qcow2 header into a raw disk; where the format was not recorded,
- * what a probed header names is therefore not opened unless the user allows it. */
+ * what a probed header names is therefore not opened unless the user allows it. (QED
+ * records that a backing file is raw, and means others to be probed.) */
 static bool
 check_probed(const QimgChain *chain, const QimgOptions *options, GError **error)
 {
     const QimgFormat *format = chain->layers[chain->n_layers - 1];
+    const QimgFormat *above = chain->layers[chain->n_layers - 2];
+    g_autofree char *advice = NULL;
 
     if (qimg_open_policy_is_explicit(options->policy) ||
         (!format->backing_name && !format->needs_data_file))
         return true;
-    qimg_set_error(
-        error, QIMG_ERROR_REFUSED,
-        "has no recorded format, was probed as %s, and names a further file, "
-        "which a guest may have forged (record the format with qemu-img rebase "
-        "-u -F, or allow it with -o backing=DIR or -o backing=any)",
-        format->driver->name);
+    advice = how_to_record(above);
+    qimg_set_error(error, QIMG_ERROR_REFUSED,
+                   "has no recorded format, was probed as %s, and names a further file, "
+                   "which a guest may have forged (%s%s allow it with -o backing=DIR or "
+                   "-o backing=any)",
+                   format->driver->name, advice,
+                   above->driver->records_backing_format ? ", or" : ":");
     return false;
 }
 
 /* Adds the image in @fd (owned), opened at @place (owned), as the next layer.
  * @format_name may be NULL: then what a probed header names is not opened unasked where
- * @is_named_by_image. */
+ * @is_doubtful. */
 static bool
 add_layer(QimgChain *chain, const QimgOptions *options, int fd, QimgPlace *place,
-          const char *format_name, bool is_named_by_image, GError **error)
+          const char *format_name, bool is_doubtful, GError **error)
 {
     bool is_writable = chain->n_layers == 0 && options->is_writable; /* no overlay */
     QimgStorage *file =
@@ -245,7 +258,7 @@ add_layer(QimgChain *chain, const QimgOptions *options, int fd, QimgPlace *place
 
     chain->places[chain->n_layers] = place;
     return add_format(chain, options, file, format_name, error) &&
-           (format_name || !is_named_by_image || check_probed(chain, options, error)) &&
+           (format_name || !is_doubtful || check_probed(chain, options, error)) &&
            attach_data_file(chain, options, chain->layers[chain->n_layers - 1], error);
 }
 
@@ -285,15 +298,16 @@ add_backing(QimgChain *chain, const QimgOptions *options, GError **error)
         return false;
     }
     shown = g_strescape(place->path, "\"'");
-    if (!add_layer(chain, options, fd, place, format_name, true, error)) {
+    if (!add_layer(chain, options, fd, place, format_name, !above->lets_probe, error)) {
         g_prefix_error(error, "backing file \"%s\": ", shown);
         return false;
     }
-    if (!format_name) {
+    if (!format_name && !above->lets_probe) {
+        g_autofree char *advice = how_to_record(above);
         g_autofree char *text = g_strdup_printf(
-            "the format of the backing file \"%s\" is not recorded, probed as %s (record "
-            "it with qemu-img rebase -u -F)",
-            above->backing_name, chain->layers[chain->n_layers - 1]->driver->name);
+            "the format of the backing file \"%s\" is not recorded, probed as %s (%s)",
+            above->backing_name, chain->layers[chain->n_layers - 1]->driver->name,
+            advice);
 
         chain_warn(chain, above->file->path, text);
     }
@@ -374,12 +388,13 @@ sum_status(QimgChain *chain)
 }
 
 static bool
-open_layers(QimgChain *chain, const char *path, const QimgOptions *options,
-            GError **error)
+open_layers(QimgChain *chain, int dir_fd, const char *name, const char *path,
+            const QimgOptions *options, GError **error)
 {
     bool for_writing = options->is_writable && !options->is_cow;
     QimgPlace *place = NULL;
-    int fd = qimg_open_named_by_user(path, for_writing, &place, error);
+    int fd = qimg_open_named_by_user_at(options->policy, dir_fd, name, path, for_writing,
+                                        &place, error);
 
     chain->n_layers = chain->image_layer = options->is_cow ? 1 : 0;
     if (fd < 0 || !add_layer(chain, options, fd, place, options->format, false, error))
@@ -444,12 +459,13 @@ finish_chain(QimgChain *chain, GError **error)
 }
 
 QimgChain *
-chain_open(const char *path, const QimgOptions *options, GError **error)
+chain_open(int dir_fd, const char *name, const char *path, const QimgOptions *options,
+           GError **error)
 {
     QimgChain *chain = chain_new(options, error);
 
-    if (chain &&
-        (!open_layers(chain, path, options, error) || !finish_chain(chain, error)))
+    if (chain && (!open_layers(chain, dir_fd, name, path, options, error) ||
+                  !finish_chain(chain, error)))
         g_clear_pointer(&chain, chain_unref);
     return chain;
 }
@@ -470,7 +486,7 @@ add_format_for_check(QimgChain *chain, const QimgOptions *options, QimgStorage *
 
     if (driver && !driver->check)
         qimg_set_error(error, QIMG_ERROR_NO_CHECK,
-                       "is a %s image, in which there is nothing to check", driver->name);
+                       "is a %s image, for which there is no check", driver->name);
     else if (driver)
         format = driver->open(file, &env, error);
     if (!format) {

@@ -7,8 +7,6 @@
 #include "base/errors.h"
 #include "image/create.h"
 
-#define MIN_CLUSTER_BITS       9u
-#define MAX_CLUSTER_BITS       21u
 #define DEFAULT_CLUSTER_BITS   16u
 #define DEFAULT_REFCOUNT_ORDER 4u
 
@@ -98,9 +96,11 @@ set_format(QimgCreate *create, const char *name, const char *value, GError **err
     const QimgDriver *driver = qimg_driver_find(value);
 
     if (!driver || !driver->create) {
+        g_autofree char *names = qimg_driver_names(true);
+
         qimg_set_error(error, QIMG_ERROR_USAGE,
-                       "%s=%s: is no format that can be made (give qcow2 or raw)", name,
-                       value);
+                       "%s=%s: is no format that can be made (give %s)", name, value,
+                       names);
         return false;
     }
     create->driver = driver;
@@ -146,18 +146,24 @@ static bool
 set_cluster_size(QimgCreate *create, const char *name, const char *value, GError **error)
 {
     uint64_t bytes = 0;
-    unsigned bits = MIN_CLUSTER_BITS;
 
-    if (qimg_parse_size(value, &bytes, NULL))
-        while (bits < MAX_CLUSTER_BITS && UINT64_C(1) << bits < bytes)
-            bits++;
-    if (bytes != UINT64_C(1) << bits) {
-        qimg_set_error(error, QIMG_ERROR_USAGE,
-                       "%s=%s: is no power of two from 512 to 2M", name, value);
+    if (!qimg_parse_size(value, &bytes, NULL) || bytes == 0 || (bytes & (bytes - 1))) {
+        qimg_set_error(error, QIMG_ERROR_USAGE, "%s=%s: is no power of two", name, value);
         return false;
     }
-    create->fields.cluster_bits = bits;
+    create->fields.cluster_bits = (unsigned)__builtin_ctzll(bytes);
     return true;
+}
+
+static bool
+set_table_size(QimgCreate *create, const char *name, const char *value, GError **error)
+{
+    static const char *const words[] = {"1", "2", "4", "8", "16", NULL};
+    int i = find_word(name, value, words, error);
+
+    if (i >= 0)
+        create->fields.table_clusters = 1u << i;
+    return i >= 0;
 }
 
 static bool
@@ -265,32 +271,56 @@ typedef enum {
     MAYBE_VALUE,
 } TakesValue;
 
+/* The formats that have a property. */
+enum {
+    RAW = 1 << 0,
+    QED = 1 << 1,
+    QCOW2 = 1 << 2,
+    ALL = RAW | QED | QCOW2,
+};
+
 static const struct {
     const char *name;
     TakesValue takes_value;
-    bool is_qcow2_only;
+    unsigned formats;
     bool (*set)(QimgCreate *create, const char *name, const char *value, GError **error);
 } table[] = {
-    {"format", VALUE, false, set_format},
-    {"size", VALUE, false, set_size},
-    {"preallocation", VALUE, false, set_preallocation},
-    {"force", NO_VALUE, false, set_force},
-    {"backing_file", VALUE, true, set_backing_file},
-    {"backing_fmt", VALUE, true, set_backing_fmt},
-    {"no_check", NO_VALUE, true, set_no_check},
-    {"cluster_size", VALUE, true, set_cluster_size},
-    {"version", VALUE, true, set_version},
-    {"compat", VALUE, true, set_version},
-    {"refcount_bits", VALUE, true, set_refcount_bits},
-    {"compression_type", VALUE, true, set_compression},
-    {"extended_l2", MAYBE_VALUE, true, set_extended_l2},
-    {"lazy_refcounts", MAYBE_VALUE, true, set_lazy},
-    {"data_file", VALUE, true, set_data_file},
-    {"data_file_raw", MAYBE_VALUE, true, set_data_file_raw},
-    {"backing", VALUE, true, set_opening},
-    {"backing_map", VALUE, true, set_opening},
-    {"nolock", NO_VALUE, false, set_opening},
+    {"format", VALUE, ALL, set_format},
+    {"size", VALUE, ALL, set_size},
+    {"preallocation", VALUE, ALL, set_preallocation},
+    {"force", NO_VALUE, ALL, set_force},
+    {"backing_file", VALUE, QCOW2 | QED, set_backing_file},
+    {"backing_fmt", VALUE, QCOW2 | QED, set_backing_fmt},
+    {"no_check", NO_VALUE, QCOW2 | QED, set_no_check},
+    {"cluster_size", VALUE, QCOW2 | QED, set_cluster_size},
+    {"table_size", VALUE, QED, set_table_size},
+    {"version", VALUE, QCOW2, set_version},
+    {"compat", VALUE, QCOW2, set_version},
+    {"refcount_bits", VALUE, QCOW2, set_refcount_bits},
+    {"compression_type", VALUE, QCOW2, set_compression},
+    {"extended_l2", MAYBE_VALUE, QCOW2, set_extended_l2},
+    {"lazy_refcounts", MAYBE_VALUE, QCOW2, set_lazy},
+    {"data_file", VALUE, QCOW2, set_data_file},
+    {"data_file_raw", MAYBE_VALUE, QCOW2, set_data_file_raw},
+    {"backing", VALUE, QCOW2 | QED, set_opening},
+    {"backing_map", VALUE, QCOW2 | QED, set_opening},
+    {"nolock", NO_VALUE, ALL, set_opening},
 };
+
+_Static_assert(G_N_ELEMENTS(table) <= 32, "QimgCreate.given has a bit for each property");
+
+const char *
+create_find_foreign_property(const QimgCreate *create)
+{
+    unsigned format = create->driver == &qimg_driver_raw   ? RAW
+                      : create->driver == &qimg_driver_qed ? QED
+                                                           : QCOW2;
+
+    for (size_t i = 0; i < G_N_ELEMENTS(table); i++)
+        if ((create->given >> i & 1) && !(table[i].formats & format))
+            return table[i].name;
+    return NULL;
+}
 
 gboolean
 qimg_create_set(QimgCreate *create, const char *name, const char *value, GError **error)
@@ -310,7 +340,6 @@ qimg_create_set(QimgCreate *create, const char *name, const char *value, GError 
                        table[i].takes_value == VALUE ? "needs" : "does not take");
         return FALSE;
     }
-    if (table[i].is_qcow2_only && !create->first_qcow2_option)
-        create->first_qcow2_option = table[i].name;
+    create->given |= UINT32_C(1) << i;
     return table[i].set(create, name, value, error);
 }

@@ -70,10 +70,12 @@ choose_backing_format(QimgCreate *create, const char *named_format, GError **err
         return false;
     }
     if (format && !qimg_driver_find(format)) {
+        g_autofree char *names = qimg_driver_names(false);
+
         qimg_set_error(error, QIMG_ERROR_USAGE,
-                       "backing_fmt=%s: cannot be read by this version (give qcow2 or "
-                       "raw, or --no-check to store the name all the same)",
-                       format);
+                       "backing_fmt=%s: cannot be read by this version (give %s, or "
+                       "--no-check to store the name all the same)",
+                       format, names);
         return false;
     }
     g_free(create->backing_options->format);
@@ -150,18 +152,18 @@ refuse(GError **error, const char *text)
 static bool
 check_properties(const QimgCreate *create, GError **error)
 {
-    if (create->driver == &qimg_driver_raw) {
-        if (create->first_qcow2_option) {
-            qimg_set_error(error, QIMG_ERROR_USAGE,
-                           "%s: a raw image has none (leave it out, or make a qcow2 "
-                           "image)",
-                           create->first_qcow2_option);
-            return false;
-        }
-        if (create->fields.preallocation == QIMG_PREALLOCATION_METADATA)
-            return refuse(error, "preallocation=metadata: a raw image has none (give "
-                                 "falloc or full)");
+    const char *foreign = create_find_foreign_property(create);
+
+    if (foreign) {
+        qimg_set_error(error, QIMG_ERROR_USAGE,
+                       "%s: a %s image has none (leave it out, or make a qcow2 image)",
+                       foreign, create->driver->name);
+        return false;
     }
+    if (create->driver == &qimg_driver_raw &&
+        create->fields.preallocation == QIMG_PREALLOCATION_METADATA)
+        return refuse(error, "preallocation=metadata: a raw image has none (give falloc "
+                             "or full)");
     if (create->backing_file && create->no_check && !create->backing_fmt)
         return refuse(error, "backing_fmt: is missing (with --no-check the format of the "
                              "backing file must be given)");

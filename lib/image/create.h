@@ -13,7 +13,11 @@ struct QimgCreate {
     char *data_file;    /* NULL: none */
     bool replaces;
     bool no_check;
-    QimgOptions *backing_options;   /* for opening the backing file */
-    const char *first_qcow2_option; /* static: one that raw images lack; NULL: none set */
-    GPtrArray *notes;               /* char *, NULL-terminated */
+    QimgOptions *backing_options; /* for opening the backing file */
+    uint32_t given;               /* a bit for each property that was set */
+    GPtrArray *notes;             /* char *, NULL-terminated */
 };
+
+/* image/create-options.c: a property that was set and that images of the format do not
+ * have, NULL: there is none. Static. */
+const char *create_find_foreign_property(const QimgCreate *create);

@@ -3,6 +3,7 @@
 #include "image/image.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 
 #include "base/checked.h"
@@ -32,13 +33,20 @@ image_new(QimgChain *chain, unsigned first_layer, const QimgView *view)
 QimgImage *
 qimg_image_open(const char *path, const QimgOptions *options, GError **error)
 {
+    return qimg_image_open_at(AT_FDCWD, path, path, options, error);
+}
+
+QimgImage *
+qimg_image_open_at(int dir_fd, const char *name, const char *path,
+                   const QimgOptions *options, GError **error)
+{
     g_autoptr(QimgOptions) defaults = NULL;
     QimgChain *chain;
     QimgImage *image;
 
     if (!options)
         options = defaults = qimg_options_new();
-    chain = chain_open(path, options, error);
+    chain = chain_open(dir_fd, name, path, options, error);
     if (!chain)
         return NULL;
     image = image_new(chain, 0, &chain->layers[0]->active);
@@ -149,6 +157,47 @@ qimg_image_get_stat(const QimgImage *image, struct stat *out)
         (data.st_mtim.tv_sec == file.st_mtim.tv_sec &&
          data.st_mtim.tv_nsec > file.st_mtim.tv_nsec))
         out->st_mtim = out->st_ctim = data.st_mtim;
+}
+
+/* One more number in a hash (FNV-1a, by words). */
+static uint64_t
+hash_number(uint64_t hash, uint64_t number)
+{
+    return (hash ^ number) * UINT64_C(0x100000001b3);
+}
+
+static uint64_t
+hash_status(uint64_t hash, const struct stat *status)
+{
+    hash = hash_number(hash, status->st_dev);
+    hash = hash_number(hash, status->st_ino);
+    hash = hash_number(hash, (uint64_t)status->st_size);
+    hash = hash_number(hash, (uint64_t)status->st_mtim.tv_sec);
+    hash = hash_number(hash, (uint64_t)status->st_mtim.tv_nsec);
+    hash = hash_number(hash, (uint64_t)status->st_ctim.tv_sec);
+    return hash_number(hash, (uint64_t)status->st_ctim.tv_nsec);
+}
+
+uint64_t
+qimg_image_get_stamp(const QimgImage *image)
+{
+    const QimgChain *chain = image->chain;
+    uint64_t hash = UINT64_C(0xcbf29ce484222325);
+
+    for (unsigned i = chain->image_layer; i < chain->n_layers; i++) {
+        hash = hash_status(hash, &chain->layers[i]->file->status);
+        if (chain->layers[i]->data_file)
+            hash = hash_status(hash, &chain->layers[i]->data_file->status);
+    }
+    return hash;
+}
+
+const char *
+qimg_probe(const void *bytes, size_t n_bytes)
+{
+    const QimgDriver *driver = qimg_driver_probe(bytes, n_bytes, NULL);
+
+    return driver && driver->probe ? driver->name : NULL;
 }
 
 uint64_t

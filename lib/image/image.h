@@ -80,7 +80,7 @@ typedef struct {
     struct stat status;          /* const after open */
     unsigned image_layer; /* const after open: 1 below an overlay of ours, else 0 */
     _Atomic uint64_t counters[N_COUNTERS]; /* atomic, relaxed */
-    _Atomic uint64_t reported_rules;       /* atomic, relaxed: damage logged already */
+    QimgRuleSet reported_rules;            /* damage logged already */
 } QimgChain;
 
 struct QimgImage {
@@ -143,8 +143,10 @@ chain_count(QimgChain *chain, ImageCounter counter, uint64_t n)
     atomic_fetch_add_explicit(&chain->counters[counter], n, memory_order_relaxed);
 }
 
-/* image/chain.c: opens @path and all that it is based on; unref with chain_unref. */
-QimgChain *chain_open(const char *path, const QimgOptions *options, GError **error);
+/* image/chain.c: opens @name, below @dir_fd if it is relative, which messages call @path,
+ * and all that it is based on; unref with chain_unref. */
+QimgChain *chain_open(int dir_fd, const char *name, const char *path,
+                      const QimgOptions *options, GError **error);
 
 /* image/chain.c: as chain_open, of @n_storages (1 to IMAGE_MAX_LAYERS) open storages from
  * the top down, which it owns from then on (also on failure). The names that they hold

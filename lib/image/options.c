@@ -49,6 +49,12 @@ qimg_options_free(QimgOptions *options)
     g_free(options);
 }
 
+void
+qimg_options_avoid_device(QimgOptions *options, dev_t device)
+{
+    qimg_open_policy_avoid_device(options->policy, device);
+}
+
 /* Reads the suffix of a size, which must be all of @text: as a shift, -1 if it is none.
  */
 static int
@@ -125,15 +131,11 @@ parse_size(const char *name, const char *text, uint64_t min, uint64_t max, uint6
 static bool
 set_format(QimgOptions *options, const char *value, GError **error)
 {
-    if (strcmp(value, "qed") == 0) {
-        qimg_set_error(error, QIMG_ERROR_UNSUPPORTED,
-                       "format=qed: QED images cannot be read by this version (convert "
-                       "them with qemu-img convert)");
-        return false;
-    }
     if (!qimg_driver_find(value)) {
-        qimg_set_error(error, QIMG_ERROR_USAGE,
-                       "format=%s: unknown format (give qcow2 or raw)", value);
+        g_autofree char *names = qimg_driver_names(false);
+
+        qimg_set_error(error, QIMG_ERROR_USAGE, "format=%s: unknown format (give %s)",
+                       value, names);
         return false;
     }
     g_free(options->format);

@@ -6,16 +6,12 @@
 
 #include "image/image.h"
 
-_Static_assert(QIMG_N_RULES <= 64, "reported_rules has one bit for each rule");
-
 void
 report_damage(QimgChain *chain, unsigned layer_index, QimgRule rule,
               uint64_t guest_offset)
 {
-    uint64_t bit = UINT64_C(1) << rule;
-
     chain_count(chain, COUNTER_ERRORS, 1);
-    if (atomic_fetch_or_explicit(&chain->reported_rules, bit, memory_order_relaxed) & bit)
+    if (!qimg_rule_set_add(&chain->reported_rules, rule))
         return;
     g_warning("%s: %s: %s (guest offset %" PRIu64
               " reads as an I/O error; further places "

@@ -16,6 +16,8 @@
 
 #define GRANULES_PER_REGION (TABLE_SLICE_WORDS / 2)
 
+_Static_assert(QIMG_N_RULES <= 256, "an entry has 8 bits for the rule");
+
 enum {
     ENTRY_UNRESOLVED = 0, /* only while a slice is being made */
     ENTRY_FIRST_KIND = 1, /* + QimgRunKind */

@@ -73,6 +73,8 @@ file_punch(QimgStorage *storage, QimgIoPurpose purpose, uint64_t file_offset,
 static QimgErrno
 file_allocate(QimgStorage *storage, uint64_t file_offset, uint64_t n_bytes)
 {
+    if (((FileStorage *)storage)->device_bytes) /* nothing that fallocate knows of */
+        return -EOPNOTSUPP;
     return call_fallocate(storage, FALLOC_FL_KEEP_SIZE, file_offset, n_bytes);
 }
 
@@ -105,7 +107,13 @@ file_get_size(QimgStorage *storage, uint64_t *size_bytes_out)
 static QimgErrno
 file_get_status(QimgStorage *storage, struct stat *out)
 {
-    return fstat(((FileStorage *)storage)->fd, out) < 0 ? -errno : 0;
+    FileStorage *file = (FileStorage *)storage;
+
+    if (fstat(file->fd, out) < 0)
+        return -errno;
+    if (file->device_bytes)
+        out->st_blocks = storage->status.st_blocks;
+    return 0;
 }
 
 static QimgErrno
@@ -245,6 +253,7 @@ qimg_file_storage_new(int fd_in, const char *path, bool is_writable, GError **er
 {
     qimg_autofd fd = fd_in;
     uint64_t device_bytes = 0;
+    int block_bytes = 0;
     struct stat status;
     FileStorage *file;
 
@@ -252,13 +261,18 @@ qimg_file_storage_new(int fd_in, const char *path, bool is_writable, GError **er
         qimg_set_error_errno(error, errno, NULL, "cannot read its status");
         return NULL;
     }
-    if (S_ISBLK(status.st_mode) && ioctl(fd, BLKGETSIZE64, &device_bytes) < 0) {
+    if (S_ISBLK(status.st_mode) && (ioctl(fd, BLKGETSIZE64, &device_bytes) < 0 ||
+                                    ioctl(fd, BLKSSZGET, &block_bytes) < 0)) {
         qimg_set_error_errno(error, errno, NULL, "cannot read the size of the device");
         return NULL;
     }
     file = g_new0(FileStorage, 1);
     qimg_storage_init(&file->storage, is_writable ? &writable_file_ops : &file_ops, path);
     file->storage.status = status;
+    /* A device tells of no holes, so all of it counts as occupied. */
+    if (S_ISBLK(status.st_mode))
+        file->storage.status.st_blocks = (blkcnt_t)(device_bytes / QIMG_SECTOR_BYTES);
+    file->storage.punch_unit_bytes = (uint64_t)block_bytes;
     file->device_bytes = device_bytes;
     file->fd = qimg_steal_fd(&fd);
     return &file->storage;

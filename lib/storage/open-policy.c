@@ -6,14 +6,18 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/errors.h"
 #include "storage/file.h"
+
+#define MAX_LINKS 40u /* followed in one name, as the kernel does */
 
 typedef enum {
     POLICY_SAME_DIR,
@@ -26,6 +30,8 @@ struct QimgOpenPolicy {
     PolicyKind kind;
     GPtrArray *dirs; /* char *, real paths */
     GPtrArray *maps; /* char *, OLD and NEW alternating */
+    bool avoids;
+    dev_t avoided_device; /* where @avoids */
 };
 
 QimgOpenPolicy *
@@ -51,6 +57,8 @@ qimg_open_policy_copy(const QimgOpenPolicy *policy)
     QimgOpenPolicy *copy = qimg_open_policy_new();
 
     copy->kind = policy->kind;
+    copy->avoids = policy->avoids;
+    copy->avoided_device = policy->avoided_device;
     copy_strings(copy->dirs, policy->dirs);
     copy_strings(copy->maps, policy->maps);
     return copy;
@@ -107,6 +115,16 @@ qimg_open_policy_set(QimgOpenPolicy *policy, const char *text, GError **error)
     return false;
 }
 
+/* @path as it is to be found from every directory: the current one may be another one
+ * when it is used. */
+static char *
+absolute_path(const char *path)
+{
+    g_autofree char *here = g_path_is_absolute(path) ? NULL : g_get_current_dir();
+
+    return here ? g_build_filename(here, path, NULL) : g_strdup(path);
+}
+
 bool
 qimg_open_policy_add_map(QimgOpenPolicy *policy, const char *text, GError **error)
 {
@@ -120,8 +138,15 @@ qimg_open_policy_add_map(QimgOpenPolicy *policy, const char *text, GError **erro
         return false;
     }
     g_ptr_array_add(policy->maps, g_strndup(text, (gsize)(equals - text)));
-    g_ptr_array_add(policy->maps, g_strdup(equals + 1));
+    g_ptr_array_add(policy->maps, absolute_path(equals + 1));
     return true;
+}
+
+void
+qimg_open_policy_avoid_device(QimgOpenPolicy *policy, dev_t device)
+{
+    policy->avoids = true;
+    policy->avoided_device = device;
 }
 
 bool
@@ -152,10 +177,101 @@ real_path_of_fd(int fd)
     return g_file_read_link(link, NULL);
 }
 
-/* Opens @name, below @dir_fd if it is relative, without an effect on what it names.
- * Returns an O_PATH descriptor with its place, whose path is @path; or -1 with errno. */
+/* Whether the O_PATH descriptor @fd lies on the device that is to be avoided, and whether
+ * it is a symbolic link; the file system is not asked for anything. */
 static int
-open_place(int dir_fd, const char *name, const char *path, QimgPlace **place_out)
+look_at(const QimgOpenPolicy *policy, int fd, bool *is_link_out)
+{
+    struct statx status;
+
+    if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, STATX_TYPE,
+              &status) < 0)
+        return -1;
+    *is_link_out = S_ISLNK(status.stx_mode);
+    if (makedev(status.stx_dev_major, status.stx_dev_minor) != policy->avoided_device)
+        return 0;
+    errno = EDEADLK;
+    return -1;
+}
+
+/* Opens one component of a name, without following it. */
+static int
+open_component(int dir_fd, const char *component)
+{
+    int fd = openat(dir_fd, component, O_PATH | O_NOFOLLOW | O_DIRECTORY | O_CLOEXEC);
+
+    if (fd < 0 && errno == ENOTDIR) /* O_DIRECTORY lets it be mounted by need */
+        fd = openat(dir_fd, component, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    return fd;
+}
+
+/* Where a name begins. */
+static int
+open_start(int dir_fd, const char *name)
+{
+    return openat(dir_fd, *name == '/' ? "/" : ".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+}
+
+/* As openat with O_PATH, component by component, so that the device to be avoided is
+ * recognized before anything is asked of it. errno is EDEADLK where the name leads there.
+ */
+static int
+walk(const QimgOpenPolicy *policy, int dir_fd, const char *name)
+{
+    g_autofree char *rest = g_strdup(name);
+    qimg_autofd at_fd = open_start(dir_fd, name);
+    unsigned n_links = 0;
+
+    while (at_fd >= 0) {
+        const char *start = rest + strspn(rest, "/");
+        size_t n = strcspn(start, "/");
+        g_autofree char *component = g_strndup(start, n);
+        g_autofree char *target = NULL;
+        g_autofree char *next_rest = g_strdup(start + n);
+        qimg_autofd fd = -1;
+        bool is_link = false;
+
+        if (n == 0)
+            return qimg_steal_fd(&at_fd);
+        fd = open_component(at_fd, component);
+        if (fd < 0 || look_at(policy, fd, &is_link) < 0)
+            return -1;
+        if (is_link) {
+            char bytes[PATH_MAX];
+            ssize_t n_target = readlinkat(fd, "", bytes, sizeof bytes - 1);
+
+            if (n_target < 0 || ++n_links > MAX_LINKS) {
+                errno = n_target < 0 ? errno : ELOOP;
+                return -1;
+            }
+            bytes[n_target] = '\0';
+            target = g_steal_pointer(&next_rest);
+            next_rest = g_strconcat(bytes, target, NULL);
+            close(qimg_steal_fd(&fd));
+            fd = open_start(at_fd, bytes);
+        }
+        close(qimg_steal_fd(&at_fd));
+        at_fd = qimg_steal_fd(&fd);
+        g_free(rest);
+        rest = g_steal_pointer(&next_rest);
+    }
+    return -1;
+}
+
+/* Opens @name, below @dir_fd if it is relative, without an effect on what it names. A
+ * NULL @policy avoids nothing. */
+static int
+open_path(const QimgOpenPolicy *policy, int dir_fd, const char *name)
+{
+    if (policy && policy->avoids)
+        return walk(policy, dir_fd, name);
+    return openat(dir_fd, name, O_PATH | O_CLOEXEC);
+}
+
+/* As open_path, with the place of what was opened, whose path is @path. */
+static int
+open_place(const QimgOpenPolicy *policy, int dir_fd, const char *name, const char *path,
+           QimgPlace **place_out)
 {
     g_autofree char *dir = g_path_get_dirname(name);
     g_autofree char *base = g_path_get_basename(name);
@@ -164,8 +280,8 @@ open_place(int dir_fd, const char *name, const char *path, QimgPlace **place_out
     int fd, errnum;
 
     place->path = g_strdup(path);
-    place->dir_fd = openat(dir_fd, dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    fd = place->dir_fd < 0 ? -1 : openat(place->dir_fd, base, O_PATH | O_CLOEXEC);
+    place->dir_fd = open_path(policy, dir_fd, dir);
+    fd = place->dir_fd < 0 ? -1 : open_path(policy, place->dir_fd, base);
     errnum = errno;
     if (fd >= 0) {
         place->dir_real = real_path_of_fd(place->dir_fd);
@@ -181,8 +297,17 @@ int
 qimg_open_named_by_user(const char *path, bool for_writing, QimgPlace **place_out,
                         GError **error)
 {
+    return qimg_open_named_by_user_at(NULL, AT_FDCWD, path, path, for_writing, place_out,
+                                      error);
+}
+
+int
+qimg_open_named_by_user_at(const QimgOpenPolicy *policy, int dir_fd, const char *name,
+                           const char *path, bool for_writing, QimgPlace **place_out,
+                           GError **error)
+{
     g_autoptr(QimgPlace) place = NULL;
-    qimg_autofd path_fd = open_place(AT_FDCWD, path, path, &place);
+    qimg_autofd path_fd = open_place(policy, dir_fd, name, path, &place);
     int fd;
 
     if (path_fd < 0) {
@@ -250,16 +375,29 @@ is_allowed(const QimgOpenPolicy *policy, const QimgPlace *naming, const char *re
            (naming->file_dir_real && is_below(real, naming->file_dir_real));
 }
 
+/* @name as it is relative to the directory of @naming, where it is the absolute path of
+ * something in there: also when something is mounted over that directory. Else NULL. */
+static const char *
+name_below(const QimgPlace *naming, const char *name)
+{
+    const char *relative;
+
+    if (!g_path_is_absolute(name) || !naming->dir_real ||
+        !is_below(name, naming->dir_real))
+        return NULL;
+    relative = name + strlen(naming->dir_real);
+    return relative + strspn(relative, "/");
+}
+
 /* Whether @real is the file, or lies below the directory, that the user named in a
  * mapping: "OLD/../../x" must be no way out of it. */
 static bool
-is_mapped_by_user(const char *new_name, const char *real)
+is_mapped_by_user(const QimgOpenPolicy *policy, const char *new_name, const char *real)
 {
-    char *new_real = realpath(new_name, NULL);
-    bool below = new_real && is_below(real, new_real);
+    qimg_autofd fd = open_path(policy, AT_FDCWD, new_name);
+    g_autofree char *new_real = fd >= 0 ? real_path_of_fd(fd) : NULL;
 
-    free(new_real);
-    return below;
+    return new_real && is_below(real, new_real);
 }
 
 /* The text for messages: names from an image may hold anything. */
@@ -277,7 +415,7 @@ qimg_open_named_by_image(const QimgOpenPolicy *policy, const QimgPlace *naming,
     g_autofree char *dir = g_path_get_dirname(naming->path);
     g_autofree char *path =
         g_path_is_absolute(name) ? g_strdup(name) : g_build_filename(dir, name, NULL);
-    const char *new_name = NULL;
+    const char *new_name = NULL, *local;
     g_autofree char *mapped = apply_maps(policy, name, &new_name);
     g_autofree char *shown = printable(name);
     g_autofree char *shown_path = NULL;
@@ -300,8 +438,17 @@ qimg_open_named_by_image(const QimgOpenPolicy *policy, const QimgPlace *naming,
                        shown);
         return -1;
     }
-    path_fd = mapped ? open_place(AT_FDCWD, path, path, &place)
-                     : open_place(naming->dir_fd, name, path, &place);
+    local = policy->avoids ? name_below(naming, name) : NULL;
+    path_fd =
+        mapped ? open_place(policy, AT_FDCWD, path, path, &place)
+               : open_place(policy, naming->dir_fd, local ? local : name, path, &place);
+    if (path_fd < 0 && errno == EDEADLK) {
+        qimg_set_error(error, QIMG_ERROR_LOOP,
+                       "names \"%s\", and \"%s\" lies in this very mount (say where "
+                       "else it is with -o backing_map='%s'=NEW)",
+                       shown, shown_path, shown);
+        return -1;
+    }
     if (path_fd < 0) {
         int errnum = errno;
         g_autofree char *hint =
@@ -313,7 +460,7 @@ qimg_open_named_by_image(const QimgOpenPolicy *policy, const QimgPlace *naming,
         return -1;
     }
     real = real_path_of_fd(path_fd);
-    if (!real || (!(mapped && is_mapped_by_user(new_name, real)) &&
+    if (!real || (!(mapped && is_mapped_by_user(policy, new_name, real)) &&
                   !is_allowed(policy, naming, real))) {
         qimg_set_error(error, QIMG_ERROR_REFUSED,
                        "names \"%s\", and \"%s\" lies outside the allowed directories "

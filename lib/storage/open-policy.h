@@ -4,6 +4,7 @@
 #pragma once
 
 #include <glib.h>
+#include <sys/types.h>
 
 #include "base/types.h"
 
@@ -20,6 +21,11 @@ bool qimg_open_policy_set(QimgOpenPolicy *policy, const char *text, GError **err
 
 /* Adds a mapping "OLD=NEW". Errors: USAGE. */
 bool qimg_open_policy_add_map(QimgOpenPolicy *policy, const char *text, GError **error);
+
+/* Nothing on that device is opened, or even looked up: it is served by this process,
+ * which would wait for itself. Errors of opening are LOOP, or errno EDEADLK in the text.
+ */
+void qimg_open_policy_avoid_device(QimgOpenPolicy *policy, dev_t device);
 
 /* Whether the user has named what may be opened (directories, or "any"), so that a format
  * found by probing may lead to further files. */
@@ -42,6 +48,12 @@ void qimg_place_free(QimgPlace *place);
  * @error set. */
 int qimg_open_named_by_user(const char *path, bool for_writing, QimgPlace **place_out,
                             GError **error);
+
+/* As qimg_open_named_by_user, of @name below @dir_fd, which messages call @path. @policy
+ * says what is avoided. */
+int qimg_open_named_by_user_at(const QimgOpenPolicy *policy, int dir_fd, const char *name,
+                               const char *path, bool for_writing, QimgPlace **place_out,
+                               GError **error);
 
 /* Opens a file that the image at @naming names. @name is the stored name, plain (no
  * protocol), relative to the directory of @naming. Returns a descriptor as above and

@@ -224,11 +224,36 @@ write_zeros(QimgStorage *storage, QimgIoPurpose purpose, uint64_t offset,
     return 0;
 }
 
+/* The part of [@start, @end) that can be punched; empty where @end_out <= @start_out. */
+static void
+clip_to_punch_units(const QimgStorage *storage, uint64_t start, uint64_t end,
+                    uint64_t *start_out, uint64_t *end_out)
+{
+    uint64_t unit_bytes = qimg_max_u64(storage->punch_unit_bytes, 1);
+
+    *end_out = qimg_align_down(end, unit_bytes);
+    if (!qimg_align_up(start, unit_bytes, start_out))
+        *start_out = *end_out;
+}
+
+static QimgErrno
+punch(QimgStorage *storage, QimgIoPurpose purpose, uint64_t start, uint64_t end)
+{
+    QimgErrno err = storage->ops->punch
+                        ? storage->ops->punch(storage, purpose, start, end - start)
+                        : -EOPNOTSUPP;
+
+    if (!err)
+        forget_data(storage, start, end);
+    return err;
+}
+
 QimgErrno
 qimg_storage_zero(QimgStorage *storage, QimgIoPurpose purpose, QimgHostOffset host_offset,
                   uint64_t n_bytes)
 {
     uint64_t size_bytes = 0;
+    uint64_t start, end, punch_start, punch_end;
     QimgErrno err;
 
     assert_may_do_io(purpose);
@@ -237,24 +262,31 @@ qimg_storage_zero(QimgStorage *storage, QimgIoPurpose purpose, QimgHostOffset ho
         return err;
     if (host_offset.v >= size_bytes)
         return 0;
-    n_bytes = qimg_min_u64(n_bytes, size_bytes - host_offset.v);
-    err = storage->ops->punch
-              ? storage->ops->punch(storage, purpose, host_offset.v, n_bytes)
-              : -EOPNOTSUPP;
+    start = host_offset.v;
+    end = start + qimg_min_u64(n_bytes, size_bytes - start);
+    clip_to_punch_units(storage, start, end, &punch_start, &punch_end);
+    if (punch_start >= punch_end)
+        return write_zeros(storage, purpose, start, end - start);
+    err = punch(storage, purpose, punch_start, punch_end);
+    if (err == -EOPNOTSUPP)
+        return write_zeros(storage, purpose, start, end - start);
     if (!err)
-        forget_data(storage, host_offset.v, host_offset.v + n_bytes);
-    return err == -EOPNOTSUPP ? write_zeros(storage, purpose, host_offset.v, n_bytes)
-                              : err;
+        err = write_zeros(storage, purpose, start, punch_start - start);
+    if (!err)
+        err = write_zeros(storage, purpose, punch_end, end - punch_end);
+    return err;
 }
 
 void
 qimg_storage_discard(QimgStorage *storage, QimgIoPurpose purpose,
                      QimgHostOffset host_offset, uint64_t n_bytes)
 {
+    uint64_t start, end;
+
     assert_may_do_io(purpose);
-    if (storage->ops->punch &&
-        storage->ops->punch(storage, purpose, host_offset.v, n_bytes) == 0)
-        forget_data(storage, host_offset.v, host_offset.v + n_bytes);
+    clip_to_punch_units(storage, host_offset.v, host_offset.v + n_bytes, &start, &end);
+    if (start < end)
+        (void)punch(storage, purpose, start, end);
 }
 
 QimgErrno
@@ -361,7 +393,7 @@ qimg_storage_find_extent(QimgStorage *storage, QimgHostOffset host_offset,
     uint64_t size_bytes = 0;
     QimgErrno err;
 
-    qimg_lock_assert_none_held();
+    qimg_lock_assert_metadata_io();
     if (is_known_data(storage, host_offset.v, end_out)) {
         *is_data_out = true;
         return 0;

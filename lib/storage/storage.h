@@ -76,6 +76,8 @@ struct QimgStorage {
     const QimgStorageOps *ops; /* const after open */
     char *path;                /* const after open: how messages name it */
     struct stat status;        /* const after open: as it was then */
+    uint64_t punch_unit_bytes; /* const after open: a power of two; what punch takes
+                                  begins and ends at multiples. 0: anywhere */
     QimgMutex extent_lock;     /* rank QIMG_RANK_STORAGE */
     /* [start, end) was found to be data without a hole: a file system without extents
      * (tmpfs) goes through all pages to tell that. */
@@ -114,7 +116,8 @@ QimgErrno qimg_storage_get_size(QimgStorage *storage, uint64_t *size_bytes_out)
 void qimg_storage_get_status(QimgStorage *storage, struct stat *out);
 
 /* Whether the byte at @host_offset is data or in a hole, and where that ends (past the
- * end of the file: a hole without end, UINT64_MAX). Threads: any; no lock may be held. */
+ * end of the file: a hole without end, UINT64_MAX). Threads: any; a lock of rank ALLOC
+ * may be held, for metadata. */
 QimgErrno qimg_storage_find_extent(QimgStorage *storage, QimgHostOffset host_offset,
                                    bool *is_data_out, uint64_t *end_out) QIMG_MUST_CHECK;
 

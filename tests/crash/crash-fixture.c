@@ -6,9 +6,10 @@
 #include <string.h>
 
 #include "memory-storage.h"
+#include "qed-check.h"
 #include "test-util.h"
 
-static const char *const file_names[CRASH_MAX_FILES] = {"top.qcow2", "data.raw"};
+static const char *const file_names[CRASH_MAX_FILES] = {"top", "data.raw"};
 
 /* Runs @script in @dir; returns its exit status, its output in *@output_out. */
 static int
@@ -78,6 +79,7 @@ crash_fixture_make(const CrashKind *kind)
     while (disk->n_files < CRASH_MAX_FILES &&
            (disk->files[disk->n_files] = load_file(dir, file_names[disk->n_files])))
         disk->n_files++;
+    disk->format = kind->format ? kind->format : "qcow2";
     disk->base_name = "base.raw";
     disk->base = load_file(dir, disk->base_name);
     g_assert_cmpuint(disk->n_files, >, 0);
@@ -92,6 +94,7 @@ crash_fixture_new_like(const CrashFixture *disk)
 {
     CrashFixture *other = g_new0(CrashFixture, 1);
 
+    other->format = disk->format;
     other->n_files = disk->n_files;
     other->base = disk->base ? g_byte_array_ref(disk->base) : NULL;
     other->base_name = disk->base_name;
@@ -136,6 +139,7 @@ crash_fixture_open(const CrashFixture *disk, CrashRecord *record,
 
     qimg_options_set(options, "threads", "1", NULL);
     qimg_options_set(options, "l2_cache", "1M", NULL);
+    qimg_options_set(options, "format", disk->format, NULL);
     options->is_writable = record != NULL;
     storages[n++] = open_file(disk, 0, record, &memory[0]);
     if (disk->base)
@@ -183,14 +187,40 @@ crash_fixture_save(const CrashFixture *disk, const char *dir)
 char *
 crash_fixture_qemu_check(const CrashFixture *disk)
 {
-    char *dir = test_util_make_dir();
     g_autofree char *output = NULL;
+    g_autofree char *command = NULL;
+    char *dir;
     int status;
 
+    if (g_str_equal(disk->format, "raw"))
+        return NULL;
+    dir = test_util_make_dir();
     crash_fixture_save(disk, dir);
-    status = run_script(dir, "qemu-img check -f qcow2 top.qcow2", &output);
+    command = g_strdup_printf("qemu-img check -f %s top", disk->format);
+    status = run_script(dir, command, &output);
     test_util_remove_dir(dir);
     if (status == 0 || status == 3)
         return NULL;
     return g_strdup_printf("qemu-img check exits %d: %s", status, output);
+}
+
+char *
+crash_fixture_check(const CrashFixture *disk, bool may_leak, Qcow2CheckResult *out)
+{
+    const GByteArray *file = disk->files[0];
+    Qcow2CheckResult none;
+    QedCheckResult qed;
+    char *problem;
+
+    if (!out)
+        out = &none;
+    *out = (Qcow2CheckResult){0};
+    if (g_str_equal(disk->format, "raw"))
+        return NULL;
+    if (g_str_equal(disk->format, "qcow2"))
+        return qcow2_check_bytes(file->data, file->len, out == &none ? NULL : out);
+    problem = qed_check_bytes(file->data, file->len, may_leak, &qed);
+    out->n_leaks = qed.n_leaks;
+    out->is_dirty = qed.is_dirty;
+    return problem;
 }

@@ -7,17 +7,20 @@
 #include <glib.h>
 
 #include "image/image.h"
+#include "qcow2-check.h"
 #include "recording-storage.h"
 
 #define CRASH_MAX_FILES 2u /* the image, its data file */
 #define CRASH_MAX_BYTES (4u * 1024 * 1024)
 
 /* How an image is made: by a shell script with qemu-img, in an empty directory. It makes
- * top.qcow2 and, where there is one, base.raw or base.qcow2, and data.raw. */
+ * top and, where there is one, base.raw or base.qcow2, and data.raw. */
 typedef struct {
     const char *name;
     const char *script;
     bool is_dirty; /* the dirty bit is set and refcounts are wrong */
+    bool has_no_snapshots;
+    const char *format; /* NULL: qcow2 */
 } CrashKind;
 
 extern const CrashKind crash_kinds[];
@@ -29,6 +32,7 @@ typedef struct {
     unsigned n_files;
     GByteArray *base; /* NULL: none */
     const char *base_name;
+    const char *format; /* static */
 } CrashFixture;
 
 /* Skips the program (exit 77) where qemu-img is missing. */
@@ -53,6 +57,10 @@ CrashFixture *crash_fixture_after(const CrashFixture *disk, CrashRecord *record)
 
 /* NULL when qemu-img check finds at most leaks, else what it says. */
 char *crash_fixture_qemu_check(const CrashFixture *disk);
+
+/* NULL when the image file is sound by our own check (qcow2-check.h, qed-check.h), else
+ * what is wrong. @may_leak: space may be lost for good. @out may be NULL. */
+char *crash_fixture_check(const CrashFixture *disk, bool may_leak, Qcow2CheckResult *out);
 
 /* Writes the disk's files into the directory @dir. */
 void crash_fixture_save(const CrashFixture *disk, const char *dir);
@@ -100,6 +108,7 @@ bool crash_op_is_refused(const CrashOp *op);
 struct CrashModel {
     uint8_t *bytes; /* CRASH_MAX_BYTES; zeros past the size */
     uint64_t size_bytes;
+    uint64_t size_unit_bytes; /* a write past the end grows the disk to a multiple */
 };
 
 /* The content of @image, which shows @disk. */

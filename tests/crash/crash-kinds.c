@@ -3,62 +3,85 @@
  * meet each other; small clusters where tables are to grow. */
 #include "crash-fixture.h"
 
-#define CREATE "qemu-img create -q -f qcow2 "
-#define IO     "qemu-io -f qcow2 top.qcow2 "
+#define CREATE     "qemu-img create -q -f qcow2 "
+#define IO         "qemu-io -f qcow2 top "
+#define CREATE_QED "qemu-img create -q -f qed "
+#define IO_QED     "qemu-io -f qed top "
 
 const CrashKind crash_kinds[] = {
-    {"plain-64k", CREATE "top.qcow2 2M"},
-    {"tiny-16bit", CREATE "-o cluster_size=512 top.qcow2 1M"},
+    {"plain-64k", CREATE "top 2M"},
+    {"tiny-16bit", CREATE "-o cluster_size=512 top 1M"},
     /* The refcount table has to grow: it counts 2 MiB. */
-    {"tiny-64bit", CREATE "-o cluster_size=512,refcount_bits=64 top.qcow2 1M\n" IO
-                          "-c 'write -P 7 0 600k'"},
-    {"refcount-1bit", CREATE "-o cluster_size=1k,refcount_bits=1 top.qcow2 1M"},
-    {"version-2", CREATE "-o compat=0.10,cluster_size=4k top.qcow2 1M\n" IO
-                         "-c 'write -P 3 100k 200k'"},
+    {"tiny-64bit",
+     CREATE "-o cluster_size=512,refcount_bits=64 top 1M\n" IO "-c 'write -P 7 0 600k'"},
+    {"refcount-1bit", CREATE "-o cluster_size=1k,refcount_bits=1 top 1M"},
+    {"version-2",
+     CREATE "-o compat=0.10,cluster_size=4k top 1M\n" IO "-c 'write -P 3 100k 200k'"},
     {"overlay", "head -c 900000 /dev/zero | tr '\\0' b > base.raw\n" CREATE
-                "-o cluster_size=4k -b base.raw -F raw top.qcow2 1M\n" IO
+                "-o cluster_size=4k -b base.raw -F raw top 1M\n" IO
                 "-c 'write -P 4 300k 100k' -c 'write -z 500k 40k'"},
-    {"overlay-version-2",
-     "head -c 700000 /dev/zero | tr '\\0' c > base.raw\n" CREATE
-     "-o compat=0.10,cluster_size=2k -b base.raw -F raw top.qcow2 1M\n" IO
-     "-c 'write -P 4 300k 100k'"},
+    {"overlay-version-2", "head -c 700000 /dev/zero | tr '\\0' c > base.raw\n" CREATE
+                          "-o compat=0.10,cluster_size=2k -b base.raw -F raw top 1M\n" IO
+                          "-c 'write -P 4 300k 100k'"},
     {"longer-base", "head -c 3000000 /dev/zero | tr '\\0' d > base.raw\n" CREATE
-                    "-o cluster_size=8k -b base.raw -F raw top.qcow2 700k"},
-    {"snapshot",
-     CREATE "-o cluster_size=4k top.qcow2 1M\n" IO "-c 'write -P 5 0 600k'\n"
-            "qemu-img snapshot -c one top.qcow2\n" IO "-c 'write -P 6 100k 100k'"},
+                    "-o cluster_size=8k -b base.raw -F raw top 700k"},
+    {"snapshot", CREATE "-o cluster_size=4k top 1M\n" IO "-c 'write -P 5 0 600k'\n"
+                        "qemu-img snapshot -c one top\n" IO "-c 'write -P 6 100k 100k'"},
     /* The first snapshot's tables keep flags that mean nothing there. */
     {"version-2-snapshot",
-     CREATE "-o compat=0.10,cluster_size=4k top.qcow2 1M\n" IO "-c 'write -P 5 0 600k'\n"
-            "qemu-img snapshot -c one top.qcow2\n" IO "-c 'write -P 6 100k 300k'\n"
-            "qemu-img snapshot -c two top.qcow2\nqemu-img snapshot -d two top.qcow2"},
-    {"two-snapshots", CREATE
-     "-o cluster_size=512,refcount_bits=8 top.qcow2 512k\n" IO "-c 'write -P 5 0 300k'\n"
-     "qemu-img snapshot -c one top.qcow2\n" IO "-c 'write -P 6 100k 100k'\n"
-     "qemu-img snapshot -c two top.qcow2"},
+     CREATE "-o compat=0.10,cluster_size=4k top 1M\n" IO "-c 'write -P 5 0 600k'\n"
+            "qemu-img snapshot -c one top\n" IO "-c 'write -P 6 100k 300k'\n"
+            "qemu-img snapshot -c two top\nqemu-img snapshot -d two top"},
+    {"two-snapshots",
+     CREATE "-o cluster_size=512,refcount_bits=8 top 512k\n" IO "-c 'write -P 5 0 300k'\n"
+            "qemu-img snapshot -c one top\n" IO "-c 'write -P 6 100k 100k'\n"
+            "qemu-img snapshot -c two top"},
     {"compressed", "{ head -c 400000 /dev/zero | tr '\\0' e; seq 60000; } > raw\n"
-                   "qemu-img convert -q -c -O qcow2 -o cluster_size=4k raw top.qcow2"},
+                   "qemu-img convert -q -c -O qcow2 -o cluster_size=4k raw top"},
     {"compressed-snapshot",
      "seq 80000 > raw\n"
      "qemu-img convert -q -c -O qcow2 -o cluster_size=16k,compression_type=zstd raw "
-     "top.qcow2\n"
-     "qemu-img snapshot -c one top.qcow2"},
-    {"extended", CREATE "-o cluster_size=16k,extended_l2=on top.qcow2 1M\n" IO
+     "top\n"
+     "qemu-img snapshot -c one top"},
+    {"extended", CREATE "-o cluster_size=16k,extended_l2=on top 1M\n" IO
                         "-c 'write -P 8 5k 100k' -c 'write -z 64k 9k'"},
     {"extended-overlay-snapshot",
      "head -c 900000 /dev/zero | tr '\\0' f > base.raw\n" CREATE
-     "-o cluster_size=32k,extended_l2=on -b base.raw -F raw top.qcow2 1M\n" IO
+     "-o cluster_size=32k,extended_l2=on -b base.raw -F raw top 1M\n" IO
      "-c 'write -P 9 30k 100k' -c 'write -z 200k 60k'\n"
-     "qemu-img snapshot -c one top.qcow2\n" IO "-c 'write -P 10 40k 3k'"},
-    {"zero-allocated",
-     CREATE "-o cluster_size=4k,preallocation=metadata top.qcow2 1M\n" IO
-            "-c 'write -P 11 0 1M' -c 'write -z 100k 500k'"},
-    {"data-file", CREATE "-o cluster_size=4k,data_file=data.raw top.qcow2 1M\n" IO
-                         "-c 'write -P 12 100k 100k'"},
+     "qemu-img snapshot -c one top\n" IO "-c 'write -P 10 40k 3k'"},
+    {"zero-allocated", CREATE "-o cluster_size=4k,preallocation=metadata top 1M\n" IO
+                              "-c 'write -P 11 0 1M' -c 'write -z 100k 500k'"},
+    {"data-file",
+     CREATE "-o cluster_size=4k,data_file=data.raw top 1M\n" IO
+            "-c 'write -P 12 100k 100k'",
+     .has_no_snapshots = true},
     {"dirty",
-     CREATE "-o cluster_size=4k,lazy_refcounts=on top.qcow2 1M\n" IO
-            "-c 'write -P 13 0 300k'",
+     CREATE "-o cluster_size=4k,lazy_refcounts=on top 1M\n" IO "-c 'write -P 13 0 300k'",
      .is_dirty = true},
+    {"qed",
+     CREATE_QED "-o cluster_size=4k,table_size=2 top 2M\n" IO_QED
+                "-c 'write -P 14 100k 300k' -c 'write -z 500k 40k'",
+     .format = "qed", .has_no_snapshots = true},
+    {"qed-empty", CREATE_QED "top 1M", .format = "qed", .has_no_snapshots = true},
+    {"qed-overlay",
+     "head -c 900000 /dev/zero | tr '\\0' g > base.raw\n" CREATE_QED
+     "-o cluster_size=8k,table_size=2 -b base.raw -F raw top 1M\n" IO_QED
+     "-c 'write -P 15 300k 100k' -c 'write -z 480k 40k'",
+     .format = "qed", .has_no_snapshots = true},
+    {"qed-longer-base",
+     "head -c 3000000 /dev/zero | tr '\\0' h > base.raw\n" CREATE_QED
+     "-o cluster_size=4k,table_size=16 -b base.raw -F raw top 700k",
+     .format = "qed", .has_no_snapshots = true},
+    /* The bit that QEMU leaves when it dies, and nothing else. */
+    {"qed-need-check",
+     CREATE_QED "-o cluster_size=4k,table_size=4 top 1M\n" IO_QED
+                "-c 'write -P 16 0 300k'\n"
+                "printf '\\002' | dd of=top bs=1 seek=16 conv=notrunc status=none\n"
+                "truncate -s +20k top",
+     .format = "qed", .has_no_snapshots = true},
+    {"raw", "truncate -s 1M top\nqemu-io -f raw top -c 'write -P 14 0 300k'",
+     .format = "raw", .has_no_snapshots = true},
 };
 
 const unsigned crash_n_kinds = G_N_ELEMENTS(crash_kinds);

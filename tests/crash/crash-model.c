@@ -95,6 +95,8 @@ crash_model_new(QimgImage *image, char **problem_out)
     model->bytes = g_malloc0(CRASH_MAX_BYTES);
     model->size_bytes = qimg_image_get_size_bytes(image);
     g_assert_cmpuint(model->size_bytes, <=, CRASH_MAX_BYTES);
+    model->size_unit_bytes =
+        image->chain->layers[0]->driver == &qimg_driver_raw ? 1 : QIMG_SECTOR_BYTES;
     err = qimg_image_read(image, 0, model->bytes, model->size_bytes);
     if (!err)
         return model;
@@ -121,9 +123,9 @@ crash_model_free(CrashModel *model)
     g_free(model);
 }
 
-/* The size after @op on a disk of @size_bytes. */
+/* The size after @op on a disk like @model, but of @size_bytes. */
 static uint64_t
-size_after(const CrashOp *op, uint64_t size_bytes)
+size_after(const CrashModel *model, const CrashOp *op, uint64_t size_bytes)
 {
     uint64_t end = op->offset + op->n_bytes;
 
@@ -132,14 +134,14 @@ size_after(const CrashOp *op, uint64_t size_bytes)
     if (op->kind == CRASH_OP_REVERT)
         return op->content->size_bytes;
     if (op->kind == CRASH_OP_WRITE && end > size_bytes)
-        return (end + 511) / 512 * 512;
+        return qimg_div_round_up(end, model->size_unit_bytes) * model->size_unit_bytes;
     return size_bytes;
 }
 
 void
 crash_model_apply(CrashModel *model, const CrashOp *op)
 {
-    model->size_bytes = size_after(op, model->size_bytes);
+    model->size_bytes = size_after(model, op, model->size_bytes);
     switch (op->kind) {
     case CRASH_OP_WRITE:
         for (uint64_t i = op->offset; i < op->offset + op->n_bytes; i++)
@@ -180,18 +182,25 @@ may_have_put(const CrashOp *op, uint64_t at, uint8_t value)
     }
 }
 
+/* A raw disk ends where the file does: where a machine dies, a change of its length may
+ * be lost, and a later write below that end be there. */
 static char *
 compare_size(const CrashModel *base, const CrashOp *ops, size_t n_ops, uint64_t seen)
 {
     uint64_t size_bytes = base->size_bytes;
+    uint64_t least = size_bytes, most = size_bytes;
 
     if (seen == size_bytes)
         return NULL;
     for (size_t i = 0; i < n_ops; i++) {
-        size_bytes = size_after(&ops[i], size_bytes);
+        size_bytes = size_after(base, &ops[i], size_bytes);
+        least = MIN(least, size_bytes);
+        most = MAX(most, size_bytes);
         if (seen == size_bytes)
             return NULL;
     }
+    if (base->size_unit_bytes == 1 && seen >= least && seen <= most)
+        return NULL;
     return g_strdup_printf("the disk has %" PRIu64 " bytes, not %" PRIu64, seen,
                            size_bytes);
 }

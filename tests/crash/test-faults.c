@@ -11,7 +11,6 @@
 
 #include "crash-fixture.h"
 #include "memory-storage.h"
-#include "qcow2-check.h"
 #include "test-util.h"
 
 #define N_OPS   14u
@@ -148,8 +147,7 @@ check_closed(Try *try)
 
     Qcow2CheckResult result;
 
-    try->problem =
-        qcow2_check_bytes(after->files[0]->data, after->files[0]->len, &result);
+    try->problem = crash_fixture_check(after, true, &result);
     if (!try->problem)
         image = crash_fixture_open(after, NULL, NULL, &try->problem);
     if (image)
@@ -259,7 +257,7 @@ main(int argc, char **argv)
 {
     test_util_init(&argc, &argv);
     crash_need_qemu();
-    g_log_set_handler("qimg-qcow2", G_LOG_LEVEL_MASK, g_log_default_handler, NULL);
+    g_log_set_handler("qimg-format", G_LOG_LEVEL_MASK, g_log_default_handler, NULL);
     first_seed = test_util_seed();
     for (unsigned i = 0; i < crash_n_kinds; i++) {
         g_autofree char *path = g_strdup_printf("/faults/%s", crash_kinds[i].name);

@@ -9,7 +9,6 @@
 #include <string.h>
 
 #include "crash-fixture.h"
-#include "qcow2-check.h"
 #include "test-util.h"
 
 #define N_OPS       40u
@@ -110,7 +109,7 @@ reuse(Run *run, const CrashFixture *crashed, const CrashModel *seen)
     if (problem)
         return problem;
     after = crash_fixture_after(crashed, record);
-    problem = qcow2_check_bytes(after->files[0]->data, after->files[0]->len, &result);
+    problem = crash_fixture_check(after, true, &result);
     if (problem)
         return problem;
     if (result.is_dirty && crash_record_length(record) > 0)
@@ -132,8 +131,7 @@ check_crashed(Run *run, const char *what, size_t prefix, const CrashFixture *cra
               const CrashModel *base, const CrashOp *ops, size_t n_ops)
 {
     Qcow2CheckResult result = {0};
-    char *problem =
-        qcow2_check_bytes(crashed->files[0]->data, crashed->files[0]->len, &result);
+    char *problem = crash_fixture_check(crashed, false, &result);
     g_autoptr(CrashModel) seen = NULL;
     QimgImage *image = NULL;
 

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/endian.h"
+#include "codec/qcow1-header.h"
 #include "codec/qcow2-header.h"
 #include "fuzz-image.h"
 #include "fuzz.h"
@@ -16,9 +17,9 @@ LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n_bytes)
 {
     QimgStorage *storages[MAX_LAYERS];
     unsigned n_storages = 0;
-    bool was_qcow2 = true;
+    bool has_more = true;
 
-    while (n_bytes >= sizeof(qimg_be32) && n_storages < MAX_LAYERS && was_qcow2) {
+    while (n_bytes >= sizeof(qimg_be32) && n_storages < MAX_LAYERS && has_more) {
         qimg_be32 length;
         size_t n_file;
 
@@ -27,12 +28,12 @@ LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n_bytes)
         n_bytes -= sizeof length;
         n_file = MIN(qimg_be32_get(length), n_bytes);
         /* Nothing lies below a raw image. */
-        was_qcow2 = qcow2_header_probe(bytes, n_file);
+        has_more = qcow2_header_probe(bytes, n_file) || qcow1_header_probe(bytes, n_file);
         storages[n_storages++] = memory_storage_new(bytes, n_file, "layer");
         bytes += n_file;
         n_bytes -= n_file;
     }
     if (n_storages > 0)
-        fuzz_chain(storages, n_storages);
+        fuzz_chain("qcow2", storages, n_storages);
     return 0;
 }

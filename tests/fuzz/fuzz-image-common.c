@@ -125,7 +125,7 @@ look_at_handle(QimgImage *opened)
 }
 
 void
-fuzz_chain(QimgStorage *const *storages, unsigned n_storages)
+fuzz_chain(const char *format_name, QimgStorage *const *storages, unsigned n_storages)
 {
     g_autoptr(QimgOptions) options = qimg_options_new();
     g_autoptr(GError) error = NULL;
@@ -134,7 +134,7 @@ fuzz_chain(QimgStorage *const *storages, unsigned n_storages)
     QimgImage *image;
 
     begin_us = g_get_monotonic_time();
-    FUZZ_CHECK(qimg_options_set(options, "format", "qcow2", NULL));
+    FUZZ_CHECK(qimg_options_set(options, "format", format_name, NULL));
     FUZZ_CHECK(qimg_options_set(options, "l2_cache", "64K", NULL));
     FUZZ_CHECK(qimg_options_set(options, "data_cache", "256K", NULL));
     /* One thread: what a sanitizer finds must not depend on the moment. */

@@ -279,7 +279,7 @@ LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n_bytes)
         g_free(change.buffer);
         g_free(change.found);
         result = sparse_disk_open(disk, false);
-        fuzz_chain(&result, 1);
+        fuzz_chain("qcow2", &result, 1);
     }
     sparse_disk_free(disk);
     sparse_disk_free(data);

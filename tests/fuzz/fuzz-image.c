@@ -9,6 +9,6 @@ LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n_bytes)
 {
     QimgStorage *storage = memory_storage_new(bytes, n_bytes, "image");
 
-    fuzz_chain(&storage, 1);
+    fuzz_chain("qcow2", &storage, 1);
     return 0;
 }

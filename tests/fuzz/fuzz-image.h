@@ -4,5 +4,7 @@
 
 #include "image/image.h"
 
-/* Opens @n_storages (owned) as a chain and looks at all of it. */
-void fuzz_chain(QimgStorage *const *storages, unsigned n_storages);
+/* Opens @n_storages (owned) as a chain, the top one as an image of the format
+ * @format_name, and looks at all of it. */
+void fuzz_chain(const char *format_name, QimgStorage *const *storages,
+                unsigned n_storages);

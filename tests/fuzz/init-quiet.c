@@ -16,7 +16,7 @@ LLVMFuzzerInitialize(int *argc, char ***argv)
 {
     (void)argc, (void)argv;
     g_log_set_handler("qimg", G_LOG_LEVEL_WARNING, ignore_log, NULL);
-    g_log_set_handler("qimg-qcow2", G_LOG_LEVEL_WARNING | G_LOG_LEVEL_MESSAGE, ignore_log,
-                      NULL);
+    g_log_set_handler("qimg-format", G_LOG_LEVEL_WARNING | G_LOG_LEVEL_MESSAGE,
+                      ignore_log, NULL);
     return 0;
 }

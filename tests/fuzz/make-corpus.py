@@ -13,6 +13,8 @@ import sys
 import tempfile
 import zlib
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support", "py"))
+
 OFFSET_MASK = 0x00FFFFFFFFFFFE00
 MAX_IMAGE_BYTES = 24 * 1024
 
@@ -256,6 +258,39 @@ def put_partitions(corpus):
     put("loop", link + table((5, 1, 100)) + link + table((5, 1, 1)) + link + table((0x85, 0, 1)))
 
 
+def make_qcow1(folder):
+    """Images of qcow version 1: name to bytes."""
+    from qtest.qcow1 import Qcow1Writer, stream_entry
+
+    size = 40960
+    out = {}
+    for bits, l2_bits in ((9, 6), (12, 9), (16, 6)):
+        image = Qcow1Writer(size + 700, bits, l2_bits, b"base" if bits == 9 else b"")
+        cluster = 1 << bits
+        for number in range(-(-size // cluster)):
+            data = bytes([number]) * (cluster // 2) + bytes(range(256)) * (cluster // 512)
+            if number % 3 == 0:
+                image.add_compressed(number, data, table_unit=8)
+            elif number % 3 == 1 and bits < 16:
+                image.add_data(number, data, 512, 8)
+        out[f"bits{bits}"] = bytes(image.bytes)
+    create = ["qemu-img", "create", "-q", "-f", "qcow", os.path.join(folder, "q"), "20000"]
+    run(*create)
+    io(os.path.join(folder, "q"), "write -P 1 0 700", "write -P 2 5k 3k", fmt="qcow")
+    out["qemu"] = read(os.path.join(folder, "q"))
+    base = out["qemu"]
+    (table,) = struct.unpack_from(">Q", base, 48)
+    for name, at, word in (("l1-odd", 48, 4097), ("l1-far", 48, 1 << 62), ("l1-header", 48, 48),
+                           ("l2-far", table, 1 << 62), ("l2-odd", table, 513),
+                           ("l2-header", table, 512), ("stream", table, stream_entry(12, 48, 400)),
+                           ("stream-empty", table, stream_entry(12, 48, 0)),
+                           ("stream-far", table, (1 << 64) - 1)):
+        out[name] = base[:at] + struct.pack(">Q", word) + base[at + 8:]
+    out["aes"] = base[:36] + struct.pack(">I", 1) + base[40:]
+    out["cut"] = base[:table + 1000]
+    return out
+
+
 def main():
     here = os.path.dirname(os.path.abspath(__file__))
     corpus = Corpus(sys.argv[1] if len(sys.argv) > 1 else os.path.join(here, "corpus"))
@@ -263,6 +298,7 @@ def main():
         os.chdir(folder)
         images = make_images(folder)
         images["luks"] = make_luks(folder)
+        qcow1 = make_qcow1(folder)
     extended = images.pop("extended-empty")
     images["extended-compact"] = compact_extended(images["extended"])
     for name, image in images.items():
@@ -275,6 +311,10 @@ def main():
     put_partitions(corpus)
     put_scripts(corpus, images, extended)
     put_checks(corpus, images)
+    for name, image in qcow1.items():
+        corpus.put("fuzz-qcow1", name, image[:1024])
+        corpus.put("fuzz-qcow1-image", name, image)
+    corpus.put("fuzz-chain", "qcow1", chain(images["backing"], qcow1["bits9"], images["v2"], b"raw" * 99))
     zlib_image = images["compressed-zlib-512"]
     corpus.put("fuzz-chain", "three", chain(images["backing"], images["v3"], zlib_image))
     corpus.put("fuzz-chain", "sizes", chain(images["backing"], images["v3-1k"],

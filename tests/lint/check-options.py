@@ -1,8 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """check-options.py ROOT QIMG [QCOWFS]: the manual pages have every option and subcommand of
-the programs and nothing else, and --help shows the options that the table wants shown."""
+the programs and nothing else, and --help shows the options that the table wants shown. The page
+of a subcommand has the options of its --help: in OPTIONS those of its own, in SYNOPSIS, or behind
+OPTIONS by name, those that qimg.1 explains."""
 
+import os
 import re
 import subprocess
 import sys
@@ -13,6 +16,7 @@ TABLE = re.compile(r"static const OptionRow rows\[\] = \{(.*?)\n\};", re.DOTALL)
 ROW = re.compile(r'\{\s*"(\w+)",\s*(NULL|"[^"]*"),\s*(NULL|")')
 LONG = re.compile(r'\(struct option\)\{"(\w+)",')
 SHORT = re.compile(r'getopt_long\(argc, argv, "([^"]*)"')
+HELP_OPTION = re.compile(r"^  (?:-(\w), )?--([\w-]+)", re.MULTILINE)
 COMMAND = re.compile(r'^    \{"([\w-]+)", "[^"]*", cmd_\w+\},', re.MULTILINE)
 
 
@@ -21,10 +25,13 @@ def read(root, path):
         return file.read()
 
 
+def section_of(page, section):
+    return page.partition(f"\n.Sh {section}\n")[2].partition("\n.Sh ")[0]
+
+
 def manual_items(page, section):
     """The texts of the .It lines of one section."""
-    part = page.partition(f"\n.Sh {section}\n")[2].partition("\n.Sh ")[0]
-    return re.findall(r"^\.It (.*)$", part, re.MULTILINE)
+    return re.findall(r"^\.It (.*)$", section_of(page, section), re.MULTILINE)
 
 
 def compare(problems, what, in_code, in_manual):
@@ -34,7 +41,9 @@ def compare(problems, what, in_code, in_manual):
 
 
 def output_of(program, *arguments, problems):
+    # The locale that lacks most characters.
     run = subprocess.run([program, *arguments], stdin=subprocess.DEVNULL,
+                         env=dict(os.environ, LC_ALL="C"),
                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     if run.returncode != 0 or run.stderr:
         problems.append(f"{program} {' '.join(arguments)}: status {run.returncode}, "
@@ -68,14 +77,48 @@ def check_qcowfs(root, program, problems):
     return len(rows)
 
 
+def check_subcommand(root, program, name, common, problems):
+    help_text = output_of(program, name, "--help", problems=problems)
+    in_help = set()
+    for letter, option in HELP_OPTION.findall(help_text):
+        in_help |= {option, letter} - {""}
+    if "OPTION?" in help_text:
+        problems.append(f"qimg {name} --help: has a character that the C locale lacks")
+    try:
+        page = read(root, f"docs/qimg-{name}.1")
+    except FileNotFoundError:
+        problems.append(f"qimg {name}: has no manual page docs/qimg-{name}.1")
+        return
+    own = {option for item in manual_items(page, "OPTIONS")
+           for option in re.findall(r"Fl -?([\w-]+)", item)}
+    problems += [f"qimg-{name}.1: -{option} is in qimg.1, too" for option in own & common
+                 if option not in ("o", "options", "version")]
+    # All take -h; of the others, those that the synopsis shows.
+    shown = set(re.findall(r"Fl -?([\w-]+)", section_of(page, "SYNOPSIS")))
+    borrowed = {"h", "help"} | (shown & common)
+    borrowed |= {"options"} if "o" in borrowed else set()
+    compare(problems, f"option of qimg {name}:", in_help, own | borrowed)
+    problems += [f"qimg-{name}.1: its synopsis has -{option}, which is no option"
+                 for option in sorted(shown - in_help)]
+
+
 def check_qimg(root, program, problems):
     commands = set(COMMAND.findall(read(root, "tools/qimg.c")))
     page = read(root, "docs/qimg.1")
     compare(problems, "subcommand", commands,
             {name for item in manual_items(page, "SUBCOMMANDS")
              for name in re.findall(r"^Cm ([\w-]+)", item)})
-    for arguments in [["--help"], ["--version"]] + [[c, "--help"] for c in sorted(commands)]:
+    common = {name for item in manual_items(page, "OPTIONS")
+              for name in re.findall(r"Fl -?([\w-]+)", item)}
+    # The list of -o, from the help of any that has no properties besides.
+    shown = re.search(r"--options=.*?: (.*?);", output_of(program, "info", "--help", problems=problems))
+    part = section_of(page, "OPTIONS").partition("\n.It Fl o ")[2].partition("\n.It ")[0]
+    compare(problems, "qimg -o", set(re.findall(r"\w+", shown[1] if shown else "")),
+            set(re.findall(r"^\.Cm (\w+)", part, re.MULTILINE)))
+    for arguments in ["--help"], ["--version"]:
         output_of(program, *arguments, problems=problems)
+    for name in sorted(commands):
+        check_subcommand(root, program, name, common, problems)
     return len(commands)
 
 

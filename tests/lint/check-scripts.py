@@ -16,6 +16,11 @@ def main():
     problems = []
     python = list(sources.find(root, ["tests", "packaging"], [".py"]))
     shell = list(sources.find(root, ["tests", "packaging"], [".sh"]))
+    # Those of the packages have the names that the package tools want.
+    for path in sources.find(root, ["packaging"], [""]):
+        with open(os.path.join(root, path), "rb") as file:
+            if file.read(9) == b"#!/bin/sh":
+                shell.append(path)
     if os.path.exists(os.path.join(root, ".ci/run")):
         shell.append(".ci/run")
     for path in python:

@@ -8,7 +8,7 @@ import sys
 import sources
 
 IDENTIFIER = "SPDX-License-Identifier: GPL-2.0-or-later"
-SUFFIXES = [".c", ".h", ".def", ".py", ".sh", ".md", ".1", ".spec", ".supp", "meson.build",
+SUFFIXES = [".c", ".h", ".def", ".py", ".sh", ".md", ".1", ".3", ".7", ".spec", ".supp", "meson.build",
             "meson_options.txt", "debian-packages.txt", "PKGBUILD"]
 
 

@@ -56,6 +56,12 @@ resize(Model *model, Draw *draw)
         break;
     }
     wanted = MIN(wanted, max_bytes - max_bytes % SECTOR_BYTES);
+    if (model->settings->grows_only && wanted < old) {
+        model_expect(&where, "resize", old, wanted,
+                     qimg_image_resize(model->image, wanted),
+                     old - wanted < SECTOR_BYTES ? 0 : -EOPNOTSUPP);
+        wanted = old;
+    }
     model_trace(&where, "resize", old, wanted);
     if (!model_is_done(&where, "resize", old, wanted,
                        qimg_image_resize(model->image, wanted))) {
@@ -167,7 +173,7 @@ main(int argc, char **argv)
 {
     gint64 seed = 0, n_ops = 1000, max_bytes = 16 << 20, n_threads = 1;
     gboolean resizes = FALSE, overlaps = FALSE, checks = FALSE, traces = FALSE;
-    gboolean lacks_space = FALSE;
+    gboolean lacks_space = FALSE, grows = FALSE;
     g_auto(GStrv) options = NULL;
     g_autofree char *dump_path = NULL;
     const GOptionEntry entries[] = {
@@ -178,6 +184,7 @@ main(int argc, char **argv)
         {"option", 0, 0, G_OPTION_ARG_STRING_ARRAY, &options, "As of the library",
          "NAME[=VALUE]"},
         {"resize", 0, 0, G_OPTION_ARG_NONE, &resizes, "The disk's size changes", NULL},
+        {"grow", 0, 0, G_OPTION_ARG_NONE, &grows, "The disk's size only grows", NULL},
         {"overlap", 0, 0, G_OPTION_ARG_NONE, &overlaps, "Threads share bytes", NULL},
         {"check", 0, 0, G_OPTION_ARG_NONE, &checks, "qemu-img check at each close", NULL},
         {"trace", 0, 0, G_OPTION_ARG_NONE, &traces, "Print each operation", NULL},
@@ -201,7 +208,8 @@ main(int argc, char **argv)
                           .n_ops = (uint64_t)n_ops,
                           .n_threads = (unsigned)n_threads,
                           .max_bytes = (uint64_t)max_bytes,
-                          .resizes = resizes,
+                          .resizes = resizes || grows,
+                          .grows_only = grows,
                           .overlaps = overlaps,
                           .checks = checks,
                           .traces = traces,

@@ -20,6 +20,7 @@ typedef struct {
     unsigned n_threads;
     uint64_t max_bytes; /* how large the disk may become */
     bool resizes;       /* it is resized now and then */
+    bool grows_only;    /* and cannot become smaller */
     bool overlaps;      /* threads write to the same bytes */
     bool checks;        /* qemu-img check is run after each close */
     bool traces;        /* every operation is printed */

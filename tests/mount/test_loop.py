@@ -2,7 +2,6 @@
 """The raw file below loop devices: partitions, file systems made by the host's tools, and
 the rule for file systems whose journal was not played back."""
 
-import contextlib
 import os
 import shutil
 
@@ -132,34 +131,11 @@ def test_snapshot_below_a_loop_device(tmp_path, mnt, rng):
 # ---- the journal rule -----------------------------------------------------------------
 
 
-def dirty_copy(directory, kind, rng):
-    """A raw disk as it is while the file system is in use: its journal holds what the rest
-    does not yet. Returns (path, files that were synced before)."""
-    size, make = {"ext4": (24 * MIB, ["mke2fs", "-q", "-t", "ext4", "-J", "size=4"]),
-                  "xfs": (320 * MIB, ["mkfs.xfs", "-q", "-f"])}[kind]
-    live = qemu.make_raw(directory / "live.img", size)
-    procs.run(*make, live)
-    with loop.attached(live) as device:
-        with loop.mounted(device, directory / "live", kind=kind) as top:
-            files = loop.fill(top, rng, 10)
-        # Unmounted once: these files need no journal, and must be seen without it.
-        stack = contextlib.ExitStack()
-        top = stack.enter_context(loop.mounted(device, directory / "live", kind=kind))
-        with stack:
-            for number in range(20):        # in the journal, not in place
-                file = stack.enter_context(open(top / f"late{number}", "wb"))
-                file.write(b"x" * 100)
-                file.flush()
-                os.fsync(file.fileno())
-            procs.run("cp", "--sparse=always", live, directory / "dirty.img")
-    return directory / "dirty.img", files
-
-
 @pytest.mark.parametrize("kind,rule", [("ext4", "noload"), ("xfs", "norecovery")])
 def test_journal_rule(kind, rule, tmp_path, mnt, rng):
     """`ro` alone wants to play the journal back and cannot; with the rule it mounts."""
     loop.need_filesystem(kind, "mke2fs" if kind == "ext4" else "mkfs.xfs")
-    raw, files = dirty_copy(tmp_path, kind, rng)
+    raw, files = loop.dirty_copy(tmp_path, kind, rng)
     images = tmp_path / "images"
     images.mkdir()
     image = images / "disk.qcow2"

@@ -343,3 +343,26 @@ def test_sparse_partition(images, mnt):
         with pytest.raises(OSError):
             os.lseek(fd, 17 * MIB, os.SEEK_DATA)
         assert os.pread(fd, 10, 16 * MIB) == b"x" * 10
+
+
+def test_directory_of_images(images, mnt, tmp_path):
+    """By name they are found at once; a list of names opens no image, and so has those of
+    images that were opened before. They stay when an image is closed."""
+    raw = partitions.make(images / "disk.raw", partitions.GPT)
+    qemu.make_raw(images / "plain.img", MIB)
+    with Mount(images, mnt, "-o", "idle=0") as mount:
+        assert ".partitions" not in " ".join(os.listdir(mnt))
+        assert not (mnt / "plain.partitions").exists()
+        assert_like_sfdisk(below(mount, raw), raw.read_bytes(), partitions.told_by_sfdisk(raw))
+        names = [name for name in os.listdir(mnt) if "partitions" in name]
+        assert names == ["disk.partitions"]
+        inode = below(mount, raw, "1.raw").stat().st_ino
+        overwrite(raw, 0, bytes(512))           # by another program, while it is closed
+        overwrite(raw, 512, bytes(512))
+        procs.wait_until(lambda: not below(mount, raw).exists(), "a table that has gone")
+        partitions.make(raw, partitions.LOGICAL)
+        procs.wait_until(below(mount, raw).exists, "a new table")
+        assert partitions.files(below(mount, raw)) == [1, 4, 5, 6, 7]
+        # The same bytes, yet perhaps others in the meantime.
+        assert below(mount, raw, "1.raw").stat().st_ino != inode
+        assert below(mount, raw, "1.raw").read_bytes() == raw.read_bytes()[MIB:9 * MIB]

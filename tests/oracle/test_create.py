@@ -339,9 +339,9 @@ REFUSALS = [
     ({"version": 2, "lazy_refcounts": "on"}, 0, "new: version: must be 3 for lazy_refcounts"),
     ({"version": 2, "data_file": "d"}, 0, "new: version: must be 3 for a data_file"),
     ({"version": 4}, 0, "version=4: unknown (give one of 2, 3)"),
-    ({"cluster_size": 256}, 0, "cluster_size=256: is no power of two from 512 to 2M"),
-    ({"cluster_size": "4M"}, 0, "cluster_size=4M: is no power of two from 512 to 2M"),
-    ({"cluster_size": 3000}, 0, "cluster_size=3000: is no power of two from 512 to 2M"),
+    ({"cluster_size": 256}, 0, "new: cluster_size: must be a power of two from 512 to 2M"),
+    ({"cluster_size": "4M"}, 0, "new: cluster_size: must be a power of two from 512 to 2M"),
+    ({"cluster_size": 3000}, 0, "cluster_size=3000: is no power of two"),
     ({"cluster_size": "8K", "extended_l2": "on"}, 0,
      "new: cluster_size: is 8192 and must be at least 16384 with extended_l2"),
     ({"refcount_bits": 128}, 0, "refcount_bits=128: unknown (give one of 1, 2, 4, 8, 16, 32, 64)"),
@@ -356,7 +356,7 @@ REFUSALS = [
      "(give the path of a disk image)"),
     ({"backing_file": ""}, 0, "backing_file=: is empty"),
     ({"backing_file": "base", "backing_fmt": "vmdk"}, 0,
-     'new: backing file "base": backing_fmt=vmdk: cannot be read by this version (give qcow2 or raw, '
+     'new: backing file "base": backing_fmt=vmdk: cannot be read by this version (give qcow2, qed, qcow or raw, '
      "or --no-check to store the name all the same)"),
     ({"backing_file": "nbd:x"}, 0, 'backing file name "nbd:x": begins with a protocol'),
     ({"backing_file": "base", "preallocation": "metadata"}, 0,
@@ -372,7 +372,7 @@ REFUSALS = [
     ({"data_file": "new"}, 0, 'new: data file "new": is the image itself (give another name)'),
     ({"data_file": "base"}, 0, 'new: data file "base": exists already, and is left as it is (give '
      "another name, or --force to replace it)"),
-    ({"format": "qed"}, 0, "format=qed: is no format that can be made (give qcow2 or raw)"),
+    ({"format": "vmdk"}, 0, "format=vmdk: is no format that can be made (give qcow2, qed or raw)"),
     ({"format": "raw", "cluster_size": "4K"}, 0,
      "new: cluster_size: a raw image has none (leave it out, or make a qcow2 image)"),
     ({"format": "raw", "preallocation": "metadata"}, 0,

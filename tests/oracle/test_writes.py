@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from qtest import env, pattern, procs, qemu
+from qtest.qcow1 import Qcow1Writer
 from qtest.recipes import compressible, sprinkle
 from qtest.writing import small_tmpfs
 
@@ -22,13 +23,14 @@ RUNS = [(1, False), (4, False), (4, True), (1, False)]
 
 
 class Kind:
-    """@build(directory, rng) makes directory/name. @resizes: the disk's size may change;
-    @data_file: a file that must be the disk in the end."""
+    """@build(directory, rng) makes directory/name. @resizes: the disk's size may change,
+    @grows: but not become less; @data_file: a file that must be the disk in the end."""
 
     def __init__(self, name, build, image_format="qcow2", max_size=4 * MIB, resizes=True,
-                 data_file=None):
+                 data_file=None, grows=False):
         self.name, self.build, self.image_format = name, build, image_format
         self.max_size, self.resizes, self.data_file = max_size, resizes, data_file
+        self.grows = grows
 
 
 # ---- the kinds --------------------------------------------------------------------------
@@ -88,6 +90,38 @@ def _qcow2_base(cluster=65536, size=2 * MIB, below=None, content="sprinkle", **o
     return base
 
 
+# QEMU opens no image whose tables have one cluster.
+def _qed(name, cluster=65536, table=4, size=2 * MIB, content="sprinkle", base=None):
+    def build(directory, rng):
+        below = base(directory, rng) if base else (None, None)
+        image = directory / name
+        qemu.create(image, size, *below, image_format="qed", cluster_size=cluster, table_size=table)
+        if content:
+            sprinkle(image, size, cluster, rng, image_format="qed")
+        return image
+
+    return Kind(name, build, "qed", max_size=max(4 * MIB, size * 3 // 2), resizes=False, grows=True)
+
+
+def _qed_base(directory, rng):
+    qemu.create(directory / "base.qed", 3 * MIB, image_format="qed", cluster_size=4096)
+    sprinkle(directory / "base.qed", 3 * MIB, 4096, rng, salt=6, image_format="qed")
+    return "base.qed", "qed"
+
+
+def _qcow1_base(size=2 * MIB, below=None):
+    def base(directory, rng):
+        under, _ = below(directory, rng) if below else (None, None)
+        image = Qcow1Writer(size, 10, 7, under.encode() if under else b"")
+        for number in range(0, size >> 10, 3):
+            data = pattern.words(number << 10, 1 << 10, 6)
+            if number % 2 or not image.add_compressed(number, data):
+                image.add_data(number, data)
+        image.save(directory / "old.qcow")
+        return "old.qcow", "qcow"
+    return base
+
+
 def _raw(name, size):
     def build(directory, rng):
         return qemu.make_raw(directory / name, size, (0, size // 3, "words", 1),
@@ -115,6 +149,8 @@ KINDS += [
     _disk("raw-base-odd-v2", 512, base=_raw_base(700_001), compat="0.10"),
     _disk("raw-base-el2", base=_raw_base(1_500_001), extended_l2="on"),
     _disk("qcow2-base", base=_qcow2_base()),
+    _disk("qcow1-base", base=_qcow1_base()),
+    _disk("qcow1-base-over-raw", 4096, base=_qcow1_base(3 * MIB, _raw_base(900_001))),
     _disk("qcow2-base-untouched", base=_qcow2_base(size=5 * MIB), content=None),
     _disk("coarse-on-fine", base=_qcow2_base(512)),
     _disk("fine-on-coarse", 512, base=_qcow2_base(2 * MIB, 4 * MIB)),
@@ -148,6 +184,16 @@ KINDS += [
     _disk("tiny-cs512", 512, size=0, content=None, max_size=12 * MIB),
     _disk("tiny-rb64", 512, size=512, content=None, max_size=12 * MIB, refcount_bits=64),
     _disk("tiny-v2", 512, size=512, content=None, max_size=12 * MIB, compat="0.10"),
+    _qed("qed"),
+    _qed("qed-cs4096-ts2", 4096, 2),
+    _qed("qed-cs4096-ts16", 4096, 16),
+    _qed("qed-cs2097152-ts2", 2 * MIB, 2, size=10 * MIB),
+    _qed("qed-empty", content=None),
+    _qed("qed-raw-base-odd", 8192, 2, base=_raw_base(1_500_001)),
+    _qed("qed-raw-base-long", 16384, 8, base=_raw_base(5 * MIB)),
+    _qed("qed-qcow2-base", base=_qcow2_base(4096)),
+    _qed("qed-qed-base", content=None, base=_qed_base),
+    _disk("qcow2-on-qed", base=_qed_base),
     _raw("raw", 2 * MIB),
     _raw("raw-odd", 1_234_567),
 ]
@@ -199,7 +245,10 @@ class Subject:
                 f"--dump={self.dump}", *more, *_draw_options(self.kind, self.rng)]
         if overlaps:
             argv.append("--overlap")
-        if self.kind.resizes:
+        is_cow = any("cow=" in option for option in more)       # the overlay's format counts
+        if self.kind.grows and not is_cow:
+            argv.append("--grow")
+        elif self.kind.resizes or self.kind.grows:
             argv.append("--resize")
         result = procs.run(*argv, self.image, limit_s=30 + n_ops / 20, check=False)
         print(result)
@@ -208,10 +257,13 @@ class Subject:
 
     def check(self, may_leak=False):
         """QEMU finds the image sound, and in it what the model holds."""
-        if self.kind.image_format == "qcow2":
-            found = qemu.img("check", "-f", "qcow2", self.image.name, cwd=self.directory,
-                             check=False)
+        if self.kind.image_format != "raw":
+            found = qemu.img("check", "-f", self.kind.image_format, self.image.name,
+                             cwd=self.directory, check=False)
             assert found.status in ((0, 3) if may_leak else (0,)), str(found)
+        if self.kind.image_format == "qed":
+            assert self.image.read_bytes()[16] & 2 == 0, "NEED_CHECK is set after the close"
+        if self.kind.image_format == "qcow2":
             data = self._info()["format-specific"]["data"]
             assert not data.get("corrupt"), data
         model = self.dump.read_bytes()
@@ -248,7 +300,7 @@ def test_writes(kind, tmp_path, rng):
 
 
 @pytest.mark.parametrize("kind", [k for k in KINDS if k.name in (
-    "v3-cs4096", "el2-cs65536", "zlib-cs4096", "raw-base-odd", "snapshots", "data-file", "raw-odd")],
+    "v3-cs4096", "el2-cs65536", "zlib-cs4096", "raw-base-odd", "snapshots", "data-file", "raw-odd", "qed")],
     ids=lambda kind: kind.name)
 def test_overlay_that_stays(kind, tmp_path, rng):
     """cow=FILE: all goes to FILE, again and again; the image stays as it is."""
@@ -280,7 +332,7 @@ def test_lazy_refcounts_stay(tmp_path, rng):
 
 
 FULL = ["v2-cs4096", "v3-cs512", "v3-cs65536", "el2-cs16384", "zlib-cs4096", "raw-base-odd",
-        "snapshots", "data-file", "data-file-raw-cs512", "metadata", "tiny-cs512", "raw"]
+        "snapshots", "data-file", "data-file-raw-cs512", "metadata", "tiny-cs512", "qed", "qed-raw-base-odd", "raw"]
 FULL = [kind for kind in KINDS if kind.name in FULL]
 
 

@@ -214,6 +214,9 @@ memory_punch(QimgStorage *storage, QimgIoPurpose purpose, uint64_t file_offset,
 
     pthread_mutex_lock(&memory->lock);
     errnum = meet_faults(memory, MEMORY_PUNCH, purpose, NULL);
+    if (storage->punch_unit_bytes &&
+        (file_offset | n_bytes) % storage->punch_unit_bytes != 0)
+        errnum = EINVAL; /* as a device */
     if (!errnum)
         sparse_bytes_punch(memory->pages, file_offset, n_bytes);
     pthread_mutex_unlock(&memory->lock);

@@ -41,9 +41,10 @@ check_equals(QimgStorage *storage, const uint8_t *model, size_t size_bytes)
         g_assert_cmpuint(bytes[i], ==, i + 7 < size_bytes ? model[i + 7] : 0);
 }
 
-/* Random changes, compared with a plain array. */
+/* Random changes, compared with a plain array. @data: the unit of punching, 0 for none.
+ */
 static void
-test_content(void)
+test_content(const void *data)
 {
     g_autoptr(GRand) rand = g_rand_new_with_seed(test_util_seed());
     g_autofree uint8_t *model = g_malloc0(MAX_BYTES);
@@ -52,6 +53,7 @@ test_content(void)
 
     memset(model, 0x11, size_bytes);
     storage = memory_storage_new_writable(model, size_bytes, "memory");
+    storage->punch_unit_bytes = GPOINTER_TO_UINT(data);
     g_assert_true(qimg_storage_is_writable(storage));
     for (unsigned i = 1; i <= 300; i++) {
         size_t offset = g_rand_int_range(rand, 0, MAX_BYTES - 1);
@@ -247,7 +249,11 @@ int
 main(int argc, char **argv)
 {
     test_util_init(&argc, &argv);
-    g_test_add_func("/memory-storage/content", test_content);
+    g_test_add_data_func("/memory-storage/content", NULL, test_content);
+    g_test_add_data_func("/memory-storage/content-sectors", GUINT_TO_POINTER(512),
+                         test_content);
+    g_test_add_data_func("/memory-storage/content-pages", GUINT_TO_POINTER(4096),
+                         test_content);
     g_test_add_func("/memory-storage/space", test_space);
     g_test_add_func("/memory-storage/faults", test_faults);
     g_test_add_func("/memory-storage/threads", test_threads);

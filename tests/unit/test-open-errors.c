@@ -17,6 +17,9 @@
 #define ADVICE                                                                           \
     " (the image is damaged or no qcow2 image; try qimg check, or -o format=raw to "     \
     "see its bytes)"
+#define QCOW1_ADVICE                                                                     \
+    " (the image is damaged or no qcow version 1 image; try -o format=raw to see its "   \
+    "bytes)"
 
 typedef struct {
     const char *name;
@@ -310,8 +313,14 @@ test_formats(void)
         int code;
         const char *error;
     } cases[] = {
-        {"QED\0", 4, NULL, QIMG_ERROR_UNSUPPORTED, FOREIGN("QED")},
-        {"QFI\xfb\0\0\0\1", 8, NULL, QIMG_ERROR_UNSUPPORTED, FOREIGN("qcow version 1")},
+        {"QED\0", 4, NULL, INVALID,
+         "header: is 4 (0x4) and the file is shorter than its header (the image is "
+         "damaged or no QED image; see its bytes with -o format=raw)"},
+        {"QFI\xfb\0\0\0\1", 8, NULL, INVALID,
+         "header: is 8 (0x8) and the file is shorter than its header" QCOW1_ADVICE},
+        {"some text", 9, "qcow", QIMG_ERROR_NOT_AN_IMAGE,
+         "magic: is 1936682341 (0x736f6d65) and is not that of a qcow version 1 "
+         "image" QCOW1_ADVICE},
         {"KDMV", 4, NULL, QIMG_ERROR_UNSUPPORTED, FOREIGN("VMDK")},
         {"vhdxfile", 8, NULL, QIMG_ERROR_UNSUPPORTED, FOREIGN("VHDX")},
         {"conectix", 8, NULL, QIMG_ERROR_UNSUPPORTED, FOREIGN("VHD")},
@@ -403,7 +412,7 @@ static const ChainRow chain_rows[] = {
     {"overlay", "qcow2", NULL, NULL, 0, NULL},
     {"overlay", NULL, NULL, NULL, QIMG_ERROR_REFUSED,
      "backing file \"@/overlay\": has no recorded format, was probed as qcow2, and names "
-     "a further file, which a guest may have forged (record the format with qemu-img "
+     "a further file, which a guest may have forged (record it with qemu-img "
      "rebase -u -F, or allow it with -o backing=DIR or -o backing=any)"},
     {"overlay", NULL, "backing", "any", 0, NULL},
     {"datafile", "qcow2", NULL, NULL, QIMG_ERROR_NOT_FOUND,

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -63,6 +64,9 @@ tree_free(Tree *tree)
     g_free(tree->top);
     test_util_remove_dir(tree->dir);
 }
+
+/* No file lies on it. */
+#define NO_DEVICE makedev(4095, 1048575)
 
 typedef struct {
     const char *policy;
@@ -163,10 +167,10 @@ expand(const Tree *tree, const char *text)
     return g_strjoinv(tree->dir, parts);
 }
 
+/* @avoids: names are walked component by component, to the same end. */
 static void
-test_row(gconstpointer user)
+check_row(const Row *row, bool avoids)
 {
-    const Row *row = user;
     Tree tree = tree_new();
     g_autoptr(QimgOpenPolicy) first = qimg_open_policy_new();
     g_autoptr(QimgOpenPolicy) policy = NULL;
@@ -186,6 +190,8 @@ test_row(gconstpointer user)
     if (row->map)
         g_assert_true(qimg_open_policy_add_map(first, map_text, &error));
     g_assert_no_error(error);
+    if (avoids)
+        qimg_open_policy_avoid_device(first, NO_DEVICE);
     policy = qimg_open_policy_copy(first);
     fd = qimg_open_named_by_image(policy, naming_place, name, false, &place, &error);
     if (row->content) {
@@ -200,6 +206,59 @@ test_row(gconstpointer user)
         g_assert_null(place);
         test_util_check_error(&error, row->code, error_text);
     }
+    tree_free(&tree);
+}
+
+static void
+test_row(gconstpointer user)
+{
+    check_row(user, false);
+    check_row(user, true);
+}
+
+/* Where another file system stands for one that must not be asked. */
+static void
+test_avoided_device(void)
+{
+    static const char *const names[] = {
+        "/proc/version",         "/proc",
+        "to-proc/version",       "to-version",
+        "../../../proc/version", "//proc/../proc/./version",
+    };
+    Tree tree = tree_new();
+    g_autoptr(QimgOpenPolicy) policy = qimg_open_policy_new();
+    g_autoptr(QimgPlace) naming = NULL;
+    g_autoptr(QimgPlace) place = NULL;
+    qimg_autofd image = qimg_open_named_by_user("images/top", false, &naming, NULL);
+    qimg_autofd fd = -1;
+    g_autofree char *absolute = expand(&tree, "@/images/base");
+    struct stat status;
+    GError *error = NULL;
+
+    g_assert_cmpint(stat("/proc", &status), ==, 0);
+    g_assert_cmpint(symlink("/proc", "images/to-proc"), ==, 0);
+    g_assert_cmpint(symlink("to-proc/version", "images/to-version"), ==, 0);
+    g_assert_true(qimg_open_policy_set(policy, "any", NULL));
+    qimg_open_policy_avoid_device(policy, status.st_dev);
+    for (size_t i = 0; i < G_N_ELEMENTS(names); i++) {
+        g_autofree char *path = g_build_filename("images", names[i], NULL);
+        QimgPlace *none = NULL;
+
+        if (names[i][0] == '.' && !g_file_test(path, G_FILE_TEST_EXISTS))
+            continue; /* the tree lies deeper */
+        g_assert_cmpint(
+            qimg_open_named_by_image(policy, naming, names[i], false, &none, &error), ==,
+            -1);
+        g_assert_error(error, QIMG_ERROR, QIMG_ERROR_LOOP);
+        g_assert_nonnull(strstr(error->message, "lies in this very mount"));
+        g_clear_error(&error);
+        g_assert_null(none);
+    }
+    fd = qimg_open_named_by_image(policy, naming, absolute, false, &place, &error);
+    g_assert_no_error(error);
+    g_assert_cmpint(fd, >=, 0);
+    g_assert_cmpint(unlink("images/to-proc"), ==, 0);
+    g_assert_cmpint(unlink("images/to-version"), ==, 0);
     tree_free(&tree);
 }
 
@@ -338,6 +397,7 @@ main(int argc, char **argv)
 
         g_test_add_data_func(path, &rows[i], test_row);
     }
+    g_test_add_func("/open-policy/avoided-device", test_avoided_device);
     g_test_add_func("/open-policy/settings", test_settings);
     g_test_add_func("/open-policy/map-syntax", test_map_syntax);
     g_test_add_func("/open-policy/by-user", test_by_user);

@@ -19,13 +19,11 @@ typedef struct {
 static const Row rows[] = {
     {"format", "qcow2", 0, NULL, 0},
     {"format", "raw", 0, NULL, 0},
-    {"format", "qed", QIMG_ERROR_UNSUPPORTED,
-     "format=qed: QED images cannot be read by this version (convert them with qemu-img "
-     "convert)",
-     0},
+    {"format", "qed", 0, NULL, 0},
     {"format", "vmdk", QIMG_ERROR_USAGE,
-     "format=vmdk: unknown format (give qcow2 or raw)", 0},
-    {"format", "", QIMG_ERROR_USAGE, "format=: unknown format (give qcow2 or raw)", 0},
+     "format=vmdk: unknown format (give qcow2, qed, qcow or raw)", 0},
+    {"format", "", QIMG_ERROR_USAGE,
+     "format=: unknown format (give qcow2, qed, qcow or raw)", 0},
     {"format", NULL, QIMG_ERROR_USAGE, "format: needs a value", 0},
     {"l2_cache", "65536", 0, NULL, 65536},
     {"l2_cache", "64K", 0, NULL, 65536},

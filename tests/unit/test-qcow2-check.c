@@ -655,8 +655,8 @@ int
 main(int argc, char **argv)
 {
     test_util_init(&argc, &argv);
-    g_log_set_handler("qimg-qcow2", G_LOG_LEVEL_WARNING | G_LOG_LEVEL_MESSAGE, ignore_log,
-                      NULL);
+    g_log_set_handler("qimg-format", G_LOG_LEVEL_WARNING | G_LOG_LEVEL_MESSAGE,
+                      ignore_log, NULL);
     g_test_add_func("/qcow2-check/modes", test_modes);
     g_test_add_func("/qcow2-check/failing-writes", test_failing_writes);
     g_test_add_func("/qcow2-check/power-cuts", test_power_cuts);

@@ -228,7 +228,7 @@ test_refusal(void)
 
     g_assert_false(qimg_driver_qcow2.create(&s->storage, &options, &error));
     test_util_check_error(&error, QIMG_ERROR_USAGE,
-                          "cluster_bits: is 30 and must be 9 to 21");
+                          "cluster_size: must be a power of two from 512 to 2M");
     g_assert_cmpint(s->n_changes, ==, 0);
     qimg_storage_close(&s->storage);
 }

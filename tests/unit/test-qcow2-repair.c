@@ -325,9 +325,9 @@ test_cached_slices(void)
     image_builder_put_be64(b, last & OFFSET_MASK,
                            image_builder_get_be64(b, last & OFFSET_MASK) & ~COPIED);
     layer = test_layer_open(b->bytes, true);
-    g_assert_cmpint(table_cache_pin(layer.tables, TABLE_L1, 0, layer.q->base.file,
-                                    qimg_host(l1_offset), TABLE_SLICE_WORDS, &l1),
-                    ==, 0);
+    g_assert_cmpint(
+        qimg_format_pin(&layer.q->base, TABLE_L1, l1_offset, TABLE_SLICE_WORDS, &l1), ==,
+        0);
     g_assert_cmpint(qcow2_l2_pin(layer.q, last & OFFSET_MASK, 0, &l2), ==, 0);
     g_assert_cmpuint(table_slice_get(&l1, 0) & COPIED, ==, COPIED);
     g_assert_cmpuint(table_slice_get(&l1, 3) & COPIED, ==, 0);
@@ -353,7 +353,7 @@ test_too_large(void)
 
     layer.storage->claimed_size = QCOW2_MAX_COUNT_BYTES / 4 * CLUSTER;
     g_assert_cmpint(repair(&layer), ==, -EFBIG);
-    g_assert_true(atomic_load(&layer.q->broken));
+    g_assert_true(atomic_load(&layer.q->base.broken));
     g_assert_cmpuint(layer.storage->events->len, ==, 0);
     test_layer_close(&layer);
 }
@@ -415,8 +415,8 @@ int
 main(int argc, char **argv)
 {
     test_util_init(&argc, &argv);
-    g_log_set_handler("qimg-qcow2", G_LOG_LEVEL_WARNING | G_LOG_LEVEL_MESSAGE, ignore_log,
-                      NULL);
+    g_log_set_handler("qimg-format", G_LOG_LEVEL_WARNING | G_LOG_LEVEL_MESSAGE,
+                      ignore_log, NULL);
     g_test_add_func("/qcow2-repair/all-widths", test_all_widths);
     g_test_add_func("/qcow2-repair/failing-writes", test_failing_writes);
     g_test_add_func("/qcow2-repair/power-cuts", test_power_cuts);

@@ -353,9 +353,9 @@ test_table_slices(void)
     for (unsigned i = 0; i < 4; i++) {
         uint64_t first = i * 64;
 
-        g_assert_cmpint(table_cache_pin(cache, i % 2 ? TABLE_L1 : TABLE_L2, i / 2,
-                                        storage, qimg_host(first * 8), TABLE_SLICE_WORDS,
-                                        &slice),
+        g_assert_cmpint(table_cache_pin(cache, i % 2 ? TABLE_L1 : TABLE_L2,
+                                        (TableFile){storage, i / 2, false},
+                                        qimg_host(first * 8), TABLE_SLICE_WORDS, &slice),
                         ==, 0);
         g_assert_cmpuint(table_slice_get(&slice, 0), ==, first);
         g_assert_cmpuint(table_slice_get(&slice, 511), ==, first + 511);
@@ -365,16 +365,22 @@ test_table_slices(void)
     g_assert_cmpuint(storage->n_reads[QIMG_IO_L1], ==, 2);
     g_assert_cmpuint(storage->n_reads[QIMG_IO_L2], ==, 2);
     /* The file ends inside: the rest is zeros. */
-    g_assert_cmpint(table_cache_pin(cache, TABLE_L1, 9, storage,
+    g_assert_cmpint(table_cache_pin(cache, TABLE_L1, (TableFile){storage, 9, false},
                                     qimg_host(2 * TABLE_SLICE_BYTES), TABLE_SLICE_WORDS,
                                     &slice),
                     ==, 0);
     g_assert_cmpuint(table_slice_get(&slice, 510), ==, 1534);
     g_assert_cmpuint(table_slice_get(&slice, 511), ==, 0);
     table_slice_unpin(&slice);
+    g_assert_cmpint(table_cache_pin(cache, TABLE_L1, (TableFile){storage, 8, true},
+                                    qimg_host(0), TABLE_SLICE_WORDS, &slice),
+                    ==, 0);
+    g_assert_cmpuint(table_slice_get(&slice, 1), ==, UINT64_C(1) << 56);
+    table_slice_unpin(&slice);
     memory_storage_fail(storage, QIMG_IO_L2, 0, 1, EIO);
-    g_assert_cmpint(
-        table_cache_pin(cache, TABLE_L2, 9, storage, qimg_host(0), 64, &slice), ==, -EIO);
+    g_assert_cmpint(table_cache_pin(cache, TABLE_L2, (TableFile){storage, 9, false},
+                                    qimg_host(0), 64, &slice),
+                    ==, -EIO);
     slot_cache_free(cache);
     qimg_storage_close(storage);
 }

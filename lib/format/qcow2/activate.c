@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The life of a writable layer: what is refused at open, what must be done before the
  * first change, fields of the header, damage, and the end. */
-#define G_LOG_DOMAIN "qimg-qcow2"
+#define G_LOG_DOMAIN "qimg-format"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -11,8 +11,6 @@
 #include "base/endian.h"
 #include "base/errors.h"
 #include "format/qcow2/count.h"
-
-_Static_assert(QIMG_N_RULES <= 64, "reported_rules has one bit for each rule");
 
 /* Autoclear bits that stay right, since we keep up what they promise. */
 #define KEPT_AUTOCLEAR_BITS ((uint64_t)QCOW2_AUTOCLEAR_DATA_FILE_RAW)
@@ -49,7 +47,6 @@ qcow2_open_for_writing(Qcow2 *q, GError **error)
     qimg_mutex_init(&q->alloc_lock, QIMG_RANK_ALLOC);
     qimg_mutex_init(&q->pending_lock, QIMG_RANK_PENDING);
     q->pending = g_array_new(FALSE, FALSE, sizeof(Qcow2Clusters));
-    q->metadata = qimg_index_set_new();
     q->is_open_for_writing = true;
     return true;
 }
@@ -63,7 +60,6 @@ qcow2_close_for_writing(Qcow2 *q)
     }
     if (!q->is_open_for_writing)
         return;
-    qimg_index_set_free(q->metadata);
     g_array_unref(q->pending);
     g_free(q->refcount_table);
     qimg_mutex_clear(&q->pending_lock);
@@ -86,7 +82,7 @@ qcow2_end_writing(QimgFormat *format)
     if (!q->is_open_for_writing || !atomic_load(&q->is_active))
         return;
     err = qcow2_flush(format);
-    if (!err && !atomic_load(&q->broken)) {
+    if (!err && !atomic_load(&q->base.broken)) {
         qimg_mutex_lock(&q->alloc_lock);
         err = qcow2_alloc_release_reserve(q, q->first_file_bytes);
         if (!err)
@@ -99,71 +95,6 @@ qcow2_end_writing(QimgFormat *format)
                   format->file->path, g_strerror(-err));
 }
 
-/* Whether the file holds @bytes at @host_offset. */
-static bool
-holds_bytes(Qcow2 *q, QimgIoPurpose purpose, uint64_t host_offset, const void *bytes,
-            size_t n_bytes)
-{
-    uint8_t found[TABLE_SLICE_BYTES];
-
-    for (size_t done = 0; done < n_bytes; done += sizeof found) {
-        size_t n = qimg_min_u64(n_bytes - done, sizeof found);
-
-        if (qimg_storage_read(q->base.file, purpose, qimg_host(host_offset + done), found,
-                              n) ||
-            memcmp(found, (const uint8_t *)bytes + done, n) != 0)
-            return false;
-    }
-    return true;
-}
-
-QimgErrno
-qcow2_write_or_undo(Qcow2 *q, QimgIoPurpose purpose, uint64_t host_offset,
-                    const void *bytes, const void *old_bytes, size_t n_bytes)
-{
-    QimgErrno err =
-        qimg_storage_write(q->base.file, purpose, qimg_host(host_offset), bytes, n_bytes);
-
-    if (!err)
-        return 0;
-    /* In a hole of the file there is no room for the old bytes either, and no need. */
-    if (qcow2_is_lack_of_space(err) &&
-        (holds_bytes(q, purpose, host_offset, old_bytes, n_bytes) ||
-         qimg_storage_write(q->base.file, purpose, qimg_host(host_offset), old_bytes,
-                            n_bytes) == 0 ||
-         holds_bytes(q, purpose, host_offset, old_bytes, n_bytes)))
-        return err;
-    return qcow2_break(q, err);
-}
-
-bool
-qcow2_is_lack_of_space(QimgErrno err)
-{
-    return err == -ENOSPC || err == -EDQUOT || err == -EFBIG || err == -ENOMEM;
-}
-
-QimgErrno
-qcow2_break(Qcow2 *q, QimgErrno err)
-{
-    if (!atomic_exchange(&q->broken, true))
-        g_warning("%s: its tables could not be written: %s; it is read-only from now on "
-                  "(look at the host's file system, then mount it again)",
-                  q->base.file->path, g_strerror(-err));
-    return err;
-}
-
-void
-qcow2_report(Qcow2 *q, QimgRule rule, uint64_t host_offset)
-{
-    uint64_t bit = UINT64_C(1) << rule;
-
-    if (!(atomic_fetch_or_explicit(&q->reported_rules, bit, memory_order_relaxed) & bit))
-        g_warning("%s: %s: %s (host offset %" PRIu64
-                  "; further places of this kind are not logged; run qimg check)",
-                  q->base.file->path, qimg_rule_field(rule), qimg_rule_text(rule),
-                  host_offset);
-}
-
 QimgErrno
 qcow2_write_header_field(Qcow2 *q, uint64_t position, const void *bytes, size_t n_bytes)
 {
@@ -174,11 +105,12 @@ qcow2_write_header_field(Qcow2 *q, uint64_t position, const void *bytes, size_t 
     err = qimg_storage_read(q->base.file, QIMG_IO_HEADER, qimg_host(position), old_bytes,
                             n_bytes);
     if (!err)
-        err = qcow2_write_or_undo(q, QIMG_IO_HEADER, position, bytes, old_bytes, n_bytes);
+        err = qimg_format_write_or_undo(&q->base, QIMG_IO_HEADER, position, bytes,
+                                        old_bytes, n_bytes);
     if (err)
         return err;
     err = qimg_storage_sync(q->base.file);
-    return err ? qcow2_break(q, err) : 0;
+    return err ? qimg_format_break(&q->base, err) : 0;
 }
 
 QimgErrno
@@ -215,8 +147,8 @@ qcow2_mark_corrupt(Qcow2 *q, QimgRule rule, uint64_t host_offset)
     uint64_t features = q->header.incompatible_features | QCOW2_INCOMPAT_CORRUPT;
     qimg_be64 field = qimg_be64_set(features);
 
-    qcow2_report(q, rule, host_offset);
-    if (atomic_exchange(&q->broken, true))
+    qimg_format_report(&q->base, rule, host_offset);
+    if (atomic_exchange(&q->base.broken, true))
         return -EIO;
     if (q->header.version < 3) {
         g_warning("%s: it is read-only from now on", q->base.file->path);
@@ -287,22 +219,12 @@ activate(Qcow2 *q) QIMG_REQUIRES(q->alloc_lock)
     return err;
 }
 
-/* Whether nothing may be written any more. */
-static bool
-is_broken(const Qcow2 *q)
-{
-    return atomic_load_explicit(&q->broken, memory_order_relaxed) ||
-           atomic_load_explicit(&q->base.file->sync_error, memory_order_relaxed) ||
-           (q->base.data_file &&
-            atomic_load_explicit(&q->base.data_file->sync_error, memory_order_relaxed));
-}
-
 QimgErrno
 qcow2_activate(Qcow2 *q)
 {
     QimgErrno err = 0;
 
-    if (is_broken(q))
+    if (qimg_format_is_broken(&q->base))
         return -EROFS;
     /* Acquire pairs with the release below. */
     if (atomic_load_explicit(&q->is_active, memory_order_acquire))

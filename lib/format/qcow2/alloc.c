@@ -24,7 +24,8 @@ claim(Qcow2 *q, Qcow2Clusters run)
     uint64_t file_bytes = 0;
     QimgErrno err;
 
-    if (run.first_cluster == 0 || qcow2_touches_metadata(q, start, end - start))
+    if (run.first_cluster == 0 ||
+        qimg_format_touches_metadata(&q->base, start, end - start))
         return qcow2_mark_corrupt(q, QIMG_RULE_REFCOUNT_TOO_LOW, start);
     err = qimg_storage_get_size(q->base.file, &file_bytes);
     if (!err && start < file_bytes)
@@ -176,7 +177,7 @@ cut_file(Qcow2 *q, uint64_t min_file_bytes)
         return 0;
     err = qimg_storage_set_size(q->base.file, end);
     if (!err)
-        atomic_store_explicit(&q->file_end_bytes, end, memory_order_relaxed);
+        atomic_store_explicit(&q->base.file_end_bytes, end, memory_order_relaxed);
     return err;
 }
 
@@ -191,8 +192,8 @@ qcow2_alloc_release_reserve(Qcow2 *q, uint64_t min_file_bytes)
         err = qcow2_refcount_add(q, run, -1, NULL);
         if (err == -ERANGE) {
             /* A damaged table named the place before it was free. */
-            qcow2_report(q, QIMG_RULE_REFCOUNT_TOO_LOW,
-                         run.first_cluster << q->geometry.cluster_bits);
+            qimg_format_report(&q->base, QIMG_RULE_REFCOUNT_TOO_LOW,
+                               run.first_cluster << q->geometry.cluster_bits);
             err = 0;
         }
         q->search_from = qimg_min_u64(q->search_from, run.first_cluster);

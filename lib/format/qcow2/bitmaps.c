@@ -22,7 +22,7 @@ load_directory(Qcow2 *q, uint64_t n_bytes, QimgErrno *err_out)
     g_autofree uint8_t *bytes = NULL;
 
     *err_out = -EIO;
-    if (qcow2_is_beyond_end(q, e->directory_offset + e->directory_bytes - 1))
+    if (qimg_format_is_beyond_end(&q->base, e->directory_offset + e->directory_bytes - 1))
         return NULL;
     bytes = g_try_malloc(n_bytes);
     *err_out = -ENOMEM;

@@ -618,7 +618,7 @@ keep_tree(Qcow2Walk *w, bool with_l1)
 
         if (use == QCOW2_USE_ALONE && (c < l1_start || c >= l1_end))
             w->counts->words[c] = 0;
-        else if (use == QCOW2_USE_DATA && qimg_index_set_has(w->q->metadata, c))
+        else if (use == QCOW2_USE_DATA && qimg_index_set_has(w->q->base.metadata, c))
             qcow2_walk_problem(w, QIMG_RULE_METADATA_OVERLAP, c << bits);
     }
 }

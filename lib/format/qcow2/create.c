@@ -114,8 +114,7 @@ make_header(const QimgCreateOptions *o, Qcow2Header *out, GError **error)
         return false;
     if (o->cluster_bits < QCOW2_MIN_CLUSTER_BITS ||
         o->cluster_bits > QCOW2_MAX_CLUSTER_BITS)
-        return refuse(error, "cluster_bits: is %u and %s", o->cluster_bits,
-                      qimg_rule_text(QIMG_RULE_CLUSTER_BITS));
+        return refuse(error, "cluster_size: must be a power of two from 512 to 2M");
     if (o->refcount_order > QCOW2_MAX_REFCOUNT_ORDER)
         return refuse(error, "refcount_order: is %u and %s", o->refcount_order,
                       qimg_rule_text(QIMG_RULE_REFCOUNT_ORDER));

@@ -313,8 +313,6 @@ fill(Qcow2 *q, const uint8_t *bytes, size_t n_bytes, const QimgFormatEnv *env,
      GError **error)
 {
     const Qcow2Header *h = &q->header;
-    uint64_t size_bytes = 0;
-    uint64_t end_bytes;
 
     /* Features first: an unknown one may have changed the meaning of all else. */
     if (!load_extensions(q, bytes, n_bytes, error))
@@ -324,13 +322,8 @@ fill(Qcow2 *q, const uint8_t *bytes, size_t n_bytes, const QimgFormatEnv *env,
         (unsigned)qimg_min_u64(TABLE_SLICE_BYTES, q->geometry.cluster_bytes) / 8;
     q->codec = h->compression_type == QCOW2_COMPRESSION_ZSTD ? QIMG_CODEC_ZSTD
                                                              : QIMG_CODEC_DEFLATE;
-    if (qimg_storage_get_size(q->base.file, &size_bytes) != 0 ||
-        !qimg_align_up(size_bytes, QIMG_SECTOR_BYTES, &end_bytes)) {
-        qimg_set_error(error, QIMG_ERROR_FAILED, "cannot read the size of the file");
-        return false;
-    }
-    atomic_init(&q->file_end_bytes, end_bytes);
-    if (!load_backing_name(q, bytes, n_bytes, error) ||
+    if (!qimg_format_look_at_end(&q->base, error) ||
+        !load_backing_name(q, bytes, n_bytes, error) ||
         !decide_features(q, env->inspect, error))
         return false;
     q->base.active = (QimgView){
@@ -381,6 +374,7 @@ qcow2_close(QimgFormat *format)
 
 const QimgDriver qimg_driver_qcow2 = {
     .name = "qcow2",
+    .records_backing_format = true,
     .probe = qcow2_header_probe,
     .open = qcow2_open,
     .map = qcow2_map,

@@ -66,9 +66,9 @@ qcow2_check_entry(Qcow2 *q, uint64_t word, uint64_t bitmap, uint64_t guest_offse
 
     if (!rule)
         run = clusters_of_entry(q, word);
-    if (run.n_clusters > 0 &&
-        qcow2_touches_metadata(q, run.first_cluster << q->geometry.cluster_bits,
-                               run.n_clusters << q->geometry.cluster_bits))
+    if (run.n_clusters > 0 && qimg_format_touches_metadata(
+                                  &q->base, run.first_cluster << q->geometry.cluster_bits,
+                                  run.n_clusters << q->geometry.cluster_bits))
         rule = QIMG_RULE_WRITE_ON_METADATA;
     return rule ? qcow2_mark_corrupt(q, rule, word & QCOW2_OFFSET_MASK) : 0;
 }
@@ -79,9 +79,9 @@ qcow2_forget_clusters(Qcow2 *q, Qcow2Clusters run)
     unsigned bits = q->geometry.cluster_bits;
 
     for (uint64_t c = run.first_cluster; c < run.first_cluster + run.n_clusters; c++) {
-        if (!qcow2_touches_metadata(q, c << bits, 1))
+        if (!qimg_format_touches_metadata(&q->base, c << bits, 1))
             continue;
-        qcow2_metadata_remove(q, c << bits, 1);
+        qimg_format_metadata_remove(&q->base, c << bits, 1);
         qcow2_forget_table(q, TABLE_L2, c << bits, q->geometry.cluster_bytes);
         qcow2_forget_table(q, TABLE_L1, c << bits, q->geometry.cluster_bytes);
     }
@@ -94,7 +94,7 @@ qcow2_forget_clusters(Qcow2 *q, Qcow2Clusters run)
 static void
 keep_for_later(Qcow2 *q, Qcow2Clusters run, QimgErrno err)
 {
-    if (err && qcow2_is_lack_of_space(err))
+    if (err && qimg_is_lack_of_space(err))
         qcow2_free_later(q, run);
 }
 
@@ -115,8 +115,8 @@ free_run(Qcow2 *q, Qcow2Clusters run, GArray *freed)
     for (; run.n_clusters > 0; run.first_cluster++, run.n_clusters--) {
         err = qcow2_refcount_add(q, (Qcow2Clusters){run.first_cluster, 1}, -1, freed);
         if (err == -ERANGE)
-            qcow2_report(q, QIMG_RULE_REFCOUNT_TOO_LOW,
-                         run.first_cluster << q->geometry.cluster_bits);
+            qimg_format_report(&q->base, QIMG_RULE_REFCOUNT_TOO_LOW,
+                               run.first_cluster << q->geometry.cluster_bits);
         else if (err)
             break;
     }
@@ -173,7 +173,7 @@ qcow2_flush(QimgFormat *format)
     if (err || !list)
         return err;
     qimg_gate_wait_for_requests(format->gate);
-    if (!atomic_load(&q->broken))
+    if (!atomic_load(&q->base.broken))
         free_runs(q, list);
     return 0;
 }

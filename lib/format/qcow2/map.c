@@ -2,86 +2,9 @@
 /* Guest offset → run. No lock and no allocation on a cache hit; at most one L1 and one L2
  * slice are pinned at a time. */
 #include "base/checked.h"
-#include "base/scratch.h"
 #include "codec/qcow2-tables.h"
 #include "format/qcow2/qcow2.h"
-
-/* Slices that one call follows at most (some milliseconds of work); the caller goes on.
- */
-#define MAX_SLICES_PER_CALL 4096u
-
-/* A walk over empty tables reads so many bytes at a time, past the cache. */
-#define MAX_PEEK_BYTES (64 * QIMG_KIB)
-
-bool
-qcow2_is_beyond_end(Qcow2 *q, uint64_t host_offset)
-{
-    uint64_t size_bytes, end_bytes;
-
-    if (host_offset < atomic_load_explicit(&q->file_end_bytes, memory_order_relaxed))
-        return false;
-    if (qimg_storage_get_size(q->base.file, &size_bytes) != 0 ||
-        !qimg_align_up(size_bytes, QIMG_SECTOR_BYTES, &end_bytes))
-        return true;
-    atomic_store_explicit(&q->file_end_bytes, end_bytes, memory_order_relaxed);
-    return host_offset >= end_bytes;
-}
-
-static QimgRun
-damaged_run(QimgRule rule, uint64_t length_bytes)
-{
-    return (QimgRun){
-        .kind = QIMG_RUN_DAMAGED, .rule = rule, .length_bytes = length_bytes};
-}
-
-/* The number of words from @index on, at most @n_max, that are 0: entries that walks over
- * large empty disks pass by the million. */
-static uint64_t
-count_zero_words(const TableSlice *slice, uint64_t index, uint64_t n_max)
-{
-    uint64_t n = 0;
-
-    while (n + 4 <= n_max) {
-        uint64_t any =
-            table_slice_get(slice, index + n) | table_slice_get(slice, index + n + 1) |
-            table_slice_get(slice, index + n + 2) | table_slice_get(slice, index + n + 3);
-
-        if (any)
-            break;
-        n += 4;
-    }
-    while (n < n_max && table_slice_get(slice, index + n) == 0)
-        n++;
-    return n;
-}
-
-/* The number of L1 entries from @l1_index on (within one slice) that refer to no table.
- */
-static QimgErrno
-count_empty_l1(Qcow2 *q, const QimgView *view, uint64_t l1_index, uint64_t n_wanted,
-               uint64_t *entry_out, uint64_t *n_empty_out)
-{
-    uint64_t in_slice = l1_index % TABLE_SLICE_WORDS;
-    uint64_t slice_offset = view->l1_table_offset.v + (l1_index - in_slice) * 8;
-    uint64_t n_max =
-        qimg_min_u64(n_wanted, qimg_min_u64(TABLE_SLICE_WORDS - in_slice,
-                                            view->n_l1_entries_in_file - l1_index));
-    uint64_t n_empty;
-    table_autoslice slice = {0};
-    QimgErrno err =
-        table_cache_pin(q->base.tables, TABLE_L1, q->base.layer_index, q->base.file,
-                        qimg_host(slice_offset), TABLE_SLICE_WORDS, &slice);
-
-    if (err)
-        return err;
-    *entry_out = table_slice_get(&slice, in_slice);
-    n_empty = count_zero_words(&slice, in_slice, n_max);
-    while (n_empty < n_max &&
-           (table_slice_get(&slice, in_slice + n_empty) & QCOW2_OFFSET_MASK) == 0)
-        n_empty++;
-    *n_empty_out = n_empty;
-    return 0;
-}
+#include "format/runs.h"
 
 static bool
 same_answer(const Qcow2L2Entry *first, const Qcow2L2Entry *next, uint64_t distance_bytes)
@@ -107,7 +30,6 @@ run_of_entry(Qcow2 *q, const Qcow2L2Entry *e, uint64_t in_cluster_bytes,
              uint64_t length_bytes)
 {
     QimgRun run = {.length_bytes = length_bytes};
-    uint64_t end_bytes, until_end;
 
     switch (e->kind) {
     case QCOW2_L2_UNALLOCATED:
@@ -117,10 +39,10 @@ run_of_entry(Qcow2 *q, const Qcow2L2Entry *e, uint64_t in_cluster_bytes,
         run.kind = QIMG_RUN_ZERO;
         return run;
     case QCOW2_L2_DAMAGED:
-        return damaged_run(e->rule, length_bytes);
+        return qimg_run_damaged(e->rule, length_bytes);
     case QCOW2_L2_STREAM:
-        if (qcow2_is_beyond_end(q, e->host_offset))
-            return damaged_run(QIMG_RULE_DATA_BEYOND_EOF, length_bytes);
+        if (qimg_format_is_beyond_end(&q->base, e->host_offset))
+            return qimg_run_damaged(QIMG_RULE_DATA_BEYOND_EOF, length_bytes);
         run.kind = QIMG_RUN_COMPRESSED;
         run.host_offset = qimg_host(e->host_offset);
         run.stream_bytes = e->stream_bytes;
@@ -132,14 +54,10 @@ run_of_entry(Qcow2 *q, const Qcow2L2Entry *e, uint64_t in_cluster_bytes,
     run.host_offset = qimg_host(e->host_offset + in_cluster_bytes);
     if (q->geometry.has_data_file) /* a short data file reads as zeros: spec section 10 */
         return run;
-    if (qcow2_is_beyond_end(q, e->host_offset))
-        return damaged_run(QIMG_RULE_DATA_BEYOND_EOF, length_bytes);
-    end_bytes = atomic_load_explicit(&q->file_end_bytes, memory_order_relaxed);
-    /* Clusters that begin before the end count as there. */
-    until_end = qimg_align_down(end_bytes - 1, q->geometry.cluster_bytes) +
-                q->geometry.cluster_bytes - run.host_offset.v;
-    if (length_bytes > until_end && qcow2_is_beyond_end(q, run.host_offset.v + until_end))
-        run.length_bytes = until_end;
+    run.length_bytes = qimg_format_clip_clusters(&q->base, e->host_offset,
+                                                 in_cluster_bytes, length_bytes);
+    if (run.length_bytes == 0)
+        return qimg_run_damaged(QIMG_RULE_DATA_BEYOND_EOF, length_bytes);
     return run;
 }
 
@@ -151,7 +69,7 @@ scan_standard(const Qcow2Geometry *g, const TableSlice *slice, uint64_t index,
     Qcow2L2Entry first =
         qcow2_l2_decode(g, table_slice_get(slice, index), cluster_guest_offset);
     uint64_t n = first.kind == QCOW2_L2_UNALLOCATED
-                     ? qimg_max_u64(count_zero_words(slice, index, n_max), 1)
+                     ? qimg_max_u64(table_slice_count_zeros(slice, index, n_max), 1)
                      : 1;
 
     for (; n < n_max; n++) {
@@ -236,15 +154,15 @@ map_in_table(Qcow2 *q, uint64_t l2_table_offset, uint64_t guest_offset,
     Qcow2L2Entry e;
     QimgErrno err;
 
-    if (qcow2_is_beyond_end(q, entry_offset)) { /* the table is cut */
-        *run_out = damaged_run(QIMG_RULE_L2_BEYOND_EOF, g->cluster_bytes - in_cluster);
+    if (qimg_format_is_beyond_end(&q->base, entry_offset)) { /* the table is cut */
+        *run_out =
+            qimg_run_damaged(QIMG_RULE_L2_BEYOND_EOF, g->cluster_bytes - in_cluster);
         return 0;
     }
-    while (n_max > 1 &&
-           qcow2_is_beyond_end(q, entry_offset + (n_max - 1) * g->l2_entry_words * 8))
+    while (n_max > 1 && qimg_format_is_beyond_end(
+                            &q->base, entry_offset + (n_max - 1) * g->l2_entry_words * 8))
         n_max /= 2;
-    err = table_cache_pin(q->base.tables, TABLE_L2, q->base.layer_index, q->base.file,
-                          qimg_host(slice_offset), q->slice_words, &slice);
+    err = qimg_format_pin(&q->base, TABLE_L2, slice_offset, q->slice_words, &slice);
     if (err)
         return err;
     if (g->extended_l2) {
@@ -265,9 +183,10 @@ map_in_table(Qcow2 *q, uint64_t l2_table_offset, uint64_t guest_offset,
 
 /* One step: what a single L1 slice or L2 slice can tell. */
 static QimgErrno
-map_step(Qcow2 *q, const QimgView *view, uint64_t guest_offset, uint64_t length_bytes,
-         QimgRun *run_out, bool *at_end_out)
+map_step(QimgFormat *format, const QimgView *view, uint64_t guest_offset,
+         uint64_t length_bytes, QimgRun *run_out, bool *at_end_out)
 {
+    Qcow2 *q = (Qcow2 *)format;
     const Qcow2Geometry *g = &q->geometry;
     uint64_t l1_index = guest_offset >> g->l1_shift;
     uint64_t table_guest_bytes = UINT64_C(1) << g->l1_shift;
@@ -281,12 +200,14 @@ map_step(Qcow2 *q, const QimgView *view, uint64_t guest_offset, uint64_t length_
         return 0;
     }
     if (l1_index >= view->n_l1_entries_in_file) {
-        *run_out = damaged_run(QIMG_RULE_L1_BEYOND_EOF, table_guest_bytes - in_table);
+        *run_out =
+            qimg_run_damaged(QIMG_RULE_L1_BEYOND_EOF, table_guest_bytes - in_table);
         *at_end_out = true;
         return 0;
     }
     n_wanted = ((length_bytes - 1) >> g->l1_shift) + 2;
-    err = count_empty_l1(q, view, l1_index, n_wanted, &entry, &n_empty);
+    err = qimg_count_empty_l1(format, view, l1_index, n_wanted, QCOW2_OFFSET_MASK, &entry,
+                              &n_empty);
     if (err)
         return err;
     if (n_empty > 0) {
@@ -297,11 +218,11 @@ map_step(Qcow2 *q, const QimgView *view, uint64_t guest_offset, uint64_t length_
     }
     l2_table_offset = entry & QCOW2_OFFSET_MASK;
     if (!qimg_is_aligned(l2_table_offset, g->cluster_bytes) ||
-        qcow2_is_beyond_end(q, l2_table_offset)) {
-        *run_out = damaged_run(qimg_is_aligned(l2_table_offset, g->cluster_bytes)
-                                   ? QIMG_RULE_L2_BEYOND_EOF
-                                   : QIMG_RULE_L2_UNALIGNED,
-                               table_guest_bytes - in_table);
+        qimg_format_is_beyond_end(&q->base, l2_table_offset)) {
+        *run_out = qimg_run_damaged(qimg_is_aligned(l2_table_offset, g->cluster_bytes)
+                                        ? QIMG_RULE_L2_BEYOND_EOF
+                                        : QIMG_RULE_L2_UNALIGNED,
+                                    table_guest_bytes - in_table);
         *at_end_out = true;
         return 0;
     }
@@ -309,67 +230,31 @@ map_step(Qcow2 *q, const QimgView *view, uint64_t guest_offset, uint64_t length_
                         at_end_out);
 }
 
-static bool
-continues(const QimgRun *run, const QimgRun *next)
-{
-    if (next->kind != run->kind)
-        return false;
-    switch (run->kind) {
-    case QIMG_RUN_DATA:
-        return next->host_offset.v == run->host_offset.v + run->length_bytes;
-    case QIMG_RUN_DAMAGED:
-        return next->rule == run->rule;
-    case QIMG_RUN_COMPRESSED:
-        return false;
-    default:
-        return true;
-    }
-}
-
-/* The number of zero words that @words begins with; zero is zero in any byte order. */
-static uint64_t
-count_leading_zeros(const uint64_t *words, uint64_t n_words)
-{
-    uint64_t n = 0;
-
-    while (n + 8 <= n_words &&
-           (words[n] | words[n + 1] | words[n + 2] | words[n + 3] | words[n + 4] |
-            words[n + 5] | words[n + 6] | words[n + 7]) == 0)
-        n += 8;
-    while (n < n_words && words[n] == 0)
-        n++;
-    return n;
-}
-
 /* How many guest bytes from @guest_offset on (a cluster's start) are surely unallocated:
  * what a look at the next part of the L2 table says. A walk over a large disk with little
  * in it needs each table once, so it is neither swapped nor kept. */
 static uint64_t
-peek_unallocated(Qcow2 *q, const QimgView *view, uint64_t guest_offset,
+peek_unallocated(QimgFormat *format, const QimgView *view, uint64_t guest_offset,
                  uint64_t length_bytes)
 {
+    Qcow2 *q = (Qcow2 *)format;
     const Qcow2Geometry *g = &q->geometry;
-    uint64_t entry_bytes = g->l2_entry_words * sizeof(uint64_t);
     uint64_t n_table = UINT64_C(1) << g->l2_bits;
     uint64_t l1_index = guest_offset >> g->l1_shift;
     uint64_t l2_index = (guest_offset >> g->cluster_bits) & (n_table - 1);
     uint64_t n_entries =
-        qimg_min_u64(qimg_min_u64(n_table - l2_index, length_bytes >> g->cluster_bits),
-                     MAX_PEEK_BYTES / entry_bytes);
-    uint64_t n_bytes = n_entries * entry_bytes;
-    uint64_t entry, n_empty, offset;
-    void *words;
+        qimg_min_u64(n_table - l2_index, length_bytes >> g->cluster_bits);
+    uint64_t entry, n_empty;
 
-    if (n_entries == 0 || l1_index >= view->n_l1_entries_in_file ||
-        count_empty_l1(q, view, l1_index, 1, &entry, &n_empty) || n_empty > 0 ||
-        !qimg_is_aligned(entry & QCOW2_OFFSET_MASK, g->cluster_bytes))
+    if (l1_index >= view->n_l1_entries_in_file ||
+        qimg_count_empty_l1(format, view, l1_index, 1, QCOW2_OFFSET_MASK, &entry,
+                            &n_empty) ||
+        n_empty > 0 || !qimg_is_aligned(entry & QCOW2_OFFSET_MASK, g->cluster_bytes))
         return 0;
-    offset = (entry & QCOW2_OFFSET_MASK) + l2_index * entry_bytes;
-    words = qimg_scratch_get(QIMG_SCRATCH_TABLE, n_bytes);
-    if (!words || qcow2_is_beyond_end(q, offset + n_bytes - 1) ||
-        qimg_storage_read(q->base.file, QIMG_IO_L2, qimg_host(offset), words, n_bytes))
-        return 0;
-    return count_leading_zeros(words, n_bytes / sizeof(uint64_t)) / g->l2_entry_words
+    return qimg_count_zero_entries(format,
+                                   (entry & QCOW2_OFFSET_MASK) +
+                                       l2_index * g->l2_entry_words * sizeof(uint64_t),
+                                   n_entries, g->l2_entry_words)
            << g->cluster_bits;
 }
 
@@ -377,36 +262,10 @@ QimgErrno
 qcow2_map(QimgFormat *format, const QimgView *view, QimgGuestOffset guest_offset,
           uint64_t length_bytes, QimgRun *run_out)
 {
-    Qcow2 *q = (Qcow2 *)format;
+    const Qcow2 *q = (const Qcow2 *)format;
     uint64_t slice_guest_bytes = (uint64_t)q->slice_words / q->geometry.l2_entry_words
                                  << q->geometry.cluster_bits;
-    bool at_end;
-    QimgRun run;
-    QimgErrno err = map_step(q, view, guest_offset.v, length_bytes, &run, &at_end);
 
-    if (err)
-        return err;
-    for (unsigned n = 1;
-         n < MAX_SLICES_PER_CALL && at_end && run.length_bytes < length_bytes; n++) {
-        QimgRun next;
-
-        if (run.kind == QIMG_RUN_UNALLOCATED && run.length_bytes >= slice_guest_bytes) {
-            /* No more than was passed already: little is read in vain. */
-            uint64_t more_bytes = peek_unallocated(
-                q, view, guest_offset.v + run.length_bytes,
-                qimg_min_u64(length_bytes - run.length_bytes, run.length_bytes));
-
-            run.length_bytes += more_bytes;
-            if (more_bytes > 0)
-                continue;
-        }
-        err = map_step(q, view, guest_offset.v + run.length_bytes,
-                       length_bytes - run.length_bytes, &next, &at_end);
-        if (err ||
-            !continues(&run, &next)) /* an error is found again by who asks there */
-            break;
-        run.length_bytes += next.length_bytes;
-    }
-    *run_out = run;
-    return 0;
+    return qimg_map_by_steps(format, view, guest_offset.v, length_bytes,
+                             slice_guest_bytes, map_step, peek_unallocated, run_out);
 }

@@ -9,45 +9,7 @@
 #include "codec/qcow2-tables.h"
 #include "format/qcow2/qcow2.h"
 
-/* More are no sound image: the L1 limit alone is 4194304 tables. */
-#define MAX_METADATA_CLUSTERS (UINT64_C(1) << 23)
-#define READ_BYTES            (64 * QIMG_KIB)
-
-QimgErrno
-qcow2_metadata_add(Qcow2 *q, uint64_t host_offset, uint64_t n_bytes)
-{
-    uint64_t first = host_offset >> q->geometry.cluster_bits;
-    uint64_t end = qimg_div_round_up(host_offset + n_bytes, q->geometry.cluster_bytes);
-
-    if (end - first > MAX_METADATA_CLUSTERS - qimg_index_set_count(q->metadata))
-        return -EFBIG;
-    for (uint64_t c = first; c < end; c++)
-        if (!qimg_index_set_add(q->metadata, c))
-            return -ENOMEM;
-    return 0;
-}
-
-void
-qcow2_metadata_remove(Qcow2 *q, uint64_t host_offset, uint64_t n_bytes)
-{
-    uint64_t first = host_offset >> q->geometry.cluster_bits;
-    uint64_t end = qimg_div_round_up(host_offset + n_bytes, q->geometry.cluster_bytes);
-
-    for (uint64_t c = first; c < end; c++)
-        qimg_index_set_remove(q->metadata, c);
-}
-
-bool
-qcow2_touches_metadata(const Qcow2 *q, uint64_t host_offset, uint64_t n_bytes)
-{
-    uint64_t first = host_offset >> q->geometry.cluster_bits;
-    uint64_t last = (host_offset + n_bytes - 1) >> q->geometry.cluster_bits;
-
-    for (uint64_t c = first; c <= last; c++)
-        if (qimg_index_set_has(q->metadata, c))
-            return true;
-    return false;
-}
+#define READ_BYTES (64 * QIMG_KIB)
 
 /* Adds a structure that must not share a cluster with another. */
 static QimgErrno
@@ -56,9 +18,9 @@ add_alone(Qcow2 *q, uint64_t host_offset, uint64_t n_bytes)
     if (n_bytes == 0)
         return 0;
     if (!qimg_range_fits(host_offset, n_bytes, QCOW2_MAX_HOST_OFFSET) ||
-        qcow2_touches_metadata(q, host_offset, n_bytes))
+        qimg_format_touches_metadata(&q->base, host_offset, n_bytes))
         return qcow2_mark_corrupt(q, QIMG_RULE_METADATA_OVERLAP, host_offset);
-    return qcow2_metadata_add(q, host_offset, n_bytes);
+    return qimg_format_metadata_add(&q->base, host_offset, n_bytes);
 }
 
 static QimgErrno
@@ -127,8 +89,8 @@ qcow2_collect_metadata(Qcow2 *q)
     const Qcow2Header *h = &q->header;
     QimgErrno err;
 
-    qimg_index_set_free(q->metadata); /* of an attempt that failed */
-    q->metadata = qimg_index_set_new();
+    qimg_index_set_free(q->base.metadata); /* of an attempt that failed */
+    q->base.metadata = qimg_index_set_new();
     err = add_alone(q, 0, q->geometry.cluster_bytes);
     if (!err)
         err = add_alone(q, h->l1_table_offset, (uint64_t)h->n_l1_entries * 8);

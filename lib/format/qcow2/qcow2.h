@@ -24,10 +24,7 @@
  *     lowered; only from then on can it be found free.
  * W4  The guest range of an entry that is being changed is announced (format/inflight.h);
  *     L1 entries, refcounts and the reserve change under alloc_lock.
- * W5  A slice of a table that a writer changes is pinned while it writes the file and
- *     then the slice, so that no other thread loads it in between.
- * W6  A write of metadata that fails makes the layer read-only (broken), but for want of
- *     space, when what was there is written back. */
+ * And T1, T2 of format/table-file.h. */
 #pragma once
 
 #include <stdatomic.h>
@@ -36,7 +33,7 @@
 #include "base/lock.h"
 #include "codec/qcow2-bitmaps.h"
 #include "codec/qcow2-geometry.h"
-#include "format/driver.h"
+#include "format/table-file.h"
 #include "transform/compress.h"
 
 #define QCOW2_MAX_RESERVED_RUNS 256u
@@ -54,18 +51,12 @@ typedef struct {
     Qcow2Geometry geometry; /* const after open */
     unsigned slice_words;   /* const after open: words of an L2 slice */
     QimgCodec codec;        /* const after open */
-    /* atomic, relaxed: the file's length in bytes, rounded up to a sector; looked up
-     * again when something seems to lie beyond it, since a running VM's file grows */
-    _Atomic uint64_t file_end_bytes;
 
     /* The rest: writable layers only. */
     QimgMutex alloc_lock;     /* rank QIMG_RANK_ALLOC */
     _Atomic bool is_active;   /* atomic: what comes before the first change is done */
-    _Atomic bool broken;      /* atomic: nothing is changed any more */
     bool is_open_for_writing; /* const after open */
     bool is_open_for_check;   /* const after open */
-    QimgIndexSet *metadata;   /* host clusters in which metadata lie: atomic to look up,
-                                 added to under alloc_lock; const once active */
     uint64_t *refcount_table QIMG_GUARDED_BY(alloc_lock); /* host-endian entries */
     uint64_t n_refcount_table_entries QIMG_GUARDED_BY(alloc_lock);
     uint64_t search_from QIMG_GUARDED_BY(alloc_lock); /* no free cluster lies below */
@@ -82,12 +73,8 @@ typedef struct {
     QimgMutex pending_lock;                        /* rank QIMG_RANK_PENDING */
     GArray *pending QIMG_GUARDED_BY(pending_lock); /* Qcow2Clusters, W3 */
     uint64_t n_pending_clusters QIMG_GUARDED_BY(pending_lock);
-    _Atomic bool wants_flush;        /* atomic, relaxed: much is pending */
-    _Atomic uint64_t reported_rules; /* atomic, relaxed: damage logged already */
+    _Atomic bool wants_flush; /* atomic, relaxed: much is pending */
 } Qcow2;
-
-/* Whether @host_offset lies beyond the end of the image file. */
-bool qcow2_is_beyond_end(Qcow2 *q, uint64_t host_offset);
 
 /* ---- map.c, compressed.c, snapshot.c: reading ---- */
 
@@ -132,13 +119,6 @@ void qcow2_end_writing(QimgFormat *format);
  * Threads: any; no lock may be held. Errors: as QimgDriver.plan_write. */
 QimgErrno qcow2_activate(Qcow2 *q) QIMG_MUST_CHECK;
 
-/* Writes metadata in place of @old_bytes. Where that finds no room, the old bytes are
- * written back, since a part may have found some; any other failure, also of that, breaks
- * the layer (W6). Locks: as for metadata. */
-QimgErrno qcow2_write_or_undo(Qcow2 *q, QimgIoPurpose purpose, uint64_t host_offset,
-                              const void *bytes, const void *old_bytes, size_t n_bytes)
-    QIMG_MUST_CHECK;
-
 /* Writes @n_bytes (at most QCOW2_MAX_FIELD_BYTES) of the header at @position and makes
  * them durable. @bytes are as on disk. Under alloc_lock, or while the gate is closed. */
 QimgErrno qcow2_write_header_field(Qcow2 *q, uint64_t position, const void *bytes,
@@ -151,30 +131,12 @@ QimgErrno qcow2_store_incompatible(Qcow2 *q, uint64_t features) QIMG_MUST_CHECK;
  * cleared: who opens the image next repairs it. As qcow2_store_incompatible. */
 QimgErrno qcow2_set_dirty(Qcow2 *q, bool is_dirty) QIMG_MUST_CHECK;
 
-/* Refuses every further change: @err is a write of metadata that failed. Returns @err. */
-QimgErrno qcow2_break(Qcow2 *q, QimgErrno err);
-
-/* Whether @err says that there was no room: the layer need not be broken (W6). */
-bool qcow2_is_lack_of_space(QimgErrno err);
-
 /* Damage was met by a writer: sets the corrupt bit (version 3), refuses every further
  * change and logs @rule with @host_offset. Returns -EIO.
  * Threads: any, with or without alloc_lock. */
 QimgErrno qcow2_mark_corrupt(Qcow2 *q, QimgRule rule, uint64_t host_offset);
 
-/* Logs damage, once for each rule. Any thread. */
-void qcow2_report(Qcow2 *q, QimgRule rule, uint64_t host_offset);
-
 /* ---- overlap.c: guest data must not land on metadata ---- */
-
-/* Adds the host clusters that [@host_offset, + @n_bytes) touches to the set. Under
- * alloc_lock or before the layer is active. -EFBIG when there are absurdly many. */
-QimgErrno qcow2_metadata_add(Qcow2 *q, uint64_t host_offset, uint64_t n_bytes)
-    QIMG_MUST_CHECK;
-void qcow2_metadata_remove(Qcow2 *q, uint64_t host_offset, uint64_t n_bytes);
-
-/* Whether [@host_offset, + @n_bytes) touches a cluster of the set. Any thread. */
-bool qcow2_touches_metadata(const Qcow2 *q, uint64_t host_offset, uint64_t n_bytes);
 
 /* Fills the set from the header and the tables. Before the layer is active. -EIO where
  * two structures overlap (the image is marked corrupt). */
@@ -271,7 +233,7 @@ QimgErrno qcow2_ensure_l2_table(Qcow2 *q, uint64_t l1_index,
 QimgErrno qcow2_find_l2_table(Qcow2 *q, uint64_t l1_index, uint64_t *l2_table_offset_out,
                               bool *is_private_out) QIMG_MUST_CHECK;
 
-/* A slice of an L2 table that is pinned to be changed (W5). */
+/* A slice of an L2 table that is pinned to be changed (T1). */
 typedef struct {
     TableSlice slice;
     uint64_t host_offset; /* of its first word */

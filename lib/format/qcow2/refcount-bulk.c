@@ -100,9 +100,9 @@ store_block(Bulk *b, uint64_t index)
         end -= piece;
     if (start == end)
         return 0;
-    return qcow2_write_or_undo(b->q, QIMG_IO_REFCOUNT,
-                               b->q->refcount_table[index] + start, b->new + start,
-                               b->old + start, end - start);
+    return qimg_format_write_or_undo(&b->q->base, QIMG_IO_REFCOUNT,
+                                     b->q->refcount_table[index] + start, b->new + start,
+                                     b->old + start, end - start);
 }
 
 static void

@@ -34,7 +34,7 @@ qcow2_refcount_is_entry_sound(Qcow2 *q, uint64_t entry)
 {
     return !(entry & REFTABLE_RESERVED_BITS) &&
            qimg_is_aligned(entry, q->geometry.cluster_bytes) &&
-           !(entry && qcow2_is_beyond_end(q, entry));
+           !(entry && qimg_format_is_beyond_end(&q->base, entry));
 }
 
 QimgErrno
@@ -158,8 +158,8 @@ add_in_piece(Qcow2 *q, Qcow2Clusters run, int delta, GArray *freed, uint64_t *n_
                               c - piece.first_cluster,
                               refcount + (uint64_t)(int64_t)delta);
     }
-    err = qcow2_write_or_undo(q, QIMG_IO_REFCOUNT, piece.host_offset, piece.bytes,
-                              old.bytes, piece.n_bytes);
+    err = qimg_format_write_or_undo(&q->base, QIMG_IO_REFCOUNT, piece.host_offset,
+                                    piece.bytes, old.bytes, piece.n_bytes);
     if (err)
         return err;
     for (uint64_t c = run.first_cluster; freed && c < end; c++)
@@ -248,21 +248,22 @@ make_block(Qcow2 *q, uint64_t index)
     QimgErrno err;
 
     /* Without a block all its clusters count 0, so nothing may lie there. */
-    if (cluster == 0 || qcow2_touches_metadata(q, offset, q->geometry.cluster_bytes))
+    if (cluster == 0 ||
+        qimg_format_touches_metadata(&q->base, offset, q->geometry.cluster_bytes))
         return qcow2_mark_corrupt(q, QIMG_RULE_REFCOUNT_TOO_LOW, offset);
     err = write_new_block(q, cluster, 1);
     if (!err)
         err = qimg_storage_sync(q->base.file); /* before the entry: O7 of the spec */
     if (!err)
-        err = qcow2_metadata_add(q, offset, q->geometry.cluster_bytes);
+        err = qimg_format_metadata_add(&q->base, offset, q->geometry.cluster_bytes);
     if (err)
         return err;
     qimg_host_to_be64_array(&entry, 1);
-    err = qcow2_write_or_undo(q, QIMG_IO_REFCOUNT_TABLE,
-                              q->header.refcount_table_offset + index * 8, &entry,
-                              &no_entry, sizeof entry);
+    err = qimg_format_write_or_undo(&q->base, QIMG_IO_REFCOUNT_TABLE,
+                                    q->header.refcount_table_offset + index * 8, &entry,
+                                    &no_entry, sizeof entry);
     if (err) {
-        qcow2_metadata_remove(q, offset, q->geometry.cluster_bytes);
+        qimg_format_metadata_remove(&q->base, offset, q->geometry.cluster_bytes);
         return err;
     }
     q->refcount_table[index] = offset;
@@ -356,7 +357,8 @@ grow_table(Qcow2 *q)
     n_entries = n_table_clusters << bits >> 3;
     if (start + n_blocks + n_table_clusters > QCOW2_MAX_HOST_OFFSET >> bits)
         return -EFBIG;
-    if (qcow2_touches_metadata(q, start << bits, (n_blocks + n_table_clusters) << bits))
+    if (qimg_format_touches_metadata(&q->base, start << bits,
+                                     (n_blocks + n_table_clusters) << bits))
         return qcow2_mark_corrupt(q, QIMG_RULE_REFCOUNT_TOO_LOW, start << bits);
     table = g_try_malloc0(n_entries * 8);
     if (!table)
@@ -366,11 +368,13 @@ grow_table(Qcow2 *q)
         table[n_old + i] = (start + i) << bits;
     err = write_larger_table(q, start, n_blocks, table, n_entries);
     if (!err)
-        err = qcow2_metadata_add(q, start << bits, (n_blocks + n_table_clusters) << bits);
+        err = qimg_format_metadata_add(&q->base, start << bits,
+                                       (n_blocks + n_table_clusters) << bits);
     if (!err)
         err = switch_table(q, (start + n_blocks) << bits, n_table_clusters);
     if (err) {
-        qcow2_metadata_remove(q, start << bits, (n_blocks + n_table_clusters) << bits);
+        qimg_format_metadata_remove(&q->base, start << bits,
+                                    (n_blocks + n_table_clusters) << bits);
         return err;
     }
     g_free(q->refcount_table);
@@ -421,7 +425,8 @@ qcow2_refcount_make_room(Qcow2 *q, uint64_t n, uint64_t *first_cluster_out)
     start = first_block * clusters_per_block(q);
     if (start + n_blocks + n > QCOW2_MAX_HOST_OFFSET >> bits)
         return -EFBIG;
-    if (start == 0 || qcow2_touches_metadata(q, start << bits, (n_blocks + n) << bits))
+    if (start == 0 ||
+        qimg_format_touches_metadata(&q->base, start << bits, (n_blocks + n) << bits))
         return qcow2_mark_corrupt(q, QIMG_RULE_REFCOUNT_TOO_LOW, start << bits);
     entries = g_try_malloc(n_blocks * 8);
     no_entries = g_try_malloc0(n_blocks * 8);
@@ -440,17 +445,17 @@ qcow2_refcount_make_room(Qcow2 *q, uint64_t n, uint64_t *first_cluster_out)
     if (!err)
         err = qimg_storage_sync(q->base.file);
     if (!err)
-        err = qcow2_metadata_add(q, start << bits, n_blocks << bits);
+        err = qimg_format_metadata_add(&q->base, start << bits, n_blocks << bits);
     if (err)
         return err;
     memcpy(q->refcount_table + first_block, entries, n_blocks * 8);
     qimg_host_to_be64_array(entries, n_blocks);
-    err = qcow2_write_or_undo(q, QIMG_IO_REFCOUNT_TABLE,
-                              q->header.refcount_table_offset + first_block * 8, entries,
-                              no_entries, n_blocks * 8);
+    err = qimg_format_write_or_undo(&q->base, QIMG_IO_REFCOUNT_TABLE,
+                                    q->header.refcount_table_offset + first_block * 8,
+                                    entries, no_entries, n_blocks * 8);
     if (err) {
         memset(q->refcount_table + first_block, 0, n_blocks * 8);
-        qcow2_metadata_remove(q, start << bits, n_blocks << bits);
+        qimg_format_metadata_remove(&q->base, start << bits, n_blocks << bits);
         return err;
     }
     *first_cluster_out = start + n_blocks;

@@ -20,7 +20,7 @@
  *     durable before the refcount is lowered.
  * R4  No refcount is lowered, and no cluster inside the file is used for something new,
  *     while there may be references that could not be counted. */
-#define G_LOG_DOMAIN "qimg-qcow2"
+#define G_LOG_DOMAIN "qimg-format"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -130,7 +130,7 @@ do_counts_fit(const Qcow2Repair *r)
 static QimgErrno
 refuse(Qcow2Repair *r, QimgRule rule, uint64_t host_offset)
 {
-    if (!atomic_exchange(&r->q->broken, true))
+    if (!atomic_exchange(&r->q->base.broken, true))
         g_warning("%s: was not closed properly and cannot be repaired: %s: %s (host "
                   "offset %" PRIu64 "; %" PRIu64
                   " such places); nothing was changed, and "
@@ -147,7 +147,7 @@ plan_dirty(Qcow2Repair *r)
     QimgErrno err = qcow2_count_references(r->q, NULL, &r->counts);
     QimgRule rule;
 
-    if (err == -EFBIG && !atomic_exchange(&r->q->broken, true))
+    if (err == -EFBIG && !atomic_exchange(&r->q->base.broken, true))
         g_warning("%s: was not closed properly, and its file is too large for a repair; "
                   "it is read-only from now on (run qimg check -r all)",
                   r->q->base.file->path);

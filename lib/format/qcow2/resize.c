@@ -72,13 +72,13 @@ grow_l1(Qcow2 *q, uint64_t n_needed)
     if (err)
         return err;
     qcow2_forget_table(q, TABLE_L1, first_cluster << bits, n_clusters << bits);
-    err = qcow2_metadata_add(q, first_cluster << bits, n_clusters << bits);
+    err = qimg_format_metadata_add(&q->base, first_cluster << bits, n_clusters << bits);
     if (!err)
         err = copy_l1(q, first_cluster << bits);
     if (!err)
         err = switch_l1(q, first_cluster << bits, (uint32_t)n_entries);
     if (err) {
-        qcow2_metadata_remove(q, first_cluster << bits, n_clusters << bits);
+        qimg_format_metadata_remove(&q->base, first_cluster << bits, n_clusters << bits);
         qcow2_free_later(q, (Qcow2Clusters){first_cluster, n_clusters});
         return err;
     }
@@ -251,8 +251,8 @@ store_size(Qcow2 *q, uint64_t size_bytes)
 {
     qimg_be64 field = qimg_be64_set(size_bytes);
     qimg_be64 old_field = qimg_be64_set(q->header.size_bytes);
-    QimgErrno err = qcow2_write_or_undo(q, QIMG_IO_HEADER, QCOW2_HEADER_AT_SIZE, &field,
-                                        &old_field, sizeof field);
+    QimgErrno err = qimg_format_write_or_undo(
+        &q->base, QIMG_IO_HEADER, QCOW2_HEADER_AT_SIZE, &field, &old_field, sizeof field);
 
     if (err)
         return err;
@@ -285,5 +285,5 @@ qcow2_resize(QimgFormat *format, uint64_t size_bytes)
     err = cut_off(q, size_bytes, old_size_bytes);
     /* Sharing tables takes room. The disk is smaller all the same; what could not be
      * given back goes when it grows again. */
-    return qcow2_is_lack_of_space(err) ? 0 : err;
+    return qimg_is_lack_of_space(err) ? 0 : err;
 }

@@ -18,7 +18,7 @@
  *     after only one is left.
  *
  * S3  All clusters are allocated, and all refcounts known to have room, before S1. */
-#define G_LOG_DOMAIN "qimg-qcow2"
+#define G_LOG_DOMAIN "qimg-format"
 
 #include <errno.h>
 #include <limits.h>
@@ -53,13 +53,13 @@ count_tree(Qcow2 *q, const QimgView *view, bool with_l1, int sign, Qcow2Counts *
     if (!err && out->n_problems > 0) {
         const Qcow2Problem *first = &g_array_index(out->problems, Qcow2Problem, 0);
 
-        qcow2_report(q, first->rule, first->host_offset);
+        qimg_format_report(&q->base, first->rule, first->host_offset);
         return -EIO;
     }
     if (!err)
         err = qcow2_refcount_check_counts(q, out, sign);
     if (err == -ERANGE && sign < 0) {
-        qcow2_report(q, QIMG_RULE_REFCOUNT_TOO_LOW, view->l1_table_offset.v);
+        qimg_format_report(&q->base, QIMG_RULE_REFCOUNT_TOO_LOW, view->l1_table_offset.v);
         return -EIO;
     }
     return err;
@@ -79,7 +79,7 @@ check_other_uses(Qcow2 *q, const Qcow2Counts *counts)
     if (!err)
         err = qcow2_refcount_check_counts(q, &all, -1);
     if (err == -ERANGE) {
-        qcow2_report(q, QIMG_RULE_REFCOUNT_TOO_LOW, 0);
+        qimg_format_report(&q->base, QIMG_RULE_REFCOUNT_TOO_LOW, 0);
         err = -EIO;
     }
     qcow2_counts_clear(&all);
@@ -175,13 +175,13 @@ switch_table(Qcow2 *q, const GByteArray *table, uint64_t first_cluster,
 {
     uint64_t host_offset = first_cluster << q->geometry.cluster_bits;
     uint64_t n_bytes = table->len;
-    QimgErrno err = qcow2_metadata_add(q, host_offset, n_bytes);
+    QimgErrno err = qimg_format_metadata_add(&q->base, host_offset, n_bytes);
 
     if (!err)
         err = qcow2_snapshot_table_switch(q, n_bytes > 0 ? host_offset : 0, n_snapshots,
                                           removed_place);
     if (err)
-        qcow2_metadata_remove(q, host_offset, n_bytes);
+        qimg_format_metadata_remove(&q->base, host_offset, n_bytes);
     return err;
 }
 
@@ -191,7 +191,7 @@ switch_table(Qcow2 *q, const GByteArray *table, uint64_t first_cluster,
 static void
 undo_create(Qcow2 *q, const Qcow2Counts *counts, Qcow2Clusters run, bool is_raised)
 {
-    if (atomic_load(&q->broken))
+    if (atomic_load(&q->base.broken))
         return;
     if (is_raised &&
         (qcow2_refcount_add_counts(q, counts, -1, NULL) || correct_flags(q))) {
@@ -227,12 +227,12 @@ share_all(Qcow2 *q, const Qcow2Counts *counts, const GByteArray *table, Qcow2Clu
     if (!err)
         err = qimg_storage_sync(q->base.file);
     if (!err)
-        err = qcow2_metadata_add(q, l1_offset, l1_bytes);
+        err = qimg_format_metadata_add(&q->base, l1_offset, l1_bytes);
     if (!err)
         err = switch_table(q, table, run.first_cluster + n_l1_clusters,
                            q->header.n_snapshots + 1, UINT_MAX);
     if (err) {
-        qcow2_metadata_remove(q, l1_offset, l1_bytes);
+        qimg_format_metadata_remove(&q->base, l1_offset, l1_bytes);
         undo_create(q, counts, run, is_raised);
     }
     return err;
@@ -293,7 +293,7 @@ replace_table(Qcow2 *q, const GByteArray *table, unsigned n_snapshots,
     }
     if (!err)
         err = switch_table(q, table, run.first_cluster, n_snapshots, removed_place);
-    if (err && run.n_clusters > 0 && !atomic_load(&q->broken))
+    if (err && run.n_clusters > 0 && !atomic_load(&q->base.broken))
         qcow2_alloc_undo(q, run);
     return err;
 }
@@ -322,7 +322,7 @@ qcow2_delete_snapshot(QimgFormat *format, unsigned place)
         err = replace_table(q, table, q->header.n_snapshots - 1, place);
         if (!err)
             err = finish_or_leave_dirty(q, &counts);
-        else if (!atomic_load(&q->broken))
+        else if (!atomic_load(&q->base.broken))
             (void)!qcow2_set_dirty(q, false);
     }
     qcow2_counts_clear(&counts);

@@ -203,7 +203,7 @@ qcow2_snapshot_table_switch(Qcow2 *q, uint64_t host_offset, unsigned n_snapshots
     qcow2_load_snapshots(q);
     /* What cannot be read back now is damage of the host: nothing is changed any more. */
     if (q->base.snapshots->n < n_snapshots)
-        err = qcow2_break(q, -EIO);
+        err = qimg_format_break(&q->base, -EIO);
     qimg_snapshots_adopt(q->base.snapshots, old_list, removed_place, serial);
     q->base.next_snapshot_serial = serial + (n_snapshots > old_list->n ? 1 : 0);
     qimg_snapshots_unref(old_list);

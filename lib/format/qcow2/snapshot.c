@@ -11,7 +11,8 @@
 void
 qcow2_view_clip_to_file(Qcow2 *q, QimgView *view)
 {
-    uint64_t end_bytes = atomic_load_explicit(&q->file_end_bytes, memory_order_relaxed);
+    uint64_t end_bytes =
+        atomic_load_explicit(&q->base.file_end_bytes, memory_order_relaxed);
     uint64_t start = view->l1_table_offset.v;
     uint64_t n_there = start < end_bytes ? (end_bytes - start) / 8 : 0;
 
@@ -43,15 +44,16 @@ load_entry(Qcow2 *q, uint64_t entry_offset, uint64_t table_end, QimgFormatSnapsh
     uint64_t text_offset;
     Qcow2SnapshotEntry e;
 
-    if (qcow2_is_beyond_end(q, entry_offset) ||
+    if (qimg_format_is_beyond_end(&q->base, entry_offset) ||
         qimg_storage_read(q->base.file, QIMG_IO_SNAPSHOT, qimg_host(entry_offset), fixed,
                           sizeof fixed) != 0)
         return false;
     e = qcow2_snapshot_decode_any(fixed); /* a check goes on, whatever the length is */
     if ((!q->is_open_for_check && qcow2_snapshot_decode_fixed(fixed, &e).rule) ||
         e.entry_bytes > table_end - entry_offset ||
-        qcow2_is_beyond_end(q, entry_offset + QCOW2_SNAPSHOT_FIXED_BYTES + e.extra_bytes +
-                                   e.id_bytes + e.name_bytes - 1))
+        qimg_format_is_beyond_end(&q->base, entry_offset + QCOW2_SNAPSHOT_FIXED_BYTES +
+                                                e.extra_bytes + e.id_bytes +
+                                                e.name_bytes - 1))
         return false;
     if (e.extra_bytes > 0) {
         if (qimg_storage_read(q->base.file, QIMG_IO_SNAPSHOT,

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Changing entries of L1 and L2 tables: in the file first, then in the cached slice that
- * readers look into (W5). */
+ * readers look into (T1). */
 #include <errno.h>
 
 #include "base/checked.h"
@@ -29,9 +29,8 @@ qcow2_find_l2_table(Qcow2 *q, uint64_t l1_index, uint64_t *l2_table_offset_out,
     if (l1_index >= q->base.active.n_l1_entries_in_file)
         return qcow2_mark_corrupt(q, QIMG_RULE_L1_BEYOND_EOF,
                                   l1_slice_offset(q, l1_index));
-    err = table_cache_pin(q->base.tables, TABLE_L1, q->base.layer_index, q->base.file,
-                          qimg_host(l1_slice_offset(q, l1_index)), TABLE_SLICE_WORDS,
-                          &slice);
+    err = qimg_format_pin(&q->base, TABLE_L1, l1_slice_offset(q, l1_index),
+                          TABLE_SLICE_WORDS, &slice);
     if (err)
         return err;
     entry = table_slice_get(&slice, l1_index % TABLE_SLICE_WORDS);
@@ -40,7 +39,7 @@ qcow2_find_l2_table(Qcow2 *q, uint64_t l1_index, uint64_t *l2_table_offset_out,
         return qcow2_mark_corrupt(q, QIMG_RULE_L1_RESERVED, offset);
     if (!qimg_is_aligned(offset, q->geometry.cluster_bytes))
         return qcow2_mark_corrupt(q, QIMG_RULE_L2_UNALIGNED, offset);
-    if (offset && qcow2_is_beyond_end(q, offset))
+    if (offset && qimg_format_is_beyond_end(&q->base, offset))
         return qcow2_mark_corrupt(q, QIMG_RULE_L2_BEYOND_EOF, offset);
     *l2_table_offset_out = offset;
     *is_private_out = offset && (entry & QCOW2_ENTRY_COPIED);
@@ -83,11 +82,11 @@ make_l2_table(Qcow2 *q, uint64_t l1_index, uint64_t old_offset, uint64_t *new_of
         return err;
     new_offset = run.first_cluster << q->geometry.cluster_bits;
     qcow2_forget_table(q, TABLE_L2, new_offset, cluster_bytes);
-    err = qcow2_metadata_add(q, new_offset, cluster_bytes);
+    err = qimg_format_metadata_add(&q->base, new_offset, cluster_bytes);
     if (!err && old_offset)
         err = copy_table(q, old_offset, new_offset);
     if (err) {
-        qcow2_metadata_remove(q, new_offset, cluster_bytes);
+        qimg_format_metadata_remove(&q->base, new_offset, cluster_bytes);
         qcow2_alloc_undo(q, run);
         return err;
     }
@@ -124,44 +123,26 @@ qcow2_l2_pin(Qcow2 *q, uint64_t l2_table_offset, uint64_t l2_index, Qcow2L2Slice
 
     out->host_offset =
         l2_table_offset + qimg_align_down(word, q->slice_words) * sizeof(uint64_t);
-    if (qcow2_is_beyond_end(q, out->host_offset)) /* a table that is cut (I3) */
+    if (qimg_format_is_beyond_end(&q->base,
+                                  out->host_offset)) /* a table that is cut (I3) */
         return qcow2_mark_corrupt(q, QIMG_RULE_L2_BEYOND_EOF, out->host_offset);
-    return table_cache_pin_to_change(q->base.tables, TABLE_L2, q->base.layer_index,
-                                     q->base.file, qimg_host(out->host_offset),
-                                     q->slice_words, &out->slice);
-}
-
-/* Writes words to the file as they are on disk. */
-static QimgErrno
-write_words(Qcow2 *q, QimgIoPurpose purpose, uint64_t host_offset, const uint64_t *words,
-            const TableSlice *slice, uint64_t word_index, uint64_t n_words)
-{
-    uint64_t disk_words[TABLE_SLICE_WORDS], old_words[TABLE_SLICE_WORDS];
-
-    memcpy(disk_words, words, n_words * sizeof(uint64_t));
-    qimg_host_to_be64_array(disk_words, n_words);
-    for (uint64_t i = 0; i < n_words; i++)
-        old_words[i] = table_slice_get(slice, word_index + i);
-    qimg_host_to_be64_array(old_words, n_words);
-    return qcow2_write_or_undo(q, purpose, host_offset, disk_words, old_words,
-                               n_words * sizeof(uint64_t));
+    return qimg_format_pin_to_change(&q->base, TABLE_L2, out->host_offset, q->slice_words,
+                                     &out->slice);
 }
 
 QimgErrno
 qcow2_l2_store(Qcow2 *q, Qcow2L2Slice *slice, uint64_t word_index, const uint64_t *words,
                uint64_t n_words, bool is_bitmap_first)
 {
-    QimgErrno err =
-        write_words(q, QIMG_IO_L2, slice->host_offset + word_index * sizeof(uint64_t),
-                    words, &slice->slice, word_index, n_words);
+    QimgErrno err;
 
+    if (!q->geometry.extended_l2)
+        return qimg_format_store_words(&q->base, QIMG_IO_L2, slice->host_offset,
+                                       &slice->slice, word_index, words, n_words);
+    err = qimg_format_write_words(&q->base, QIMG_IO_L2, slice->host_offset, &slice->slice,
+                                  word_index, words, n_words);
     if (err)
         return err;
-    if (!q->geometry.extended_l2) {
-        for (uint64_t i = 0; i < n_words; i++)
-            table_slice_set(&slice->slice, word_index + i, words[i]);
-        return 0;
-    }
     for (uint64_t i = 0; i < n_words; i += 2) {
         unsigned first = is_bitmap_first ? 1 : 0;
 
@@ -177,15 +158,12 @@ qcow2_l1_store(Qcow2 *q, uint64_t l1_index, uint64_t entry)
     uint64_t slice_offset = l1_slice_offset(q, l1_index);
     uint64_t word_index = l1_index % TABLE_SLICE_WORDS;
     table_autoslice slice = {0};
-    QimgErrno err = table_cache_pin_to_change(
-        q->base.tables, TABLE_L1, q->base.layer_index, q->base.file,
-        qimg_host(slice_offset), TABLE_SLICE_WORDS, &slice);
+    QimgErrno err = qimg_format_pin_to_change(&q->base, TABLE_L1, slice_offset,
+                                              TABLE_SLICE_WORDS, &slice);
 
     if (!err)
-        err = write_words(q, QIMG_IO_L1, slice_offset + word_index * sizeof(uint64_t),
-                          &entry, &slice, word_index, 1);
-    if (!err)
-        table_slice_set(&slice, word_index, entry);
+        err = qimg_format_store_words(&q->base, QIMG_IO_L1, slice_offset, &slice,
+                                      word_index, &entry, 1);
     return err;
 }
 

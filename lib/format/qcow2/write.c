@@ -81,11 +81,11 @@ check_target(Qcow2 *q, uint64_t host_offset, uint64_t n_bytes)
 {
     if (q->geometry.has_data_file)
         return 0;
-    if (qcow2_is_beyond_end(q, host_offset + n_bytes - 1) &&
-        qcow2_is_beyond_end(
-            q, qimg_align_down(host_offset + n_bytes - 1, q->geometry.cluster_bytes)))
+    if (qimg_format_is_beyond_end(&q->base, host_offset + n_bytes - 1) &&
+        qimg_format_is_beyond_end(&q->base, qimg_align_down(host_offset + n_bytes - 1,
+                                                            q->geometry.cluster_bytes)))
         return qcow2_mark_corrupt(q, QIMG_RULE_DATA_BEYOND_EOF, host_offset);
-    if (qcow2_touches_metadata(q, host_offset, n_bytes))
+    if (qimg_format_touches_metadata(&q->base, host_offset, n_bytes))
         return qcow2_mark_corrupt(q, QIMG_RULE_WRITE_ON_METADATA, host_offset);
     return 0;
 }
@@ -245,8 +245,8 @@ plan_new_clusters(Qcow2 *q, const Place *p, How how, uint64_t n_entries,
     if (err)
         return err;
     /* Of an image whose entries name free clusters, one may have been given out twice. */
-    if (qcow2_touches_metadata(q, run.first_cluster << g->cluster_bits,
-                               run.n_clusters << g->cluster_bits))
+    if (qimg_format_touches_metadata(&q->base, run.first_cluster << g->cluster_bits,
+                                     run.n_clusters << g->cluster_bits))
         return qcow2_mark_corrupt(q, QIMG_RULE_REFCOUNT_TOO_LOW,
                                   run.first_cluster << g->cluster_bits);
     plan->n_clusters = run.n_clusters;

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from . import env, procs
+from . import env, procs, qemu
+
+MIB = 1 << 20
 
 
 def need_loop_devices():
@@ -99,3 +101,26 @@ def assert_files(top, wanted):
     assert found == set(wanted)
     for name, data in wanted.items():
         assert (Path(top) / name).read_bytes() == data, name
+
+
+def dirty_copy(directory, kind, rng):
+    """A raw disk as it is while the file system is in use: its journal holds what the rest
+    does not yet. Returns (path, files that were synced before)."""
+    size, make = {"ext4": (24 * MIB, ["mke2fs", "-q", "-t", "ext4", "-J", "size=4"]),
+                  "xfs": (320 * MIB, ["mkfs.xfs", "-q", "-f"])}[kind]
+    live = qemu.make_raw(directory / "live.img", size)
+    procs.run(*make, live)
+    with attached(live) as device:
+        with mounted(device, directory / "live", kind=kind) as top:
+            files = fill(top, rng, 10)
+        # Unmounted once: these files need no journal, and must be seen without it.
+        stack = contextlib.ExitStack()
+        top = stack.enter_context(mounted(device, directory / "live", kind=kind))
+        with stack:
+            for number in range(20):        # in the journal, not in place
+                file = stack.enter_context(open(top / f"late{number}", "wb"))
+                file.write(b"x" * 100)
+                file.flush()
+                os.fsync(file.fileno())
+            procs.run("cp", "--sparse=always", live, directory / "dirty.img")
+    return directory / "dirty.img", files

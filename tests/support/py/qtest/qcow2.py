@@ -186,6 +186,9 @@ class Qcow2File:
         extra = (entry >> shift) & ((1 << (self.cluster_bits - 8)) - 1)
         return host, (extra + 1) * 512 - (host & 511)
 
+    def is_compressed(self, guest):
+        return bool(self.l2_entry(guest) & COMPRESSED)
+
     def compressed_guest_offsets(self):
         """Guest offsets of all compressed clusters, found by walking the tables."""
         found, cs = [], self.cluster_size

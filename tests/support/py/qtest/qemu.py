@@ -12,11 +12,11 @@ from . import env, pattern, procs, qcow2
 from .procs import run
 
 
-def create(path, size, backing=None, backing_format=None, **options):
+def create(path, size, backing=None, backing_format=None, image_format="qcow2", **options):
     """qemu-img create; runs in the image's directory, since qemu-img takes the name of a
     data file as relative to the current one. A relative backing name is the image's."""
     path = Path(path)
-    argv = ["qemu-img", "create", "-q", "-f", "qcow2"]
+    argv = ["qemu-img", "create", "-q", "-f", image_format]
     if options:
         argv += ["-o", ",".join(f"{k}={v}" for k, v in options.items())]
     if backing is not None:
@@ -32,10 +32,10 @@ def img(*argv, cwd=None, check=True, limit_s=60):
     return run("qemu-img", *argv, cwd=cwd, check=check, limit_s=limit_s)
 
 
-def io(path, *commands, options=(), check=True):
+def io(path, *commands, options=(), check=True, image_format=None):
     """Runs qemu-io commands on an image. qemu-io reports many errors by text alone."""
     path = Path(path)
-    argv = ["qemu-io", *options]
+    argv = ["qemu-io", *options, *(["-f", image_format] if image_format else [])]
     for command in commands:
         argv += ["-c", command]
     result = run(*argv, path.name, cwd=path.parent, check=check)
@@ -62,7 +62,7 @@ def held(image, *options):
         procs.end_process(process)
 
 
-def write(path, *pieces, backend=()):
+def write(path, *pieces, backend=(), image_format=None):
     """Writes (offset, length, kind, salt[, flags]) pieces of pattern content through the
     format driver in one qemu-io process."""
     path = Path(path)
@@ -74,7 +74,7 @@ def write(path, *pieces, backend=()):
             scratch.append(piece)
             commands.append(" ".join(["write", *flags, "-s", piece.name, str(offset), str(length)]))
         if commands:
-            io(path, *commands, options=backend)
+            io(path, *commands, options=backend, image_format=image_format)
     finally:
         for piece in scratch:
             piece.unlink()

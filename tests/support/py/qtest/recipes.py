@@ -8,7 +8,7 @@ def default_size(cluster):
     return max(1 << 20, 5 * cluster)
 
 
-def sprinkle(path, size, cluster, rng, salt=1, compressed=False):
+def sprinkle(path, size, cluster, rng, salt=1, compressed=False, image_format=None):
     """Whole clusters, runs, pieces inside clusters and over borders, the last bytes, zeros
     with and without unmapping, discards; most of the disk stays unallocated."""
     n = max(1, size // cluster)
@@ -31,7 +31,7 @@ def sprinkle(path, size, cluster, rng, salt=1, compressed=False):
     put(at(0.5) - 512, 1024, "mixed")
     put(at(0.6), 2 * cluster, "constant")
     put(sector_size - 512, 512, "words")
-    qemu.write(path, *pieces)
+    qemu.write(path, *pieces, image_format=image_format)
 
     commands = []
 
@@ -47,7 +47,7 @@ def sprinkle(path, size, cluster, rng, salt=1, compressed=False):
     command("discard", at(0.6) + cluster, cluster)
     command("write -z", at(0.2) + 512, 512)                 # inside a cluster
     if commands:
-        qemu.io(path, *commands)
+        qemu.io(path, *commands, image_format=image_format)
     if compressed:
         start = at(0.9)
         qemu.write(path, (start, min(cluster, size - start) // 512 * 512, "words", salt + 1, "-c"))

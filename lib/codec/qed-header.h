@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The QED header. Spec: qed section 1. */
+#pragma once
+
+#include "codec/rules.h"
+
+#define QED_HEADER_BYTES     64u
+#define QED_MIN_CLUSTER_BITS 12u
+#define QED_MAX_CLUSTER_BITS 26u
+#define QED_MAX_TABLE_SIZE   16u
+#define QED_MAX_BACKING_NAME 4095u
+
+/* Where fields that are changed alone lie in the file. */
+#define QED_HEADER_AT_FEATURES   16u
+#define QED_HEADER_AT_AUTOCLEAR  32u
+#define QED_HEADER_AT_IMAGE_SIZE 48u
+
+typedef enum {
+    QED_FEATURE_BACKING = 1 << 0,     /* the backing name's fields are valid */
+    QED_FEATURE_NEED_CHECK = 1 << 1,  /* was not closed properly */
+    QED_FEATURE_BACKING_RAW = 1 << 2, /* the backing file is raw, whatever it holds */
+} QedFeature;
+
+#define QED_FEATURES_KNOWN                                                               \
+    ((uint64_t)(QED_FEATURE_BACKING | QED_FEATURE_NEED_CHECK | QED_FEATURE_BACKING_RAW))
+
+typedef struct {
+    unsigned cluster_bits;
+    unsigned table_clusters;  /* of an L1 or L2 table */
+    uint32_t header_clusters; /* that hold the header and what belongs to it */
+    uint64_t features;
+    uint64_t compat_features;
+    uint64_t autoclear_features;
+    uint64_t l1_table_offset;
+    uint64_t size_bytes;
+    uint32_t backing_name_offset; /* without QED_FEATURE_BACKING 0, as the next */
+    uint32_t backing_name_bytes;
+} QedHeader;
+
+/* Whether @bytes begin as a QED image does. */
+bool qed_header_probe(const uint8_t *bytes, size_t n_bytes);
+
+/* Decodes and checks the first @n_bytes of a file, but for the feature bits, which are
+ * the caller's to judge. *@out is whole on success only. */
+QimgDecode qed_header_decode(const uint8_t *bytes, size_t n_bytes, QedHeader *out);
+
+/* Encodes @header, which must keep the rules. */
+void qed_header_encode(const QedHeader *header, uint8_t bytes[QED_HEADER_BYTES]);
+
+static inline uint64_t
+qed_cluster_bytes(const QedHeader *header)
+{
+    return UINT64_C(1) << header->cluster_bits;
+}
+
+/* Of an L1 or L2 table. */
+static inline uint64_t
+qed_table_bytes(const QedHeader *header)
+{
+    return (uint64_t)header->table_clusters << header->cluster_bits;
+}
+
+/* Where the first cluster behind the header begins. */
+static inline uint64_t
+qed_header_end(const QedHeader *header)
+{
+    return (uint64_t)header->header_clusters << header->cluster_bits;
+}
+
+/* The largest disk that the tables can map, or a file can be as large as. */
+uint64_t qed_max_size_bytes(const QedHeader *header);

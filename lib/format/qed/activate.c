@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The life of a writable layer: what is refused at open, what must be done before the
+ * first change, fields of the header, damage, and the end. Spec: qed section 4. */
+#define G_LOG_DOMAIN "qimg-format"
+
+#include <errno.h>
+#include <inttypes.h>
+
+#include "base/checked.h"
+#include "base/endian.h"
+#include "base/errors.h"
+#include "format/qed/qed.h"
+
+bool
+qed_open_for_writing(Qed *qed, GError **error)
+{
+    QimgFormat *base = &qed->base;
+
+    if (base->active.n_l1_entries_in_file < base->active.n_l1_entries) {
+        qimg_set_error(error, QIMG_ERROR_REFUSED,
+                       "l1_table_offset: the L1 table is cut by the end of the file, so "
+                       "the image must not be written to (mount it read-only)");
+        return false;
+    }
+    if (base->is_dirty)
+        qimg_format_warn(base, "its tables are checked and repaired before the first "
+                               "write");
+    base->zero_unit_bytes = base->cluster_bytes;
+    qed->returned = g_array_new(FALSE, FALSE, sizeof(QedClusters));
+    return true;
+}
+
+QimgErrno
+qed_store_field(Qed *qed, uint64_t position, uint64_t value, uint64_t old)
+{
+    qimg_le64 field = qimg_le64_set(value), old_field = qimg_le64_set(old);
+    QimgErrno err;
+
+    if (value == old)
+        return 0;
+    err = qimg_format_write_or_undo(&qed->base, QIMG_IO_HEADER, position, &field,
+                                    &old_field, sizeof field);
+    if (err)
+        return err;
+    err = qimg_storage_sync(qed->base.file);
+    return err ? qimg_format_break(&qed->base, err) : 0;
+}
+
+QimgErrno
+qed_set_need_check(Qed *qed, bool need_check)
+{
+    uint64_t features = qed->header.features & ~(uint64_t)QED_FEATURE_NEED_CHECK;
+    QimgErrno err;
+
+    if (need_check)
+        features |= QED_FEATURE_NEED_CHECK;
+    err = qed_store_field(qed, QED_HEADER_AT_FEATURES, features, qed->header.features);
+    if (err)
+        return err;
+    qed->header.features = features;
+    qed->base.is_dirty = need_check;
+    return 0;
+}
+
+QimgErrno
+qed_refuse(Qed *qed, QimgRule rule, uint64_t host_offset)
+{
+    qimg_format_report(&qed->base, rule, host_offset);
+    if (!atomic_exchange(&qed->base.broken, true))
+        g_warning("%s: it is read-only from now on", qed->base.file->path);
+    return -EIO;
+}
+
+/* ---- the first change ---- */
+
+/* Refuses all changes of a damaged image from now on; nothing was changed. */
+static QimgErrno
+refuse_damaged(Qed *qed, const QedWalk *walk)
+{
+    if (!atomic_exchange(&qed->base.broken, true))
+        g_warning("%s: %s: %s (host offset %" PRIu64 "; %" PRIu64
+                  " such places); nothing was changed, and it is read-only from now on "
+                  "(run qimg check)",
+                  qed->base.file->path, qimg_rule_field(walk->first_rule),
+                  qimg_rule_text(walk->first_rule), walk->first_host_offset,
+                  walk->n_invalid + walk->n_shared + walk->n_errors);
+    return -EIO;
+}
+
+/* Collects the tables, as far as they are sound. */
+static QimgErrno
+collect(Qed *qed, bool mends, QedWalk *walk)
+{
+    const QedWalkOptions options = {.mends = mends, .collects = true};
+
+    qimg_index_set_free(qed->base.metadata); /* of another attempt */
+    qed->base.metadata = qimg_index_set_new();
+    return qed_walk(qed, &options, walk);
+}
+
+/* Collects the tables of a sound image. What a program that died has left, entries that
+ * are no places, is mended where NEED_CHECK says that one did. */
+static QimgErrno
+look_at_tables(Qed *qed, QedWalk *walk)
+{
+    QimgErrno err = collect(qed, false, walk);
+
+    if (!err && (walk->n_shared > 0 || walk->n_errors > 0 ||
+                 (walk->n_invalid > 0 && !qed->base.is_dirty)))
+        return refuse_damaged(qed, walk);
+    if (err || walk->n_invalid == 0)
+        return err;
+    qed_walk_clear(walk);
+    err = collect(qed, true, walk);
+    if (!err)
+        err = qimg_storage_sync(qed->base.file);
+    if (!err)
+        g_message("%s: was not closed properly and has been repaired: %" PRIu64
+                  " entries that were no places in the file read as unallocated now",
+                  qed->base.file->path, walk->n_mended);
+    return err;
+}
+
+/* Clusters to which nothing refers are what a program that died has left: those at the
+ * end of the file are cut off, the others taken for new data, zeros again (E2). */
+static QimgErrno
+reclaim_leaks(Qed *qed, const QedWalk *walk) QIMG_REQUIRES(qed->alloc_lock)
+{
+    unsigned bits = qed->header.cluster_bits;
+    uint64_t end_bytes = walk->used_end_cluster << bits;
+    QimgErrno err = 0;
+    QedClusters run = {0};
+
+    g_array_set_size(qed->returned, 0); /* of an attempt that failed */
+    if (!qed->base.is_dirty)
+        return 0;
+    while (!err && qed_walk_find_unused(walk, &run)) {
+        err = qimg_storage_zero(qed->base.file, QIMG_IO_RESERVE,
+                                qimg_host(run.first_cluster << bits),
+                                run.n_clusters << bits);
+        g_array_append_val(qed->returned, run);
+    }
+    if (!err && walk->used_end_cluster < walk->n_clusters) {
+        atomic_store_explicit(&qed->base.file_end_bytes, end_bytes, memory_order_relaxed);
+        err = qimg_storage_set_size(qed->base.file, end_bytes);
+    }
+    return err || qed->returned->len == 0 ? err : qimg_storage_sync(qed->base.file);
+}
+
+static QimgErrno
+activate(Qed *qed) QIMG_REQUIRES(qed->alloc_lock)
+{
+    QedWalk walk;
+    QimgErrno err = look_at_tables(qed, &walk);
+
+    if (!err)
+        err = reclaim_leaks(qed, &walk);
+    qed_walk_clear(&walk);
+    if (!err)
+        err = qimg_storage_get_size(qed->base.file, &qed->first_file_bytes);
+    if (!err) {
+        qed->first_cluster = qed->next_cluster = qed->end_cluster =
+            qimg_div_round_up(qed->first_file_bytes, qed->base.cluster_bytes);
+        err = qed_store_field(qed, QED_HEADER_AT_AUTOCLEAR, 0,
+                              qed->header.autoclear_features);
+    }
+    if (!err)
+        qed->header.autoclear_features = 0;
+    return err;
+}
+
+QimgErrno
+qed_activate(Qed *qed)
+{
+    QimgErrno err = 0;
+
+    if (qimg_format_is_broken(&qed->base))
+        return -EROFS;
+    /* Acquire pairs with the release below. */
+    if (atomic_load_explicit(&qed->is_active, memory_order_acquire))
+        return 0;
+    QIMG_LOCK_SCOPE(&qed->alloc_lock);
+    if (!atomic_load_explicit(&qed->is_active, memory_order_relaxed))
+        err = activate(qed);
+    if (!err)
+        atomic_store_explicit(&qed->is_active, true, memory_order_release);
+    return err;
+}
+
+/* ---- durability ---- */
+
+QimgErrno
+qed_flush(QimgFormat *format)
+{
+    Qed *qed = (Qed *)format;
+
+    if (!atomic_load(
+            &qed->is_active)) /* a sync before the first change may have failed */
+        return atomic_load(&format->file->sync_error);
+    return qimg_storage_sync(format->file);
+}
+
+void
+qed_end_writing(QimgFormat *format)
+{
+    Qed *qed = (Qed *)format;
+    QimgErrno err;
+
+    if (!atomic_load(&qed->is_active))
+        return;
+    err = qed_flush(format);
+    if (!err && !atomic_load(&format->broken)) {
+        qimg_mutex_lock(&qed->alloc_lock);
+        err = qed_alloc_release_reserve(qed);
+        /* That the bit is clear shall mean that there are no leaks, too. */
+        if (!err)
+            err = qimg_storage_sync(format->file);
+        if (!err)
+            err = qed_set_need_check(qed, false); /* E1 */
+        qimg_mutex_unlock(&qed->alloc_lock);
+    }
+    if (err)
+        g_warning("%s: not all could be written when it was closed: %s (run qimg check)",
+                  format->file->path, g_strerror(-err));
+}

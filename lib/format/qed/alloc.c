@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Clusters at the end of the file, taken from a reserve (E2). Filling it costs one sync;
+ * so it grows with what was used, up to a bound. */
+#include <errno.h>
+
+#include "base/checked.h"
+#include "format/qed/qed.h"
+
+#define FIRST_RESERVE_BYTES QIMG_MIB
+#define MAX_RESERVE_BYTES   (64 * QIMG_MIB)
+
+/* How much the reserve is filled with at once: more each time, but no more than seems
+ * right for the disk. */
+static uint64_t
+reserve_clusters(const Qed *qed)
+{
+    uint64_t max_bytes =
+        qimg_min_u64(MAX_RESERVE_BYTES,
+                     qimg_max_u64(qed->base.active.size_bytes / 8, FIRST_RESERVE_BYTES));
+    uint64_t bytes = qimg_max_u64(qimg_min_u64(qed->next_reserve_bytes, max_bytes),
+                                  FIRST_RESERVE_BYTES);
+
+    return qimg_max_u64(bytes >> qed->header.cluster_bits, 1);
+}
+
+/* Lets the reserve have at least @n_min clusters. */
+static QimgErrno
+refill(Qed *qed, uint64_t n_min)
+{
+    unsigned bits = qed->header.cluster_bits;
+    uint64_t n_wanted = qimg_max_u64(reserve_clusters(qed), n_min);
+    uint64_t end = qed->next_cluster + n_wanted;
+    QimgErrno err;
+
+    if (end > (uint64_t)INT64_MAX >> bits)
+        return -EFBIG;
+    err = qed_set_need_check(qed, true); /* E1 */
+    if (!err)
+        err = qimg_storage_set_size(qed->base.file, end << bits);
+    if (!err)
+        err = qimg_storage_sync(qed->base.file);
+    if (err)
+        return err;
+    qed->end_cluster = end;
+    qed->next_reserve_bytes = (n_wanted << bits) * 2;
+    return 0;
+}
+
+/* Takes up to @n_max clusters out of what was given back. */
+static bool
+take_returned(Qed *qed, uint64_t n_max, QedClusters *out)
+{
+    QedClusters *last;
+
+    if (qed->returned->len == 0)
+        return false;
+    last = &g_array_index(qed->returned, QedClusters, qed->returned->len - 1);
+    out->n_clusters = qimg_min_u64(n_max, last->n_clusters);
+    last->n_clusters -= out->n_clusters;
+    out->first_cluster = last->first_cluster + last->n_clusters;
+    if (last->n_clusters == 0)
+        g_array_set_size(qed->returned, qed->returned->len - 1);
+    return true;
+}
+
+QimgErrno
+qed_alloc(Qed *qed, uint64_t n_max, QedClusters *out)
+{
+    QimgErrno err = 0;
+
+    if (take_returned(qed, n_max, out))
+        return 0;
+    if (qed->next_cluster == qed->end_cluster)
+        err = refill(qed, 1);
+    if (err)
+        return err;
+    *out = (QedClusters){qed->next_cluster,
+                         qimg_min_u64(n_max, qed->end_cluster - qed->next_cluster)};
+    qed->next_cluster += out->n_clusters;
+    return 0;
+}
+
+QimgErrno
+qed_alloc_exactly(Qed *qed, uint64_t n, uint64_t *first_cluster_out)
+{
+    QimgErrno err =
+        qed->end_cluster - qed->next_cluster < n ? refill(qed, n) : (QimgErrno)0;
+
+    if (err)
+        return err;
+    *first_cluster_out = qed->next_cluster;
+    qed->next_cluster += n;
+    return 0;
+}
+
+void
+qed_alloc_undo(Qed *qed, QedClusters run)
+{
+    unsigned bits = qed->header.cluster_bits;
+
+    /* Zeros again, durably (E2), or lost: an error shows at the next use. */
+    if (qimg_storage_zero(qed->base.file, QIMG_IO_RESERVE,
+                          qimg_host(run.first_cluster << bits),
+                          run.n_clusters << bits) == 0 &&
+        qimg_storage_sync(qed->base.file) == 0)
+        g_array_append_val(qed->returned, run);
+}
+
+QimgErrno
+qed_alloc_release_reserve(Qed *qed)
+{
+    uint64_t end_bytes, size_bytes = 0;
+    QimgErrno err;
+
+    for (guint i = 0; i < qed->returned->len;) {
+        const QedClusters *run = &g_array_index(qed->returned, QedClusters, i);
+
+        if (run->first_cluster + run->n_clusters != qed->next_cluster) {
+            i++;
+            continue;
+        }
+        qed->next_cluster = run->first_cluster;
+        g_array_remove_index_fast(qed->returned, i);
+        i = 0;
+    }
+    end_bytes = qed->next_cluster == qed->first_cluster
+                    ? qed->first_file_bytes
+                    : qed->next_cluster << qed->header.cluster_bits;
+    err = qimg_storage_get_size(qed->base.file, &size_bytes);
+    if (err || size_bytes <= end_bytes)
+        return err;
+    atomic_store_explicit(&qed->base.file_end_bytes, end_bytes, memory_order_relaxed);
+    qed->end_cluster = qed->next_cluster;
+    qed->next_reserve_bytes = 0;
+    return qimg_storage_set_size(qed->base.file, end_bytes);
+}

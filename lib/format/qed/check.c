@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Checking and repairing by the user's wish. Spec: qed section 6.
+ *
+ * Leaks inside the file stay, since nothing can list them as free; those at its end are
+ * cut off. */
+#include <errno.h>
+
+#include "base/checked.h"
+#include "base/errors.h"
+#include "format/qed/qed.h"
+
+static void
+report_leak(const Qed *qed, QedClusters run, QimgCheckReport *report)
+{
+    unsigned bits = qed->header.cluster_bits;
+    const QimgFinding finding = {.kind = QIMG_FINDING_LEAK,
+                                 .host_offset = run.first_cluster << bits,
+                                 .length_bytes = run.n_clusters << bits,
+                                 .guest_offset = QIMG_NO_GUEST_OFFSET};
+
+    if (run.n_clusters > 0)
+        qimg_check_report_add(report, &finding, run.n_clusters,
+                              "cluster: nothing refers to it");
+}
+
+/* Adds the clusters that nothing refers to, those that lie together as one finding. */
+static void
+report_leaks(const Qed *qed, const QedWalk *walk, QimgCheckReport *report)
+{
+    QedClusters run = {0};
+
+    while (qed_walk_find_unused(walk, &run))
+        report_leak(qed, run, report);
+    if (walk->used_end_cluster < walk->n_clusters)
+        report_leak(qed,
+                    (QedClusters){walk->used_end_cluster,
+                                  walk->n_clusters - walk->used_end_cluster},
+                    report);
+}
+
+static bool
+fail(GError **error, QimgErrno err)
+{
+    if (err == -EFBIG)
+        qimg_set_error(error, QIMG_ERROR_UNSUPPORTED,
+                       "its file has more clusters than can be counted (copy its content "
+                       "to another image)");
+    else
+        qimg_set_error_errno(error, -err, "it can be done again", "was not finished");
+    return false;
+}
+
+bool
+qed_check(QimgFormat *format, QimgCheckReport *report, GError **error)
+{
+    Qed *qed = (Qed *)format;
+    const QedWalkOptions options = {.report = report};
+    QimgCheckResult *result = &report->result;
+    QedWalk walk;
+    QimgErrno err = qed_walk(qed, &options, &walk);
+
+    result->n_total_clusters =
+        qimg_div_round_up(qed->header.size_bytes, format->cluster_bytes);
+    result->is_dirty = (qed->header.features & QED_FEATURE_NEED_CHECK) != 0;
+    if (!err) {
+        result->image_end_offset = walk.used_end_cluster << qed->header.cluster_bits;
+        report_leaks(qed, &walk, report);
+    }
+    qed_walk_clear(&walk);
+    return !err || fail(error, err);
+}
+
+/* Cuts off what lies behind the last cluster in use. */
+static QimgErrno
+cut_leaks(Qed *qed, const QedWalk *walk)
+{
+    uint64_t end_bytes = walk->used_end_cluster << qed->header.cluster_bits;
+    QimgErrno err;
+
+    if (walk->used_end_cluster >= walk->n_clusters)
+        return 0;
+    err = qimg_storage_set_size(qed->base.file, end_bytes);
+    if (!err)
+        atomic_store_explicit(&qed->base.file_end_bytes, end_bytes, memory_order_relaxed);
+    return err;
+}
+
+static QimgErrno
+repair(Qed *qed, QimgRepair mode)
+{
+    const QedWalkOptions options = {.mends = mode == QIMG_REPAIR_ALL};
+    QedWalk walk;
+    QimgErrno err = qed_walk(qed, &options, &walk);
+
+    /* Where something is wrong still, nothing is known to be of no use. */
+    if (!err && walk.n_invalid == walk.n_mended && walk.n_shared == 0 &&
+        walk.n_errors == 0)
+        err = cut_leaks(qed, &walk);
+    qed_walk_clear(&walk);
+    return err ? err : qimg_storage_sync(qed->base.file);
+}
+
+bool
+qed_repair(QimgFormat *format, QimgRepair mode, QimgCheckReport *report, GError **error)
+{
+    Qed *qed = (Qed *)format;
+    QimgErrno err = repair(qed, mode);
+
+    if (err)
+        return fail(error, err);
+    if (!qed_check(format, report, error))
+        return false;
+    if (report->result.n_corruptions > 0 || report->result.n_check_errors > 0)
+        return true;
+    qimg_mutex_lock(&qed->alloc_lock);
+    err = qed_set_need_check(qed, false);
+    if (!err && mode == QIMG_REPAIR_ALL)
+        err = qed_store_field(qed, QED_HEADER_AT_AUTOCLEAR, 0,
+                              qed->header.autoclear_features);
+    qimg_mutex_unlock(&qed->alloc_lock);
+    report->result.is_dirty = err != 0;
+    return !err || fail(error, err);
+}

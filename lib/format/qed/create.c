@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Making a new image: the header's cluster with the backing file's name, and an empty L1
+ * table. Spec: qed section 7. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "base/errors.h"
+#include "format/qed/qed.h"
+
+#define DEFAULT_TABLE_CLUSTERS 4u
+
+static bool G_GNUC_PRINTF(2, 3) refuse(GError **error, const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    if (error)
+        *error = g_error_new_valist(QIMG_ERROR, QIMG_ERROR_USAGE, format, args);
+    va_end(args);
+    return false;
+}
+
+/* The header of the new image, its fields checked. */
+static bool
+make_header(const QimgCreateOptions *o, QedHeader *out, GError **error)
+{
+    size_t name_bytes = o->backing_name ? strlen(o->backing_name) : 0;
+    QedHeader h = {
+        .cluster_bits = o->cluster_bits,
+        .table_clusters = o->table_clusters ? o->table_clusters : DEFAULT_TABLE_CLUSTERS,
+        .header_clusters = 1,
+        .size_bytes = o->size_bytes,
+    };
+    uint8_t bytes[QED_HEADER_BYTES];
+    QimgDecode decoded;
+
+    if (h.cluster_bits < QED_MIN_CLUSTER_BITS || h.cluster_bits > QED_MAX_CLUSTER_BITS)
+        return refuse(error, "cluster_size: %s",
+                      qimg_rule_text(QIMG_RULE_QED_CLUSTER_SIZE));
+    h.l1_table_offset = qed_header_end(&h);
+    if (o->backing_name) {
+        h.features |= QED_FEATURE_BACKING;
+        /* Other formats cannot be recorded: they are found by a look at the file. */
+        if (g_strcmp0(o->backing_format, "raw") == 0)
+            h.features |= QED_FEATURE_BACKING_RAW;
+        h.backing_name_offset = QED_HEADER_BYTES;
+        h.backing_name_bytes = (uint32_t)name_bytes;
+    }
+    if (o->backing_name && (name_bytes == 0 || name_bytes > QED_MAX_BACKING_NAME ||
+                            QED_HEADER_BYTES + name_bytes > qed_header_end(&h)))
+        return refuse(
+            error, "backing_file: has %zu bytes, and must have 1 to %" PRIu64, name_bytes,
+            qimg_min_u64(QED_MAX_BACKING_NAME, qed_header_end(&h) - QED_HEADER_BYTES));
+    if (o->preallocation != QIMG_PREALLOCATION_OFF)
+        return refuse(error, "preallocation: a QED image has none (leave it out)");
+    /* The rest is what the decoder checks. */
+    qed_header_encode(&h, bytes);
+    decoded = qed_header_decode(bytes, sizeof bytes, out);
+    if (decoded.rule == QIMG_RULE_QED_IMAGE_SIZE)
+        return refuse(error,
+                      "size: is more than the tables can map (at most %" PRIu64
+                      " bytes with these; give a larger cluster_size or table_size)",
+                      qed_max_size_bytes(&h));
+    if (decoded.rule)
+        return refuse(error, "%s: %s", qimg_rule_field(decoded.rule),
+                      qimg_rule_text(decoded.rule));
+    return true;
+}
+
+bool
+qed_check_create(const QimgCreateOptions *options, GError **error)
+{
+    QedHeader header;
+
+    return make_header(options, &header, error);
+}
+
+bool
+qed_create(QimgStorage *file, const QimgCreateOptions *options, GError **error)
+{
+    g_autofree uint8_t *bytes = NULL;
+    size_t n_bytes = QED_HEADER_BYTES;
+    QedHeader h;
+    QimgErrno err;
+
+    if (!make_header(options, &h, error))
+        return false;
+    bytes = g_malloc0(QED_HEADER_BYTES + QED_MAX_BACKING_NAME);
+    qed_header_encode(&h, bytes);
+    if (options->backing_name) {
+        memcpy(bytes + QED_HEADER_BYTES, options->backing_name, h.backing_name_bytes);
+        n_bytes += h.backing_name_bytes;
+    }
+    /* The L1 table is the zeros of a longer file. */
+    err = qimg_storage_set_size(file, 0);
+    if (!err)
+        err = qimg_storage_set_size(file, h.l1_table_offset + qed_table_bytes(&h));
+    if (!err)
+        err = qimg_storage_sync(file);
+    if (!err)
+        err = qimg_storage_write(file, QIMG_IO_HEADER, qimg_host(0), bytes, n_bytes);
+    if (!err)
+        err = qimg_storage_sync(file);
+    if (err)
+        qimg_set_error_errno(error, -err, NULL, "cannot write the new image");
+    return !err;
+}

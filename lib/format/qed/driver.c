@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Opening a QED layer: the header is checked, features decided, nothing of the tables is
+ * read yet. Spec: qed section 3. */
+#include <errno.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "base/errors.h"
+#include "format/qed/qed.h"
+
+static bool
+refuse(GError **error, QimgDecode broken)
+{
+    QimgError code =
+        broken.rule == QIMG_RULE_QED_MAGIC ? QIMG_ERROR_NOT_AN_IMAGE : QIMG_ERROR_INVALID;
+
+    qimg_set_error(error, code,
+                   "%s: is %" PRIu64 " (0x%" PRIx64
+                   ") and %s (the image is damaged or no QED image; see its bytes with "
+                   "-o format=raw)",
+                   qimg_rule_field(broken.rule), broken.value, broken.value,
+                   qimg_rule_text(broken.rule));
+    return false;
+}
+
+static bool
+load_header(Qed *qed, GError **error)
+{
+    uint8_t bytes[QED_HEADER_BYTES] = {0};
+    uint64_t size_bytes = 0;
+    QimgErrno err = qimg_storage_get_size(qed->base.file, &size_bytes);
+    QimgDecode decoded;
+
+    if (!err)
+        err = qimg_storage_read(qed->base.file, QIMG_IO_HEADER, qimg_host(0), bytes,
+                                sizeof bytes);
+    if (err) {
+        qimg_set_error_errno(error, -err, NULL, "cannot read the header");
+        return false;
+    }
+    decoded =
+        qed_header_decode(bytes, qimg_min_u64(size_bytes, sizeof bytes), &qed->header);
+    return !decoded.rule || refuse(error, decoded);
+}
+
+static bool
+check_features(const QedHeader *header, GError **error)
+{
+    uint64_t unknown = header->features & ~QED_FEATURES_KNOWN;
+    g_autoptr(GString) list = g_string_new(NULL);
+
+    if (unknown == 0)
+        return true;
+    for (unsigned bit = 0; bit < 64; bit++)
+        if (unknown >> bit & 1)
+            g_string_append_printf(list, "%sbit %u", list->len ? ", " : "", bit);
+    qimg_set_error(error, QIMG_ERROR_UNSUPPORTED,
+                   "features: unknown %s; the data cannot be read rightly without "
+                   "knowing what that means (use a newer version, or the program that "
+                   "made the image)",
+                   list->str);
+    return false;
+}
+
+static bool
+load_backing_name(Qed *qed, GError **error)
+{
+    const QedHeader *h = &qed->header;
+    g_autofree char *name = NULL;
+    QimgErrno err;
+
+    if (h->backing_name_bytes == 0)
+        return true;
+    name = g_malloc0((gsize)h->backing_name_bytes + 1);
+    err =
+        qimg_storage_read(qed->base.file, QIMG_IO_HEADER,
+                          qimg_host(h->backing_name_offset), name, h->backing_name_bytes);
+    if (err) {
+        qimg_set_error_errno(error, -err, NULL, "cannot read the backing file's name");
+        return false;
+    }
+    if (memchr(name, 0, h->backing_name_bytes))
+        return refuse(
+            error, qimg_decode_broken(QIMG_RULE_BACKING_NAME_NUL, h->backing_name_bytes));
+    qed->base.backing_name = g_steal_pointer(&name);
+    if (h->features & QED_FEATURE_BACKING_RAW)
+        qed->base.backing_format = g_strdup("raw");
+    else
+        qed->base.lets_probe = true;
+    return true;
+}
+
+static void
+add_number(QimgFormat *base, const char *name, uint64_t number)
+{
+    base->facts[base->n_facts++] =
+        (QimgFact){.name = name, .kind = QIMG_FACT_NUMBER, .number = number};
+}
+
+static bool
+fill(Qed *qed, const QimgFormatEnv *env, GError **error)
+{
+    const QedHeader *h = &qed->header;
+    QimgFormat *base = &qed->base;
+    uint64_t n_entries = qed_table_bytes(h) / sizeof(uint64_t);
+    uint64_t n_in_file = 0;
+
+    /* Features first: an unknown one may have changed the meaning of all else. */
+    if (!check_features(h, error) || !load_backing_name(qed, error) ||
+        !qimg_format_look_at_end(base, error))
+        return false;
+    qed->entry_bits = (unsigned)__builtin_ctzll(n_entries);
+    qed->l1_shift = h->cluster_bits + qed->entry_bits;
+    if (base->file_end_bytes > h->l1_table_offset)
+        n_in_file = qimg_min_u64(n_entries, (base->file_end_bytes - h->l1_table_offset) /
+                                                sizeof(uint64_t));
+    base->cluster_bytes = base->alloc_unit_bytes = qed_cluster_bytes(h);
+    base->active = (QimgView){
+        .size_bytes = h->size_bytes,
+        .l1_table_offset = qimg_host(h->l1_table_offset),
+        .n_l1_entries = (uint32_t)n_entries,
+        .n_l1_entries_in_file = (uint32_t)n_in_file,
+    };
+    if (n_in_file < n_entries)
+        qimg_format_warn(base, "l1_table_offset: the L1 table is cut by the end of the "
+                               "file; what it should map reads as errors");
+    base->is_dirty = (h->features & QED_FEATURE_NEED_CHECK) != 0;
+    if (base->is_dirty)
+        qimg_format_warn(base, "was not closed properly (the need-check bit is set); "
+                               "reading is not affected (qimg check -r all repairs it)");
+    add_number(base, "table-size", h->table_clusters);
+    add_number(base, "header-size", h->header_clusters);
+    add_number(base, "features", h->features);
+    add_number(base, "compatible-features", h->compat_features);
+    add_number(base, "autoclear-features", h->autoclear_features);
+    if (env->for_check || env->is_writable) {
+        qimg_mutex_init(&qed->alloc_lock, QIMG_RANK_ALLOC);
+        qed->has_lock = true;
+    }
+    return !env->is_writable || qed_open_for_writing(qed, error);
+}
+
+static QimgFormat *
+qed_open(QimgStorage *file, const QimgFormatEnv *env, GError **error)
+{
+    Qed *qed = g_new0(Qed, 1);
+
+    qimg_format_init(&qed->base, &qimg_driver_qed, file, env);
+    if (!load_header(qed, error) || !fill(qed, env, error)) {
+        qed->base.file = NULL; /* stays the caller's */
+        qimg_format_close(&qed->base);
+        return NULL;
+    }
+    return &qed->base;
+}
+
+static void
+qed_close(QimgFormat *format)
+{
+    Qed *qed = (Qed *)format;
+
+    if (qed->returned)
+        g_array_unref(qed->returned);
+    if (qed->has_lock)
+        qimg_mutex_clear(&qed->alloc_lock);
+    g_free(qed);
+}
+
+const QimgDriver qimg_driver_qed = {
+    .name = "qed",
+    .is_little_endian = true,
+    .probe = qed_header_probe,
+    .open = qed_open,
+    .map = qed_map,
+    .plan_write = qed_plan_write,
+    .publish = qed_publish,
+    .abandon = qed_abandon,
+    .zero = qed_zero,
+    .flush = qed_flush,
+    .extend_tables = qed_extend_tables,
+    .resize = qed_resize,
+    .check = qed_check,
+    .repair = qed_repair,
+    .end_writing = qed_end_writing,
+    .check_create = qed_check_create,
+    .create = qed_create,
+    .close = qed_close,
+};

@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Letting clusters read as zeros, and the disk's size. A cluster that is allocated stays
+ * so, since there is no list that its place could be put on: its bytes become zeros, and
+ * the host's file system gets their space back. Spec: qed sections 4 and 5. */
+#include <errno.h>
+
+#include "base/checked.h"
+#include "base/endian.h"
+#include "format/qed/qed.h"
+
+typedef struct {
+    Qed *qed;
+    QimgZeroMode mode;
+    bool below_is_zero;
+    uint64_t start; /* guest bytes, whole clusters */
+    uint64_t end;
+} Zeroing;
+
+/* The entries of one slice, from the first one on. */
+typedef struct {
+    TableSlice slice;
+    uint64_t slice_offset;
+    uint64_t index; /* in the slice */
+} Entries;
+
+/* Makes the bytes of clusters zeros that lie side by side. */
+static QimgErrno
+zero_data(const Zeroing *z, uint64_t host_offset, uint64_t n_bytes)
+{
+    QimgStorage *file = z->qed->base.file;
+    QimgErrno err =
+        qimg_storage_zero(file, QIMG_IO_DATA, qimg_host(host_offset), n_bytes);
+
+    if (!err && z->mode == QIMG_ZERO_KEEP)
+        err = qimg_storage_allocate(file, qimg_host(host_offset), n_bytes);
+    return err;
+}
+
+/* Lets the entries at the beginning that go the same way read as zeros; *@n_out > 0 of
+ * @n_max. */
+static QimgErrno
+zero_alike(const Zeroing *z, Entries *e, uint64_t n_max, uint64_t *n_out)
+{
+    Qed *qed = z->qed;
+    unsigned bits = qed->header.cluster_bits;
+    uint64_t first = table_slice_get(&e->slice, e->index);
+    bool is_data = first != QED_ENTRY_UNALLOCATED && first != QED_ENTRY_ZERO;
+    uint64_t zeros[TABLE_SLICE_WORDS];
+    uint64_t n = 0;
+
+    while (n < n_max && table_slice_get(&e->slice, e->index + n) ==
+                            first + (is_data ? n << bits : 0)) {
+        QimgErrno err = qed_check_entry(qed, first + (is_data ? n << bits : 0));
+
+        if (err)
+            return err;
+        zeros[n++] = QED_ENTRY_ZERO;
+    }
+    *n_out = n;
+    if (is_data)
+        return zero_data(z, first, n << bits);
+    if (first == QED_ENTRY_ZERO || z->below_is_zero)
+        return 0;
+    return qimg_format_store_words(&qed->base, QIMG_IO_L2, e->slice_offset, &e->slice,
+                                   e->index, zeros, n);
+}
+
+/* With the range announced. */
+static QimgErrno
+zero_announced(const Zeroing *z, uint64_t n_entries, uint64_t *done_out)
+{
+    Qed *qed = z->qed;
+    unsigned bits = qed->header.cluster_bits;
+    uint64_t l2_index = qed_l2_index(qed, z->start);
+    uint64_t table_offset, n_done = 0;
+    Entries e = {.index = l2_index % TABLE_SLICE_WORDS};
+    QimgErrno err = qed_ensure_l2_table(qed, z->start >> qed->l1_shift, &table_offset);
+
+    if (err)
+        return err;
+    e.slice_offset = qed_slice_offset(table_offset, l2_index);
+    err = qimg_format_pin_to_change(&qed->base, TABLE_L2, e.slice_offset,
+                                    TABLE_SLICE_WORDS, &e.slice);
+    while (!err && n_done < n_entries) {
+        uint64_t n = 0;
+
+        err = zero_alike(z, &e, n_entries - n_done, &n);
+        if (!err) {
+            n_done += n;
+            e.index += n;
+        }
+    }
+    table_slice_unpin(&e.slice);
+    *done_out = qimg_min_u64(z->start + (n_done << bits), z->end) - z->start;
+    return n_done > 0 ? 0 : err; /* an error is met again by who goes on there */
+}
+
+QimgErrno
+qed_zero(QimgFormat *format, QimgGuestOffset guest_offset, uint64_t length_bytes,
+         QimgZeroMode mode, bool below_is_zero, uint64_t *done_out)
+{
+    Qed *qed = (Qed *)format;
+    unsigned bits = qed->header.cluster_bits;
+    Zeroing z = {.qed = qed,
+                 .mode = mode,
+                 .below_is_zero = below_is_zero,
+                 .start = guest_offset.v,
+                 .end = guest_offset.v + length_bytes};
+    uint64_t table_end = ((z.start >> qed->l1_shift) + 1) << qed->l1_shift;
+    uint64_t table_offset, n_entries, end;
+    QimgInflight inflight;
+    QimgErrno err = qed_activate(qed);
+
+    if (!err)
+        err = qed_find_l2_table(qed, z.start >> qed->l1_shift, &table_offset);
+    if (err)
+        return err;
+    if (table_offset == 0 && below_is_zero) {
+        *done_out = qimg_min_u64(z.end, table_end) - z.start;
+        return 0;
+    }
+    n_entries = qimg_min_u64(qimg_div_round_up(length_bytes, format->cluster_bytes),
+                             TABLE_SLICE_WORDS - (z.start >> bits) % TABLE_SLICE_WORDS);
+    end = z.start + (n_entries << bits);
+    inflight_begin(format->inflight, &inflight, z.start, &end);
+    err = zero_announced(&z, (end - z.start) >> bits, done_out);
+    inflight_end(format->inflight, &inflight);
+    return err;
+}
+
+QimgErrno
+qed_extend_tables(QimgFormat *format, uint64_t size_bytes)
+{
+    Qed *qed = (Qed *)format;
+    uint64_t max_bytes;
+    QimgErrno err = qed_activate(qed);
+
+    if (err)
+        return err;
+    /* The tables that there are can map the largest disk. The caller's last cluster may
+     * lie across its end. */
+    return qimg_align_up(qed_max_size_bytes(&qed->header), format->cluster_bytes,
+                         &max_bytes) &&
+                   size_bytes <= max_bytes
+               ? 0
+               : -EFBIG;
+}
+
+QimgErrno
+qed_resize(QimgFormat *format, uint64_t size_bytes)
+{
+    Qed *qed = (Qed *)format;
+    uint64_t old_bytes = format->active.size_bytes;
+    QimgErrno err = qed_activate(qed);
+
+    if (err)
+        return err;
+    if (!qimg_align_up(size_bytes, QIMG_SECTOR_BYTES, &size_bytes) ||
+        size_bytes > qed_max_size_bytes(&qed->header))
+        return -EFBIG;
+    if (size_bytes < old_bytes)
+        return -EOPNOTSUPP;
+    err = qed_store_field(qed, QED_HEADER_AT_IMAGE_SIZE, size_bytes, old_bytes);
+    if (!err)
+        format->active.size_bytes = size_bytes;
+    return err;
+}

@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The file of a format with tables: its end, slices, and safe changes of metadata. */
+#define G_LOG_DOMAIN "qimg-format"
+
+#include "format/table-file.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "base/endian.h"
+#include "base/errors.h"
+
+/* More are no sound image: of qcow2, the L1 limit alone is 4194304 tables. */
+#define MAX_METADATA_CLUSTERS (UINT64_C(1) << 23)
+
+bool
+qimg_format_look_at_end(QimgFormat *format, GError **error)
+{
+    uint64_t size_bytes = 0, end_bytes;
+    QimgErrno err = qimg_storage_get_size(format->file, &size_bytes);
+
+    if (!err && !qimg_align_up(size_bytes, QIMG_SECTOR_BYTES, &end_bytes))
+        err = -EFBIG;
+    if (err) {
+        qimg_set_error_errno(error, -err, NULL, "cannot read the size of the file");
+        return false;
+    }
+    atomic_init(&format->file_end_bytes, end_bytes);
+    return true;
+}
+
+bool
+qimg_format_is_beyond_end(QimgFormat *format, uint64_t host_offset)
+{
+    uint64_t size_bytes, end_bytes;
+
+    if (host_offset < atomic_load_explicit(&format->file_end_bytes, memory_order_relaxed))
+        return false;
+    if (qimg_storage_get_size(format->file, &size_bytes) != 0 ||
+        !qimg_align_up(size_bytes, QIMG_SECTOR_BYTES, &end_bytes))
+        return true;
+    atomic_store_explicit(&format->file_end_bytes, end_bytes, memory_order_relaxed);
+    return host_offset >= end_bytes;
+}
+
+uint64_t
+qimg_format_clip_clusters(QimgFormat *format, uint64_t host_offset,
+                          uint64_t in_cluster_bytes, uint64_t length_bytes)
+{
+    uint64_t cluster_bytes = format->cluster_bytes;
+    uint64_t end_bytes, until_end;
+
+    if (qimg_format_is_beyond_end(format, host_offset))
+        return 0;
+    end_bytes = atomic_load_explicit(&format->file_end_bytes, memory_order_relaxed);
+    until_end = qimg_div_round_up(end_bytes - host_offset, cluster_bytes) * cluster_bytes;
+    if (in_cluster_bytes + length_bytes <= until_end ||
+        !qimg_format_is_beyond_end(format, host_offset + until_end))
+        return length_bytes;
+    return until_end - in_cluster_bytes;
+}
+
+static TableFile
+table_file_of(const QimgFormat *format)
+{
+    return (TableFile){
+        .storage = format->file,
+        .layer = format->layer_index,
+        .is_little_endian = format->driver->is_little_endian,
+    };
+}
+
+QimgErrno
+qimg_format_pin(QimgFormat *format, TableKind kind, uint64_t host_offset,
+                unsigned n_words, TableSlice *slice_out)
+{
+    return table_cache_pin(format->tables, kind, table_file_of(format),
+                           qimg_host(host_offset), n_words, slice_out);
+}
+
+QimgErrno
+qimg_format_pin_to_change(QimgFormat *format, TableKind kind, uint64_t host_offset,
+                          unsigned n_words, TableSlice *slice_out)
+{
+    return table_cache_pin_to_change(format->tables, kind, table_file_of(format),
+                                     qimg_host(host_offset), n_words, slice_out);
+}
+
+void
+qimg_format_swap_words(const QimgFormat *format, uint64_t *words, size_t n_words)
+{
+    if (format->driver->is_little_endian)
+        qimg_le64_array_to_host(words, n_words); /* its own inverse */
+    else
+        qimg_be64_array_to_host(words, n_words);
+}
+
+QimgErrno
+qimg_format_read_words(QimgFormat *format, QimgIoPurpose purpose, uint64_t host_offset,
+                       uint64_t *words, size_t n_words)
+{
+    QimgErrno err = qimg_storage_read(format->file, purpose, qimg_host(host_offset),
+                                      words, n_words * sizeof *words);
+
+    if (!err)
+        qimg_format_swap_words(format, words, n_words);
+    return err;
+}
+
+QimgErrno
+qimg_format_write_words(QimgFormat *format, QimgIoPurpose purpose, uint64_t slice_offset,
+                        const TableSlice *slice, uint64_t word_index,
+                        const uint64_t *words, uint64_t n_words)
+{
+    uint64_t disk_words[TABLE_SLICE_WORDS], old_words[TABLE_SLICE_WORDS];
+
+    memcpy(disk_words, words, n_words * sizeof(uint64_t));
+    qimg_format_swap_words(format, disk_words, n_words);
+    for (uint64_t i = 0; i < n_words; i++)
+        old_words[i] = table_slice_get(slice, word_index + i);
+    qimg_format_swap_words(format, old_words, n_words);
+    return qimg_format_write_or_undo(format, purpose,
+                                     slice_offset + word_index * sizeof(uint64_t),
+                                     disk_words, old_words, n_words * sizeof(uint64_t));
+}
+
+QimgErrno
+qimg_format_store_words(QimgFormat *format, QimgIoPurpose purpose, uint64_t slice_offset,
+                        TableSlice *slice, uint64_t word_index, const uint64_t *words,
+                        uint64_t n_words)
+{
+    QimgErrno err = qimg_format_write_words(format, purpose, slice_offset, slice,
+                                            word_index, words, n_words);
+
+    for (uint64_t i = 0; !err && i < n_words; i++)
+        table_slice_set(slice, word_index + i, words[i]);
+    return err;
+}
+
+QimgErrno
+qimg_format_metadata_add(QimgFormat *format, uint64_t host_offset, uint64_t n_bytes)
+{
+    uint64_t first = host_offset / format->cluster_bytes;
+    uint64_t end = qimg_div_round_up(host_offset + n_bytes, format->cluster_bytes);
+
+    if (end - first > MAX_METADATA_CLUSTERS - qimg_index_set_count(format->metadata))
+        return -EFBIG;
+    for (uint64_t c = first; c < end; c++)
+        if (!qimg_index_set_add(format->metadata, c))
+            return -ENOMEM;
+    return 0;
+}
+
+void
+qimg_format_metadata_remove(QimgFormat *format, uint64_t host_offset, uint64_t n_bytes)
+{
+    uint64_t first = host_offset / format->cluster_bytes;
+    uint64_t end = qimg_div_round_up(host_offset + n_bytes, format->cluster_bytes);
+
+    for (uint64_t c = first; c < end; c++)
+        qimg_index_set_remove(format->metadata, c);
+}
+
+bool
+qimg_format_touches_metadata(const QimgFormat *format, uint64_t host_offset,
+                             uint64_t n_bytes)
+{
+    uint64_t first = host_offset / format->cluster_bytes;
+    uint64_t last = (host_offset + n_bytes - 1) / format->cluster_bytes;
+
+    for (uint64_t c = first; c <= last; c++)
+        if (qimg_index_set_has(format->metadata, c))
+            return true;
+    return false;
+}
+
+/* Whether the file holds @bytes at @host_offset. */
+static bool
+holds_bytes(QimgFormat *format, QimgIoPurpose purpose, uint64_t host_offset,
+            const void *bytes, size_t n_bytes)
+{
+    uint8_t found[TABLE_SLICE_BYTES];
+
+    for (size_t done = 0; done < n_bytes; done += sizeof found) {
+        size_t n = qimg_min_u64(n_bytes - done, sizeof found);
+
+        if (qimg_storage_read(format->file, purpose, qimg_host(host_offset + done), found,
+                              n) ||
+            memcmp(found, (const uint8_t *)bytes + done, n) != 0)
+            return false;
+    }
+    return true;
+}
+
+QimgErrno
+qimg_format_write_or_undo(QimgFormat *format, QimgIoPurpose purpose, uint64_t host_offset,
+                          const void *bytes, const void *old_bytes, size_t n_bytes)
+{
+    QimgErrno err =
+        qimg_storage_write(format->file, purpose, qimg_host(host_offset), bytes, n_bytes);
+
+    if (!err)
+        return 0;
+    /* In a hole of the file there is no room for the old bytes either, and no need. */
+    if (qimg_is_lack_of_space(err) &&
+        (holds_bytes(format, purpose, host_offset, old_bytes, n_bytes) ||
+         qimg_storage_write(format->file, purpose, qimg_host(host_offset), old_bytes,
+                            n_bytes) == 0 ||
+         holds_bytes(format, purpose, host_offset, old_bytes, n_bytes)))
+        return err;
+    return qimg_format_break(format, err);
+}
+
+bool
+qimg_is_lack_of_space(QimgErrno err)
+{
+    return err == -ENOSPC || err == -EDQUOT || err == -EFBIG || err == -ENOMEM;
+}
+
+bool
+qimg_format_is_broken(const QimgFormat *format)
+{
+    return atomic_load_explicit(&format->broken, memory_order_relaxed) ||
+           atomic_load_explicit(&format->file->sync_error, memory_order_relaxed) ||
+           (format->data_file &&
+            atomic_load_explicit(&format->data_file->sync_error, memory_order_relaxed));
+}
+
+QimgErrno
+qimg_format_break(QimgFormat *format, QimgErrno err)
+{
+    if (!atomic_exchange(&format->broken, true))
+        g_warning("%s: its tables could not be written: %s; it is read-only from now on "
+                  "(look at the host's file system, then mount it again)",
+                  format->file->path, g_strerror(-err));
+    return err;
+}
+
+void
+qimg_format_report(QimgFormat *format, QimgRule rule, uint64_t host_offset)
+{
+    if (qimg_rule_set_add(&format->reported_rules, rule))
+        g_warning("%s: %s: %s (host offset %" PRIu64
+                  "; further places of this kind are not logged; run qimg check)",
+                  format->file->path, qimg_rule_field(rule), qimg_rule_text(rule),
+                  host_offset);
+}

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The image file of a format whose disk is mapped by tables in it: where it ends, slices
+ * of its tables, and how tables are changed so that a failure in between does no harm.
+ *
+ * T1  All tables are written through: an entry is in the file when the write that made it
+ *     is acknowledged. A slice that a writer changes is pinned while it writes the file
+ *     and then the slice, so that no other thread loads it in between.
+ * T2  A write of metadata that fails makes the layer read-only (broken), but for want of
+ *     space, when what was there is written back. */
+#pragma once
+
+#include "format/driver.h"
+
+/* Takes the file's length for qimg_format_is_beyond_end. At open. False with @error set.
+ */
+bool qimg_format_look_at_end(QimgFormat *format, GError **error);
+
+/* Whether @host_offset lies beyond the end of the image file. Any thread. */
+bool qimg_format_is_beyond_end(QimgFormat *format, uint64_t host_offset);
+
+/* How many of the @length_bytes from @in_cluster_bytes on, in clusters that lie in a row
+ * from @host_offset on, belong to clusters that begin before the end: the last one may be
+ * cut. 0: none. Any thread. */
+uint64_t qimg_format_clip_clusters(QimgFormat *format, uint64_t host_offset,
+                                   uint64_t in_cluster_bytes, uint64_t length_bytes);
+
+/* Pins the slice of a table that begins at @host_offset; as table_cache_pin and
+ * table_cache_pin_to_change. */
+QimgErrno qimg_format_pin(QimgFormat *format, TableKind kind, uint64_t host_offset,
+                          unsigned n_words, TableSlice *slice_out) QIMG_MUST_CHECK;
+QimgErrno qimg_format_pin_to_change(QimgFormat *format, TableKind kind,
+                                    uint64_t host_offset, unsigned n_words,
+                                    TableSlice *slice_out) QIMG_MUST_CHECK;
+
+/* Turns @n_words of a table as they lie in the file into host-endian ones, or back. */
+void qimg_format_swap_words(const QimgFormat *format, uint64_t *words, size_t n_words);
+
+/* Reads @n_words of a table past the cache, host-endian. Errors: of the storage. */
+QimgErrno qimg_format_read_words(QimgFormat *format, QimgIoPurpose purpose,
+                                 uint64_t host_offset, uint64_t *words, size_t n_words)
+    QIMG_MUST_CHECK;
+
+/* Writes @n_words host-endian @words to the file in the place of word @word_index of
+ * @slice (pinned to be changed), which begins at @slice_offset there. The slice stays as
+ * it is: the caller changes it (table_slice_set) afterwards. Errors: as
+ * qimg_format_write_or_undo. */
+QimgErrno qimg_format_write_words(QimgFormat *format, QimgIoPurpose purpose,
+                                  uint64_t slice_offset, const TableSlice *slice,
+                                  uint64_t word_index, const uint64_t *words,
+                                  uint64_t n_words) QIMG_MUST_CHECK;
+
+/* As qimg_format_write_words, and changes the slice, too. */
+QimgErrno qimg_format_store_words(QimgFormat *format, QimgIoPurpose purpose,
+                                  uint64_t slice_offset, TableSlice *slice,
+                                  uint64_t word_index, const uint64_t *words,
+                                  uint64_t n_words) QIMG_MUST_CHECK;
+
+/* Adds the host clusters that [@host_offset, + @n_bytes) touches to the layer's metadata.
+ * Under the allocation lock or before the layer is active. -EFBIG when there are absurdly
+ * many. */
+QimgErrno qimg_format_metadata_add(QimgFormat *format, uint64_t host_offset,
+                                   uint64_t n_bytes) QIMG_MUST_CHECK;
+void qimg_format_metadata_remove(QimgFormat *format, uint64_t host_offset,
+                                 uint64_t n_bytes);
+
+/* Whether [@host_offset, + @n_bytes) touches a cluster of metadata. Any thread. */
+bool qimg_format_touches_metadata(const QimgFormat *format, uint64_t host_offset,
+                                  uint64_t n_bytes);
+
+/* Writes metadata in place of @old_bytes (T2). Locks: as for metadata. */
+QimgErrno qimg_format_write_or_undo(QimgFormat *format, QimgIoPurpose purpose,
+                                    uint64_t host_offset, const void *bytes,
+                                    const void *old_bytes, size_t n_bytes)
+    QIMG_MUST_CHECK;
+
+/* Whether @err says that there was no room: the layer need not be broken. */
+bool qimg_is_lack_of_space(QimgErrno err);
+
+/* Whether nothing may be written any more: the layer is broken, or a sync has failed. */
+bool qimg_format_is_broken(const QimgFormat *format);
+
+/* Refuses every further change: @err is a write of metadata that failed. Returns @err. */
+QimgErrno qimg_format_break(QimgFormat *format, QimgErrno err);
+
+/* Logs damage, once for each rule. Any thread. */
+void qimg_format_report(QimgFormat *format, QimgRule rule, uint64_t host_offset);
