@@ -42,6 +42,6 @@ log_to_terminal(void)
 void
 log_to_syslog(void)
 {
-    openlog("qcowfs", LOG_PID, LOG_DAEMON);
+    openlog("qcowfs", LOG_PID | LOG_NDELAY, LOG_DAEMON);
     g_log_set_default_handler(send_to_syslog, NULL);
 }

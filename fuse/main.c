@@ -3,15 +3,19 @@
  * does so before the process leaves the terminal. */
 #include <errno.h>
 #include <fcntl.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "background.h"
 #include "dir-watch.h"
 #include "log.h"
 #include "mountpoint.h"
+#include "notify.h"
+#include "sandbox.h"
 #include "session.h"
 
 /* Prints one line, "qcowfs: FILE: what is wrong". @file may be NULL. */
@@ -20,6 +24,7 @@ fail(const char *file, const GError *error)
 {
     fprintf(stderr, "qcowfs: %s%s%s\n", file ? file : "", file ? ": " : "",
             error->message);
+    notify_send("STATUS=%s%s%s", file ? file : "", file ? ": " : "", error->message);
     return EXIT_FAILURE;
 }
 
@@ -30,11 +35,29 @@ print_warnings(const QimgImage *image)
         fprintf(stderr, "qcowfs: warning: %s\n", *w);
 }
 
+#define FUSE_CONF "/etc/fuse.conf"
+
+/* Whether ordinary users may let others in. */
+static bool
+is_user_allow_other_set(void)
+{
+    g_autofree char *text = NULL;
+    g_auto(GStrv) lines = NULL;
+
+    if (!g_file_get_contents(FUSE_CONF, &text, NULL, NULL))
+        return false;
+    lines = g_strsplit(text, "\n", -1);
+    for (char **line = lines; *line; line++)
+        if (strcmp(g_strstrip(*line), "user_allow_other") == 0)
+            return true;
+    return false;
+}
+
 /* Who else can read the files, and how: the question comes when it does not work. */
 static void
 print_hints(const Options *options)
 {
-    if (options->allow_other)
+    if (options->allow_other || mountpoint_is_descriptor(options->mountpoint))
         return;
     if (geteuid() == 0)
         fprintf(stderr, "qcowfs: only root can read the files (others with -o "
@@ -42,8 +65,11 @@ print_hints(const Options *options)
     else
         fprintf(stderr,
                 "qcowfs: only you can read the files (root's loop devices with -o "
-                "allow_root, others with -o allow_other; both need "
-                "user_allow_other in /etc/fuse.conf)\n");
+                "allow_root, others with -o allow_other%s)\n",
+                is_user_allow_other_set()
+                    ? ""
+                    : "; both need the line user_allow_other in " FUSE_CONF
+                      ", which is not there");
 }
 
 /* What -v adds: what each file of the mount is made of. */
@@ -75,6 +101,16 @@ print_option_notes(const Options *options)
                                   : "an overlay that vanishes at the end");
 }
 
+/* As fail, also where there is no terminal any more. */
+static void
+fail_while_running(const Options *options, const char *file, const GError *error)
+{
+    if (options->foreground)
+        fail(file, error);
+    else
+        g_critical("%s%s%s", file ? file : "", file ? ": " : "", error->message);
+}
+
 /* Ends @session; then all that was written is on stable storage, or an error is told. */
 static bool
 end_session(const Options *options, Session *session, const Tree *tree)
@@ -83,10 +119,8 @@ end_session(const Options *options, Session *session, const Tree *tree)
     bool is_good = images_flush(tree->images, &error);
 
     session_free(session);
-    if (!is_good && options->foreground)
-        fail(NULL, error);
-    else if (!is_good)
-        g_critical("%s", error->message); /* to the system's log */
+    if (!is_good)
+        fail_while_running(options, NULL, error);
     return is_good;
 }
 
@@ -148,20 +182,91 @@ open_images(const Options *options)
     return g_steal_pointer(&images);
 }
 
+/* Of images that are opened later, since they lie below directories that were given:
+ * what that takes. */
+static void
+allow_directories(Sandbox *sandbox, const Options *options)
+{
+    g_auto(GStrv) named = qimg_options_get_named_places(options->image_options);
+    unsigned access = options->is_writable && !options->is_cow
+                          ? SANDBOX_READ | SANDBOX_WRITE
+                          : SANDBOX_READ;
+    bool has_directory = false;
+
+    for (guint i = 0; i < options->images->len; i++) {
+        const char *path = options->images->pdata[i];
+
+        if (!g_file_test(path, G_FILE_TEST_IS_DIR))
+            continue;
+        sandbox_allow(sandbox, path, access);
+        has_directory = true;
+    }
+    if (!has_directory)
+        return;
+    for (char **place = named; *place; place++)
+        sandbox_allow(sandbox, *place, access);
+    /* Where libqimg makes the overlays that vanish. */
+    if (options->is_cow)
+        sandbox_allow(sandbox, g_getenv("TMPDIR") ? g_getenv("TMPDIR") : "/var/tmp",
+                      SANDBOX_READ | SANDBOX_WRITE);
+}
+
+/* What the running process may still reach by name: the mark that it takes away in the
+ * end, and directories. NULL where it may reach everything. */
+static Sandbox *
+make_sandbox(const Options *options)
+{
+    g_autofree char *mark_dir = mountpoint_mark_dir();
+    Sandbox *sandbox = options->no_sandbox ? NULL : sandbox_new();
+
+    if (!sandbox)
+        return NULL;
+    sandbox_allow(sandbox, mark_dir, SANDBOX_REMOVE);
+    allow_directories(sandbox, options);
+    return sandbox;
+}
+
+/* From the mount to the last moment at which a failure can be told on the terminal. */
+static bool
+begin_serving(const Options *options, Session *session, Sandbox *sandbox, GError **error)
+{
+    g_autofree char *report = NULL;
+    int ready_fd = -1;
+
+    if (!options->foreground) {
+        ready_fd = background_fork(error);
+        if (ready_fd < 0)
+            return false;
+        log_to_syslog();
+    }
+    json_object_seed(0); /* it reads /dev/urandom, once */
+    if (!session_confine(session, sandbox, &report, error))
+        return false;
+    if (options->verbose && report)
+        fprintf(stderr, "qcowfs: %s\n", report);
+    if (ready_fd >= 0)
+        background_enter(ready_fd);
+    return true;
+}
+
 static int
 serve_tree(const Options *options, const Tree *tree, DirWatch *watch)
 {
     g_autoptr(GError) error = NULL;
+    /* Before the mount: it may cover an image, and nobody answers yet. */
+    g_autoptr(Sandbox) sandbox = make_sandbox(options);
     Session *session = session_mount(options, tree, watch, &error);
-    bool is_good;
+    bool is_started, is_good;
 
     if (!session)
         return fail(options->mountpoint, error);
     print_hints(options);
-    is_good = (options->foreground || session_detach(session, &error)) &&
-              session_run(session, &error);
-    if (!is_good)
+    is_started = begin_serving(options, session, sandbox, &error);
+    is_good = is_started && session_run(session, &error);
+    if (!is_started)
         fail(options->mountpoint, error);
+    else if (!is_good)
+        fail_while_running(options, options->mountpoint, error);
     return end_session(options, session, tree) && is_good ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
@@ -236,6 +341,7 @@ main(int argc, char **argv)
         return fail("/dev/null", error);
     }
     log_to_terminal();
+    notify_open();
     options = options_parse(argc, argv, &error);
     if (!options)
         return fail(NULL, error);

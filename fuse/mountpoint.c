@@ -20,6 +20,14 @@
 
 #define MAX_MARK_TRIES 10
 
+#define DESCRIPTOR_PREFIX "/dev/fd/"
+
+bool
+mountpoint_is_descriptor(const char *path)
+{
+    return g_str_has_prefix(path, DESCRIPTOR_PREFIX);
+}
+
 /* Finds the last mount at @absolute_path in the kernel's list. */
 static bool
 find_mount(const char *absolute_path, char **device_out, char **type_out)
@@ -51,9 +59,19 @@ find_mount(const char *absolute_path, char **device_out, char **type_out)
 }
 
 char *
+mountpoint_device(const char *absolute_path)
+{
+    g_autofree char *type = NULL;
+    char *device = NULL;
+
+    find_mount(absolute_path, &device, &type);
+    return device;
+}
+
+char *
 mountpoint_absolute(const char *path)
 {
-    char *real = realpath(path, NULL);
+    char *real = mountpoint_is_descriptor(path) ? NULL : realpath(path, NULL);
     char *copy = g_strdup(real);
 
     free(real);
@@ -88,17 +106,18 @@ absolute_of_any(const char *path)
     return g_canonicalize_filename(target, real_dir);
 }
 
-static bool
-unmount(const char *absolute_path)
+bool
+mountpoint_unmount(const char *absolute_path)
 {
     g_autoptr(GError) error = NULL;
-    const char *argv[] = {"fusermount3", "-u", "-z", absolute_path, NULL};
+    g_autofree char *message = NULL; /* of no use beside our own */
+    const char *argv[] = {"fusermount3", "-u", "-z", "--", absolute_path, NULL};
     int status = -1;
 
     if (umount2(absolute_path, MNT_DETACH | UMOUNT_NOFOLLOW) == 0)
         return true;
     return g_spawn_sync(NULL, (char **)argv, NULL, G_SPAWN_SEARCH_PATH, NULL, NULL, NULL,
-                        NULL, &status, &error) &&
+                        &message, &status, &error) &&
            status == 0;
 }
 
@@ -121,7 +140,7 @@ mountpoint_remove_stale(const char *path, GError **error)
         g_autofree char *type = NULL;
 
         if (!absolute_path || !find_mount(absolute_path, &device, &type) ||
-            strcmp(type, "fuse.qcowfs") != 0 || !unmount(absolute_path)) {
+            strcmp(type, "fuse.qcowfs") != 0 || !mountpoint_unmount(absolute_path)) {
             g_set_error(error, QIMG_ERROR, QIMG_ERROR_FAILED,
                         "a mount lies there whose process is gone (unmount it with "
                         "fusermount3 -u)");
@@ -134,19 +153,38 @@ mountpoint_remove_stale(const char *path, GError **error)
     return true;
 }
 
+/* libfuse takes any number for an open /dev/fuse. */
+static bool
+check_descriptor(const char *path, GError **error)
+{
+    guint64 fd = 0;
+    struct stat status, device;
+
+    if (g_ascii_string_to_unsigned(path + strlen(DESCRIPTOR_PREFIX), 10, 0, G_MAXINT, &fd,
+                                   NULL) &&
+        fstat((int)fd, &status) == 0 && S_ISCHR(status.st_mode) &&
+        (stat("/dev/fuse", &device) < 0 || device.st_rdev == status.st_rdev))
+        return true;
+    g_set_error(error, QIMG_ERROR, QIMG_ERROR_USAGE,
+                "cannot be used as the mountpoint: is no open descriptor of /dev/fuse "
+                "(pass on the one that was mounted with)");
+    return false;
+}
+
 bool
 mountpoint_prepare(const char *path, bool *is_file_out, GError **error)
 {
     struct stat status;
 
     *is_file_out = false;
-    if (g_str_has_prefix(path, "/dev/fd/")) /* libfuse takes an open /dev/fuse */
-        return true;
+    if (mountpoint_is_descriptor(path))
+        return check_descriptor(path, error);
     if (access("/dev/fuse", F_OK) < 0) {
-        g_set_error(error, QIMG_ERROR, QIMG_ERROR_NOT_FOUND,
-                    "cannot mount: there is no /dev/fuse (load the module with modprobe "
-                    "fuse, or give the container the device; qimg info and qimg map work "
-                    "without it)");
+        g_set_error(
+            error, QIMG_ERROR, QIMG_ERROR_NOT_FOUND,
+            "cannot mount: there is no /dev/fuse (load the module with modprobe "
+            "fuse, or give the container the device; qimg info, map, snapshot list "
+            "and copy-out work without it)");
         return false;
     }
     if (stat(path, &status) < 0) {
@@ -165,23 +203,25 @@ mountpoint_prepare(const char *path, bool *is_file_out, GError **error)
     return false;
 }
 
+char *
+mountpoint_mark_dir(void)
+{
+    if (geteuid() == 0)
+        return g_strdup("/run/qcowfs");
+    if (g_getenv("XDG_RUNTIME_DIR"))
+        return g_build_filename(g_getenv("XDG_RUNTIME_DIR"), "qcowfs", NULL);
+    return g_strdup_printf("/tmp/qcowfs-%u", geteuid());
+}
+
 /* The path of the mark, in a directory that nobody else can write to. NULL if there is
  * none. */
 static char *
 mark_path(const char *absolute_path)
 {
-    g_autofree char *dir = NULL;
+    g_autofree char *dir = mountpoint_mark_dir();
     g_autofree char *sum = NULL;
     struct stat status;
 
-    if (geteuid() == 0)
-        dir = g_strdup("/run/qcowfs");
-    else if (g_getenv("XDG_RUNTIME_DIR"))
-        dir = g_build_filename(g_getenv("XDG_RUNTIME_DIR"), "qcowfs", NULL);
-    else
-        dir = g_strdup_printf("/tmp/qcowfs-%u", geteuid());
-    if (mkdir(dir, 0700) < 0 && errno != EEXIST)
-        return NULL;
     if (lstat(dir, &status) < 0 || !S_ISDIR(status.st_mode) ||
         status.st_uid != geteuid() || (status.st_mode & 022))
         return NULL;
@@ -202,8 +242,11 @@ is_same_file(const char *path, int fd)
 int
 mountpoint_mark(const char *absolute_path)
 {
-    g_autofree char *path = absolute_path ? mark_path(absolute_path) : NULL;
+    g_autofree char *dir = mountpoint_mark_dir();
+    g_autofree char *path = NULL;
 
+    if (absolute_path && (mkdir(dir, 0700) == 0 || errno == EEXIST))
+        path = mark_path(absolute_path);
     for (int i = 0; path && i < MAX_MARK_TRIES; i++) {
         int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 

@@ -14,8 +14,24 @@ bool mountpoint_remove_stale(const char *path, GError **error);
  * nothing can be mounted there. */
 bool mountpoint_prepare(const char *path, bool *is_file_out, GError **error);
 
-/* The absolute path of @path that the kernel will show, or NULL. Free with g_free. */
+/* Whether @path is "/dev/fd/N": somebody else has mounted already, with that descriptor.
+ */
+bool mountpoint_is_descriptor(const char *path);
+
+/* The absolute path of @path that the kernel will show, or NULL: also for a descriptor,
+ * whose place is not known. Free with g_free. */
 char *mountpoint_absolute(const char *path);
+
+/* The device, "MAJOR:MINOR", of the topmost mount at @absolute_path, or NULL if there is
+ * none. Free with g_free. */
+char *mountpoint_device(const char *absolute_path);
+
+/* Takes the topmost mount at @absolute_path out of the tree of files, also when it is in
+ * use. False where that failed. */
+bool mountpoint_unmount(const char *absolute_path);
+
+/* The directory of the marks, which may not be there. Free with g_free. */
+char *mountpoint_mark_dir(void);
 
 /* Marks that this process serves @absolute_path (may be NULL), until it ends. Returns a
  * descriptor for mountpoint_unmark, or -1 where it cannot be marked, which only

@@ -20,10 +20,10 @@ typedef struct {
     ImageEntry *entry; /* pinned for @image */
     uint64_t inode;
     ControlText *text;
-    bool is_writable;   /* the node is; the kernel knows what it was opened for */
-    bool is_writer;     /* it was opened for that */
-    bool is_part;       /* a partition */
-    CoherentView *view; /* where other files may show the same bytes, else NULL */
+    bool is_writable;    /* the node is; the kernel knows what it was opened for */
+    bool is_for_writing; /* and so do we, to say so in the end */
+    bool is_part;        /* a partition */
+    CoherentView *view;  /* where other files may show the same bytes, else NULL */
 } OpenFile;
 
 static pthread_key_t buffer_key;
@@ -61,7 +61,7 @@ static void
 close_file(OpenFile *file)
 {
     qimg_image_close(file->image);
-    if (file->is_writer)
+    if (file->is_for_writing)
         partition_dir_remove_writer(&file->entry->partitions);
     if (file->entry)
         image_entry_has_fresh_pages(file->entry, file->inode);
@@ -103,6 +103,23 @@ ops_data_close_files(Mount *mount)
         g_hash_table_iter_remove(&iter);
         close_file(file);
     }
+}
+
+unsigned
+ops_data_count_files(Mount *mount, unsigned *n_writers_out)
+{
+    GHashTableIter iter;
+    gpointer file;
+    unsigned n_files;
+
+    *n_writers_out = 0;
+    pthread_mutex_lock(&mount->files_lock);
+    n_files = g_hash_table_size(mount->files);
+    g_hash_table_iter_init(&iter, mount->files);
+    while (g_hash_table_iter_next(&iter, &file, NULL))
+        *n_writers_out += ((OpenFile *)file)->is_for_writing;
+    pthread_mutex_unlock(&mount->files_lock);
+    return n_files;
 }
 
 /* What the kernel may keep of a file of an image from one open to the next. */
@@ -190,8 +207,8 @@ op_open(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi)
         fuse_reply_err(req, ENOENT);
         return;
     }
-    file->is_writer = (fi->flags & O_ACCMODE) != O_RDONLY;
-    if (file->is_writer) {
+    file->is_for_writing = (fi->flags & O_ACCMODE) != O_RDONLY;
+    if (file->is_for_writing) {
         image_entry_expect_writes(file->entry);
         partition_dir_add_writer(&file->entry->partitions);
     }

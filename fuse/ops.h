@@ -35,6 +35,9 @@ void reply_entry(fuse_req_t req, const Tree *tree, Node node);
  * no handler runs any more. */
 void ops_data_close_files(Mount *mount);
 
+/* How many files are open, and in *@n_writers_out, how many of them for writing. */
+unsigned ops_data_count_files(Mount *mount, unsigned *n_writers_out);
+
 /* The size of the largest request that the kernel sends us. */
 #define MAX_REQUEST_BYTES ((size_t)1 << 20)
 

@@ -95,6 +95,14 @@ set_nopartitions(Options *o, const OptionRow *row, const char *value, GError **e
 }
 
 static bool
+set_nosandbox(Options *o, const OptionRow *row, const char *value, GError **error)
+{
+    (void)row, (void)value, (void)error;
+    o->no_sandbox = true;
+    return true;
+}
+
+static bool
 set_nothing(Options *o, const OptionRow *row, const char *value, GError **error)
 {
     (void)o, (void)row, (void)value, (void)error;
@@ -226,6 +234,9 @@ static const OptionRow rows[] = {
      "take no image locks: what is read from an image in use may be "
      "inconsistent",
      set_nolock, NULL},
+    {"nosandbox", NULL,
+     "keep the privileges that a running mount has no use for (for debugging)",
+     set_nosandbox, NULL},
     {"passphrase_file", "F", NULL, set_unsupported, NOT_YET_SECRET},
     {"passphrase_fd", "N", NULL, set_unsupported, NOT_YET_SECRET},
     {"nopartitions", NULL, "do not show partitions as files", set_nopartitions, NULL},
@@ -248,6 +259,26 @@ static const OptionRow rows[] = {
     {"noexec", NULL, NULL, set_fuse, NULL},
     {"atime", NULL, NULL, set_fuse, NULL},
     {"noatime", NULL, NULL, set_fuse, NULL},
+    {"sync", NULL, NULL, set_fuse, NULL},
+    {"async", NULL, NULL, set_fuse, NULL},
+    {"dirsync", NULL, NULL, set_fuse, NULL},
+    /* For mount(8) and those who read /etc/fstab; mount(8) keeps most of them. */
+    {"defaults", NULL, NULL, set_nothing, NULL},
+    {"auto", NULL, NULL, set_nothing, NULL},
+    {"noauto", NULL, NULL, set_nothing, NULL},
+    {"user", "[NAME]", NULL, set_nothing, NULL},
+    {"nouser", NULL, NULL, set_nothing, NULL},
+    {"users", NULL, NULL, set_nothing, NULL},
+    {"owner", NULL, NULL, set_nothing, NULL},
+    {"group", NULL, NULL, set_nothing, NULL},
+    {"nofail", NULL, NULL, set_nothing, NULL},
+    {"_netdev", NULL, NULL, set_nothing, NULL},
+    {"relatime", NULL, NULL, set_nothing, NULL},
+    {"norelatime", NULL, NULL, set_nothing, NULL},
+    {"strictatime", NULL, NULL, set_nothing, NULL},
+    {"diratime", NULL, NULL, set_nothing, NULL},
+    {"nodiratime", NULL, NULL, set_nothing, NULL},
+    {"comment", "TEXT", NULL, set_nothing, NULL},
 };
 
 static bool
@@ -273,6 +304,8 @@ set_from_list(Options *o, const char *element, GError **error)
     size_t n_name = equals ? (size_t)(equals - element) : strlen(element);
     const OptionRow *row = find_row(element, n_name);
 
+    if (g_ascii_strncasecmp(element, "x-", 2) == 0) /* of programs around mount(8) */
+        return true;
     if (!row)
         return usage_error(error, "-o %s: unknown option (see qcowfs --help)", element);
     if (!row->argument && equals)

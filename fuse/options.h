@@ -33,6 +33,7 @@ typedef struct {
     char *cow_file; /* NULL: an overlay that vanishes */
     bool no_lock;
     bool no_partitions;
+    bool no_sandbox;
     uid_t uid;
     gid_t gid;
     mode_t umask;

@@ -33,24 +33,25 @@ is_worth_while(const Tree *tree)
     return false;
 }
 
-void
-read_ahead_raise(const Tree *tree, const char *absolute_path)
+int
+read_ahead_open(const char *absolute_path)
 {
     g_autofree char *setting = NULL;
     struct statx status;
-    int fd;
 
-    /* What the kernel knows of the mount by itself: nothing is asked of us, so that the
-     * mount is not kept busy for somebody who ends it at once. */
+    /* What the kernel knows of the mount by itself: nothing is asked of us. */
     if (statx(AT_FDCWD, absolute_path, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, 0, &status) <
         0)
-        return;
+        return -1;
     setting = g_strdup_printf("/sys/class/bdi/%u:%u/read_ahead_kb", status.stx_dev_major,
                               status.stx_dev_minor);
-    fd = open(setting, O_WRONLY | O_CLOEXEC);
-    if (fd < 0)
-        return;
-    if (is_worth_while(tree) && write(fd, LONG_READ_AHEAD, strlen(LONG_READ_AHEAD)) < 0)
-        g_debug("%s: %s", setting, g_strerror(errno));
-    close(fd);
+    return open(setting, O_WRONLY | O_CLOEXEC);
+}
+
+void
+read_ahead_raise(const Tree *tree, int setting_fd)
+{
+    if (setting_fd >= 0 && is_worth_while(tree) &&
+        write(setting_fd, LONG_READ_AHEAD, strlen(LONG_READ_AHEAD)) < 0)
+        g_debug("read_ahead_kb: %s", g_strerror(errno));
 }

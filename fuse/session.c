@@ -11,9 +11,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdatomic.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -22,39 +20,29 @@
 #include <unistd.h>
 
 #include "coherence.h"
-#include "log.h"
+#include "fuse-messages.h"
 #include "mountpoint.h"
+#include "notify.h"
 #include "ops.h"
 #include "read-ahead.h"
+#include "unmounter.h"
 
 struct Session {
     const Options *options;
     struct fuse_session *fuse;
     struct fuse_lowlevel_ops ops;
     Mount mount;
-    DirWatch *watch; /* NULL: there is no directory of images */
-    char *absolute_mountpoint;
-    bool is_mounted;
+    DirWatch *watch;           /* NULL: there is no directory of images */
+    char *absolute_mountpoint; /* NULL: somebody else has mounted */
+    bool is_mounted;           /* and not yet taken out of the tree of files by us */
+    Unmounter *unmounter;      /* NULL: we may unmount ourselves */
+    int read_ahead_fd;         /* the mount's setting, -1: not ours to change */
     sigset_t signals;
     pthread_t main_thread;
     pthread_t *threads;
     unsigned n_threads;
     atomic_int receive_error; /* atomic: -errno of the first failing receive */
 };
-
-/* What libfuse said last: it becomes part of our one line. */
-static char libfuse_message[256];
-
-static void
-keep_libfuse_message(enum fuse_log_level level, const char *format, va_list args)
-{
-    if (level <= FUSE_LOG_ERR) {
-        vsnprintf(libfuse_message, sizeof libfuse_message, format, args);
-        g_strchomp(libfuse_message);
-    } else {
-        vfprintf(stderr, format, args);
-    }
-}
 
 static void
 add_fuse_option(struct fuse_args *args, const char *option)
@@ -135,12 +123,12 @@ Session *
 session_mount(const Options *options, const Tree *tree, DirWatch *watch, GError **error)
 {
     Session *session = g_new0(Session, 1);
-    const char *mountpoint = options->mountpoint;
+    g_autofree char *message = NULL;
 
-    fuse_set_log_func(keep_libfuse_message);
     session->options = options;
     session->watch = watch;
     session->absolute_mountpoint = mountpoint_absolute(options->mountpoint);
+    session->read_ahead_fd = -1;
     session->mount = (Mount){
         .tree = tree,
         .max_read_bytes = options->max_read_bytes,
@@ -153,36 +141,52 @@ session_mount(const Options *options, const Tree *tree, DirWatch *watch, GError 
     ops_meta_fill(&session->ops, watch != NULL);
     ops_data_fill(&session->ops);
     ops_snapshot_fill(&session->ops);
-    session->fuse = new_fuse_session(session);
-    /* Absolute, since it is also unmounted by that path, from another directory. */
-    if (session->absolute_mountpoint && !g_str_has_prefix(mountpoint, "/dev/fd/"))
-        mountpoint = session->absolute_mountpoint;
     /* A signal between the mount and the wait for it must not leave a dead mount. */
     block_signals(session);
-    if (!session->fuse || fuse_session_mount(session->fuse, mountpoint) != 0) {
-        g_set_error(error, QIMG_ERROR, QIMG_ERROR_FAILED, "cannot mount there: %s",
-                    *libfuse_message ? libfuse_message
-                                     : "fusermount3 refused, for the reason above or "
-                                       "since it is not installed");
-        session_free(session);
-        return NULL;
+    fuse_messages_begin();
+    session->fuse = new_fuse_session(session);
+    /* Absolute, since it is also unmounted by that path, from another directory. */
+    session->is_mounted =
+        session->fuse &&
+        fuse_session_mount(session->fuse, session->absolute_mountpoint
+                                              ? session->absolute_mountpoint
+                                              : options->mountpoint) == 0;
+    message = fuse_messages_end(session->is_mounted);
+    if (session->is_mounted) {
+        avoid_mount(session);
+        return session;
     }
-    session->is_mounted = true;
-    avoid_mount(session);
-    return session;
+    g_set_error(error, QIMG_ERROR, QIMG_ERROR_FAILED, "cannot mount there: %s", message);
+    session_free(session);
+    return NULL;
+}
+
+/* Below a loop device, memory is freed by writing through us: we must not wait for that
+ * when we need memory ourselves. Inherited by threads; needs CAP_SYS_RESOURCE. */
+static void
+become_io_flusher(void)
+{
+#ifdef PR_SET_IO_FLUSHER
+    if (prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) < 0)
+        g_debug("PR_SET_IO_FLUSHER: %s", g_strerror(errno));
+#endif
 }
 
 bool
-session_detach(Session *session, GError **error)
+session_confine(Session *session, Sandbox *sandbox, char **report_out, GError **error)
 {
-    (void)session;
-    if (fuse_daemonize(0) == 0) {
-        log_to_syslog();
+    if (session->options->is_writable)
+        become_io_flusher();
+    if (session->absolute_mountpoint)
+        session->read_ahead_fd = read_ahead_open(session->absolute_mountpoint);
+    if (!sandbox)
         return true;
+    if (session->absolute_mountpoint) {
+        session->unmounter = unmounter_start(session->absolute_mountpoint, error);
+        if (!session->unmounter)
+            return false;
     }
-    g_set_error(error, QIMG_ERROR, QIMG_ERROR_FAILED,
-                "cannot go to the background (try -f): %s", g_strerror(errno));
-    return false;
+    return sandbox_enter(sandbox, report_out, error);
 }
 
 /* Answers the kernel's first request, which waits since the mount, so that the mount is
@@ -262,38 +266,99 @@ forget_image(const char *name, void *user)
     tree_list_names(session->mount.tree, name, forget_name, session);
 }
 
+/* Takes the mount out of the tree of files; those who have files open keep it. */
+static void
+leave_tree(Session *session)
+{
+    if (!session->is_mounted || !session->absolute_mountpoint)
+        return;
+    if (session->unmounter ? unmounter_unmount(session->unmounter)
+                           : mountpoint_unmount(session->absolute_mountpoint))
+        session->is_mounted = false;
+}
+
+/* What a signal does: the mount goes at once, and what has been written is never given
+ * up for that; but what programs still mean to write is, if they are not waited for.
+ * Returns whether to wait for those who have files open. */
+static bool
+begin_end(Session *session)
+{
+    const Options *options = session->options;
+    unsigned n_writers, n_files;
+
+    notify_send("STOPPING=1");
+    if (is_connection_gone(session->fuse))
+        return false;
+    leave_tree(session);
+    n_files = ops_data_count_files(&session->mount, &n_writers);
+    if (n_files == 0)
+        return false;
+    if (n_writers == 0 || (options->is_cow && !options->cow_file)) {
+        g_message("%s: ends while %u of its files are open: they give errors from now on",
+                  options->mountpoint, n_files);
+        return false;
+    }
+    if (session->is_mounted) {
+        g_warning(
+            "%s: ends while %u of its files are open for writing: what comes now is "
+            "lost",
+            options->mountpoint, n_writers);
+        return false;
+    }
+    g_warning(
+        "%s: is unmounted, but %u of its files are open for writing: ends when they "
+        "are closed, such as by losetup -d (a second signal ends it now, and what "
+        "is written later is lost)",
+        options->mountpoint, n_writers);
+    notify_send("STATUS=Waits until %u files are closed", n_writers);
+    return true;
+}
+
 static void
 wait_for_end(Session *session)
 {
+    bool was_asked = false;
     int number = 0;
 
-    do
+    for (;;) {
         while (sigwait(&session->signals, &number) != 0)
             ;
-    while (number == SIGUSR1 && !fuse_session_exited(session->fuse));
+        if (number == SIGUSR1 ? fuse_session_exited(session->fuse)
+                              : was_asked || !begin_end(session))
+            break;
+        was_asked |= number != SIGUSR1;
+    }
     coherence_stop(session->mount.coherence);
     if (session->watch) /* while there are threads that answer */
         dir_watch_stop(session->watch);
     fuse_session_exit(session->fuse);
 }
 
-/* Below a loop device, memory is freed by writing through us: we must not wait for that
- * when we need memory ourselves. Inherited by threads; needs CAP_SYS_RESOURCE. */
+/* Ends the connection to the kernel: whoever waits for an answer gets an error. libfuse
+ * does so together with unmounting, in ways that a confined process cannot; where it
+ * finds an end, like that of a pipe without reader, it does no more than to clean up. */
 static void
-become_io_flusher(void)
+end_connection(Session *session)
 {
-#ifdef PR_SET_IO_FLUSHER
-    if (prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) < 0)
-        g_debug("PR_SET_IO_FLUSHER: %s", g_strerror(errno));
-#endif
+    /* Then another mount may have taken the place of this one. */
+    bool is_gone = is_connection_gone(session->fuse);
+    int fds[2];
+
+    if (pipe2(fds, O_CLOEXEC) == 0) {
+        close(fds[0]);
+        dup2(fds[1], fuse_session_fd(session->fuse));
+        close(fds[1]);
+    }
+    if (!is_gone) /* after that: whoever unmounts must not wait for our answer */
+        leave_tree(session);
+    fuse_session_unmount(session->fuse);
+    session->is_mounted = false;
 }
 
 bool
 session_run(Session *session, GError **error)
 {
     session->main_thread = pthread_self();
-    if (session->options->is_writable)
-        become_io_flusher();
     answer_first_request(session);
     if (session->mount.coherence &&
         !coherence_start(session->mount.coherence, session->fuse)) {
@@ -309,8 +374,9 @@ session_run(Session *session, GError **error)
                0)
         session->n_threads++;
     if (session->n_threads > 0) {
-        if (session->absolute_mountpoint)
-            read_ahead_raise(session->mount.tree, session->absolute_mountpoint);
+        notify_send("READY=1\nMAINPID=%d\nSTATUS=Serves %s", (int)getpid(),
+                    session->options->mountpoint);
+        read_ahead_raise(session->mount.tree, session->read_ahead_fd);
         wait_for_end(session);
     }
     coherence_stop(session->mount.coherence);
@@ -320,8 +386,7 @@ session_run(Session *session, GError **error)
         pthread_cancel(session->threads[i]);
     for (unsigned i = 0; i < session->n_threads; i++)
         pthread_join(session->threads[i], NULL);
-    fuse_session_unmount(session->fuse);
-    session->is_mounted = false;
+    end_connection(session);
     if (session->n_threads > 0 && session->receive_error == 0)
         return true;
     g_set_error(error, QIMG_ERROR, QIMG_ERROR_FAILED, "cannot serve the mount: %s",
@@ -333,7 +398,10 @@ void
 session_free(Session *session)
 {
     if (session->is_mounted)
-        fuse_session_unmount(session->fuse);
+        end_connection(session);
+    unmounter_end(session->unmounter);
+    if (session->read_ahead_fd >= 0)
+        close(session->read_ahead_fd);
     if (session->fuse)
         fuse_session_destroy(session->fuse);
     ops_data_close_files(&session->mount);

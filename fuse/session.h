@@ -4,6 +4,7 @@
 
 #include "dir-watch.h"
 #include "options.h"
+#include "sandbox.h"
 #include "tree.h"
 
 typedef struct Session Session;
@@ -14,12 +15,16 @@ typedef struct Session Session;
 Session *session_mount(const Options *options, const Tree *tree, DirWatch *watch,
                        GError **error);
 
-/* Leaves the terminal: returns in a background process, while the first one exits with 0.
- * Before any thread is made. */
-bool session_detach(Session *session, GError **error);
+/* Gives up what the session does not need from here on, and enters @sandbox; with NULL,
+ * no privilege is given up. In the process that will run, before any thread is made.
+ * *@report_out is as of sandbox_enter, and left alone without a sandbox. */
+bool session_confine(Session *session, Sandbox *sandbox, char **report_out,
+                     GError **error);
 
 /* Answers requests until the mount ends or a signal (SIGINT, SIGTERM, SIGHUP) asks for
- * it, then unmounts. False with @error set when the kernel's answers make no sense. */
+ * it, then unmounts. While files are open for writing, the first signal takes the mount
+ * out of the tree of files, and the end comes when they are closed, or with the second.
+ * False with @error set when the kernel's answers make no sense. */
 bool session_run(Session *session, GError **error);
 
 /* Unmounts, if that has not happened, and frees. */

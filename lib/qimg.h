@@ -100,6 +100,12 @@ QIMG_API void qimg_options_avoid_device(QimgOptions *options, dev_t device);
 /* Whether qimg_options_set knows @name. */
 QIMG_API gboolean qimg_options_has(const char *name);
 
+/* The places outside of the images' own directories from which files that images name may
+ * be opened, by "backing" and "backing_map": directories and files, "/" for "any". NULL
+ * terminated; free with g_strfreev. For a process that confines itself and opens images
+ * later. */
+QIMG_API char **qimg_options_get_named_places(const QimgOptions *options);
+
 /* Reads a size as the command lines take it: bytes, or a number, which may have a
  * fraction, with K, M, G, T, P or E (powers of 1024; either case, and KiB and the like),
  * rounded to whole bytes. *@bytes_out is written on success only. Errors: USAGE for what
@@ -227,8 +233,8 @@ QIMG_API void qimg_create_free(QimgCreate *create);
  * a backing file the default is its size backing_file=NAME       stored as it is;
  * relative to the directory of the new image backing_fmt=FORMAT   probed where it is
  * not given, and stored (by QED: raw only)
- *   cluster_size=SIZE       a power of two from 512 to 2M, of QED from 4K to 64M
- *   table_size=1|2|4|8|16   QED: clusters of a table
+ *   cluster_size=SIZE       a power of two from 512 to 2M, of QED from 4K to 4M
+ *   table_size=2|4|8|16     QED: clusters of a table
  *   version=2|3, compat=0.10|1.1   the same in two ways
  *   refcount_bits=1|2|4|8|16|32|64
  *   compression_type=zlib|zstd

@@ -76,6 +76,7 @@ qed_header_decode(const uint8_t *bytes, size_t n_bytes, QedHeader *out)
 {
     DiskHeader disk;
     uint32_t cluster_size, table_size;
+    QimgDecode broken;
     QedHeader h;
 
     if (!qed_header_probe(bytes, n_bytes))
@@ -83,6 +84,11 @@ qed_header_decode(const uint8_t *bytes, size_t n_bytes, QedHeader *out)
     if (n_bytes < sizeof disk)
         return qimg_decode_broken(QIMG_RULE_SHORT_HEADER, n_bytes);
     memcpy(&disk, bytes, sizeof disk);
+    h = (QedHeader){.features = qimg_le64_get(disk.features)};
+    if (h.features & ~QED_FEATURES_KNOWN) {
+        *out = h;
+        return qimg_decode_ok();
+    }
     cluster_size = qimg_le32_get(disk.cluster_size);
     table_size = qimg_le32_get(disk.table_size);
     if (!is_power_of_two(cluster_size) || cluster_size < 1u << QED_MIN_CLUSTER_BITS ||
@@ -94,7 +100,7 @@ qed_header_decode(const uint8_t *bytes, size_t n_bytes, QedHeader *out)
         .cluster_bits = (unsigned)__builtin_ctz(cluster_size),
         .table_clusters = table_size,
         .header_clusters = qimg_le32_get(disk.header_size),
-        .features = qimg_le64_get(disk.features),
+        .features = h.features,
         .compat_features = qimg_le64_get(disk.compat_features),
         .autoclear_features = qimg_le64_get(disk.autoclear_features),
         .l1_table_offset = qimg_le64_get(disk.l1_table_offset),
@@ -113,8 +119,10 @@ qed_header_decode(const uint8_t *bytes, size_t n_bytes, QedHeader *out)
         h.l1_table_offset < qed_header_end(&h) ||
         !qimg_range_fits(h.l1_table_offset, qed_table_bytes(&h), INT64_MAX))
         return qimg_decode_broken(QIMG_RULE_QED_L1_OFFSET, h.l1_table_offset);
-    *out = h;
-    return check_backing_name(&h);
+    broken = check_backing_name(&h);
+    if (!broken.rule)
+        *out = h;
+    return broken;
 }
 
 void

@@ -40,8 +40,9 @@ typedef struct {
 /* Whether @bytes begin as a QED image does. */
 bool qed_header_probe(const uint8_t *bytes, size_t n_bytes);
 
-/* Decodes and checks the first @n_bytes of a file, but for the feature bits, which are
- * the caller's to judge. *@out is whole on success only. */
+/* Decodes and checks the first @n_bytes of a file. An unknown feature may have changed
+ * the meaning of all else: with one beyond QED_FEATURES_KNOWN nothing but the features is
+ * decoded, and the caller must refuse the image. *@out is set on success only. */
 QimgDecode qed_header_decode(const uint8_t *bytes, size_t n_bytes, QedHeader *out);
 
 /* Encodes @header, which must keep the rules. */

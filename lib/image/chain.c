@@ -262,6 +262,47 @@ add_layer(QimgChain *chain, const QimgOptions *options, int fd, QimgPlace *place
            attach_data_file(chain, options, chain->layers[chain->n_layers - 1], error);
 }
 
+/* Opens the file @name, which the last layer names as its backing file. Where it is
+ * missing, one that was moved is taken for it, which is told, and never where something
+ * is written that stays: if it were the wrong one, it would be mixed into that. */
+static int
+open_backing(QimgChain *chain, const QimgOptions *options, const char *name,
+             QimgPlace **place_out, GError **error)
+{
+    bool may_be_moved =
+        options->is_cow ? options->cow_path == NULL : !options->is_writable;
+    const QimgPlace *naming = chain->places[chain->n_layers - 1];
+    g_autoptr(GError) reason = NULL;
+    g_autoptr(GError) moved_reason = NULL;
+    g_autofree char *shown = NULL;
+    g_autofree char *shown_place = NULL;
+    g_autofree char *text = NULL;
+    int fd = qimg_open_named_by_image(options->policy, naming, name, false, place_out,
+                                      &reason);
+
+    if (fd >= 0)
+        return fd;
+    if (g_error_matches(reason, QIMG_ERROR, QIMG_ERROR_NOT_FOUND))
+        fd = qimg_open_moved(options->policy, naming, name, may_be_moved, place_out,
+                             &moved_reason);
+    if (fd < 0) {
+        g_propagate_prefixed_error(error,
+                                   moved_reason ? g_steal_pointer(&moved_reason)
+                                                : g_steal_pointer(&reason),
+                                   "backing file: ");
+        return -1;
+    }
+    shown = g_strescape(name, NULL);
+    shown_place = g_strescape((*place_out)->path, NULL);
+    text =
+        g_strdup_printf("its backing file \"%s\" is not there, and \"%s\" is taken for "
+                        "it (if that is another one, all is wrong: say which with -o "
+                        "backing_map='%s'=NEW)",
+                        shown, shown_place, shown);
+    chain_warn(chain, naming->path, text);
+    return fd;
+}
+
 /* Opens the backing file of the last layer as the next one. */
 static bool
 add_backing(QimgChain *chain, const QimgOptions *options, GError **error)
@@ -282,12 +323,9 @@ add_backing(QimgChain *chain, const QimgOptions *options, GError **error)
     }
     if (!backing_name_parse(above->backing_name, &name, &format_name, error))
         return false;
-    fd = qimg_open_named_by_image(options->policy, chain->places[chain->n_layers - 1],
-                                  name, false, &place, error);
-    if (fd < 0) {
-        g_prefix_error(error, "backing file: ");
+    fd = open_backing(chain, options, name, &place, error);
+    if (fd < 0)
         return false;
-    }
     if (!format_name) {
         format_name = g_strdup(above->backing_format);
     } else if (above->backing_format && strcmp(format_name, above->backing_format) != 0) {

@@ -158,11 +158,11 @@ set_cluster_size(QimgCreate *create, const char *name, const char *value, GError
 static bool
 set_table_size(QimgCreate *create, const char *name, const char *value, GError **error)
 {
-    static const char *const words[] = {"1", "2", "4", "8", "16", NULL};
+    static const char *const words[] = {"2", "4", "8", "16", NULL};
     int i = find_word(name, value, words, error);
 
     if (i >= 0)
-        create->fields.table_clusters = 1u << i;
+        create->fields.table_clusters = 2u << i;
     return i >= 0;
 }
 

@@ -299,6 +299,12 @@ qimg_options_has(const char *name)
     return find_option(name) >= 0;
 }
 
+char **
+qimg_options_get_named_places(const QimgOptions *options)
+{
+    return qimg_open_policy_get_places(options->policy);
+}
+
 gboolean
 qimg_options_set(QimgOptions *options, const char *name, const char *value,
                  GError **error)

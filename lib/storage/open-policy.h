@@ -31,6 +31,10 @@ void qimg_open_policy_avoid_device(QimgOpenPolicy *policy, dev_t device);
  * found by probing may lead to further files. */
 bool qimg_open_policy_is_explicit(const QimgOpenPolicy *policy);
 
+/* What the policy and the mappings allow besides the directories of the images: "/" for
+ * all, NULL terminated; free with g_strfreev. */
+char **qimg_open_policy_get_places(const QimgOpenPolicy *policy);
+
 /* Where a file was opened. The directory is held open, and was looked at, when that was
  * done: who may rename it later cannot change what the file may name. */
 typedef struct {
@@ -38,6 +42,8 @@ typedef struct {
     int dir_fd;          /* O_PATH: the directory part of @path */
     char *dir_real;      /* where that lay; NULL: not known */
     char *file_dir_real; /* the directory in which the file really lay; NULL: not known */
+    dev_t file_device;   /* and which file it was */
+    ino_t file_inode;
 } QimgPlace;
 
 /* Frees and closes; accepts NULL. */
@@ -63,6 +69,17 @@ int qimg_open_named_by_user_at(const QimgOpenPolicy *policy, int dir_fd, const c
 int qimg_open_named_by_image(const QimgOpenPolicy *policy, const QimgPlace *naming,
                              const char *name, bool for_writing, QimgPlace **place_out,
                              GError **error);
+
+/* Looks for a file that qimg_open_named_by_image has not found: in the directory of
+ * @naming and in the allowed ones, by as many of the last parts of @name as are there.
+ * Returns a descriptor for reading and the place, as above, where exactly one file comes
+ * into question and @may_open; otherwise -1 with @error set (NOT_FOUND): the text names
+ * the places that were tried, or what was found there, and the option that helps. Nothing
+ * is looked for where the user has said by a mapping where the file is: then, and where
+ * there is no other place, @error stays unset. */
+int qimg_open_moved(const QimgOpenPolicy *policy, const QimgPlace *naming,
+                    const char *name, bool may_open, QimgPlace **place_out,
+                    GError **error);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(QimgPlace, qimg_place_free)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(QimgOpenPolicy, qimg_open_policy_free)

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* A whole qcow2 image, opened for writing and changed; what came of it is then looked at
- * as fuzz-image does. Input: SCRIPT_BYTES that say what is done (OP_BYTES for each
- * operation), then the file. A damaged image may have two places of the disk in one place
- * of the file, so the one thing that is known of its content is that a piece inside a
- * cluster holds what was written to it a moment ago. */
+/* A whole image, qcow2 or QED, opened for writing and changed; what came of it is then
+ * looked at as fuzz-image does. Input: SCRIPT_BYTES that say what is done (OP_BYTES for
+ * each operation), then the file. A damaged image may have two places of the disk in one
+ * place of the file, so the one thing that is known of its content is that a piece inside
+ * a cluster holds what was written to it a moment ago. */
 #include <errno.h>
 #include <string.h>
 
@@ -216,12 +216,12 @@ run_script(Change *c, const uint8_t *script)
 }
 
 static QimgOptions *
-make_options(uint8_t choices)
+make_options(QimgStorage *storage, uint8_t choices)
 {
     QimgOptions *options = qimg_options_new();
 
     FUZZ_CHECK(qimg_options_set(options, "rw", NULL, NULL));
-    FUZZ_CHECK(qimg_options_set(options, "format", "qcow2", NULL));
+    FUZZ_CHECK(qimg_options_set(options, "format", fuzz_format_of(storage), NULL));
     FUZZ_CHECK(qimg_options_set(options, "l2_cache", "64K", NULL));
     FUZZ_CHECK(qimg_options_set(options, "data_cache", "256K", NULL));
     FUZZ_CHECK(qimg_options_set(options, "threads", "1", NULL));
@@ -235,8 +235,8 @@ make_options(uint8_t choices)
 static QimgImage *
 open_image(SparseDisk *disk, SparseDisk *data, uint8_t choices)
 {
-    g_autoptr(QimgOptions) options = make_options(choices);
     QimgStorage *storages[2] = {sparse_disk_open(disk, true)};
+    g_autoptr(QimgOptions) options = make_options(storages[0], choices);
     unsigned n_storages = 1;
     QimgChain *chain;
     QimgImage *image;
@@ -279,7 +279,7 @@ LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n_bytes)
         g_free(change.buffer);
         g_free(change.found);
         result = sparse_disk_open(disk, false);
-        fuzz_chain("qcow2", &result, 1);
+        fuzz_chain(fuzz_format_of(result), &result, 1);
     }
     sparse_disk_free(disk);
     sparse_disk_free(data);

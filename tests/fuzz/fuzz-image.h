@@ -2,7 +2,21 @@
 /* Asking all that can be asked of a chain of images in memory, within bounds. */
 #pragma once
 
+#include "codec/qed-header.h"
 #include "image/image.h"
+
+/* The format that the image in @storage is opened as, whatever else it looks like. */
+static inline const char *
+fuzz_format_of(QimgStorage *storage)
+{
+    uint8_t magic[4];
+
+    return qimg_storage_read(storage, QIMG_IO_HEADER, qimg_host(0), magic,
+                             sizeof magic) == 0 &&
+                   qed_header_probe(magic, sizeof magic)
+               ? "qed"
+               : "qcow2";
+}
 
 /* Opens @n_storages (owned) as a chain, the top one as an image of the format
  * @format_name, and looks at all of it. */

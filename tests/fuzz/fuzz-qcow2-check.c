@@ -1,112 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* A whole qcow2 image, checked, repaired and checked again. Input: a byte that says how
- * it is repaired, then the file. No repair makes anything else of what could be mapped,
- * and what is reported is what a further check finds. */
-#include <string.h>
-
+ * it is repaired, then the file. */
+#include "fuzz-check.h"
 #include "fuzz.h"
-#include "image/image.h"
-#include "sparse-disk.h"
-
-#define MAX_FILE_BYTES (64 * QIMG_MIB)
-#define N_MAPPED       300u
-
-typedef struct {
-    TableCache *tables;
-    QimgFormat *format; /* NULL: refused */
-} Layer;
-
-static Layer
-open_layer(SparseDisk *disk, bool is_writable)
-{
-    Layer layer = {.tables = slot_cache_new(TABLE_SLICE_BYTES, QIMG_MIB)};
-    const QimgFormatEnv env = {
-        .tables = layer.tables,
-        .inspect = true,
-        .has_snapshots = true,
-        .for_check = true,
-    };
-    g_autoptr(GError) error = NULL;
-    QimgStorage *file = sparse_disk_open(disk, is_writable);
-
-    layer.format = qimg_driver_qcow2.open(file, &env, &error);
-    FUZZ_CHECK((layer.format == NULL) == (error != NULL));
-    if (!layer.format)
-        qimg_storage_close(file);
-    return layer;
-}
-
-static void
-close_layer(Layer *layer)
-{
-    qimg_format_close(layer->format);
-    slot_cache_free(layer->tables);
-}
-
-/* Where the first clusters of the disk lie, and how many of them were asked for. */
-static unsigned
-get_mapping(SparseDisk *disk, QimgRun runs[N_MAPPED])
-{
-    Layer layer = open_layer(disk, false);
-    QimgFormat *f = layer.format;
-    unsigned n = 0;
-
-    for (; f && n < N_MAPPED && n * f->cluster_bytes < f->active.size_bytes; n++)
-        if (f->driver->map(f, &f->active, qimg_guest(n * f->cluster_bytes),
-                           f->cluster_bytes, &runs[n]) != 0)
-            break;
-    close_layer(&layer);
-    return n;
-}
-
-/* Checks, and repairs as @mode says; false where the image cannot be opened. */
-static bool
-check(SparseDisk *disk, QimgRepair mode, QimgCheckResult *out)
-{
-    Layer layer = open_layer(disk, mode != QIMG_REPAIR_NONE);
-    g_autoptr(QimgCheckResult) result = NULL;
-    g_autoptr(GError) error = NULL;
-
-    if (layer.format) {
-        g_autofree char *json = NULL;
-
-        result = image_check(layer.format, "image", mode, NULL, NULL, &error);
-        FUZZ_CHECK((result == NULL) == (error != NULL));
-        if (result) {
-            json = qimg_check_result_json(result);
-            FUZZ_CHECK(g_utf8_validate(json, -1, NULL));
-            *out = *result;
-        }
-    }
-    close_layer(&layer);
-    return result != NULL;
-}
 
 int
 LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n_bytes)
 {
-    static QimgRun before[N_MAPPED], after[N_MAPPED];
-    QimgCheckResult found, repaired, again;
-    SparseDisk *disk;
-    unsigned n;
-
-    if (n_bytes == 0)
-        return 0;
-    disk = sparse_disk_new(bytes + 1, n_bytes - 1, MAX_FILE_BYTES);
-    n = get_mapping(disk, before);
-    if (check(disk, QIMG_REPAIR_NONE, &found) &&
-        check(disk, bytes[0] & 1 ? QIMG_REPAIR_ALL : QIMG_REPAIR_LEAKS, &repaired)) {
-        FUZZ_CHECK(check(disk, QIMG_REPAIR_NONE, &again));
-        FUZZ_CHECK(again.n_corruptions == repaired.n_corruptions &&
-                   again.n_leaks == repaired.n_leaks &&
-                   again.n_check_errors == repaired.n_check_errors);
-        FUZZ_CHECK(repaired.n_corruptions > 0 || !again.is_dirty);
-        FUZZ_CHECK(get_mapping(disk, after) == n);
-        for (unsigned i = 0; i < n; i++) {
-            FUZZ_CHECK(before[i].kind == after[i].kind);
-            FUZZ_CHECK(before[i].host_offset.v == after[i].host_offset.v);
-        }
-    }
-    sparse_disk_free(disk);
+    fuzz_check(&qimg_driver_qcow2, bytes, n_bytes);
     return 0;
 }

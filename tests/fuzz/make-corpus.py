@@ -173,31 +173,34 @@ def chain(*images):
     return b"".join(struct.pack(">I", len(image)) + image for image in images)
 
 
+# Twelve operations of three bytes each: what, where, how much.
+SCRIPTS = {
+    "fill": bytes(n % 256 for n in range(0, 36 * 7, 7)),
+    "free": bytes([7, 0, 255, 0, 3, 90, 11, 0, 0, 8, 2, 80, 5, 7, 100, 0, 9, 64, 11, 0, 0,
+                   6, 12, 33, 0, 1, 140, 7, 0, 200, 11, 0, 0, 1, 5, 20]),
+    "resize": bytes([0, 1, 80, 10, 200, 90, 0, 250, 70, 10, 10, 3, 4, 9, 90, 10, 255, 255,
+                     9, 200, 255, 10, 0, 200, 11, 0, 0, 10, 130, 1, 1, 0, 150, 4, 1, 1]),
+    "snapshots": bytes([12, 0, 0, 0, 4, 90, 12, 30, 0, 1, 200, 20, 13, 0, 0, 15, 1, 0,
+                        2, 2, 120, 14, 1, 0, 5, 0, 70, 15, 0, 0, 14, 0, 0, 12, 60, 0]),
+}
+
+
 def put_scripts(corpus, images, extended):
-    """Images that fuzz-image-rw changes: a byte of choices, twelve operations of three
-    bytes (what, where, how much), the file. @extended is empty, with large clusters."""
-    scripts = {
-        "fill": bytes(n % 256 for n in range(0, 36 * 7, 7)),
-        "free": bytes([7, 0, 255, 0, 3, 90, 11, 0, 0, 8, 2, 80, 5, 7, 100, 0, 9, 64, 11, 0, 0,
-                       6, 12, 33, 0, 1, 140, 7, 0, 200, 11, 0, 0, 1, 5, 20]),
-        "resize": bytes([0, 1, 80, 10, 200, 90, 0, 250, 70, 10, 10, 3, 4, 9, 90, 10, 255, 255,
-                         9, 200, 255, 10, 0, 200, 11, 0, 0, 10, 130, 1, 1, 0, 150, 4, 1, 1]),
-        "snapshots": bytes([12, 0, 0, 0, 4, 90, 12, 30, 0, 1, 200, 20, 13, 0, 0, 15, 1, 0,
-                            2, 2, 120, 14, 1, 0, 5, 0, 70, 15, 0, 0, 14, 0, 0, 12, 60, 0]),
-    }
+    """Images that fuzz-image-rw changes: a byte of choices, a script, the file. @extended is
+    empty, with large clusters."""
     for number, (name, image) in enumerate(images.items()):
         if len(image) > MAX_IMAGE_BYTES * 3:
             continue
-        for script_name, script in scripts.items():
+        for script_name, script in SCRIPTS.items():
             assert len(script) == 36
             corpus.put("fuzz-image-rw", f"{name}-{script_name}",
                        bytes([number % 4]) + script + image[:MAX_IMAGE_BYTES])
     # Its L1 table is the last that it has.
-    for script_name, script in scripts.items():
+    for script_name, script in SCRIPTS.items():
         corpus.put("fuzz-image-rw", f"extended-{script_name}",
                    b"\1" + script + extended[:header(extended)["l1"] + 64])
     for name, image in spoiled(images["v3"]):
-        corpus.put("fuzz-image-rw", name, b"\0" + scripts["fill"] + image)
+        corpus.put("fuzz-image-rw", name, b"\0" + SCRIPTS["fill"] + image)
 
 
 def put_checks(corpus, images):
@@ -258,6 +261,53 @@ def put_partitions(corpus):
     put("loop", link + table((5, 1, 100)) + link + table((5, 1, 1)) + link + table((0x85, 0, 1)))
 
 
+def make_qed_images():
+    """Small QED images by hand, since QEMU opens none with tables of one cluster: name to
+    bytes. Header, L1 table, L2 table and two data clusters of 4 KiB each."""
+    def image(*l2, features=0, header=(), l1=8192, name=b""):
+        head = struct.pack("<4sIIIQQQQQII", b"QED", 4096, 1, 1, features, 0, 0, 4096, 40960,
+                           64 if name else 0, len(name)) + name
+        out = bytearray(head.ljust(4096, b"\0") + struct.pack("<Q", l1).ljust(4096, b"\0"))
+        out += struct.pack(f"<{len(l2)}Q", *l2).ljust(4096, b"\0") if l1 else b""
+        out += b"".join(bytes([n + 1]) * 4096 for n in range(len([e for e in l2 if e > 1])))
+        for at, value in header:
+            struct.pack_into("<Q", out, at, value)
+        return bytes(out)
+
+    sound = [12288, 0, 1, 16384]
+    images = {
+        "qed": image(*sound),
+        "qed-empty": image(l1=0),
+        "qed-backing": image(*sound, features=5, name=b"below.raw"),
+        "qed-need-check": image(*sound, features=2),
+        "qed-leak": image(*sound) + bytes(9000),
+        "qed-cut": image(*sound)[:-4096],
+        "qed-cut-cluster": image(*sound)[:-1000],
+        "qed-cut-table": image(*sound)[:6000],
+        "qed-feature": image(*sound, features=8),
+        "qed-bits": image(*sound, header=((24, 1 << 63 | 5), (32, 3))),
+        "qed-largest": image(*sound, header=((48, 512 * 512 * 4096),)),
+    }
+    for name, l1 in (("l1-unaligned", 8704), ("l1-far", 1 << 50), ("l1-self", 4096)):
+        images[f"qed-{name}"] = image(*sound, l1=l1, features=2)
+    images["qed-l1-twice"] = image(*sound, header=((4104, 8192),))
+    for name, entry in (("unaligned", 12288 | 512), ("far", 1 << 62), ("header", 2048),
+                        ("table", 8192), ("l1", 4096), ("shared", 16384), ("max", (1 << 64) - 1)):
+        images[f"qed-l2-{name}"] = image(entry, *sound[1:], features=2)
+    images["qed-l2-clean"] = image(1 << 62, *sound[1:])
+    return images
+
+
+def put_qed(corpus):
+    for number, (name, image) in enumerate(make_qed_images().items()):
+        corpus.put("fuzz-qed-header", name, image[:128])
+        corpus.put("fuzz-image", name, image)
+        corpus.put("fuzz-qed-check", name, bytes([number != 4]) + image)
+        for script_name in ("fill", "free", "resize") if number < 4 else ("fill",):
+            corpus.put("fuzz-image-rw", f"{name}-{script_name}",
+                       bytes([number % 4]) + SCRIPTS[script_name] + image)
+
+
 def make_qcow1(folder):
     """Images of qcow version 1: name to bytes."""
     from qtest.qcow1 import Qcow1Writer, stream_entry
@@ -299,6 +349,7 @@ def main():
         images = make_images(folder)
         images["luks"] = make_luks(folder)
         qcow1 = make_qcow1(folder)
+    put_qed(corpus)
     extended = images.pop("extended-empty")
     images["extended-compact"] = compact_extended(images["extended"])
     for name, image in images.items():

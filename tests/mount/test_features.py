@@ -229,28 +229,7 @@ def test_encrypted_facts_can_be_seen(method, tmp_path):
     assert info["virtual-size"] == MIB and info.get("encrypted") is True
 
 
-# ---- other formats --------------------------------------------------------------------
-
-
-def test_qed_is_refused(tmp_path, mnt):
-    """Never shown as the bytes of the file."""
-    result = qemu.img("create", "-q", "-f", "qed", tmp_path / "disk.qed", "1M", check=False)
-    if result.status:
-        pytest.skip("this qemu-img makes no QED images")
-    image = tmp_path / "disk.qed"
-    refused(image, mnt, file=image, contains=["QED"])
-
-
-def test_qed_backing_is_refused(tmp_path, mnt):
-    result = qemu.img("create", "-q", "-f", "qed", tmp_path / "base.qed", "1M", check=False)
-    if result.status:
-        pytest.skip("this qemu-img makes no QED images")
-    top = qemu.create(tmp_path / "top.qcow2", MIB)
-    for recorded in (b"qed", None):
-        with Qcow2File(top) as file:
-            file.set_backing(b"base.qed", recorded)
-            assert (EXT_BACKING_FORMAT in [k for _, k, _ in file.extensions()]) == bool(recorded)
-        refused(top, mnt, file=top, contains=["base.qed", "QED"])
+# ---- names of backing files -----------------------------------------------------------
 
 
 def test_backing_name_is_kept_apart_from_the_extensions(tmp_path, mnt):

@@ -414,7 +414,8 @@ def test_server_ends_meanwhile(number, image, mnt, rng):
             if number == signal.SIGKILL:
                 mount.kill()
             else:
-                mount.terminate()
+                os.kill(mount.pid, number)      # waits for the writers,
+                mount.terminate(signal.SIGINT)  # and then no longer
             with contextlib.suppress(OSError):
                 load.join()
         if number == signal.SIGKILL:

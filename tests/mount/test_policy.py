@@ -237,6 +237,27 @@ def test_backing_map_of_another_name(folders, mnt):
     refused("-o", f"backing_map=/old/pla={outside}", image, mnt, file=image, contains=["/old/place"])
 
 
+def test_moved_base_is_found(folders, mnt):
+    """By its name, below the directories that are allowed; a warning says so."""
+    images, outside = folders
+    image = overlay(images / "disk.qcow2", "/old/place/base.img")
+    mount = assert_reads(image, mnt, "-o", f"backing={outside}")
+    told = [line for line in mount.stderr().splitlines() if "/old/place/base.img" in line]
+    assert len(told) == 1 and str(outside / "base.img") in told[0], mount.stderr()
+    assert_reads(image, mnt, "-o", f"cow,backing={outside}")
+
+
+@pytest.mark.parametrize("option", ["rw", "cow={overlay}"])
+def test_moved_base_is_not_written_upon(option, folders, mnt, tmp_path):
+    """Nothing that stays is based on what may be the wrong file."""
+    images, outside = folders
+    image = overlay(images / "disk.qcow2", "/old/place/base.img")
+    option = option.format(overlay=tmp_path / "overlay.qcow2")
+    refused("-o", f"{option},backing={outside}", image, mnt, file=image,
+            contains=[str(outside / "base.img"), "not taken unasked", "backing_map="])
+    assert_reads(image, mnt, "-o", f"{option},backing_map=/old/place={outside}")
+
+
 def test_backing_map_repeated(folders, mnt):
     images, outside = folders
     overlay(images / "middle.tmp", "/two/base.img").rename(images / "middle.qcow2")

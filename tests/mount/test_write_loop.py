@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -163,11 +164,16 @@ def test_device_that_is_dropped(tmp_path, mnt, rng):
             with loop.mounted(device, tmp_path / "fs") as top:
                 (top / "file").write_bytes(data)
                 procs.run("sync", "-f", top)
+                os.kill(mount.pid, signal.SIGTERM)      # which waits for the device
+                procs.wait_until(lambda: "open for writing" in mount.stderr(), "the wait")
+                (top / "file2").write_bytes(data)
+                procs.run("sync", "-f", top)
                 mount.terminate()
     check(path)
     with Mount(path, mnt, "-o", "cow") as mount, loop.attached(mount.raw(path)) as device:
         with loop.mounted(device, tmp_path / "fs") as top:
             assert (top / "file").read_bytes() == data
+            assert (top / "file2").read_bytes() == data
 
 
 def memory_group():

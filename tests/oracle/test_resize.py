@@ -164,7 +164,7 @@ def test_version_2_with_snapshot(tmp_path):
     path = _qcow2(tmp_path, compat="0.10", snapshot=True)
     for size in ("8M", "1M"):
         refused(path, "disk.qcow2: not possible with this image: it is a device, of version 2 with "
-                "snapshots, or raw without metadata", size, "--shrink")
+                "snapshots, raw without metadata, or QED, which cannot shrink", size, "--shrink")
 
 
 def test_in_use(tmp_path):
@@ -209,7 +209,7 @@ def test_preallocation_of_raw(tmp_path, mode):
     assert path.read_bytes() == bytes(4 * MIB)
     assert os.stat(path).st_blocks * 512 >= 3 * MIB
     refused(path, "disk.img: not possible with this image: it is a device, of version 2 with "
-            "snapshots, or raw without metadata", "8M", "--preallocation=metadata")
+            "snapshots, raw without metadata, or QED, which cannot shrink", "8M", "--preallocation=metadata")
 
 
 @pytest.mark.parametrize("mode", ("falloc", "full"))

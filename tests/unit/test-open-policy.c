@@ -209,6 +209,95 @@ check_row(const Row *row, bool avoids)
     tree_free(&tree);
 }
 
+/* ---- files that were moved ---- */
+
+typedef struct {
+    const char *policy;
+    const char *map; /* NULL: none */
+    const char *name;
+    bool may_open;
+    const char *content; /* of the file that is opened; NULL: an error */
+    const char *error;   /* @ stands for the directory; NULL: none either */
+} MovedRow;
+
+static const MovedRow moved_rows[] = {
+    {"same-dir", NULL, "/gone/base", true, "images/base", NULL},
+    {"same-dir", NULL, "../gone/base", true, "images/base", NULL},
+    {"same-dir", NULL, "/gone//./sub/deep", true, "images/sub/deep", NULL},
+    {"any", NULL, "/gone/base", true, "images/base", NULL},
+    {"@/other", NULL, "/gone/base", true, "other/base", NULL},
+    {"@/other:@/other", NULL, "/gone/base", true, "other/base", NULL},
+    {"@/images2:@/images", NULL, "/gone/sub/deep", true, "images/sub/deep", NULL},
+    /* By a link to what is allowed; by two names of one file. */
+    {"same-dir", NULL, "/gone/link-in", true, "images/sub/deep", NULL},
+    {"@/images:@/images/sub", NULL, "/gone/sub/deep", true, "images/sub/deep", NULL},
+    {"same-dir", NULL, "/gone/base", false, NULL,
+     "names \"/gone/base\", and there is no \"/gone/base\"; found instead, and not taken "
+     "unasked: \"@/images/base\" (say where it is now with -o "
+     "backing_map='/gone/base'=NEW)"},
+    {"@/other:@/images2", NULL, "/gone/base", true, NULL,
+     "names \"/gone/base\", and there is no \"/gone/base\"; found instead, and not taken "
+     "unasked: \"@/other/base\", \"@/images2/base\" (say where it is now with -o "
+     "backing_map='/gone/base'=NEW)"},
+    {"same-dir", NULL, "/gone/a\n", true, NULL,
+     "names \"/gone/a\\n\", and there is none of \"/gone/a\\n\", \"@/images/a\\n\", "
+     "\"@/images/gone/a\\n\" (say where it is now with -o "
+     "backing_map='/gone/a\\n'=NEW)"},
+    {"@/other", NULL, "/a/b/c/d", true, NULL,
+     "names \"/a/b/c/d\", and there is none of \"/a/b/c/d\", \"@/images/d\", "
+     "\"@/images/c/d\", \"@/images/b/c/d\", \"@/images/a/b/c/d\", \"@/other/d\" and 3 "
+     "more (say where it is now with -o backing_map='/a/b/c/d'=NEW)"},
+    /* Never the image itself, what is not allowed, or what is no file. */
+    {"same-dir", NULL, "/gone/top", true, NULL, NULL},
+    {"same-dir", NULL, "/gone/link-out", true, NULL, NULL},
+    {"@/other", NULL, "/gone/link-in", true, NULL, NULL},
+    {"same-dir", NULL, "/gone/fifo", true, NULL, NULL},
+    {"same-dir", NULL, "/gone/device", true, NULL, NULL},
+    {"same-dir", NULL, "/gone/sub", true, NULL, NULL},
+    /* Nothing is looked for. */
+    {"none", NULL, "/gone/base", true, NULL, NULL},
+    {"same-dir", "/gone=/nowhere", "/gone/base", true, NULL, NULL},
+    {"same-dir", "@/images/gone=/nowhere", "gone/base", true, NULL, NULL},
+    {"same-dir", NULL, "gone", true, NULL, NULL},
+    {"same-dir", NULL, "..", true, NULL, NULL},
+    {"same-dir", NULL, "/", true, NULL, NULL},
+};
+
+static void
+test_moved(gconstpointer user)
+{
+    const MovedRow *row = user;
+    Tree tree = tree_new();
+    g_autoptr(QimgOpenPolicy) policy = qimg_open_policy_new();
+    g_autofree char *policy_text = expand(&tree, row->policy);
+    g_autofree char *map_text = expand(&tree, row->map);
+    g_autofree char *error_text = expand(&tree, row->error);
+    g_autoptr(QimgPlace) naming_place = NULL;
+    g_autoptr(QimgPlace) place = NULL;
+    qimg_autofd naming_fd = qimg_open_named_by_user(tree.top, false, &naming_place, NULL);
+    qimg_autofd fd = -1;
+    GError *error = NULL;
+
+    g_assert_true(qimg_open_policy_set(policy, policy_text, NULL));
+    g_assert_true(!row->map || qimg_open_policy_add_map(policy, map_text, NULL));
+    fd = qimg_open_moved(policy, naming_place, row->name, row->may_open, &place, &error);
+    if (row->content) {
+        char content[100] = "";
+
+        g_assert_no_error(error);
+        g_assert_cmpint(read(fd, content, sizeof content - 1), >, 0);
+        g_assert_cmpstr(content, ==, row->content);
+        g_assert_true(g_str_has_suffix(place->path, row->name + strlen(row->name) - 4));
+    } else {
+        g_assert_cmpint(fd, ==, -1);
+        g_assert_null(place);
+        if (row->error)
+            test_util_check_error(&error, QIMG_ERROR_NOT_FOUND, error_text);
+        g_clear_error(&error);
+    }
+    tree_free(&tree);
+}
+
 static void
 test_row(gconstpointer user)
 {
@@ -305,6 +394,32 @@ test_settings(void)
     qimg_open_policy_free(NULL);
 }
 
+/* What a process that confines itself has to leave open. */
+static void
+test_places(void)
+{
+    static const struct {
+        const char *policy, *map, *places;
+    } cases[] = {
+        {"same-dir", NULL, ""},  {"none", NULL, ""},
+        {"any", NULL, "/"},      {"/:/proc", NULL, "/ /proc"},
+        {"none", "/a=/b", "/b"}, {"/proc", "/a=/b/c", "/proc /b/c"},
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+        g_autoptr(QimgOpenPolicy) policy = qimg_open_policy_new();
+        g_auto(GStrv) places = NULL;
+        g_autofree char *text = NULL;
+
+        g_assert_true(qimg_open_policy_set(policy, cases[i].policy, NULL));
+        g_assert_true(!cases[i].map ||
+                      qimg_open_policy_add_map(policy, cases[i].map, NULL));
+        places = qimg_open_policy_get_places(policy);
+        text = g_strjoinv(" ", places);
+        g_assert_cmpstr(text, ==, cases[i].places);
+    }
+}
+
 static void
 test_map_syntax(void)
 {
@@ -398,7 +513,13 @@ main(int argc, char **argv)
         g_test_add_data_func(path, &rows[i], test_row);
     }
     g_test_add_func("/open-policy/avoided-device", test_avoided_device);
+    for (size_t i = 0; i < G_N_ELEMENTS(moved_rows); i++) {
+        g_autofree char *path = g_strdup_printf("/open-policy/moved/%zu", i);
+
+        g_test_add_data_func(path, &moved_rows[i], test_moved);
+    }
     g_test_add_func("/open-policy/settings", test_settings);
+    g_test_add_func("/open-policy/places", test_places);
     g_test_add_func("/open-policy/map-syntax", test_map_syntax);
     g_test_add_func("/open-policy/by-user", test_by_user);
     g_test_add_func("/open-policy/renamed-directory", test_renamed_directory);

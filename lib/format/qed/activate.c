@@ -132,7 +132,9 @@ reclaim_leaks(Qed *qed, const QedWalk *walk) QIMG_REQUIRES(qed->alloc_lock)
     QedClusters run = {0};
 
     g_array_set_size(qed->returned, 0); /* of an attempt that failed */
-    if (!qed->base.is_dirty)
+    /* What an entry that had to be dropped referred to may be among them, and be all that
+     * is left of it: it stays for who looks for it. */
+    if (!qed->base.is_dirty || walk->n_mended > 0)
         return 0;
     while (!err && qed_walk_find_unused(walk, &run)) {
         err = qimg_storage_zero(qed->base.file, QIMG_IO_RESERVE,
@@ -159,8 +161,11 @@ activate(Qed *qed) QIMG_REQUIRES(qed->alloc_lock)
     if (!err)
         err = qimg_storage_get_size(qed->base.file, &qed->first_file_bytes);
     if (!err) {
+        /* A cluster whose end is cut is nobody's: it is used anew. Its last sector
+         * counts as whole. */
         qed->first_cluster = qed->next_cluster = qed->end_cluster =
-            qimg_div_round_up(qed->first_file_bytes, qed->base.cluster_bytes);
+            qimg_div_round_up(qed->first_file_bytes, QIMG_SECTOR_BYTES) /
+            (qed->base.cluster_bytes / QIMG_SECTOR_BYTES);
         err = qed_store_field(qed, QED_HEADER_AT_AUTOCLEAR, 0,
                               qed->header.autoclear_features);
     }

@@ -35,6 +35,9 @@ refill(Qed *qed, uint64_t n_min)
     if (end > (uint64_t)INT64_MAX >> bits)
         return -EFBIG;
     err = qed_set_need_check(qed, true); /* E1 */
+    /* What a cut cluster at the file's end holds is nobody's, and must become zeros. */
+    if (!err && qed->end_cluster << bits < qed->first_file_bytes)
+        err = qimg_storage_set_size(qed->base.file, qed->end_cluster << bits);
     if (!err)
         err = qimg_storage_set_size(qed->base.file, end << bits);
     if (!err)

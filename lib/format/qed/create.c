@@ -21,6 +21,25 @@ static bool G_GNUC_PRINTF(2, 3) refuse(GError **error, const char *format, ...)
     return false;
 }
 
+/* QEMU computes the largest disk in 64 bits, and takes a table whose last cluster is its
+ * first for one that wraps around. We read such images, but make none. */
+static bool
+can_be_opened_by_others(const QedHeader *h, GError **error)
+{
+    unsigned table_bits = (unsigned)__builtin_ctz(h->table_clusters);
+
+    if (h->table_clusters == 1)
+        return refuse(error, "table_size: is 1, and QEMU opens no such image (give 2 to "
+                             "16)");
+    /* cluster_bits, and two tables with an index of 3 bits less than they have bytes */
+    if (3 * h->cluster_bits + 2 * table_bits - 6 >= 64)
+        return refuse(error,
+                      "cluster_size: is too large for QEMU with tables of %u clusters "
+                      "(use smaller clusters or tables)",
+                      h->table_clusters);
+    return true;
+}
+
 /* The header of the new image, its fields checked. */
 static bool
 make_header(const QimgCreateOptions *o, QedHeader *out, GError **error)
@@ -38,6 +57,8 @@ make_header(const QimgCreateOptions *o, QedHeader *out, GError **error)
     if (h.cluster_bits < QED_MIN_CLUSTER_BITS || h.cluster_bits > QED_MAX_CLUSTER_BITS)
         return refuse(error, "cluster_size: %s",
                       qimg_rule_text(QIMG_RULE_QED_CLUSTER_SIZE));
+    if (!can_be_opened_by_others(&h, error))
+        return false;
     h.l1_table_offset = qed_header_end(&h);
     if (o->backing_name) {
         h.features |= QED_FEATURE_BACKING;

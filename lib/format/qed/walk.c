@@ -52,13 +52,16 @@ use(Walk *w, uint64_t host_offset, uint64_t n_clusters, uint64_t guest_offset)
     QedWalk *out = w->out;
     uint64_t first = host_offset >> w->qed->header.cluster_bits;
     bool is_free = true;
+    uint64_t n;
 
-    for (uint64_t c = first; c < first + n_clusters; c++) {
-        uint64_t bit = UINT64_C(1) << c % 64;
+    for (uint64_t c = first; c < first + n_clusters; c += n) {
+        uint64_t mask;
 
-        if (out->used[c / 64] & bit)
+        n = qimg_min_u64(64 - c % 64, first + n_clusters - c);
+        mask = UINT64_MAX >> (64 - n) << c % 64;
+        if (out->used[c / 64] & mask)
             is_free = false;
-        out->used[c / 64] |= bit;
+        out->used[c / 64] |= mask;
     }
     out->used_end_cluster = qimg_max_u64(out->used_end_cluster, first + n_clusters);
     if (!is_free) {
@@ -300,7 +303,7 @@ qed_walk_find_unused(const QedWalk *walk, QedClusters *run)
     while (c < walk->used_end_cluster && is_used(walk, c))
         c += walk->used[c / 64] == UINT64_MAX ? 64 - c % 64 : 1;
     while (c + n < walk->used_end_cluster && !is_used(walk, c + n))
-        n++;
+        n += (c + n) % 64 == 0 && walk->used[(c + n) / 64] == 0 ? 64 : 1;
     *run = (QedClusters){c, n};
     return n > 0;
 }

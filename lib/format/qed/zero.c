@@ -133,17 +133,14 @@ qed_extend_tables(QimgFormat *format, uint64_t size_bytes)
 {
     Qed *qed = (Qed *)format;
     uint64_t max_bytes;
-    QimgErrno err = qed_activate(qed);
 
-    if (err)
-        return err;
     /* The tables that there are can map the largest disk. The caller's last cluster may
      * lie across its end. */
-    return qimg_align_up(qed_max_size_bytes(&qed->header), format->cluster_bytes,
-                         &max_bytes) &&
-                   size_bytes <= max_bytes
-               ? 0
-               : -EFBIG;
+    if (!qimg_align_up(qed_max_size_bytes(&qed->header), format->cluster_bytes,
+                       &max_bytes) ||
+        size_bytes > max_bytes)
+        return -EFBIG;
+    return qed_activate(qed);
 }
 
 QimgErrno
@@ -151,16 +148,17 @@ qed_resize(QimgFormat *format, uint64_t size_bytes)
 {
     Qed *qed = (Qed *)format;
     uint64_t old_bytes = format->active.size_bytes;
-    QimgErrno err = qed_activate(qed);
+    QimgErrno err;
 
-    if (err)
-        return err;
+    /* What is refused changes nothing, so it comes before the first change. */
     if (!qimg_align_up(size_bytes, QIMG_SECTOR_BYTES, &size_bytes) ||
         size_bytes > qed_max_size_bytes(&qed->header))
         return -EFBIG;
     if (size_bytes < old_bytes)
         return -EOPNOTSUPP;
-    err = qed_store_field(qed, QED_HEADER_AT_IMAGE_SIZE, size_bytes, old_bytes);
+    err = qed_activate(qed);
+    if (!err)
+        err = qed_store_field(qed, QED_HEADER_AT_IMAGE_SIZE, size_bytes, old_bytes);
     if (!err)
         format->active.size_bytes = size_bytes;
     return err;

@@ -150,8 +150,7 @@ class Mount:
 
     def kill(self):
         """SIGKILL; leaves the dead mount in place for the test, which must not use close."""
-        os.kill(self.pid, signal.SIGKILL)
-        self.process.wait(10)
+        self._kill_and_reap()
         self.forget()
 
     def forget(self):
@@ -173,6 +172,14 @@ class Mount:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
+
+    def _kill_and_reap(self):
+        """What would have unmounted ends by itself then, as a child of ours."""
+        helpers = procs.children(self.pid)
+        self._kill_server()
+        self.process.wait(10)
+        for pid in helpers:
+            procs.reap(pid)
 
     def _unmount(self):
         # Something of the host may still have a file open for a moment (a loop device that
@@ -201,8 +208,7 @@ class Mount:
 
     def _clean_up(self):
         if self.process.poll() is None:
-            self._kill_server()
-            self.process.wait(10)
+            self._kill_and_reap()
         while mounts_at(self.mountpoint):
             if unmount(self.mountpoint, lazy=True, check=False).status != 0:
                 break
@@ -291,6 +297,10 @@ class Daemon(Mount):
             self._clean_up()
             raise AssertionError(f"returned 0 before the mount was there\n{self.start}")
         return self
+
+    @property
+    def pid(self):
+        return self.process.pid
 
     def stderr(self):
         text = self.start.errors

@@ -139,8 +139,9 @@ def adopt_orphans():
     assert libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
 
 
-def children():
-    """The pids whose parent is this process."""
+def children(parent=None):
+    """The pids whose parent is this process, or @parent."""
+    parent = parent or os.getpid()
     mine = set()
     # No glob: it fails where a process ends while it looks.
     for pid in filter(str.isdigit, os.listdir("/proc")):
@@ -148,7 +149,7 @@ def children():
             stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
         except OSError:
             continue
-        if int(stat.rpartition(")")[2].split()[1]) == os.getpid():
+        if int(stat.rpartition(")")[2].split()[1]) == parent:
             mine.add(int(pid))
     return mine
 

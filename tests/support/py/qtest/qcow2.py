@@ -38,8 +38,11 @@ def _open_without_atime(path, flags):
         return os.open(path, flags)
 
 
-class Qcow2File:
-    """An image file opened for reading and writing its bytes."""
+class ImageFile:
+    """An image file opened for reading and writing its bytes, with a table of the header's
+    fields: name → (offset in the header, struct format)."""
+
+    HEADER = {}
 
     def __init__(self, path):
         self.path = os.fspath(path)
@@ -63,6 +66,20 @@ class Qcow2File:
     def file_size(self):
         return os.fstat(self._file.fileno()).st_size
 
+    def get(self, name):
+        offset, form = self.HEADER[name]
+        return struct.unpack(form, self.read(offset, struct.calcsize(form)))[0]
+
+    def set(self, name, value):
+        offset, form = self.HEADER[name]
+        self.write(offset, struct.pack(form, value))
+
+
+class Qcow2File(ImageFile):
+    """A qcow2 file opened for reading and writing its bytes."""
+
+    HEADER = HEADER
+
     def append_cluster(self, data=b""):
         """Puts @data into fresh clusters at the end of the file; returns their offset.
         Reference counts are not kept: nobody who only reads looks at them."""
@@ -72,14 +89,6 @@ class Qcow2File:
         return at
 
     # ---- header -----------------------------------------------------------------------
-
-    def get(self, name):
-        offset, form = HEADER[name]
-        return struct.unpack(form, self.read(offset, struct.calcsize(form)))[0]
-
-    def set(self, name, value):
-        offset, form = HEADER[name]
-        self.write(offset, struct.pack(form, value))
 
     @property
     def version(self):

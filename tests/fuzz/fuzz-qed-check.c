@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* A whole QED image, checked, repaired and checked again. Input: a byte that says how it
+ * is repaired, then the file. */
+#include "fuzz-check.h"
+#include "fuzz.h"
+
+int
+LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n_bytes)
+{
+    fuzz_check(&qimg_driver_qed, bytes, n_bytes);
+    return 0;
+}

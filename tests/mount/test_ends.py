@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Ends of a mount that is in use, starts that fail outside of the images, and what is said
+then: each refusal is one line with the cause and the cure."""
+
+import ctypes
+import errno
+import os
+import signal
+import subprocess
+
+import pytest
+
+from qtest import env, procs, qemu
+from qtest.checks import read_all
+from qtest.mount import ONE_LINE, Daemon, Mount, mounts_at, refused, unmount
+from qtest.private import as_user, private_dev, private_files
+from qtest.writing import check
+
+# ---- a mount in use -------------------------------------------------------------------
+
+
+@pytest.fixture
+def writer(disk, mnt):
+    """(mount, descriptor): a writable disk, open for writing."""
+    with Mount(disk, mnt, "-o", "rw") as mount:
+        fd = os.open(mount.raw(disk), os.O_RDWR)
+        yield mount, fd
+        try:
+            os.close(fd)
+        except OSError:
+            pass
+        mount.process.wait(10 * env.slow())
+
+
+def wait_for_message(mount, word):
+    procs.wait_until(lambda: word in mount.stderr(), f"a message with {word!r}")
+    lines = [line for line in mount.stderr().splitlines() if word in line]
+    assert len(lines) == 1 and lines[0].startswith("qcowfs: "), mount.stderr()
+    return lines[0]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_writer_is_waited_for(number, writer, disk):
+    """The mount is gone at once; what the writer still writes is kept, and the end comes
+    when it closes the file."""
+    mount, fd = writer
+    os.kill(mount.pid, number)
+    told = wait_for_message(mount, "open for writing")
+    assert str(mount.mountpoint) in told and "1 of its files" in told
+    assert "second signal" in told and "losetup -d" in told
+    assert not mounts_at(mount.mountpoint)
+    os.pwrite(fd, b"written after the signal", 0)
+    os.fsync(fd)
+    assert mount.process.poll() is None
+    os.close(fd)
+    assert mount.process.wait(10 * env.slow()) == 0
+    check(disk)
+    assert qemu.to_raw(disk, disk.parent / "raw").read_bytes().startswith(b"written after")
+
+
+def test_a_second_signal_ends_it(writer):
+    mount, fd = writer
+    os.pwrite(fd, b"x" * 4096, 0)
+    os.kill(mount.pid, signal.SIGTERM)
+    wait_for_message(mount, "open for writing")
+    os.kill(mount.pid, signal.SIGTERM)
+    assert mount.process.wait(10 * env.slow()) == 0
+    with pytest.raises(OSError) as caught:
+        os.pwrite(fd, b"y", 0)
+    assert caught.value.errno in (errno.ENOTCONN, errno.ECONNABORTED)
+
+
+def test_a_new_mount_while_a_writer_is_waited_for(writer, disk, tmp_path):
+    """The end of the old server leaves the new mount at the same place alone."""
+    mount, fd = writer
+    other = qemu.make_raw(tmp_path / "other.img", 4096)
+    os.kill(mount.pid, signal.SIGTERM)
+    wait_for_message(mount, "open for writing")
+    with Daemon(other, mount.mountpoint) as second:
+        os.close(fd)
+        assert mount.process.wait(10 * env.slow()) == 0
+        assert len(read_all(second.raw(other))) == 4096
+        qemu.io(disk, "write -P 7 0 512")       # unlocked
+
+
+@pytest.mark.parametrize("options,flags", [([], os.O_RDONLY), (["-o", "rw"], os.O_RDONLY),
+                                           (["-o", "cow"], os.O_RDWR)])
+def test_others_are_not_waited_for(options, flags, disk, mnt):
+    """Readers, and those who write to what vanishes: there is nothing to lose."""
+    with Mount(disk, mnt, *options) as mount:
+        fd = os.open(mount.raw(disk), flags)
+        mount.terminate(signal.SIGTERM)
+        lines = [line for line in mount.stderr().splitlines() if "open" in line]
+        assert len(lines) == 1 and "1 of its files" in lines[0], mount.stderr()
+        assert str(mnt) in lines[0] and "errors" in lines[0]
+        with pytest.raises(OSError):
+            os.pread(fd, 1, 0)
+        try:
+            os.close(fd)
+        except OSError:
+            pass
+
+
+def test_an_end_without_open_files_is_silent(disk, mnt):
+    with Mount(disk, mnt, "-o", "rw") as mount:
+        os.listdir(mnt)
+        before = mount.stderr()
+        mount.terminate(signal.SIGTERM)
+        assert mount.stderr() == before
+
+
+# ---- /dev/fd/N ------------------------------------------------------------------------
+
+
+def mount_descriptor(point):
+    """Opens /dev/fuse and mounts with it, as whoever gives a container a mount does."""
+    env.need_root("mount(2)")
+    fd = os.open("/dev/fuse", os.O_RDWR)
+    libc = ctypes.CDLL(None, use_errno=True)
+    data = f"fd={fd},rootmode=40000,user_id=0,group_id=0,allow_other"
+    if libc.mount(b"disk", os.fsencode(point), b"fuse.qcowfs", 6, data.encode()) != 0:
+        os.close(fd)
+        raise OSError(ctypes.get_errno(), "mount")
+    return fd
+
+
+@pytest.mark.parametrize("foreground", [True, False])
+def test_descriptor_as_mountpoint(foreground, disk, mnt, disk_content):
+    fd = mount_descriptor(mnt)
+    before = procs.children()
+    try:
+        argv = [env.qcowfs(), *(["-f"] if foreground else []), disk, f"/dev/fd/{fd}"]
+        process = subprocess.Popen(argv, pass_fds=[fd], stderr=subprocess.PIPE)
+        os.close(fd)
+        if not foreground:
+            assert process.wait(20 * env.slow()) == 0
+        assert read_all(mnt / "disk.raw") == disk_content
+        pids = procs.children() - before
+        assert len(pids) == 1
+    finally:
+        procs.run("umount", mnt)
+    if foreground:
+        assert process.wait(10 * env.slow()) == 0
+        assert process.stderr.read() == b""
+    else:
+        assert procs.reap(min(pids)) == 0
+    process.stderr.close()
+
+
+def test_signal_with_a_descriptor(disk, mnt):
+    """Who has mounted unmounts."""
+    fd = mount_descriptor(mnt)
+    try:
+        process = subprocess.Popen([env.qcowfs(), "-f", disk, f"/dev/fd/{fd}"], pass_fds=[fd],
+                                   stderr=subprocess.DEVNULL)
+        os.close(fd)
+        os.stat(mnt / "disk.raw")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10 * env.slow()) == 0
+        with pytest.raises(OSError) as caught:
+            os.statvfs(mnt)
+        assert caught.value.errno == errno.ENOTCONN
+    finally:
+        procs.run("umount", mnt)
+
+
+@pytest.mark.parametrize("name", ["99", "0", "x", "", "-1", "18446744073709551616"])
+def test_descriptor_that_is_none(name, disk):
+    result = procs.run(env.qcowfs(), disk, f"/dev/fd/{name}", check=False)
+    match = ONE_LINE.match(result.errors)
+    assert result.status == 1 and match, result
+    assert match["file"] == f"/dev/fd/{name}" and "no open descriptor of /dev/fuse" in match["what"]
+
+
+# ---- without what a mount needs -------------------------------------------------------
+
+
+def test_without_dev_fuse(disk, mnt, tmp_path):
+    """The refusal says what still works, and it does."""
+    wrapper = private_dev(tmp_path, has_fuse=False)
+    match = refused(disk, mnt, wrapper=wrapper, file=mnt,
+                    contains=["/dev/fuse", "modprobe", "container", "copy-out", "snapshot list"])
+    assert match["what"].startswith("cannot mount")
+    out = tmp_path / "out.raw"
+    (tmp_path / "nodes").rmdir()
+    wrapper = private_dev(tmp_path, has_fuse=False)
+    for arguments in (["info", disk], ["map", disk], ["snapshot", "list", disk],
+                      ["copy-out", disk, out]):
+        procs.run(*wrapper, env.qimg(), *arguments)
+    assert read_all(out) == qemu.to_raw(disk, tmp_path / "qemu.raw").read_bytes()
+
+
+@pytest.fixture
+def user_files(tmp_path, disk, mnt):
+    """A wrapper for another user, who may use /dev/fuse, and owns the image and the
+    mountpoint."""
+    env.need_root("another user")
+    tmp_path.chmod(0o755)
+    wrapper = (*private_dev(tmp_path), *as_user(disk.parent, disk, mnt))
+    if procs.run(*wrapper, env.qcowfs(), "--version", check=False).status != 0:
+        pytest.skip("the program lies where other users cannot start it")
+    return wrapper
+
+
+def fuse_conf(tmp_path, text):
+    path = tmp_path / "fuse.conf"
+    path.write_text(text)
+    return private_files({"/etc/fuse.conf": path})
+
+
+def start_and_end(*argv):
+    """Starts a daemon, ends it by a signal, and returns what the start has printed."""
+    before = procs.children()
+    result = procs.run(*argv)
+    for pid in procs.children() - before:
+        os.kill(pid, signal.SIGTERM)
+        assert procs.reap(pid) == 0
+    return result.errors
+
+
+@pytest.mark.parametrize("text,is_set", [("", False), ("# user_allow_other\n", False),
+                                         ("user_allow_other_x\n", False),
+                                         ("user_allow_other\n", True),
+                                         ("mount_max = 5000\n  user_allow_other \n", True)])
+def test_hint_of_a_user(text, is_set, user_files, disk, mnt, tmp_path):
+    """Who else can read the files is told with exactly what is missing for it."""
+    told = start_and_end(*fuse_conf(tmp_path, text), *user_files, env.qcowfs(), disk, mnt)
+    lines = [line for line in told.splitlines() if "allow_root" in line]
+    assert len(lines) == 1 and "allow_other" in lines[0], told
+    assert ("/etc/fuse.conf, which is not there" in lines[0]) == (not is_set), told
+
+
+def test_hint_of_root(disk, mnt):
+    env.need_root("being it")
+    told = start_and_end(env.qcowfs(), disk, mnt)
+    assert "-o allow_other" in told and told.count("\n") == 1
+    assert start_and_end(env.qcowfs(), "-o", "allow_other", disk, mnt) == ""
+
+
+@pytest.mark.parametrize("option", ["allow_other", "allow_root"])
+def test_allow_other_without_the_line(option, user_files, disk, mnt, tmp_path):
+    refused("-o", option, disk, mnt, file=mnt,
+            wrapper=(*fuse_conf(tmp_path, "#\n"), *user_files),
+            contains=[option, "put the line user_allow_other into /etc/fuse.conf"])
+
+
+def test_mountpoint_of_somebody_else(user_files, disk, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir(mode=0o755)
+    refused(disk, other, file=other, wrapper=user_files,
+            contains=["no write access", "of your own"])
+
+
+def test_without_fusermount3(user_files, disk, mnt, tmp_path):
+    empty = tmp_path / "none"
+    empty.write_text("")
+    wrapper = (*private_files({"/usr/bin/fusermount3": empty}), *user_files)
+    refused(disk, mnt, file=mnt, wrapper=wrapper,
+            contains=["fusermount3", "install fusermount3, from the package fuse3"])
+
+
+def test_too_many_mounts(user_files, disk, mnt, tmp_path):
+    refused(disk, mnt, file=mnt, contains=["too many", "mount_max"],
+            wrapper=(*fuse_conf(tmp_path, "mount_max = 0\n"), *user_files))
+
+
+USER_SESSION = """
+"$1" -f "$2" "$3" 2>/dev/null &
+pid=$!
+until [ -e "$3/disk.raw" ]; do
+    kill -0 $pid || exit 1
+    sleep 0.02
+done
+kill $pid
+wait $pid || exit 1
+! grep -F " $3 " /proc/self/mountinfo
+"""
+
+
+def test_user_unmounts_by_signal(user_files, disk, mnt):
+    """The process that unmounts is not confined, so that fusermount3 works for it."""
+    procs.run(*user_files, "sh", "-c", USER_SESSION, "sh", env.qcowfs(), disk, mnt)

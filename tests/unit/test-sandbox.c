@@ -1,0 +1,530 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* fuse/sandbox.c, and the calls of fuse/sandbox-syscalls.c: what a confined process can
+ * do and cannot. Each case is a process of its own. */
+#include <errno.h>
+#include <fcntl.h>
+#include <glib/gstdio.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/ptrace.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "sandbox-syscalls.h"
+#include "sandbox.h"
+#include "test-util.h"
+
+static char *dir;      /* with "read/file", "write/file", "remove/file", "other/file" */
+static int open_fd;    /* a file that was open before */
+static bool has_files; /* whether the kernel limits files, */
+static bool has_calls; /* and calls */
+
+static char *
+in_dir(const char *name)
+{
+    return g_build_filename(dir, name, NULL);
+}
+
+static int
+errno_of(long result)
+{
+    return result < 0 ? errno : 0;
+}
+
+static int
+errno_of_open(const char *name, int flags)
+{
+    g_autofree char *path = in_dir(name);
+    int fd = open(path, flags | O_CLOEXEC, 0600);
+    int err = errno_of(fd);
+
+    if (fd >= 0)
+        close(fd);
+    return err;
+}
+
+static int
+errno_of_unlink(const char *name)
+{
+    g_autofree char *path = in_dir(name);
+
+    return errno_of(unlink(path));
+}
+
+/* ---- the cases: each returns the errno that it met ---- */
+
+static int
+open_elsewhere(void)
+{
+    int fd = open("/etc/passwd", O_RDONLY);
+
+    return errno_of(fd);
+}
+
+static int
+open_of_other_dir(void)
+{
+    return errno_of_open("other/file", O_RDONLY);
+}
+
+static int
+list_other_dir(void)
+{
+    return errno_of_open("other", O_RDONLY | O_DIRECTORY);
+}
+
+static int
+open_beneath_read(void)
+{
+    return errno_of_open("read/file", O_RDONLY);
+}
+
+static int
+list_read_dir(void)
+{
+    return errno_of_open("read", O_RDONLY | O_DIRECTORY);
+}
+
+static int
+write_beneath_read(void)
+{
+    return errno_of_open("read/file", O_RDWR);
+}
+
+static int
+leave_read_dir(void)
+{
+    return errno_of_open("read/../other/file", O_RDONLY);
+}
+
+static int
+follow_link_out(void)
+{
+    return errno_of_open("read/link", O_RDONLY);
+}
+
+static int
+write_beneath_write(void)
+{
+    return errno_of_open("write/file", O_RDWR | O_TRUNC);
+}
+
+static int
+create_beneath_write(void)
+{
+    return errno_of_open("write/new", O_RDWR | O_CREAT | O_EXCL);
+}
+
+static int
+create_beneath_read(void)
+{
+    return errno_of_open("read/new", O_RDWR | O_CREAT | O_EXCL);
+}
+
+static int
+remove_beneath_remove(void)
+{
+    return errno_of_unlink("remove/file");
+}
+
+static int
+remove_beneath_read(void)
+{
+    return errno_of_unlink("read/file");
+}
+
+static int
+use_open_file(void)
+{
+    char bytes[4];
+
+    if (pread(open_fd, bytes, sizeof bytes, 0) != 4 ||
+        pwrite(open_fd, bytes, sizeof bytes, 4096) != 4 || ftruncate(open_fd, 100) < 0 ||
+        fdatasync(open_fd) < 0)
+        return errno;
+    return 0;
+}
+
+static int
+reopen_open_file(void)
+{
+    g_autofree char *path = g_strdup_printf("/proc/self/fd/%d", open_fd);
+
+    return errno_of(open(path, O_RDWR));
+}
+
+static int
+start_program(void)
+{
+    char *argv[] = {"true", NULL};
+
+    return errno_of(execv("/bin/true", argv));
+}
+
+static int
+make_process(void)
+{
+    pid_t pid = fork();
+
+    if (pid == 0)
+        _exit(0);
+    return errno_of(pid);
+}
+
+static int
+trace(void)
+{
+    return errno_of(ptrace(PTRACE_TRACEME, 0, NULL, NULL));
+}
+
+static int
+use_network(void)
+{
+    return errno_of(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+}
+
+static int
+use_netlink(void)
+{
+    return errno_of(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, 0));
+}
+
+static int
+use_local_socket(void)
+{
+    return errno_of(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+}
+
+static int
+mount_something(void)
+{
+    return errno_of(mount("none", dir, "tmpfs", 0, NULL));
+}
+
+static int
+unmount_something(void)
+{
+    return errno_of(umount2("/", MNT_DETACH));
+}
+
+static int
+load_program_into_kernel(void)
+{
+    return errno_of(syscall(SYS_bpf, 0, NULL, 0));
+}
+
+static int
+make_ring(void)
+{
+    return errno_of(syscall(SYS_io_uring_setup, 1, NULL));
+}
+
+static int
+use_keys(void)
+{
+    return errno_of(syscall(SYS_keyctl, 0, -3, 0));
+}
+
+static int
+make_namespace(void)
+{
+    return errno_of(unshare(CLONE_NEWUSER));
+}
+
+static int
+signal_parent(void)
+{
+    return errno_of(kill(getppid(), 0));
+}
+
+static int
+become_somebody(void)
+{
+    return errno_of(syscall(SYS_setuid, 0));
+}
+
+static int
+make_code(void)
+{
+    void *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC,
+                      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    return page == MAP_FAILED ? errno : 0;
+}
+
+static int
+make_code_later(void)
+{
+    void *page =
+        mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    return page == MAP_FAILED ? EINVAL
+                              : errno_of(mprotect(page, 4096, PROT_READ | PROT_EXEC));
+}
+
+static int
+call_unknown(void)
+{
+    return errno_of(syscall(SYS_personality, 0xffffffff));
+}
+
+static void *
+sleep_for_ever(void *user)
+{
+    for (;;)
+        pause();
+    return user;
+}
+
+/* What serving takes: threads that come, are told and are cancelled. */
+static int
+use_threads(void)
+{
+    pthread_t thread;
+    int err = pthread_create(&thread, NULL, sleep_for_ever, NULL);
+
+    if (err || (err = pthread_cancel(thread)))
+        return err;
+    return pthread_join(thread, NULL);
+}
+
+typedef enum {
+    ANYWHERE,
+    BY_FILES, /* needs Landlock */
+    BY_CALLS, /* needs seccomp */
+} Means;
+
+static const struct {
+    const char *name;
+    int (*act)(void);
+    Means means;
+    int expected;
+} cases[] = {
+    {"open-elsewhere", open_elsewhere, BY_FILES, EACCES},
+    {"open-of-other-dir", open_of_other_dir, BY_FILES, EACCES},
+    {"list-other-dir", list_other_dir, BY_FILES, EACCES},
+    {"open-beneath-read", open_beneath_read, ANYWHERE, 0},
+    {"list-read-dir", list_read_dir, ANYWHERE, 0},
+    {"write-beneath-read", write_beneath_read, BY_FILES, EACCES},
+    {"leave-read-dir", leave_read_dir, BY_FILES, EACCES},
+    {"follow-link-out", follow_link_out, BY_FILES, EACCES},
+    {"write-beneath-write", write_beneath_write, ANYWHERE, 0},
+    {"create-beneath-write", create_beneath_write, ANYWHERE, 0},
+    {"create-beneath-read", create_beneath_read, BY_FILES, EACCES},
+    {"remove-beneath-remove", remove_beneath_remove, ANYWHERE, 0},
+    {"remove-beneath-read", remove_beneath_read, BY_FILES, EACCES},
+    {"use-open-file", use_open_file, ANYWHERE, 0},
+    {"reopen-open-file", reopen_open_file, BY_FILES, EACCES},
+    {"start-program", start_program, BY_CALLS, EPERM},
+    {"make-process", make_process, BY_CALLS, EPERM},
+    {"trace", trace, BY_CALLS, EPERM},
+    {"use-network", use_network, BY_CALLS, EPERM},
+    {"use-netlink", use_netlink, BY_CALLS, EPERM},
+    {"use-local-socket", use_local_socket, ANYWHERE, 0},
+    {"mount-something", mount_something, BY_CALLS, EPERM},
+    {"unmount-something", unmount_something, BY_CALLS, EPERM},
+    {"load-program-into-kernel", load_program_into_kernel, BY_CALLS, EPERM},
+    {"make-ring", make_ring, BY_CALLS, EPERM},
+    {"use-keys", use_keys, BY_CALLS, EPERM},
+    {"make-namespace", make_namespace, BY_CALLS, EPERM},
+    {"signal-parent", signal_parent, BY_CALLS, EPERM},
+    {"become-somebody", become_somebody, BY_CALLS, EPERM},
+    {"make-code", make_code, BY_CALLS, ENOSYS},
+    {"make-code-later", make_code_later, BY_CALLS, ENOSYS},
+    {"call-unknown", call_unknown, BY_CALLS, ENOSYS},
+    {"use-threads", use_threads, ANYWHERE, 0},
+};
+
+static Sandbox *
+make_sandbox(void)
+{
+    static const struct {
+        const char *name;
+        unsigned access;
+    } rules[] = {{"read", SANDBOX_READ},
+                 {"write", SANDBOX_READ | SANDBOX_WRITE},
+                 {"remove", SANDBOX_REMOVE},
+                 {"not-there", SANDBOX_READ}};
+    Sandbox *sandbox = sandbox_new();
+
+    for (size_t i = 0; i < G_N_ELEMENTS(rules); i++) {
+        g_autofree char *path = in_dir(rules[i].name);
+
+        sandbox_allow(sandbox, path, rules[i].access);
+    }
+    return sandbox;
+}
+
+/* Runs @act in a confined process; returns what it returns, or 255. */
+static int
+run_confined(Sandbox *sandbox, int (*act)(void))
+{
+    int status = 0;
+    pid_t pid = fork();
+
+    g_assert_cmpint(pid, >=, 0);
+    if (pid == 0) {
+        g_autofree char *report = NULL;
+        g_autoptr(GError) error = NULL;
+
+        if (!sandbox_enter(sandbox, &report, &error))
+            _exit(255);
+        _exit(act());
+    }
+    g_assert_cmpint(waitpid(pid, &status, 0), ==, pid);
+    g_assert_true(WIFEXITED(status));
+    return WEXITSTATUS(status);
+}
+
+static void
+test_case(gconstpointer user)
+{
+    size_t i = GPOINTER_TO_SIZE(user);
+    g_autoptr(Sandbox) sandbox = make_sandbox();
+
+    if (SANDBOX_HAS_SANITIZER && cases[i].means != ANYWHERE) {
+        g_test_skip("a sanitizer's reports take files and calls");
+        return;
+    }
+    if ((cases[i].means == BY_FILES && !has_files) ||
+        (cases[i].means == BY_CALLS && !has_calls)) {
+        g_test_skip(has_calls ? "no Landlock here" : "no seccomp here");
+        return;
+    }
+    g_assert_cmpint(run_confined(sandbox, cases[i].act), ==, cases[i].expected);
+}
+
+static int
+read_status(void)
+{
+    char text[4096];
+    ssize_t n = pread(open_fd, text, sizeof text - 1, 0);
+
+    if (n <= 0)
+        return EIO;
+    text[n] = '\0';
+    return strstr(text, "\nCapEff:\t0000000000000000\n") &&
+                   strstr(text, "\nCapPrm:\t0000000000000000\n") &&
+                   strstr(text, "\nNoNewPrivs:\t1\n") &&
+                   (!has_calls || strstr(text, "\nSeccomp:\t2\n"))
+               ? 0
+               : ENOTEMPTY;
+}
+
+/* No capability, for a mount of images alone: as the kernel tells it, through a file that
+ * was opened before. */
+static void
+test_status(void)
+{
+    int status = 0;
+    pid_t pid = fork();
+
+    if (pid == 0) {
+        g_autoptr(Sandbox) sandbox = sandbox_new();
+        g_autofree char *report = NULL;
+
+        open_fd = open("/proc/self/status", O_RDONLY);
+        _exit(sandbox_enter(sandbox, &report, NULL) ? read_status() : 255);
+    }
+    g_assert_cmpint(waitpid(pid, &status, 0), ==, pid);
+    g_assert_cmpint(WEXITSTATUS(status), ==, 0);
+}
+
+/* ---- set up ---- */
+
+static void
+make_files(void)
+{
+    static const char *const names[] = {"read", "write", "remove", "other"};
+    g_autofree char *link = NULL;
+    g_autofree char *target = NULL;
+
+    dir = g_dir_make_tmp("test-sandbox-XXXXXX", NULL);
+    for (size_t i = 0; i < G_N_ELEMENTS(names); i++) {
+        g_autofree char *sub_dir = in_dir(names[i]);
+        g_autofree char *file = g_build_filename(sub_dir, "file", NULL);
+
+        g_assert_cmpint(g_mkdir(sub_dir, 0700), ==, 0);
+        g_assert_true(g_file_set_contents(file, "text", -1, NULL));
+    }
+    link = in_dir("read/link");
+    target = in_dir("other/file");
+    g_assert_cmpint(symlink(target, link), ==, 0);
+    open_fd = open(target, O_RDWR | O_CLOEXEC);
+}
+
+static void
+remove_files(void)
+{
+    static const char *const names[] = {"read/file",
+                                        "read/link",
+                                        "write/file",
+                                        "write/new",
+                                        "remove/file",
+                                        "other/file",
+                                        "read",
+                                        "write",
+                                        "remove",
+                                        "other",
+                                        ""};
+
+    close(open_fd);
+    for (size_t i = 0; i < G_N_ELEMENTS(names); i++) {
+        g_autofree char *path = in_dir(names[i]);
+
+        (void)remove(path);
+    }
+    g_free(dir);
+}
+
+/* What this kernel has, from what the sandbox itself says. */
+static void
+find_means(void)
+{
+    int fds[2], status;
+    char text[512] = "";
+
+    g_assert_cmpint(pipe(fds), ==, 0);
+    if (fork() == 0) {
+        g_autoptr(Sandbox) sandbox = sandbox_new();
+        g_autofree char *report = NULL;
+
+        if (sandbox_enter(sandbox, &report, NULL) &&
+            write(fds[1], report, strlen(report)) < 0)
+            _exit(1);
+        _exit(0);
+    }
+    g_assert_cmpint(wait(&status), >, 0);
+    g_assert_cmpint(status, ==, 0);
+    g_assert_cmpint(read(fds[0], text, sizeof text - 1), >, 0);
+    close(fds[0]);
+    close(fds[1]);
+    has_files = strstr(text, "no other files (Landlock)") != NULL;
+    has_calls = strstr(text, "no needless system calls (seccomp)") != NULL;
+    g_test_message("%s", text);
+}
+
+int
+main(int argc, char **argv)
+{
+    int result;
+
+    g_test_init(&argc, &argv, NULL);
+    make_files();
+    find_means();
+    for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+        g_autofree char *path = g_strconcat("/sandbox/", cases[i].name, NULL);
+
+        g_test_add_data_func(path, GSIZE_TO_POINTER(i), test_case);
+    }
+    g_test_add_func("/sandbox/status", test_status);
+    result = g_test_run();
+    remove_files();
+    return result;
+}
