@@ -221,6 +221,14 @@ show_warnings(ImageEntry *entry, const QimgImage *image)
         g_warning("%s", *w);
 }
 
+/* What is known of an image that another process, or we, may have written to. */
+static void
+forget_content(ImageEntry *entry)
+{
+    g_hash_table_remove_all(entry->fresh);
+    partition_dir_forget(&entry->partitions);
+}
+
 /* Takes the open @image into a busy entry. The lock is held. */
 static void
 take_opened(Images *images, ImageEntry *entry, QimgImage *image, uint64_t stamp,
@@ -229,7 +237,7 @@ take_opened(Images *images, ImageEntry *entry, QimgImage *image, uint64_t stamp,
     entry->image = image;
     entry->state = IMAGE_OPEN;
     if (entry->stamp != stamp)
-        g_hash_table_remove_all(entry->fresh);
+        forget_content(entry);
     entry->stamp = stamp;
     if (entry->n_indices > 0 && entry->signature != signature) {
         entry->first_index = (entry->first_index + entry->n_indices) % (MAX_INDEX / 2);

@@ -18,6 +18,7 @@ free_entry(gpointer data)
 
     qimg_image_close(entry->image);
     snapshot_dir_cache_clear(&entry->snapshots);
+    partition_dir_cache_clear(&entry->partitions);
     g_hash_table_unref(entry->fresh);
     g_free(entry->name);
     g_free(entry->file_name);
@@ -119,6 +120,7 @@ images_add_entry(Images *images, char *name)
     entry->generation = images->generation;
     entry->fresh = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, NULL);
     snapshot_dir_cache_init(&entry->snapshots);
+    partition_dir_cache_init(&entry->partitions);
     g_ptr_array_insert(images->entries, (int)lower_bound(images, entry->number), entry);
     g_hash_table_insert(images->by_name, entry->name, entry);
     return entry;
@@ -383,4 +385,17 @@ images_errno(const GError *error)
     default:
         return EIO;
     }
+}
+
+bool
+images_knows_partitions(Images *images, unsigned number)
+{
+    ImageEntry *entry;
+    bool is_known;
+
+    pthread_mutex_lock(&images->lock);
+    entry = images_find_entry(images, number);
+    is_known = entry && partition_dir_is_known(&entry->partitions);
+    pthread_mutex_unlock(&images->lock);
+    return is_known;
 }

@@ -19,6 +19,7 @@
 
 #include "image-dir.h"
 #include "options.h"
+#include "partition-dir.h"
 #include "qimg.h"
 #include "snapshot-dir.h"
 
@@ -48,6 +49,8 @@ typedef struct ImageEntry {
     /* What is added to the serial number of a snapshot, which counts from the image's
      * opening, to make the index of a node. Const while pinned. */
     unsigned first_index;
+
+    PartitionDirCache partitions;
 
     /* The rest is for images*.c. */
     unsigned number;     /* const */
@@ -138,6 +141,9 @@ uint64_t images_get_closed_bytes(Images *images, unsigned number);
 /* Of a pinned entry: its snapshots as a directory at this moment; free with
  * snapshot_dir_unref. */
 SnapshotDir *image_entry_get_snapshots(ImageEntry *entry);
+
+/* Whether the image is known to have partitions. Opens nothing. */
+bool images_knows_partitions(Images *images, unsigned number);
 
 /* Of a pinned entry: somebody is going to write to it. */
 void image_entry_expect_writes(ImageEntry *entry);

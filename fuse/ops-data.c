@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "coherence.h"
 #include "control-text.h"
 #include "reply.h"
 
@@ -21,6 +22,8 @@ typedef struct {
     ControlText *text;
     bool is_writable;    /* the node is; the kernel knows what it was opened for */
     bool is_for_writing; /* and so do we, to say so in the end */
+    bool is_part;        /* a partition */
+    CoherentView *view;  /* where other files may show the same bytes, else NULL */
 } OpenFile;
 
 static pthread_key_t buffer_key;
@@ -58,6 +61,8 @@ static void
 close_file(OpenFile *file)
 {
     qimg_image_close(file->image);
+    if (file->is_for_writing)
+        partition_dir_remove_writer(&file->entry->partitions);
     if (file->entry)
         image_entry_has_fresh_pages(file->entry, file->inode);
     image_entry_unpin(file->entry);
@@ -122,8 +127,10 @@ static void
 set_caching(const Tree *tree, Node node, const OpenFile *file, struct fuse_file_info *fi)
 {
     /* It changes behind the kernel's back, by writes to the disk. */
-    fi->direct_io = node.kind != NODE_DISK && tree_is_live(tree, node);
-    /* All changes go through this file: a second reader finds pages. */
+    fi->direct_io =
+        node.kind != NODE_DISK && node.kind != NODE_PARTITION && tree_is_live(tree, node);
+    /* All changes go through this file, or are told (coherence.h): a second reader finds
+     * pages. */
     fi->keep_cache = !fi->direct_io && image_entry_keeps_pages(file->entry, file->inode);
 }
 
@@ -137,6 +144,7 @@ open_file(const Tree *tree, Node node, struct fuse_file_info *fi, GError **error
     if (node_is_image(node)) {
         file->image = tree_open_image(tree, node, &file->entry, error);
         file->is_writable = file->image && tree_is_writable(tree, node);
+        file->is_part = node_is_partition(node);
     } else {
         file->text = control_text_open(tree, node, error);
         fi->direct_io = 1; /* made anew for each open */
@@ -146,6 +154,27 @@ open_file(const Tree *tree, Node node, struct fuse_file_info *fi, GError **error
     else if (!file->text)
         g_clear_pointer(&file, close_file);
     return file;
+}
+
+/* Finds out which bytes the file shares with others; false where it has gone. */
+static bool
+share(Mount *mount, Node node, OpenFile *file)
+{
+    g_autoptr(QimgPartitions) list = NULL;
+    const QimgPartition *item;
+    uint64_t start = 0, length = UINT64_MAX;
+
+    if (!mount->coherence || !file->is_writable)
+        return true;
+    if (node.kind == NODE_PARTITION) {
+        if (tree_get_partitions(mount->tree, file->entry, node, &list, &item))
+            return false;
+        start = item->start_bytes;
+        length = item->length_bytes;
+    }
+    file->view = coherence_get_view(mount->coherence, node.image_index,
+                                    tree_inode_of(mount->tree, node), start, length);
+    return true;
 }
 
 static void
@@ -173,9 +202,16 @@ op_open(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi)
         fuse_reply_err(req, EROFS);
         return;
     }
+    if (!share(mount, node, file)) {
+        close_file(file);
+        fuse_reply_err(req, ENOENT);
+        return;
+    }
     file->is_for_writing = (fi->flags & O_ACCMODE) != O_RDONLY;
-    if (file->is_for_writing)
+    if (file->is_for_writing) {
         image_entry_expect_writes(file->entry);
+        partition_dir_add_writer(&file->entry->partitions);
+    }
     fi->fh = (uintptr_t)file;
     register_file(mount, file);
     if (reply_open(req, fi, file->is_writable) ==
@@ -264,31 +300,55 @@ op_lseek(fuse_req_t req, fuse_ino_t inode, off_t offset, int whence,
 }
 
 static void
+send_result(fuse_req_t req, int err, uint64_t value)
+{
+    (void)value;
+    reply_result(req, err);
+}
+
+static void
+send_written(fuse_req_t req, int err, uint64_t n_bytes)
+{
+    if (err)
+        reply_result(req, err);
+    else
+        fuse_reply_write(req, n_bytes);
+}
+
+static void
 op_write(fuse_req_t req, fuse_ino_t inode, const char *bytes, size_t size, off_t offset,
          struct fuse_file_info *fi)
 {
     OpenFile *file = file_of(fi);
-    int err;
+    CoherentAnswer answer = {.send = send_written, .req = req};
+    CoherentChange *change = NULL;
+    uint64_t start = (uint64_t)offset, size_bytes;
 
     (void)inode;
     if (!file->is_writable) {
         fuse_reply_err(req, EROFS);
         return;
     }
-    err = qimg_image_write(file->image, (uint64_t)offset, bytes, size);
-    if (err)
-        reply_result(req, err);
-    else
-        fuse_reply_write(req, size); /* never a part */
+    /* A disk takes all or nothing; a partition, which cannot grow, what fits. */
+    size_bytes = qimg_image_get_size_bytes(file->image);
+    if (file->is_part && start < size_bytes)
+        size = MIN(size, size_bytes - start);
+    if (!fi->writepage)
+        change = coherence_begin(file->view, start, size);
+    answer.err = qimg_image_write(file->image, start, bytes, size);
+    answer.value = size;
+    coherence_finish(file->view, change, start, size, &answer);
 }
 
 static void
 op_fsync(fuse_req_t req, fuse_ino_t inode, int is_data_only, struct fuse_file_info *fi)
 {
     OpenFile *file = file_of(fi);
+    CoherentAnswer answer = {.send = send_result, .req = req};
 
     (void)inode, (void)is_data_only;
-    reply_result(req, file->is_writable ? qimg_image_flush(file->image) : 0);
+    answer.err = file->is_writable ? qimg_image_flush(file->image) : 0;
+    coherence_sync(file->view, &answer);
 }
 
 /* Allocates [@start, @end), which may lie past the disk's end. */
@@ -344,9 +404,13 @@ op_fallocate(fuse_req_t req, fuse_ino_t inode, int mode, off_t offset, off_t len
     OpenFile *file = file_of(fi);
     uint64_t start = (uint64_t)offset, end = start + (uint64_t)length;
     bool keeps_size = mode & FALLOC_FL_KEEP_SIZE;
+    CoherentAnswer answer = {.send = send_result, .req = req};
+    CoherentChange *change = NULL;
     int err;
 
     (void)inode;
+    if (offset >= 0 && length > 0)
+        change = coherence_begin(file->view, start, end - start);
     if (!file->is_writable)
         err = -EROFS;
     else if (offset < 0 || length <= 0 || end > INT64_MAX)
@@ -359,7 +423,8 @@ op_fallocate(fuse_req_t req, fuse_ino_t inode, int mode, off_t offset, off_t len
         err = zero_range(file->image, start, end, keeps_size);
     else
         err = -EOPNOTSUPP;
-    reply_result(req, err);
+    answer.err = err;
+    coherence_finish(file->view, change, start, end - start, &answer);
 }
 
 void

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/statvfs.h>
 
+#include "coherence.h"
 #include "reply.h"
 
 /* A file that is replaced more often than this while it is looked for is not found. */
@@ -44,6 +45,8 @@ op_init(void *userdata, struct fuse_conn_info *conn)
 static double
 name_timeout_s(const Tree *tree, Node node)
 {
+    if (tree_may_vanish(tree, node))
+        return 0;
     return tree_is_lasting(tree, node) ? CACHE_TIMEOUT_S : NAMES_TIMEOUT_S;
 }
 
@@ -133,6 +136,38 @@ op_getattr(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi)
         reply_attributes(req, node);
 }
 
+static void
+send_attributes(fuse_req_t req, int err, uint64_t inode)
+{
+    Node node;
+
+    if (!err)
+        err = tree_node_of(mount_of(req)->tree, inode, &node);
+    if (err)
+        fuse_reply_err(req, -err);
+    else
+        reply_attributes(req, node);
+}
+
+/* Sets the size of @node, and answers. */
+static void
+set_size(fuse_req_t req, Node node, uint64_t size_bytes)
+{
+    const Mount *mount = mount_of(req);
+    CoherentAnswer answer = {
+        .send = send_attributes, .req = req, .value = tree_inode_of(mount->tree, node)};
+    CoherentView *view = NULL;
+    CoherentChange *change = NULL;
+
+    if (mount->coherence && node.kind == NODE_DISK) {
+        view = coherence_get_view(mount->coherence, node.image_index, answer.value, 0,
+                                  UINT64_MAX);
+        change = coherence_begin(view, size_bytes, UINT64_MAX);
+    }
+    answer.err = -reply_errno(tree_resize(mount->tree, node, size_bytes));
+    coherence_finish(view, change, size_bytes, UINT64_MAX, &answer);
+}
+
 /* The size of a writable disk can be set. Owner and mode are options of the mount; times
  * are the image's, and setting them is no error, since copying programs do. */
 static void
@@ -153,10 +188,10 @@ op_setattr(fuse_req_t req, fuse_ino_t inode, struct stat *attr, int to_set,
         err = EROFS;
     else if (to_set & (FUSE_SET_ATTR_MODE | FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID))
         err = EPERM;
-    else if (to_set & FUSE_SET_ATTR_SIZE)
-        err = reply_errno(tree_resize(tree, node, (uint64_t)attr->st_size));
     if (err)
         fuse_reply_err(req, err);
+    else if (to_set & FUSE_SET_ATTR_SIZE)
+        set_size(req, node, (uint64_t)attr->st_size);
     else
         reply_attributes(req, node);
 }

@@ -8,9 +8,13 @@
 
 #include "tree.h"
 
+typedef struct Coherence Coherence;
+
 /* What all handlers share; const while the session runs, but for the files. */
 typedef struct {
     const Tree *tree;
+    Coherence *coherence; /* see coherence.h; NULL: no two files show the same bytes, or
+                             nothing changes */
     unsigned max_read_bytes;    /* 0: no limit of our own */
     pthread_mutex_t files_lock; /* held for open and release alone */
     GHashTable *files;          /* guarded by files_lock: the open files */

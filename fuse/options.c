@@ -87,6 +87,14 @@ set_nolock(Options *o, const OptionRow *row, const char *value, GError **error)
 }
 
 static bool
+set_nopartitions(Options *o, const OptionRow *row, const char *value, GError **error)
+{
+    (void)row, (void)value, (void)error;
+    o->no_partitions = true;
+    return true;
+}
+
+static bool
 set_nosandbox(Options *o, const OptionRow *row, const char *value, GError **error)
 {
     (void)row, (void)value, (void)error;
@@ -231,7 +239,7 @@ static const OptionRow rows[] = {
      set_nosandbox, NULL},
     {"passphrase_file", "F", NULL, set_unsupported, NOT_YET_SECRET},
     {"passphrase_fd", "N", NULL, set_unsupported, NOT_YET_SECRET},
-    {"nopartitions", NULL, NULL, set_nothing, NULL},
+    {"nopartitions", NULL, "do not show partitions as files", set_nopartitions, NULL},
     {"uid", "N", "owner of the files (the mounter)", set_uid, NULL},
     {"gid", "N", "group of the files (the mounter's)", set_gid, NULL},
     {"umask", "M", "permission bits to take away, in octal", set_umask, NULL},

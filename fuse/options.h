@@ -32,6 +32,7 @@ typedef struct {
     bool is_cow;
     char *cow_file; /* NULL: an overlay that vanishes */
     bool no_lock;
+    bool no_partitions;
     bool no_sandbox;
     uid_t uid;
     gid_t gid;

@@ -19,6 +19,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "coherence.h"
 #include "fuse-messages.h"
 #include "mountpoint.h"
 #include "notify.h"
@@ -133,6 +134,8 @@ session_mount(const Options *options, const Tree *tree, DirWatch *watch, GError 
         .max_read_bytes = options->max_read_bytes,
         .files = g_hash_table_new(NULL, NULL),
     };
+    if (options->is_writable && !options->no_partitions && !tree->is_single_file)
+        session->mount.coherence = coherence_new();
     pthread_mutex_init(&session->mount.files_lock, NULL);
     pthread_cond_init(&session->mount.released, NULL);
     ops_meta_fill(&session->ops, watch != NULL);
@@ -325,6 +328,7 @@ wait_for_end(Session *session)
             break;
         was_asked |= number != SIGUSR1;
     }
+    coherence_stop(session->mount.coherence);
     if (session->watch) /* while there are threads that answer */
         dir_watch_stop(session->watch);
     fuse_session_exit(session->fuse);
@@ -356,6 +360,12 @@ session_run(Session *session, GError **error)
 {
     session->main_thread = pthread_self();
     answer_first_request(session);
+    if (session->mount.coherence &&
+        !coherence_start(session->mount.coherence, session->fuse)) {
+        g_set_error(error, QIMG_ERROR, QIMG_ERROR_FAILED, "cannot serve the mount: %s",
+                    g_strerror(EAGAIN));
+        return false;
+    }
     if (session->watch && !dir_watch_start(session->watch, forget_image, session))
         g_warning("directories are not watched: %s", g_strerror(errno));
     session->threads = g_new0(pthread_t, session->options->n_threads);
@@ -369,6 +379,7 @@ session_run(Session *session, GError **error)
         read_ahead_raise(session->mount.tree, session->read_ahead_fd);
         wait_for_end(session);
     }
+    coherence_stop(session->mount.coherence);
     if (session->watch) /* without threads, too */
         dir_watch_stop(session->watch);
     for (unsigned i = 0; i < session->n_threads; i++)
@@ -394,6 +405,7 @@ session_free(Session *session)
     if (session->fuse)
         fuse_session_destroy(session->fuse);
     ops_data_close_files(&session->mount);
+    coherence_free(session->mount.coherence);
     g_hash_table_unref(session->mount.files);
     pthread_cond_destroy(&session->mount.released);
     pthread_mutex_destroy(&session->mount.files_lock);

@@ -21,11 +21,13 @@ snapshot_of(ImageEntry *entry, Node node, SnapshotDir **dir_out, GError **error)
 
 /* As tree_text, of an open image. */
 static char *
-text_of(ImageEntry *entry, Node node, GError **error)
+text_of(const Tree *tree, ImageEntry *entry, Node node, GError **error)
 {
     g_autoptr(SnapshotDir) dir = NULL;
     const QimgSnapshot *snapshot;
 
+    if (node_is_of_partitions(node))
+        return tree_partitions_text(tree, entry, node, error);
     if (node.kind == NODE_INFO)
         return qimg_image_info_json(entry->image);
     snapshot = snapshot_of(entry, node, &dir, error);
@@ -34,13 +36,19 @@ text_of(ImageEntry *entry, Node node, GError **error)
 
 /* The size of what only the open image can tell the size of. */
 static uint64_t
-size_within(ImageEntry *entry, Node node)
+size_within(const Tree *tree, ImageEntry *entry, Node node)
 {
     g_autoptr(QimgImage) layer = NULL;
     g_autoptr(SnapshotDir) dir = NULL;
+    g_autoptr(QimgPartitions) list = NULL;
     g_autofree char *text = NULL;
     const QimgSnapshot *snapshot;
+    const QimgPartition *item;
 
+    if (node_is_partition(node))
+        return tree_get_partitions(tree, entry, node, &list, &item) == 0
+                   ? item->length_bytes
+                   : 0;
     switch (node.kind) {
     case NODE_SNAPSHOT_DISK:
     case NODE_VMSTATE:
@@ -53,7 +61,7 @@ size_within(ImageEntry *entry, Node node)
         layer = qimg_image_open_layer(entry->image, node.index, NULL);
         return layer ? qimg_image_get_size_bytes(layer) : 0;
     default:
-        text = text_of(entry, node, NULL);
+        text = text_of(tree, entry, node, NULL);
         return text ? strlen(text) : 0;
     }
 }
@@ -75,9 +83,12 @@ get_size(const Tree *tree, Node node, const ImageFacts *facts, uint64_t *size_by
     case NODE_LAYER:
     case NODE_INFO:
     case NODE_SNAPSHOT_INFO:
+    case NODE_PARTITION:
+    case NODE_SNAPSHOT_PARTITION:
+    case NODE_LAYER_PARTITION:
         err = tree_pin(tree, node, &entry);
         if (!err)
-            *size_bytes_out = size_within(entry, node);
+            *size_bytes_out = size_within(tree, entry, node);
         break;
     default:
         break;
@@ -123,7 +134,7 @@ tree_stat(const Tree *tree, Node node, struct stat *out)
     if (err)
         return err;
     stat_basically(tree, node, &facts.status, out);
-    if ((node.kind == NODE_DISK && facts.is_writable) ||
+    if (((node.kind == NODE_DISK || node.kind == NODE_PARTITION) && facts.is_writable) ||
         (node.kind == NODE_SNAPSHOTS && facts.can_change_snapshots))
         out->st_mode |= S_IWUSR & ~tree->umask;
     /* A damaged size beyond what a file can have; reads stop there, too. */
@@ -198,12 +209,14 @@ tree_text(const Tree *tree, Node node, GError **error)
     if (node.kind == NODE_ERRORS)
         return errors_text(tree);
     entry = images_pin(tree->images, node.image_index, error);
-    return entry ? text_of(entry, node, error) : NULL;
+    return entry ? text_of(tree, entry, node, error) : NULL;
 }
 
 static QimgImage *
-open_handle(ImageEntry *entry, Node node, GError **error)
+open_handle(const Tree *tree, ImageEntry *entry, Node node, GError **error)
 {
+    if (node_is_of_partitions(node))
+        return tree_open_partitions(tree, entry, node, error);
     switch (node.kind) {
     case NODE_SNAPSHOT_DISK:
         return qimg_image_open_snapshot(entry->image, node.index - entry->first_index,
@@ -222,7 +235,7 @@ QimgImage *
 tree_open_image(const Tree *tree, Node node, ImageEntry **entry_out, GError **error)
 {
     g_autoptr(ImageEntry) entry = images_pin(tree->images, node.image_index, error);
-    QimgImage *image = entry ? open_handle(entry, node, error) : NULL;
+    QimgImage *image = entry ? open_handle(tree, entry, node, error) : NULL;
 
     if (image)
         *entry_out = g_steal_pointer(&entry);

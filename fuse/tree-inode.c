@@ -16,6 +16,8 @@ static const struct {
     {FIELD_IMAGE, 12}, {FIELD_INDEX, 18}, {FIELD_PART, 2},
 };
 
+_Static_assert(QIMG_MAX_PARTITION_NUMBER < 1u << (6 + 2), "a partition has 8 bits");
+
 _Static_assert(N_NODE_KINDS <= 1 << 5, "a kind has 5 bits");
 _Static_assert(MAX_IMAGES == 1u << (10 + 12), "an image has 22 bits");
 

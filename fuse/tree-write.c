@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* What a tree can tell and do only where images are open for writing. */
+#include <errno.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -19,7 +20,7 @@ tree_is_writable(const Tree *tree, Node node)
 {
     g_autoptr(ImageEntry) entry = NULL;
 
-    if (node.kind == NODE_DISK)
+    if (node.kind == NODE_DISK || node.kind == NODE_PARTITION)
         entry = images_pin_open(tree->images, node.image_index);
     return entry && qimg_image_is_writable(entry->image);
 }
@@ -29,16 +30,26 @@ tree_is_live(const Tree *tree, Node node)
 {
     switch (node.kind) {
     case NODE_DISK:
+    case NODE_PARTITION:
+    case NODE_PARTITIONS_INFO:
     case NODE_INFO:
     case NODE_MAP:
         return images_is_writable(tree->images, node.image_index);
     case NODE_SNAPSHOT_INFO: /* it has the name */
         return can_change_snapshots(tree, node);
+    case NODE_LAYER_PARTITION:
     case NODE_LAYER: /* those below the first never change */
         return node.index == 0 && images_is_writable(tree->images, node.image_index);
     default:
         return false;
     }
+}
+
+bool
+tree_may_vanish(const Tree *tree, Node node)
+{
+    return node_is_of_partitions(node) &&
+           images_is_writable(tree->images, node.image_index);
 }
 
 bool
@@ -52,13 +63,23 @@ int
 tree_resize(const Tree *tree, Node node, uint64_t size_bytes)
 {
     g_autoptr(ImageEntry) entry = NULL;
+    g_autoptr(QimgPartitions) list = NULL;
+    const QimgPartition *item;
     int err = tree_pin(tree, node, &entry);
 
+    if (!err && node.kind == NODE_PARTITION) {
+        err = tree_get_partitions(tree, entry, node, &list, &item);
+        if (err)
+            return err;
+        return size_bytes == item->length_bytes ? 0 : -EINVAL;
+    }
     /* Opening with O_TRUNC an empty disk, and what copying programs do at their end. */
     if (err || size_bytes == qimg_image_get_size_bytes(entry->image))
         return err;
     image_entry_expect_writes(entry);
-    return qimg_image_resize(entry->image, size_bytes);
+    err = qimg_image_resize(entry->image, size_bytes);
+    partition_dir_note_change(&entry->partitions);
+    return err;
 }
 
 /* The name of a snapshot for @file_name; NULL with @error set. */

@@ -33,6 +33,16 @@ static const struct {
     [NODE_LAYER] = {NODE_LAYERS, false, false, NULL},
     [NODE_STATS] = {NODE_CONTROL, false, false, STATS_NAME},
     [NODE_ERRORS] = {NODE_CONTROL, false, false, ERRORS_NAME},
+    [NODE_PARTITIONS] = {NODE_ROOT, true, true, ".partitions"},
+    [NODE_PARTITION] = {NODE_PARTITIONS, false, false, NULL},
+    [NODE_PARTITIONS_INFO] = {NODE_PARTITIONS, false, false, "info.json"},
+    [NODE_SNAPSHOT_PARTITIONS] = {NODE_SNAPSHOT, true, false, "disk.partitions"},
+    [NODE_SNAPSHOT_PARTITION] = {NODE_SNAPSHOT_PARTITIONS, false, false, NULL},
+    [NODE_SNAPSHOT_PARTITIONS_INFO] = {NODE_SNAPSHOT_PARTITIONS, false, false,
+                                       "info.json"},
+    [NODE_LAYER_PARTITIONS] = {NODE_LAYERS, true, false, NULL},
+    [NODE_LAYER_PARTITION] = {NODE_LAYER_PARTITIONS, false, false, NULL},
+    [NODE_LAYER_PARTITIONS_INFO] = {NODE_LAYER_PARTITIONS, false, false, "info.json"},
 };
 
 Tree *
@@ -43,6 +53,7 @@ tree_new(Images *images, const Options *options, bool is_single_file)
     tree->images = images;
     tree->is_writable = options->is_writable;
     tree->is_single_file = is_single_file;
+    tree->shows_partitions = !options->no_partitions;
     tree->uid = options->uid;
     tree->gid = options->gid;
     tree->umask = options->umask;
@@ -73,14 +84,17 @@ node_is_directory(Node node)
 bool
 node_is_stream(Node node)
 {
-    return node.kind == NODE_MAP || node.kind == NODE_STATS || node.kind == NODE_ERRORS;
+    return node.kind == NODE_MAP || node.kind == NODE_STATS || node.kind == NODE_ERRORS ||
+           (node_is_of_partitions(node) && !node_is_directory(node) &&
+            !node_is_partition(node));
 }
 
 bool
 node_is_image(Node node)
 {
     return node.kind == NODE_DISK || node.kind == NODE_SNAPSHOT_DISK ||
-           node.kind == NODE_VMSTATE || node.kind == NODE_LAYER;
+           node.kind == NODE_VMSTATE || node.kind == NODE_LAYER ||
+           node_is_partition(node);
 }
 
 bool
@@ -118,6 +132,8 @@ tree_check(const Tree *tree, Node node)
 {
     if (node_is_of_image(node) && !images_has(tree->images, node.image_index))
         return -ESTALE;
+    if (node_is_of_partitions(node))
+        return tree_check_partitions(tree, node, true);
     switch (node.kind) {
     case NODE_SNAPSHOT:
     case NODE_SNAPSHOT_DISK:
@@ -139,7 +155,8 @@ tree_parent(Node node)
 
     if (node_is_of_image(parent))
         parent.image_index = node.image_index;
-    if (parent.kind == NODE_SNAPSHOT)
+    if (parent.kind == NODE_SNAPSHOT || parent.kind == NODE_SNAPSHOT_PARTITIONS ||
+        parent.kind == NODE_LAYER_PARTITIONS)
         parent.index = node.index;
     return parent;
 }
@@ -152,6 +169,8 @@ name_of(const Tree *tree, Node node)
 
     if (node.kind == NODE_LAYER)
         return g_strdup_printf("%u.raw", node.index);
+    if (node.kind == NODE_LAYER_PARTITIONS)
+        return g_strdup_printf("%u.partitions", node.index);
     if (!kinds[node.kind].is_of_image)
         return g_strdup(kinds[node.kind].name);
     image_name = images_get_name(tree->images, node.image_index);
@@ -196,7 +215,7 @@ snapshot_at(const Tree *tree, Node parent, uint64_t *position, Node *child_out,
 }
 
 /* The child of that kind that @parent has at @place: the number of an image or a layer,
- * else 0. */
+ * else 0. For a list of them. */
 static int
 child_at(const Tree *tree, Node parent, NodeKind kind, unsigned place, Node *child_out)
 {
@@ -208,11 +227,13 @@ child_at(const Tree *tree, Node parent, NodeKind kind, unsigned place, Node *chi
         return -ENOENT;
     if (kinds[kind].is_of_image)
         child.image_index = place;
-    else if (kind == NODE_LAYER)
+    else if (parent.kind == NODE_LAYERS)
         child.index = place;
     else if (place != 0)
         return -ENOENT;
-    err = tree_check(tree, child);
+    /* Not for a list of names alone is an image opened. */
+    err = kind == NODE_PARTITIONS ? tree_check_partitions(tree, child, false)
+                                  : tree_check(tree, child);
     if (!err)
         *child_out = child;
     return err == -ESTALE ? -ENOENT : err;
@@ -243,6 +264,8 @@ tree_child(const Tree *tree, Node parent, uint64_t *position, Node *child_out,
 
     if (parent.kind == NODE_SNAPSHOTS)
         return snapshot_at(tree, parent, position, child_out, name_out);
+    if (node_kind_is_partitions(parent.kind))
+        return tree_child_partition(tree, parent, position, child_out, name_out);
     for (; next_place(tree, parent, &place); place++, kind = 0) {
         if (place != first)
             kind = 0;
@@ -300,37 +323,66 @@ lookup_of_image(const Tree *tree, Node parent, const char *name, Node *child_out
     return false;
 }
 
+static int
+lookup_layer(const Tree *tree, Node parent, const char *name, Node *child_out)
+{
+    Node child = {.image_index = parent.image_index};
+    int err;
+
+    if (tree_parse_number(name, ".raw", &child.index))
+        child.kind = NODE_LAYER;
+    else if (tree_parse_number(name, ".partitions", &child.index))
+        child.kind = NODE_LAYER_PARTITIONS;
+    else
+        return -ENOENT;
+    err = tree_check(tree, child);
+    if (!err)
+        *child_out = child;
+    return err;
+}
+
+/* In a snapshot, the disk and its partitions go by the image's name, too: the fixed name
+ * that @name means. */
+static const char *
+fixed_name(const Tree *tree, Node parent, const char *name)
+{
+    static const NodeKind own[] = {NODE_SNAPSHOT_DISK, NODE_SNAPSHOT_PARTITIONS};
+    static const NodeKind of_image[] = {NODE_DISK, NODE_PARTITIONS};
+
+    for (size_t i = 0; parent.kind == NODE_SNAPSHOT && i < G_N_ELEMENTS(own); i++) {
+        Node node = {.kind = of_image[i], .image_index = parent.image_index};
+        g_autofree char *image_name = name_of(tree, node);
+
+        if (g_strcmp0(name, image_name) == 0)
+            return kinds[own[i]].name;
+    }
+    return name;
+}
+
 int
 tree_lookup(const Tree *tree, Node parent, const char *name, Node *child_out)
 {
-    int err;
-
     if (parent.kind == NODE_SNAPSHOTS) /* there may be many */
         return lookup_snapshot(tree, parent, name, child_out);
+    if (parent.kind == NODE_LAYERS)
+        return lookup_layer(tree, parent, name, child_out);
+    if (node_kind_is_partitions(parent.kind))
+        return tree_lookup_partition(tree, parent, name, child_out);
     if (lookup_of_image(tree, parent, name, child_out))
-        return 0;
-    if (parent.kind == NODE_SNAPSHOT) { /* the disk goes by the image's name, too */
-        Node disk = {.kind = NODE_DISK, .image_index = parent.image_index};
-        g_autofree char *disk_name = name_of(tree, disk);
+        return child_out->kind == NODE_PARTITIONS ? tree_check(tree, *child_out) : 0;
+    name = fixed_name(tree, parent, name);
+    for (NodeKind kind = 0; kind < N_NODE_KINDS; kind++) {
+        Node child = parent;
+        int err;
 
-        if (g_strcmp0(name, disk_name) == 0)
-            name = kinds[NODE_SNAPSHOT_DISK].name;
-    }
-    for (unsigned place = 0; place == 0 || parent.kind == NODE_LAYERS; place++) {
-        for (NodeKind kind = 0; kind < N_NODE_KINDS; kind++) {
-            g_autofree char *child_name = NULL;
-
-            if (kinds[kind].is_of_image)
-                continue;
-            err = child_at(tree, parent, kind, place, child_out);
-            if (!err)
-                child_name = name_of(tree, *child_out);
-            if (!err && strcmp(child_name, name) == 0)
-                return 0;
-            if (err && (err != -ENOENT || kind == NODE_LAYER) &&
-                kinds[kind].parent == parent.kind)
-                return err;
-        }
+        if (kind == NODE_ROOT || kinds[kind].parent != parent.kind ||
+            g_strcmp0(kinds[kind].name, name) != 0 || kinds[kind].is_of_image)
+            continue;
+        child.kind = kind;
+        err = tree_check(tree, child);
+        if (!err)
+            *child_out = child;
+        return err;
     }
     return -ENOENT;
 }

@@ -32,21 +32,33 @@ typedef enum {
     NODE_LAYER,         /* … layers/N.raw */
     NODE_STATS,         /* .qcowfs/stats.json */
     NODE_ERRORS,        /* .qcowfs/errors.json, where there are directories of images */
+    /* Each directory of partitions has its three kinds in this order. */
+    NODE_PARTITIONS,               /* NAME.partitions/ */
+    NODE_PARTITION,                /* … N.raw */
+    NODE_PARTITIONS_INFO,          /* … info.json */
+    NODE_SNAPSHOT_PARTITIONS,      /* NAME.snapshots/SNAPSHOT/disk.partitions/ */
+    NODE_SNAPSHOT_PARTITION,       /* … N.raw */
+    NODE_SNAPSHOT_PARTITIONS_INFO, /* … info.json */
+    NODE_LAYER_PARTITIONS,         /* .qcowfs/NAME/layers/N.partitions/ */
+    NODE_LAYER_PARTITION,          /* … N.raw */
+    NODE_LAYER_PARTITIONS_INFO,    /* … info.json */
     N_NODE_KINDS,
 } NodeKind;
 
 typedef struct {
     NodeKind kind;
     unsigned image_index; /* the image's number, of nodes that belong to one; else 0 */
-    unsigned index;       /* the snapshot's (serial number and first_index), or the
-                             layer's; else 0 */
-    unsigned part;        /* the number of a partition of the disk; else 0 */
+    /* The snapshot's (serial number and first_index), or the layer's; of a partition of
+     * the disk, which may be written to, how often another one had its number; else 0 */
+    unsigned index;
+    unsigned part; /* the number of a partition; else 0 */
 } Node;
 
 typedef struct {
     Images *images;
     bool is_writable;    /* images are opened for writing */
     bool is_single_file; /* the root is the disk of image 0 */
+    bool shows_partitions;
     uid_t uid;
     gid_t gid;
     mode_t umask;
@@ -79,6 +91,44 @@ bool node_is_of_image(Node node);
 
 /* Whether the node shows bytes of a disk or VM state. */
 bool node_is_image(Node node);
+
+/* tree-partitions.c: the nodes of partitions, of all three kinds. */
+
+/* Whether the node is a directory of partitions, or in one. */
+bool node_is_of_partitions(Node node);
+
+/* Whether the node shows the bytes of a partition. */
+bool node_is_partition(Node node);
+
+/* Whether @kind is that of the directories of partitions. */
+bool node_kind_is_partitions(NodeKind kind);
+
+/* The partitions of a node of theirs, whose image is pinned: -ENOENT where there is no
+ * table, or the partition has gone. *@item_out: the partition, owned by the list, of a
+ * partition's node; else NULL. May be NULL. Free the list with qimg_partitions_unref. */
+int tree_get_partitions(const Tree *tree, ImageEntry *entry, Node node,
+                        QimgPartitions **list_out, const QimgPartition **item_out);
+
+/* As tree_check of such a node. @opens: its image is opened for that where it is not. */
+int tree_check_partitions(const Tree *tree, Node node, bool opens);
+
+/* As tree_child and tree_lookup, of a directory of partitions. */
+int tree_child_partition(const Tree *tree, Node parent, uint64_t *position,
+                         Node *child_out, char **name_out);
+int tree_lookup_partition(const Tree *tree, Node parent, const char *name,
+                          Node *child_out);
+
+/* Opens the disk, snapshot or layer of a node of partitions, whose image is pinned, or
+ * the partition itself. NULL with @error set. */
+QimgImage *tree_open_partitions(const Tree *tree, ImageEntry *entry, Node node,
+                                GError **error);
+
+/* As tree_text, of a node whose image is pinned. */
+char *tree_partitions_text(const Tree *tree, ImageEntry *entry, Node node,
+                           GError **error);
+
+/* The number in a file name that is "NUMBER@suffix", and nothing else. */
+bool tree_parse_number(const char *name, const char *suffix, unsigned *number_out);
 
 /* The child of directory @parent called @name. */
 int tree_lookup(const Tree *tree, Node parent, const char *name, Node *child_out);
@@ -132,6 +182,9 @@ bool tree_is_writable(const Tree *tree, Node node);
 /* Whether the node changes while the mount lasts, in its attributes or bytes. Opens
  * nothing. */
 bool tree_is_live(const Tree *tree, Node node);
+
+/* Whether the name of a node may come and go with the table of a disk that changes. */
+bool tree_may_vanish(const Tree *tree, Node node);
 
 /* Sets the size of a writable node. Returns 0 or a negated errno. */
 int tree_resize(const Tree *tree, Node node, uint64_t size_bytes);

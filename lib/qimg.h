@@ -153,6 +153,14 @@ QIMG_API QimgImage *qimg_image_open_snapshot(QimgImage *image, uint32_t serial,
 QIMG_API QimgImage *qimg_image_open_vmstate(QimgImage *image, uint32_t serial,
                                             GError **error);
 
+/* Opens [@start_bytes, @start_bytes + @length_bytes) of what @image shows (the disk, a
+ * layer, a snapshot) as an image of its own, which can be written to where @image can,
+ * and neither grows nor shrinks: writes past its end fail with -ENOSPC, resizing with
+ * -EINVAL. Where the disk becomes shorter, so does what the handle shows. Costs no I/O.
+ * Errors: USAGE where the range leaves what @image shows now. */
+QIMG_API QimgImage *qimg_image_open_part(QimgImage *image, uint64_t start_bytes,
+                                         uint64_t length_bytes, GError **error);
+
 /* Closes a handle; the files are closed and unlocked with the last handle of a chain.
  * What was written is flushed then, as far as possible: call qimg_image_flush before to
  * be told of errors. No request may be under way on this handle. Accepts NULL. */
@@ -358,6 +366,51 @@ QIMG_API int qimg_image_seek(QimgImage *image, uint64_t guest_offset, gboolean h
  * data is read; FALSE where nothing was found. Threads: any; takes less than a
  * millisecond where the tables are in memory, and 50 at most. */
 QIMG_API gboolean qimg_image_has_long_extents(const QimgImage *image);
+
+/* ---- partitions -----------------------------------------------------------------------
+ */
+
+/* Linux has no partitions with a higher number, and neither have we. */
+#define QIMG_MAX_PARTITION_NUMBER 255u
+
+typedef struct QimgPartition {
+    unsigned number;       /* as Linux counts: logical ones of an MBR from 5 on */
+    uint64_t start_bytes;  /* from the start of the disk */
+    uint64_t length_bytes; /* not 0; lies within the disk */
+    gboolean is_extended;  /* of an MBR: only the place of the logical ones */
+    gboolean is_bootable;  /* of an MBR: the active one */
+    uint64_t attributes;   /* of a GPT: the entry's bits */
+    const char *type;      /* a GUID in lower case, or "0x83" */
+    const char *type_name; /* what it is called; NULL where it is not well known */
+    const char *label;     /* of a GPT: UTF-8; NULL: none */
+    const char *uuid;      /* as Linux has it as PARTUUID; NULL: none */
+} QimgPartition;
+
+/* A disk's partition table at one moment. Never changes. */
+typedef struct QimgPartitions QimgPartitions;
+
+/* Reads the table (GPT, or MBR with logical partitions) of the disk that @image shows.
+ * What cannot be trusted is left out and noted. NULL where there is none; a disk that is
+ * one file system has none. Threads: any; costs a few reads. Free with
+ * qimg_partitions_unref. */
+QIMG_API QimgPartitions *qimg_partitions_read(QimgImage *image);
+
+/* One more reference on @list, and one less; unref accepts NULL. Any thread. */
+QIMG_API QimgPartitions *qimg_partitions_ref(QimgPartitions *list);
+QIMG_API void qimg_partitions_unref(QimgPartitions *list);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(QimgPartitions, qimg_partitions_unref)
+
+/* Number of partitions, and one of them, owned by the list, in the order of their
+ * numbers; NULL beyond the last. */
+QIMG_API unsigned qimg_partitions_get_n(const QimgPartitions *list);
+QIMG_API const QimgPartition *qimg_partitions_get(const QimgPartitions *list,
+                                                  unsigned place);
+
+/* The list as a JSON object, with what was noted, and with what each partition of @image
+ * (on which the list was read; NULL: leave that out) holds, as far as libblkid knows it:
+ * up to 3 MiB of each of the first 128 are read for that. Free with g_free. */
+QIMG_API char *qimg_partitions_json(const QimgPartitions *list, QimgImage *image);
 
 /* ---- snapshots ------------------------------------------------------------------------
  */

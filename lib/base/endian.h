@@ -17,6 +17,9 @@ typedef struct {
 } qimg_be64;
 
 typedef struct {
+    uint8_t b[2];
+} qimg_le16;
+typedef struct {
     uint8_t b[4];
 } qimg_le32;
 typedef struct {
@@ -29,12 +32,14 @@ _Static_assert(_Alignof(qimg_be64) == 1, "on-disk integers have no alignment");
 #define QIMG_SWAP_BE16(x) __builtin_bswap16(x)
 #define QIMG_SWAP_BE32(x) __builtin_bswap32(x)
 #define QIMG_SWAP_BE64(x) __builtin_bswap64(x)
+#define QIMG_SWAP_LE16(x) (x)
 #define QIMG_SWAP_LE32(x) (x)
 #define QIMG_SWAP_LE64(x) (x)
 #else
 #define QIMG_SWAP_BE16(x) (x)
 #define QIMG_SWAP_BE32(x) (x)
 #define QIMG_SWAP_BE64(x) (x)
+#define QIMG_SWAP_LE16(x) __builtin_bswap16(x)
 #define QIMG_SWAP_LE32(x) __builtin_bswap32(x)
 #define QIMG_SWAP_LE64(x) __builtin_bswap64(x)
 #endif
@@ -94,6 +99,15 @@ qimg_be64_set(uint64_t value)
 
     memcpy(result.b, &raw, sizeof raw);
     return result;
+}
+
+static inline uint16_t
+qimg_le16_get(qimg_le16 value)
+{
+    uint16_t raw;
+
+    memcpy(&raw, value.b, sizeof raw);
+    return QIMG_SWAP_LE16(raw);
 }
 
 static inline uint32_t

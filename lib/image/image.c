@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <string.h>
 
+#include "base/checked.h"
 #include "base/errors.h"
 
 const char *
@@ -65,11 +66,39 @@ qimg_image_open_layer(QimgImage *image, unsigned depth, GError **error)
     return image_new(image->chain, layer, &image->chain->layers[layer]->active);
 }
 
+QimgImage *
+qimg_image_open_part(QimgImage *image, uint64_t start_bytes, uint64_t length_bytes,
+                     GError **error)
+{
+    QimgImage *part;
+
+    if (!qimg_range_fits(start_bytes, length_bytes, image_size_bytes(image))) {
+        qimg_set_error(error, QIMG_ERROR_USAGE,
+                       "the part would leave the disk of %" G_GUINT64_FORMAT " bytes",
+                       image_size_bytes(image));
+        return NULL;
+    }
+    part = image_new(image->chain, image->first_layer, image->view);
+    part->is_disk = image->is_disk;
+    part->is_snapshot = image->is_snapshot;
+    part->has_backing = image->has_backing;
+    part->base_bytes = image->base_bytes + start_bytes;
+    part->size_bytes = length_bytes;
+    if (image->n_snapshot_handles) {
+        part->n_snapshot_handles = g_atomic_rc_box_acquire(image->n_snapshot_handles);
+        atomic_fetch_add(part->n_snapshot_handles, 1);
+    }
+    if (part->is_disk)
+        part->whole = image_new(image->chain, 0, image->view);
+    return part;
+}
+
 void
 qimg_image_close(QimgImage *image)
 {
     if (!image)
         return;
+    qimg_image_close(image->whole);
     if (image->n_snapshot_handles) {
         atomic_fetch_sub(image->n_snapshot_handles, 1);
         g_atomic_rc_box_release(image->n_snapshot_handles);

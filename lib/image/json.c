@@ -2,18 +2,17 @@
 /* Facts about an image as JSON. Names of qemu-img's members are kept where the meaning is
  * the same. Bytes that are not UTF-8 are shown percent-encoded. */
 #include <inttypes.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "image/image.h"
+#include "image/json.h"
 
 #define MAX_NAME_BYTES 255u
 
-/* @bytes as UTF-8: as they are where they are that, else with all but ASCII encoded. */
-static char *
-utf8_of(const char *bytes, size_t n_bytes)
+char *
+json_utf8_of(const char *bytes, size_t n_bytes)
 {
     g_autofree char *encoded = NULL;
 
@@ -26,7 +25,7 @@ utf8_of(const char *bytes, size_t n_bytes)
 static void
 add_text(json_t *object, const char *name, const char *text, size_t n_bytes)
 {
-    g_autofree char *utf8 = utf8_of(text, n_bytes);
+    g_autofree char *utf8 = json_utf8_of(text, n_bytes);
 
     json_object_set_new(object, name, json_string(utf8));
 }
@@ -49,9 +48,9 @@ add_flag(json_t *object, const char *name, bool flag)
     json_object_set_new(object, name, json_boolean(flag));
 }
 
-/* Takes over @root. As elsewhere with GLib, nobody goes on without so little memory. */
-static char *
-finish(json_t *root)
+/* As elsewhere with GLib, nobody goes on without so little memory. */
+char *
+json_finish(json_t *root)
 {
     char *text = json_dumps(root, JSON_INDENT(4));
     char *line;
@@ -221,12 +220,12 @@ qimg_image_info_json(const QimgImage *image)
     }
     json_object_set_new(root, "chain", layers);
     for (const char *const *w = qimg_image_get_warnings(image); *w; w++) {
-        g_autofree char *utf8 = utf8_of(*w, strlen(*w));
+        g_autofree char *utf8 = json_utf8_of(*w, strlen(*w));
 
         json_array_append_new(warnings, json_string(utf8));
     }
     json_object_set_new(root, "warnings", warnings);
-    return finish(root);
+    return json_finish(root);
 }
 
 char *
@@ -235,7 +234,7 @@ qimg_snapshot_json(const QimgSnapshot *snapshot)
     json_t *root = json_object();
 
     add_snapshot_members(root, snapshot);
-    return finish(root);
+    return json_finish(root);
 }
 
 static void
@@ -330,7 +329,7 @@ qimg_image_stats_json(const QimgImage *image)
             json_array_append_new(files, storage_json(chain->layers[i]->data_file));
     }
     json_object_set_new(root, "files", files);
-    return finish(root);
+    return json_finish(root);
 }
 
 static json_t *
@@ -376,7 +375,7 @@ qimg_check_result_json(const QimgCheckResult *result)
         json_array_append_new(findings, finding_json(&result->findings[i]));
     json_object_set_new(root, "findings", findings);
     add_number(root, "findings-not-listed", result->n_all_findings - result->n_findings);
-    return finish(root);
+    return json_finish(root);
 }
 
 size_t

@@ -277,13 +277,16 @@ find_data(const QimgImage *image, uint64_t guest_offset, uint64_t *offset_out)
 {
     bool shows_disk = image->first_layer == 0 && !image->is_snapshot;
     HoleMap *holes = shows_disk ? image->chain->holes : NULL;
+    uint64_t base = image->base_bytes; /* holes are those of the whole disk */
+    uint64_t end_of_holes = image->whole ? base + image_size_bytes(image) : UINT64_MAX;
     bool is_found = false;
     Walk walk;
 
     *offset_out = guest_offset;
     walk_begin(&walk, image, guest_offset);
     while (!is_found && walk_goes_on(&walk)) {
-        uint64_t known = holes ? hole_map_skip(holes, walk.guest_offset) : 0;
+        uint64_t known =
+            holes ? hole_map_skip(holes, base + walk.guest_offset) - base : 0;
         QimgErrno err;
         ImageRun r;
 
@@ -299,8 +302,9 @@ find_data(const QimgImage *image, uint64_t guest_offset, uint64_t *offset_out)
             *offset_out = walk.guest_offset;
     }
     if (holes)
-        hole_map_add(holes, guest_offset,
-                     *offset_out < image_size_bytes(image) ? *offset_out : UINT64_MAX);
+        hole_map_add(holes, base + guest_offset,
+                     *offset_out < image_size_bytes(image) ? base + *offset_out
+                                                           : end_of_holes);
     return *offset_out < image_size_bytes(image) ? 0 : -ENXIO;
 }
 

@@ -89,6 +89,8 @@ qimg_image_resize(QimgImage *image, uint64_t size_bytes)
 
     if (!qimg_image_is_writable(image))
         return -EROFS;
+    if (image->whole)
+        return -EINVAL;
     if (size_bytes > INT64_MAX - QIMG_SECTOR_BYTES)
         return -EFBIG;
     qimg_gate_close(image->chain->gate);
@@ -130,6 +132,8 @@ qimg_image_grow(QimgImage *image, uint64_t size_bytes, QimgPreallocation preallo
 
     if (!qimg_image_is_writable(image))
         return -EROFS;
+    if (image->whole)
+        return -EINVAL;
     if (size_bytes > INT64_MAX - QIMG_SECTOR_BYTES)
         return -EFBIG;
     if (preallocation == QIMG_PREALLOCATION_METADATA &&

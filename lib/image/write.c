@@ -183,7 +183,7 @@ qimg_image_is_writable(const QimgImage *image)
 gboolean
 qimg_image_is_growable(const QimgImage *image)
 {
-    return image->chain->is_growable;
+    return image->chain->is_growable && !image->whole;
 }
 
 void
@@ -213,18 +213,23 @@ int
 qimg_image_write(QimgImage *image, uint64_t guest_offset, const void *buffer,
                  size_t length_bytes)
 {
+    bool may_grow = image->chain->is_growable && !image->whole;
     QimgErrno err = 0;
     uint64_t end;
 
     if (!qimg_image_is_writable(image))
         return -EROFS;
+    if (image->whole &&
+        !qimg_range_fits(guest_offset, length_bytes, image_size_bytes(image)))
+        return -ENOSPC;
+    image = image_to_change(image, &guest_offset);
     if (!qimg_add_u64(guest_offset, length_bytes, &end) ||
         end > INT64_MAX - QIMG_SECTOR_BYTES)
         return -EFBIG;
     if (length_bytes == 0)
         return 0;
     if (end > image_size_bytes(image))
-        err = image->chain->is_growable ? image_grow(image, end) : -ENOSPC;
+        err = may_grow ? image_grow(image, end) : -ENOSPC;
     if (!err)
         err = write_within(image, guest_offset, buffer, length_bytes);
     chain_count(image->chain, COUNTER_WRITES, 1);
@@ -253,6 +258,7 @@ qimg_image_allocate(QimgImage *image, uint64_t guest_offset, uint64_t length_byt
         return -EROFS;
     if (!qimg_range_fits(guest_offset, length_bytes, image_size_bytes(image)))
         return -EINVAL;
+    image = image_to_change(image, &guest_offset);
     err = allocate_within(image, guest_offset, length_bytes);
     image_after_change(image->chain, err);
     return err;

@@ -119,6 +119,7 @@ zero_checked(QimgImage *image, uint64_t guest_offset, uint64_t length_bytes,
         return -EROFS;
     if (!qimg_range_fits(guest_offset, length_bytes, image_size_bytes(image)))
         return -EINVAL;
+    image = image_to_change(image, &guest_offset);
     while (!err && length_bytes > 0) {
         uint64_t n_bytes =
             qimg_min_u64(length_bytes, SEGMENT_BYTES - guest_offset % SEGMENT_BYTES);

@@ -219,6 +219,48 @@ def put_checks(corpus, images):
         corpus.put("fuzz-qcow2-check", name, b"\1" + image[:at] + value + image[at + len(value):])
 
 
+def put_partitions(corpus):
+    """Disks as fuzz-partitions takes them: the beginning, 256 KiB of zeros, the end."""
+    def put(name, head, tail=b"", mends=0):
+        corpus.put("fuzz-partitions", name, struct.pack("<BBH", mends, 4, len(head)) + head + tail)
+
+    def table(*entries):
+        return (b"".join(struct.pack("<BBBBBBBBII", 0, 0, 0, 0, kind, 0, 0, 0, first, count)
+                         for kind, first, count in entries).ljust(64, b"\0") + b"\x55\xaa")
+
+    def gpt(sector, n_sectors):
+        """Header, entries; their copies, the other way round."""
+        entries = b"".join(
+            bytes.fromhex("af3dc60f838472478e793d69d8477de4") + bytes([i] * 16) +
+            struct.pack("<QQQ", 34 + 2 * i, 35 + 2 * i, 1 << 63 | 1) +
+            name.encode("utf-16-le").ljust(72, b"\0") for i, name in enumerate(("one", "zwei €", "")))
+        entries = entries.ljust(512, b"\0")
+
+        def header(here, other, at):
+            def pack(crc):
+                return struct.pack("<8sIIIIQQQQ16sQIII", b"EFI PART", 1 << 16, 92, crc, 0, here, other,
+                                   3, n_sectors - 4, bytes(16), at, 4, 128, zlib.crc32(entries))
+            return pack(zlib.crc32(pack(0))).ljust(sector, b"\0")
+
+        last = n_sectors - 1
+        padded = entries.ljust(sector, b"\0")
+        return header(1, last, 2) + padded, padded + header(last, 1, last - 1)
+
+    link = bytes(446)
+    for sector in (512, 4096):
+        first, copy = gpt(sector, 5 + 4 * 65536 // sector)
+        protective = (link + table((0xEE, 1, 9))).ljust(sector, b"\0")
+        hybrid = (link + table((0xEE, 1, 9), (0x83, 34, 2))).ljust(sector, b"\0")
+        for mends in (0, 1):
+            put(f"gpt{sector}-{mends}", protective + first, copy, mends)
+        put(f"gpt{sector}-copy", protective, bytes(2 * sector) + copy)
+        put(f"gpt{sector}-hybrid", hybrid + first, copy)
+    put("mbr", link + table((0x83, 4, 100), (7, 104, 10), (0xEF, 200, 9000)))
+    put("logical", link + table((0x0F, 2, 100), (0x83, 120, 1)) + bytes(512) +
+        link + table((0x83, 1, 1), (5, 2, 9)) + bytes(512) + link + table((0x82, 1, 1)))
+    put("loop", link + table((5, 1, 100)) + link + table((5, 1, 1)) + link + table((0x85, 0, 1)))
+
+
 def make_qed_images():
     """Small QED images by hand, since QEMU opens none with tables of one cluster: name to
     bytes. Header, L1 table, L2 table and two data clusters of 4 KiB each."""
@@ -317,6 +359,7 @@ def main():
     for name, image in spoiled(images["v3"]):
         corpus.put("fuzz-image", name, image)
     corpus.put("fuzz-image", "cut", images["v3"][:3000])
+    put_partitions(corpus)
     put_scripts(corpus, images, extended)
     put_checks(corpus, images)
     for name, image in qcow1.items():
