@@ -9,7 +9,26 @@
  *     space, when what was there is written back. */
 #pragma once
 
+#include "base/checked.h"
 #include "format/driver.h"
+
+/* Contiguous host clusters. */
+typedef struct {
+    uint64_t first_cluster;
+    uint64_t n_clusters;
+} QimgClusters;
+
+/* How many bytes of clusters are made ready for use at once, which costs a sync: as much
+ * as the last time suggested (twice what it was), but no more than seems right for the
+ * disk; a process that dies leaks what is left of them. */
+static inline uint64_t
+qimg_reserve_bytes(const QimgFormat *format, uint64_t suggested_bytes)
+{
+    uint64_t max_bytes = qimg_min_u64(
+        64 * QIMG_MIB, qimg_max_u64(format->active.size_bytes / 8, QIMG_MIB));
+
+    return qimg_max_u64(qimg_min_u64(suggested_bytes, max_bytes), QIMG_MIB);
+}
 
 /* Takes the file's length for qimg_format_is_beyond_end. At open. False with @error set.
  */

@@ -46,7 +46,7 @@ qcow2_open_for_writing(Qcow2 *q, GError **error)
     base->zero_unit_bytes = UINT64_C(1) << q->geometry.subcluster_bits;
     qimg_mutex_init(&q->alloc_lock, QIMG_RANK_ALLOC);
     qimg_mutex_init(&q->pending_lock, QIMG_RANK_PENDING);
-    q->pending = g_array_new(FALSE, FALSE, sizeof(Qcow2Clusters));
+    q->pending = g_array_new(FALSE, FALSE, sizeof(QimgClusters));
     q->is_open_for_writing = true;
     return true;
 }

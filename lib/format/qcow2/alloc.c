@@ -9,14 +9,11 @@
 #include "codec/qcow2-refcounts.h"
 #include "format/qcow2/qcow2.h"
 
-#define FIRST_RESERVE_BYTES QIMG_MIB
-#define MAX_RESERVE_BYTES   (64 * QIMG_MIB)
-
 /* Makes the bytes of free clusters zeros, in a file that reaches so far, and takes the
  * clusters out of what can be found free, in this order: where there is no room, nothing
  * was counted. The caller syncs. */
 static QimgErrno
-claim(Qcow2 *q, Qcow2Clusters run)
+claim(Qcow2 *q, QimgClusters run)
 {
     unsigned bits = q->geometry.cluster_bits;
     uint64_t start = run.first_cluster << bits;
@@ -38,7 +35,7 @@ claim(Qcow2 *q, Qcow2Clusters run)
 
 /* As claim, of as much as there is room for on a device. */
 static QimgErrno
-claim_some(Qcow2 *q, Qcow2Clusters *run)
+claim_some(Qcow2 *q, QimgClusters *run)
 {
     for (;;) {
         QimgErrno err = claim(q, *run);
@@ -49,30 +46,20 @@ claim_some(Qcow2 *q, Qcow2Clusters *run)
     }
 }
 
-/* How much the reserve is filled with at once: more each time, but no more than seems
- * right for the disk. */
-static uint64_t
-reserve_clusters(const Qcow2 *q)
-{
-    uint64_t max_bytes = qimg_min_u64(
-        MAX_RESERVE_BYTES, qimg_max_u64(q->header.size_bytes / 8, FIRST_RESERVE_BYTES));
-    uint64_t bytes =
-        qimg_max_u64(qimg_min_u64(q->next_reserve_bytes, max_bytes), FIRST_RESERVE_BYTES);
-
-    return qimg_max_u64(bytes >> q->geometry.cluster_bits, 1);
-}
-
 /* Fills the empty reserve: from several places where free clusters lie scattered, since
  * what costs is the sync. */
 static QimgErrno
 refill(Qcow2 *q)
 {
-    uint64_t n_wanted = reserve_clusters(q), n_found = 0;
+    uint64_t n_wanted = qimg_max_u64(
+        qimg_reserve_bytes(&q->base, q->next_reserve_bytes) >> q->geometry.cluster_bits,
+        1);
+    uint64_t n_found = 0;
     uint64_t from = q->search_from;
     QimgErrno err = 0;
 
     while (n_found < n_wanted && q->n_reserve < QCOW2_MAX_RESERVED_RUNS) {
-        Qcow2Clusters run;
+        QimgClusters run;
 
         err = qcow2_refcount_find_free(q, from, n_wanted - n_found, &run);
         if (!err)
@@ -97,14 +84,14 @@ refill(Qcow2 *q)
 }
 
 QimgErrno
-qcow2_alloc(Qcow2 *q, uint64_t n_max, Qcow2Clusters *out)
+qcow2_alloc(Qcow2 *q, uint64_t n_max, QimgClusters *out)
 {
-    Qcow2Clusters *run = &q->reserve[0];
+    QimgClusters *run = &q->reserve[0];
     QimgErrno err = q->n_reserve == 0 ? refill(q) : 0;
 
     if (err)
         return err;
-    *out = (Qcow2Clusters){run->first_cluster, qimg_min_u64(n_max, run->n_clusters)};
+    *out = (QimgClusters){run->first_cluster, qimg_min_u64(n_max, run->n_clusters)};
     run->first_cluster += out->n_clusters;
     run->n_clusters -= out->n_clusters;
     if (run->n_clusters == 0)
@@ -125,7 +112,7 @@ find_together(Qcow2 *q, uint64_t n, uint64_t *first_cluster_out)
         return qcow2_refcount_make_room(q, n, first_cluster_out);
     /* A run may lie across blocks, at whose ends a search stops. */
     while (n_together < n) {
-        Qcow2Clusters run;
+        QimgClusters run;
         QimgErrno err = qcow2_refcount_find_free(q, from, n - n_together, &run);
 
         if (err)
@@ -144,17 +131,17 @@ qcow2_alloc_exactly(Qcow2 *q, uint64_t n, uint64_t *first_cluster_out)
     QimgErrno err = find_together(q, n, first_cluster_out);
 
     if (!err)
-        err = claim(q, (Qcow2Clusters){*first_cluster_out, n});
+        err = claim(q, (QimgClusters){*first_cluster_out, n});
     if (err)
         return err;
     err = qimg_storage_sync(q->base.file);
     if (err)
-        qcow2_alloc_undo(q, (Qcow2Clusters){*first_cluster_out, n});
+        qcow2_alloc_undo(q, (QimgClusters){*first_cluster_out, n});
     return err;
 }
 
 void
-qcow2_alloc_undo(Qcow2 *q, Qcow2Clusters run)
+qcow2_alloc_undo(Qcow2 *q, QimgClusters run)
 {
     if (qcow2_refcount_add(q, run, -1, NULL) == 0)
         q->search_from = qimg_min_u64(q->search_from, run.first_cluster);
@@ -187,7 +174,7 @@ qcow2_alloc_release_reserve(Qcow2 *q, uint64_t min_file_bytes)
     QimgErrno err = 0;
 
     while (q->n_reserve > 0 && !err) {
-        Qcow2Clusters run = q->reserve[--q->n_reserve];
+        QimgClusters run = q->reserve[--q->n_reserve];
 
         err = qcow2_refcount_add(q, run, -1, NULL);
         if (err == -ERANGE) {

@@ -23,7 +23,7 @@ typedef struct {
     bool mends_entries;            /* zero clusters with an unaligned offset lose it */
     GArray *new_blocks;            /* Qcow2NewBlock */
     uint8_t *block;                /* a cluster */
-    GArray *freed;                 /* Qcow2Clusters of the present block, to be given back
+    GArray *freed;                 /* QimgClusters of the present block, to be given back
                                       to the file system; NULL: none are */
     GByteArray *snapshot_table;    /* the new one; NULL: it stays */
     uint64_t snapshot_table_start; /* the new one's first cluster */

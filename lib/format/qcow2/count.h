@@ -94,7 +94,7 @@ QimgErrno qcow2_refcount_check_counts(Qcow2 *q, const Qcow2Counts *counts, int s
     QIMG_MUST_CHECK QIMG_REQUIRES(q->alloc_lock);
 
 /* Changes each refcount by its count, in the file; not synced. On failure what was
- * changed is changed back, or the image stays dirty. With @freed (Qcow2Clusters, may be
+ * changed is changed back, or the image stays dirty. With @freed (QimgClusters, may be
  * NULL) it is kept as it is: the list gets all clusters that became 0, since the
  * allocator finds them free. Threads, errors: as qcow2_refcount_check_counts. */
 QimgErrno qcow2_refcount_add_counts(Qcow2 *q, const Qcow2Counts *counts, int sign,

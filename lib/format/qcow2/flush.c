@@ -13,7 +13,7 @@
 #define RUNS_AT_ONCE 64u
 
 void
-qcow2_free_later(Qcow2 *q, Qcow2Clusters run)
+qcow2_free_later(Qcow2 *q, QimgClusters run)
 {
     QIMG_LOCK_SCOPE(&q->pending_lock);
 
@@ -27,7 +27,7 @@ qcow2_free_later(Qcow2 *q, Qcow2Clusters run)
 }
 
 /* The clusters of the image file that a sound entry refers to, perhaps none. */
-static Qcow2Clusters
+static QimgClusters
 clusters_of_entry(const Qcow2 *q, uint64_t l2_entry)
 {
     const Qcow2Geometry *g = &q->geometry;
@@ -38,21 +38,21 @@ clusters_of_entry(const Qcow2 *q, uint64_t l2_entry)
         uint64_t first, end;
 
         if (e.kind != QCOW2_L2_STREAM)
-            return (Qcow2Clusters){0};
+            return (QimgClusters){0};
         /* The sectors that the entry names, not the bytes. Spec: qcow2 section 5. */
         first = qimg_align_down(e.host_offset, QIMG_SECTOR_BYTES) >> g->cluster_bits;
         end = ((e.host_offset + e.stream_bytes - 1) >> g->cluster_bits) + 1;
-        return (Qcow2Clusters){first, end - first};
+        return (QimgClusters){first, end - first};
     }
     if (host_offset && !g->has_data_file)
-        return (Qcow2Clusters){host_offset >> g->cluster_bits, 1};
-    return (Qcow2Clusters){0};
+        return (QimgClusters){host_offset >> g->cluster_bits, 1};
+    return (QimgClusters){0};
 }
 
 void
 qcow2_free_entry_later(Qcow2 *q, uint64_t l2_entry)
 {
-    Qcow2Clusters run = clusters_of_entry(q, l2_entry);
+    QimgClusters run = clusters_of_entry(q, l2_entry);
 
     if (run.n_clusters > 0)
         qcow2_free_later(q, run);
@@ -62,7 +62,7 @@ QimgErrno
 qcow2_check_entry(Qcow2 *q, uint64_t word, uint64_t bitmap, uint64_t guest_offset)
 {
     QimgRule rule = qcow2_l2_check_for_change(&q->geometry, word, bitmap, guest_offset);
-    Qcow2Clusters run = {0};
+    QimgClusters run = {0};
 
     if (!rule)
         run = clusters_of_entry(q, word);
@@ -74,7 +74,7 @@ qcow2_check_entry(Qcow2 *q, uint64_t word, uint64_t bitmap, uint64_t guest_offse
 }
 
 void
-qcow2_forget_clusters(Qcow2 *q, Qcow2Clusters run)
+qcow2_forget_clusters(Qcow2 *q, QimgClusters run)
 {
     unsigned bits = q->geometry.cluster_bits;
 
@@ -92,7 +92,7 @@ qcow2_forget_clusters(Qcow2 *q, Qcow2Clusters run)
 
 /* The next flush tries again where there was no room. What cannot be freed is leaked. */
 static void
-keep_for_later(Qcow2 *q, Qcow2Clusters run, QimgErrno err)
+keep_for_later(Qcow2 *q, QimgClusters run, QimgErrno err)
 {
     if (err && qimg_is_lack_of_space(err))
         qcow2_free_later(q, run);
@@ -101,7 +101,7 @@ keep_for_later(Qcow2 *q, Qcow2Clusters run, QimgErrno err)
 /* Lowers the refcounts of one run, and tells which fell to 0. A refcount that is 0
  * already was wrong before: the cluster is left alone. Under alloc_lock. */
 static void
-free_run(Qcow2 *q, Qcow2Clusters run, GArray *freed)
+free_run(Qcow2 *q, QimgClusters run, GArray *freed)
 {
     QimgErrno err = qcow2_refcount_add(q, run, -1, freed);
 
@@ -113,7 +113,7 @@ free_run(Qcow2 *q, Qcow2Clusters run, GArray *freed)
     }
     g_array_set_size(freed, 0);
     for (; run.n_clusters > 0; run.first_cluster++, run.n_clusters--) {
-        err = qcow2_refcount_add(q, (Qcow2Clusters){run.first_cluster, 1}, -1, freed);
+        err = qcow2_refcount_add(q, (QimgClusters){run.first_cluster, 1}, -1, freed);
         if (err == -ERANGE)
             qimg_format_report(&q->base, QIMG_RULE_REFCOUNT_TOO_LOW,
                                run.first_cluster << q->geometry.cluster_bits);
@@ -128,16 +128,16 @@ free_run(Qcow2 *q, Qcow2Clusters run, GArray *freed)
 static void
 free_runs(Qcow2 *q, const GArray *list)
 {
-    g_autoptr(GArray) freed = g_array_new(FALSE, FALSE, sizeof(Qcow2Clusters));
+    g_autoptr(GArray) freed = g_array_new(FALSE, FALSE, sizeof(QimgClusters));
 
     for (guint i = 0; i < list->len;) {
         QIMG_LOCK_SCOPE(&q->alloc_lock);
 
         for (unsigned n = 0; n < RUNS_AT_ONCE && i < list->len; n++, i++) {
             g_array_set_size(freed, 0);
-            free_run(q, g_array_index(list, Qcow2Clusters, i), freed);
+            free_run(q, g_array_index(list, QimgClusters, i), freed);
             for (guint j = 0; j < freed->len; j++)
-                qcow2_forget_clusters(q, g_array_index(freed, Qcow2Clusters, j));
+                qcow2_forget_clusters(q, g_array_index(freed, QimgClusters, j));
         }
     }
 }
@@ -150,7 +150,7 @@ take_pending(Qcow2 *q)
 
     if (list->len == 0)
         return NULL;
-    q->pending = g_array_new(FALSE, FALSE, sizeof(Qcow2Clusters));
+    q->pending = g_array_new(FALSE, FALSE, sizeof(QimgClusters));
     q->n_pending_clusters = 0;
     atomic_store_explicit(&q->wants_flush, false, memory_order_relaxed);
     return list;

@@ -39,12 +39,6 @@
 #define QCOW2_MAX_RESERVED_RUNS 256u
 #define QCOW2_MAX_FIELD_BYTES   24u
 
-/* Contiguous host clusters. */
-typedef struct {
-    uint64_t first_cluster;
-    uint64_t n_clusters;
-} Qcow2Clusters;
-
 typedef struct {
     QimgFormat base;
     Qcow2Header header;     /* const after open; a writable layer's: see activate.c */
@@ -60,7 +54,7 @@ typedef struct {
     uint64_t *refcount_table QIMG_GUARDED_BY(alloc_lock); /* host-endian entries */
     uint64_t n_refcount_table_entries QIMG_GUARDED_BY(alloc_lock);
     uint64_t search_from QIMG_GUARDED_BY(alloc_lock); /* no free cluster lies below */
-    Qcow2Clusters reserve[QCOW2_MAX_RESERVED_RUNS] QIMG_GUARDED_BY(alloc_lock);
+    QimgClusters reserve[QCOW2_MAX_RESERVED_RUNS] QIMG_GUARDED_BY(alloc_lock);
     unsigned n_reserve QIMG_GUARDED_BY(alloc_lock);
     uint64_t next_reserve_bytes QIMG_GUARDED_BY(alloc_lock);
     /* changed with the gate closed: refcounts or flags are not what they should be, and
@@ -71,7 +65,7 @@ typedef struct {
     Qcow2BitmapsExtension bitmaps; /* const after open; no bitmaps: all 0 */
 
     QimgMutex pending_lock;                        /* rank QIMG_RANK_PENDING */
-    GArray *pending QIMG_GUARDED_BY(pending_lock); /* Qcow2Clusters, W3 */
+    GArray *pending QIMG_GUARDED_BY(pending_lock); /* QimgClusters, W3 */
     uint64_t n_pending_clusters QIMG_GUARDED_BY(pending_lock);
     _Atomic bool wants_flush; /* atomic, relaxed: much is pending */
 } Qcow2;
@@ -160,13 +154,13 @@ QimgErrno qcow2_refcount_get(Qcow2 *q, uint64_t cluster, uint64_t *refcount_out)
 /* Looks for free clusters from @from on: the first run of at most @n_max clusters with
  * refcount 0, for which blocks exist (they are made where they are missing). */
 QimgErrno qcow2_refcount_find_free(Qcow2 *q, uint64_t from, uint64_t n_max,
-                                   Qcow2Clusters *found_out) QIMG_MUST_CHECK;
+                                   QimgClusters *found_out) QIMG_MUST_CHECK;
 
 /* Adds @delta (1 or -1) to the refcount of each cluster of @run, in the file; nothing is
- * synced. Those that became 0 are appended to @freed (Qcow2Clusters), if not NULL. On
+ * synced. Those that became 0 are appended to @freed (QimgClusters), if not NULL. On
  * failure what was changed is changed back as far as possible. -ERANGE where a refcount
  * would be less than 0 or too large for its width, or its block is missing. */
-QimgErrno qcow2_refcount_add(Qcow2 *q, Qcow2Clusters run, int delta, GArray *freed)
+QimgErrno qcow2_refcount_add(Qcow2 *q, QimgClusters run, int delta, GArray *freed)
     QIMG_MUST_CHECK;
 
 /* Makes @n clusters that lie together countable, behind all that is counted so far, and
@@ -179,19 +173,19 @@ QimgErrno qcow2_refcount_find_last(Qcow2 *q, uint64_t end_cluster, uint64_t *clu
     QIMG_MUST_CHECK;
 
 /* Adds @run to a list of runs, joined with the last where they touch. */
-void qcow2_clusters_append(GArray *list, Qcow2Clusters run);
+void qcow2_clusters_append(GArray *list, QimgClusters run);
 
 /* ---- alloc.c: the reserve; all under alloc_lock ---- */
 
 /* Takes 1 to @n_max contiguous clusters that are free for data or tables (W1). */
-QimgErrno qcow2_alloc(Qcow2 *q, uint64_t n_max, Qcow2Clusters *out) QIMG_MUST_CHECK;
+QimgErrno qcow2_alloc(Qcow2 *q, uint64_t n_max, QimgClusters *out) QIMG_MUST_CHECK;
 
 /* Takes exactly @n contiguous clusters, as qcow2_alloc. */
 QimgErrno qcow2_alloc_exactly(Qcow2 *q, uint64_t n, uint64_t *first_cluster_out)
     QIMG_MUST_CHECK;
 
 /* Gives clusters back that nothing durable ever referred to. */
-void qcow2_alloc_undo(Qcow2 *q, Qcow2Clusters run);
+void qcow2_alloc_undo(Qcow2 *q, QimgClusters run);
 
 /* Gives the whole reserve back, and cuts the file behind its last used cluster, but not
  * below @min_file_bytes. */
@@ -201,14 +195,14 @@ QimgErrno qcow2_alloc_release_reserve(Qcow2 *q, uint64_t min_file_bytes) QIMG_MU
 
 /* One reference of each cluster of @run goes once the present entries are durable (W3).
  * Threads: any; locks outside PENDING may be held. */
-void qcow2_free_later(Qcow2 *q, Qcow2Clusters run);
+void qcow2_free_later(Qcow2 *q, QimgClusters run);
 
 /* As qcow2_free_later of what a standard or compressed L2 entry refers to. */
 void qcow2_free_entry_later(Qcow2 *q, uint64_t l2_entry);
 
 /* Lets clusters be found free whose refcounts have fallen to 0: nothing durable refers to
  * them any more, and no request uses them. Under alloc_lock. */
-void qcow2_forget_clusters(Qcow2 *q, Qcow2Clusters run);
+void qcow2_forget_clusters(Qcow2 *q, QimgClusters run);
 
 /* Checks an L2 entry (@bitmap of extended ones, else 0) for the cluster at @guest_offset
  * that is going to be changed: it must be understood, and refer to no table. Else the

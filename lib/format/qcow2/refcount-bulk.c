@@ -115,7 +115,7 @@ collect_freed(const Bulk *b, uint64_t index, GArray *freed)
 
         if (qcow2_counts_get(b->counts, cluster) > 0 &&
             qcow2_refcount_decode(b->new, order, i) == 0)
-            qcow2_clusters_append(freed, (Qcow2Clusters){cluster, 1});
+            qcow2_clusters_append(freed, (QimgClusters){cluster, 1});
     }
 }
 

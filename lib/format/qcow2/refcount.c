@@ -118,10 +118,10 @@ qcow2_refcount_get(Qcow2 *q, uint64_t cluster, uint64_t *refcount_out)
 }
 
 void
-qcow2_clusters_append(GArray *list, Qcow2Clusters run)
+qcow2_clusters_append(GArray *list, QimgClusters run)
 {
     if (list->len > 0) {
-        Qcow2Clusters *last = &g_array_index(list, Qcow2Clusters, list->len - 1);
+        QimgClusters *last = &g_array_index(list, QimgClusters, list->len - 1);
 
         if (last->first_cluster + last->n_clusters == run.first_cluster) {
             last->n_clusters += run.n_clusters;
@@ -134,7 +134,7 @@ qcow2_clusters_append(GArray *list, Qcow2Clusters run)
 /* Changes the refcounts of the clusters of @run that lie in its first piece, as far as
  * that can be written. *@n_done_out > 0 on success. */
 static QimgErrno
-add_in_piece(Qcow2 *q, Qcow2Clusters run, int delta, GArray *freed, uint64_t *n_done_out)
+add_in_piece(Qcow2 *q, QimgClusters run, int delta, GArray *freed, uint64_t *n_done_out)
 {
     uint64_t max = qcow2_refcount_max(q->header.refcount_order);
     uint64_t end;
@@ -164,24 +164,24 @@ add_in_piece(Qcow2 *q, Qcow2Clusters run, int delta, GArray *freed, uint64_t *n_
         return err;
     for (uint64_t c = run.first_cluster; freed && c < end; c++)
         if (get_in_piece(q, &piece, c) == 0)
-            qcow2_clusters_append(freed, (Qcow2Clusters){c, 1});
+            qcow2_clusters_append(freed, (QimgClusters){c, 1});
     *n_done_out = end - run.first_cluster;
     return 0;
 }
 
 QimgErrno
-qcow2_refcount_add(Qcow2 *q, Qcow2Clusters run, int delta, GArray *freed)
+qcow2_refcount_add(Qcow2 *q, QimgClusters run, int delta, GArray *freed)
 {
     uint64_t done = 0;
 
     while (done < run.n_clusters) {
-        Qcow2Clusters rest = {run.first_cluster + done, run.n_clusters - done};
+        QimgClusters rest = {run.first_cluster + done, run.n_clusters - done};
         uint64_t n = 0;
         QimgErrno err = add_in_piece(q, rest, delta, freed, &n);
 
         if (err) {
             if (done > 0) /* what cannot be changed back is a leak at worst */
-                (void)!qcow2_refcount_add(q, (Qcow2Clusters){run.first_cluster, done},
+                (void)!qcow2_refcount_add(q, (QimgClusters){run.first_cluster, done},
                                           -delta, NULL);
             return err;
         }
@@ -346,8 +346,8 @@ grow_table(Qcow2 *q)
     unsigned bits = q->geometry.cluster_bits;
     uint64_t n_old = q->n_refcount_table_entries;
     uint64_t start = n_old * clusters_per_block(q);
-    Qcow2Clusters old_place = {q->header.refcount_table_offset >> bits,
-                               q->header.n_refcount_table_clusters};
+    QimgClusters old_place = {q->header.refcount_table_offset >> bits,
+                              q->header.n_refcount_table_clusters};
     uint64_t n_table_clusters, n_blocks, n_entries;
     g_autofree uint64_t *table = NULL;
     QimgErrno err = plan_larger_table(q, &n_table_clusters, &n_blocks);
@@ -464,7 +464,7 @@ qcow2_refcount_make_room(Qcow2 *q, uint64_t n, uint64_t *first_cluster_out)
 
 /* The first free clusters of the piece from @cluster on; none: n_clusters is 0. */
 static QimgErrno
-find_free_in_piece(Qcow2 *q, uint64_t cluster, uint64_t n_max, Qcow2Clusters *found_out,
+find_free_in_piece(Qcow2 *q, uint64_t cluster, uint64_t n_max, QimgClusters *found_out,
                    uint64_t *piece_end_out)
 {
     uint64_t n = 0;
@@ -479,19 +479,18 @@ find_free_in_piece(Qcow2 *q, uint64_t cluster, uint64_t n_max, Qcow2Clusters *fo
     while (n < n_max && cluster + n < *piece_end_out &&
            get_in_piece(q, &piece, cluster + n) == 0)
         n++;
-    *found_out = (Qcow2Clusters){cluster, n};
+    *found_out = (QimgClusters){cluster, n};
     return 0;
 }
 
 QimgErrno
-qcow2_refcount_find_free(Qcow2 *q, uint64_t from, uint64_t n_max,
-                         Qcow2Clusters *found_out)
+qcow2_refcount_find_free(Qcow2 *q, uint64_t from, uint64_t n_max, QimgClusters *found_out)
 {
     uint64_t cluster = from;
-    Qcow2Clusters found = {0};
+    QimgClusters found = {0};
 
     while (found.n_clusters < n_max) {
-        Qcow2Clusters more;
+        QimgClusters more;
         uint64_t piece_end;
         QimgErrno err = 0;
 

@@ -202,7 +202,7 @@ correct_block(Qcow2Repair *r, uint64_t index, Pass pass)
         else
             r->n_lowered++;
         if (wanted == 0 && r->freed && cluster < r->counts.n_clusters)
-            qcow2_clusters_append(r->freed, (Qcow2Clusters){cluster, 1});
+            qcow2_clusters_append(r->freed, (QimgClusters){cluster, 1});
     }
     return is_changed;
 }
@@ -227,7 +227,7 @@ release_freed(Qcow2Repair *r)
         return 0;
     err = qimg_storage_sync(q->base.file);
     for (guint i = 0; !err && i < r->freed->len; i++) {
-        const Qcow2Clusters *run = &g_array_index(r->freed, Qcow2Clusters, i);
+        const QimgClusters *run = &g_array_index(r->freed, QimgClusters, i);
 
         qimg_storage_discard(q->base.file, QIMG_IO_RESERVE,
                              qimg_host(run->first_cluster << bits),
@@ -512,7 +512,7 @@ qcow2_repair(QimgFormat *format, QimgRepair mode, QimgCheckReport *report, GErro
     Qcow2Repair r = repair_new(q, report);
     QimgErrno err = r.block ? 0 : -ENOMEM;
 
-    r.freed = g_array_new(FALSE, FALSE, sizeof(Qcow2Clusters));
+    r.freed = g_array_new(FALSE, FALSE, sizeof(QimgClusters));
     qimg_mutex_lock(&q->alloc_lock); /* nobody else has the layer */
     if (!err)
         err = mode == QIMG_REPAIR_LEAKS ? repair_leaks(&r) : repair_all(&r);

@@ -60,9 +60,9 @@ static QimgErrno
 grow_l1(Qcow2 *q, uint64_t n_needed)
 {
     unsigned bits = q->geometry.cluster_bits;
-    Qcow2Clusters old = {q->base.active.l1_table_offset.v >> bits,
-                         qimg_div_round_up((uint64_t)q->base.active.n_l1_entries * 8,
-                                           q->geometry.cluster_bytes)};
+    QimgClusters old = {q->base.active.l1_table_offset.v >> bits,
+                        qimg_div_round_up((uint64_t)q->base.active.n_l1_entries * 8,
+                                          q->geometry.cluster_bytes)};
     /* To the end of its last cluster, so that small steps move it seldom. */
     uint64_t n_clusters = qimg_div_round_up(n_needed * 8, q->geometry.cluster_bytes);
     uint64_t n_entries = qimg_min_u64(n_clusters << bits >> 3, QCOW2_MAX_L1_BYTES / 8);
@@ -79,7 +79,7 @@ grow_l1(Qcow2 *q, uint64_t n_needed)
         err = switch_l1(q, first_cluster << bits, (uint32_t)n_entries);
     if (err) {
         qimg_format_metadata_remove(&q->base, first_cluster << bits, n_clusters << bits);
-        qcow2_free_later(q, (Qcow2Clusters){first_cluster, n_clusters});
+        qcow2_free_later(q, (QimgClusters){first_cluster, n_clusters});
         return err;
     }
     if (old.n_clusters > 0)
@@ -199,7 +199,7 @@ drop_table(Qcow2 *q, uint64_t l1_index)
     if (!err)
         err = free_entries(q, l1_index, table_offset, 0, false);
     if (!err)
-        qcow2_free_later(q, (Qcow2Clusters){table_offset >> q->geometry.cluster_bits, 1});
+        qcow2_free_later(q, (QimgClusters){table_offset >> q->geometry.cluster_bits, 1});
     return err;
 }
 

@@ -142,11 +142,11 @@ correct_flags(Qcow2 *q)
 static QimgErrno
 finish(Qcow2 *q, const Qcow2Counts *gone)
 {
-    g_autoptr(GArray) freed = g_array_new(FALSE, FALSE, sizeof(Qcow2Clusters));
+    g_autoptr(GArray) freed = g_array_new(FALSE, FALSE, sizeof(QimgClusters));
     QimgErrno err = gone ? qcow2_refcount_add_counts(q, gone, -1, freed) : 0;
 
     for (guint i = 0; i < freed->len; i++)
-        qcow2_forget_clusters(q, g_array_index(freed, Qcow2Clusters, i));
+        qcow2_forget_clusters(q, g_array_index(freed, QimgClusters, i));
     if (!err && gone)
         err = correct_flags(q);
     if (!err)
@@ -189,7 +189,7 @@ switch_table(Qcow2 *q, const GByteArray *table, uint64_t first_cluster,
 
 /* Undoes what raised the refcounts, as far as that can be: else the image stays dirty. */
 static void
-undo_create(Qcow2 *q, const Qcow2Counts *counts, Qcow2Clusters run, bool is_raised)
+undo_create(Qcow2 *q, const Qcow2Counts *counts, QimgClusters run, bool is_raised)
 {
     if (atomic_load(&q->base.broken))
         return;
@@ -205,7 +205,7 @@ undo_create(Qcow2 *q, const Qcow2Counts *counts, Qcow2Clusters run, bool is_rais
 
 /* With the clusters of the L1 table's copy and of the snapshot table allocated. */
 static QimgErrno
-share_all(Qcow2 *q, const Qcow2Counts *counts, const GByteArray *table, Qcow2Clusters run)
+share_all(Qcow2 *q, const Qcow2Counts *counts, const GByteArray *table, QimgClusters run)
 {
     unsigned bits = q->geometry.cluster_bits;
     uint64_t n_l1_clusters = l1_clusters(q, q->base.active.n_l1_entries);
@@ -243,7 +243,7 @@ qcow2_create_snapshot(QimgFormat *format, const QimgNewSnapshot *snapshot)
 {
     Qcow2 *q = (Qcow2 *)format;
     g_autoptr(GByteArray) table = NULL;
-    Qcow2Clusters run = {0};
+    QimgClusters run = {0};
     Qcow2Counts counts = {0};
     guint entry_start = 0;
     QimgErrno err = prepare(q);
@@ -279,7 +279,7 @@ static QimgErrno
 replace_table(Qcow2 *q, const GByteArray *table, unsigned n_snapshots,
               unsigned removed_place)
 {
-    Qcow2Clusters run = {0, qcow2_snapshot_table_clusters(q, table)};
+    QimgClusters run = {0, qcow2_snapshot_table_clusters(q, table)};
     QimgErrno err = 0;
 
     if (run.n_clusters > 0) {
@@ -382,7 +382,7 @@ switch_disk(Qcow2 *q, uint64_t size_bytes, uint64_t l1_offset, uint32_t n_l1_ent
 /* With the L1 table's clusters allocated. */
 static QimgErrno
 exchange(Qcow2 *q, const QimgView *view, uint32_t n_l1_entries, const Qcow2Counts *wanted,
-         Qcow2Clusters run)
+         QimgClusters run)
 {
     uint64_t l1_offset = run.first_cluster << q->geometry.cluster_bits;
     bool is_raised = false;
@@ -417,7 +417,7 @@ qcow2_revert_to_snapshot(QimgFormat *format, unsigned place)
         1, qimg_max_u64(qcow2_geometry_l1_entries_for(&q->geometry, view->size_bytes),
                         view->n_l1_entries));
     Qcow2Counts wanted = {0}, gone = {0};
-    Qcow2Clusters run = {0, l1_clusters(q, n_l1_entries)};
+    QimgClusters run = {0, l1_clusters(q, n_l1_entries)};
     QimgErrno err;
 
     if (n_l1_entries > QCOW2_MAX_L1_BYTES / 8)

@@ -188,7 +188,7 @@ qcow2_snapshot_table_switch(Qcow2 *q, uint64_t host_offset, unsigned n_snapshots
                             unsigned removed_place)
 {
     unsigned bits = q->geometry.cluster_bits;
-    Qcow2Clusters old_place = {
+    QimgClusters old_place = {
         q->header.snapshots_offset >> bits,
         qimg_div_round_up(q->snapshot_table_bytes, q->geometry.cluster_bytes)};
     QimgSnapshots *old_list;

@@ -75,7 +75,7 @@ make_l2_table(Qcow2 *q, uint64_t l1_index, uint64_t old_offset, uint64_t *new_of
 {
     uint64_t cluster_bytes = q->geometry.cluster_bytes;
     uint64_t new_offset;
-    Qcow2Clusters run;
+    QimgClusters run;
     QimgErrno err = qcow2_alloc(q, 1, &run);
 
     if (err)
@@ -96,7 +96,7 @@ make_l2_table(Qcow2 *q, uint64_t l1_index, uint64_t old_offset, uint64_t *new_of
         return err;
     }
     if (old_offset)
-        qcow2_free_later(q, (Qcow2Clusters){old_offset >> q->geometry.cluster_bits, 1});
+        qcow2_free_later(q, (QimgClusters){old_offset >> q->geometry.cluster_bits, 1});
     *new_offset_out = new_offset;
     return 0;
 }

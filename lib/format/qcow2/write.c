@@ -236,7 +236,7 @@ plan_new_clusters(Qcow2 *q, const Place *p, How how, uint64_t n_entries,
     uint64_t in_cluster = guest_offset - p->cluster_start;
     uint64_t unit_bytes =
         how == HOW_REPLACE ? g->cluster_bytes : UINT64_C(1) << g->subcluster_bits;
-    Qcow2Clusters run;
+    QimgClusters run;
     QimgErrno err;
 
     qimg_mutex_lock(&q->alloc_lock);
@@ -394,8 +394,8 @@ qcow2_publish(QimgFormat *format, QimgWritePlan *plan)
 {
     Qcow2 *q = (Qcow2 *)format;
     uint64_t n_words = q->geometry.l2_entry_words;
-    Qcow2Clusters run = {plan->host_cluster_offset >> q->geometry.cluster_bits,
-                         plan->n_clusters};
+    QimgClusters run = {plan->host_cluster_offset >> q->geometry.cluster_bits,
+                        plan->n_clusters};
     uint64_t old_words[TABLE_SLICE_WORDS], words[TABLE_SLICE_WORDS];
     bool was_compressed = false;
     Qcow2L2Slice slice = {0};
@@ -432,8 +432,8 @@ qcow2_abandon(QimgFormat *format, QimgWritePlan *plan)
         QIMG_LOCK_SCOPE(&q->alloc_lock);
 
         qcow2_alloc_undo(
-            q, (Qcow2Clusters){plan->host_cluster_offset >> q->geometry.cluster_bits,
-                               plan->n_clusters});
+            q, (QimgClusters){plan->host_cluster_offset >> q->geometry.cluster_bits,
+                              plan->n_clusters});
     }
     inflight_end(format->inflight, &plan->inflight);
 }

@@ -26,7 +26,7 @@ qed_open_for_writing(Qed *qed, GError **error)
         qimg_format_warn(base, "its tables are checked and repaired before the first "
                                "write");
     base->zero_unit_bytes = base->cluster_bytes;
-    qed->returned = g_array_new(FALSE, FALSE, sizeof(QedClusters));
+    qed->returned = g_array_new(FALSE, FALSE, sizeof(QimgClusters));
     return true;
 }
 
@@ -129,7 +129,7 @@ reclaim_leaks(Qed *qed, const QedWalk *walk) QIMG_REQUIRES(qed->alloc_lock)
     unsigned bits = qed->header.cluster_bits;
     uint64_t end_bytes = walk->used_end_cluster << bits;
     QimgErrno err = 0;
-    QedClusters run = {0};
+    QimgClusters run = {0};
 
     g_array_set_size(qed->returned, 0); /* of an attempt that failed */
     /* What an entry that had to be dropped referred to may be among them, and be all that

@@ -6,29 +6,14 @@
 #include "base/checked.h"
 #include "format/qed/qed.h"
 
-#define FIRST_RESERVE_BYTES QIMG_MIB
-#define MAX_RESERVE_BYTES   (64 * QIMG_MIB)
-
-/* How much the reserve is filled with at once: more each time, but no more than seems
- * right for the disk. */
-static uint64_t
-reserve_clusters(const Qed *qed)
-{
-    uint64_t max_bytes =
-        qimg_min_u64(MAX_RESERVE_BYTES,
-                     qimg_max_u64(qed->base.active.size_bytes / 8, FIRST_RESERVE_BYTES));
-    uint64_t bytes = qimg_max_u64(qimg_min_u64(qed->next_reserve_bytes, max_bytes),
-                                  FIRST_RESERVE_BYTES);
-
-    return qimg_max_u64(bytes >> qed->header.cluster_bits, 1);
-}
-
 /* Lets the reserve have at least @n_min clusters. */
 static QimgErrno
 refill(Qed *qed, uint64_t n_min)
 {
     unsigned bits = qed->header.cluster_bits;
-    uint64_t n_wanted = qimg_max_u64(reserve_clusters(qed), n_min);
+    uint64_t n_wanted =
+        qimg_max_u64(qimg_reserve_bytes(&qed->base, qed->next_reserve_bytes) >> bits,
+                     qimg_max_u64(n_min, 1));
     uint64_t end = qed->next_cluster + n_wanted;
     QimgErrno err;
 
@@ -51,13 +36,13 @@ refill(Qed *qed, uint64_t n_min)
 
 /* Takes up to @n_max clusters out of what was given back. */
 static bool
-take_returned(Qed *qed, uint64_t n_max, QedClusters *out)
+take_returned(Qed *qed, uint64_t n_max, QimgClusters *out)
 {
-    QedClusters *last;
+    QimgClusters *last;
 
     if (qed->returned->len == 0)
         return false;
-    last = &g_array_index(qed->returned, QedClusters, qed->returned->len - 1);
+    last = &g_array_index(qed->returned, QimgClusters, qed->returned->len - 1);
     out->n_clusters = qimg_min_u64(n_max, last->n_clusters);
     last->n_clusters -= out->n_clusters;
     out->first_cluster = last->first_cluster + last->n_clusters;
@@ -67,7 +52,7 @@ take_returned(Qed *qed, uint64_t n_max, QedClusters *out)
 }
 
 QimgErrno
-qed_alloc(Qed *qed, uint64_t n_max, QedClusters *out)
+qed_alloc(Qed *qed, uint64_t n_max, QimgClusters *out)
 {
     QimgErrno err = 0;
 
@@ -77,8 +62,8 @@ qed_alloc(Qed *qed, uint64_t n_max, QedClusters *out)
         err = refill(qed, 1);
     if (err)
         return err;
-    *out = (QedClusters){qed->next_cluster,
-                         qimg_min_u64(n_max, qed->end_cluster - qed->next_cluster)};
+    *out = (QimgClusters){qed->next_cluster,
+                          qimg_min_u64(n_max, qed->end_cluster - qed->next_cluster)};
     qed->next_cluster += out->n_clusters;
     return 0;
 }
@@ -97,7 +82,7 @@ qed_alloc_exactly(Qed *qed, uint64_t n, uint64_t *first_cluster_out)
 }
 
 void
-qed_alloc_undo(Qed *qed, QedClusters run)
+qed_alloc_undo(Qed *qed, QimgClusters run)
 {
     unsigned bits = qed->header.cluster_bits;
 
@@ -116,7 +101,7 @@ qed_alloc_release_reserve(Qed *qed)
     QimgErrno err;
 
     for (guint i = 0; i < qed->returned->len;) {
-        const QedClusters *run = &g_array_index(qed->returned, QedClusters, i);
+        const QimgClusters *run = &g_array_index(qed->returned, QimgClusters, i);
 
         if (run->first_cluster + run->n_clusters != qed->next_cluster) {
             i++;

@@ -10,7 +10,7 @@
 #include "format/qed/qed.h"
 
 static void
-report_leak(const Qed *qed, QedClusters run, QimgCheckReport *report)
+report_leak(const Qed *qed, QimgClusters run, QimgCheckReport *report)
 {
     unsigned bits = qed->header.cluster_bits;
     const QimgFinding finding = {.kind = QIMG_FINDING_LEAK,
@@ -27,14 +27,14 @@ report_leak(const Qed *qed, QedClusters run, QimgCheckReport *report)
 static void
 report_leaks(const Qed *qed, const QedWalk *walk, QimgCheckReport *report)
 {
-    QedClusters run = {0};
+    QimgClusters run = {0};
 
     while (qed_walk_find_unused(walk, &run))
         report_leak(qed, run, report);
     if (walk->used_end_cluster < walk->n_clusters)
         report_leak(qed,
-                    (QedClusters){walk->used_end_cluster,
-                                  walk->n_clusters - walk->used_end_cluster},
+                    (QimgClusters){walk->used_end_cluster,
+                                   walk->n_clusters - walk->used_end_cluster},
                     report);
 }
 

@@ -26,12 +26,6 @@
 #include "codec/qed-header.h"
 #include "format/table-file.h"
 
-/* Contiguous host clusters. */
-typedef struct {
-    uint64_t first_cluster;
-    uint64_t n_clusters;
-} QedClusters;
-
 typedef struct {
     QimgFormat base;
     QedHeader header;    /* const after open; a writable layer's features: alloc_lock */
@@ -48,7 +42,7 @@ typedef struct {
     uint64_t next_cluster QIMG_GUARDED_BY(alloc_lock);
     uint64_t end_cluster QIMG_GUARDED_BY(alloc_lock);
     uint64_t next_reserve_bytes QIMG_GUARDED_BY(alloc_lock);
-    GArray *returned QIMG_GUARDED_BY(alloc_lock); /* QedClusters: zeros again */
+    GArray *returned QIMG_GUARDED_BY(alloc_lock); /* QimgClusters: zeros again */
 } Qed;
 
 /* ---- map.c: reading ---- */
@@ -106,7 +100,7 @@ void qed_walk_clear(QedWalk *walk);
 
 /* The next clusters side by side behind *@run, and before the last one in use, to which
  * nothing refers; false: there are none. */
-bool qed_walk_find_unused(const QedWalk *walk, QedClusters *run);
+bool qed_walk_find_unused(const QedWalk *walk, QimgClusters *run);
 
 /* ---- activate.c: the first change, header fields, the end of writing ---- */
 
@@ -138,14 +132,14 @@ void qed_end_writing(QimgFormat *format);
 /* ---- alloc.c: the reserve; all under alloc_lock ---- */
 
 /* Takes 1 to @n_max contiguous clusters (E1, E2). */
-QimgErrno qed_alloc(Qed *qed, uint64_t n_max, QedClusters *out) QIMG_MUST_CHECK;
+QimgErrno qed_alloc(Qed *qed, uint64_t n_max, QimgClusters *out) QIMG_MUST_CHECK;
 
 /* Takes exactly @n contiguous clusters, as qed_alloc. */
 QimgErrno qed_alloc_exactly(Qed *qed, uint64_t n, uint64_t *first_cluster_out)
     QIMG_MUST_CHECK;
 
 /* Gives clusters back to which no entry in the file refers, durably. */
-void qed_alloc_undo(Qed *qed, QedClusters run);
+void qed_alloc_undo(Qed *qed, QimgClusters run);
 
 /* Cuts the file behind the last cluster that was taken. */
 QimgErrno qed_alloc_release_reserve(Qed *qed) QIMG_MUST_CHECK;

@@ -52,7 +52,8 @@ make_l2_table(Qed *qed, uint64_t l1_index, uint64_t *offset_out)
         qimg_format_metadata_remove(&qed->base, offset, n_bytes);
         /* Perhaps the entry got to the file for a moment. */
         if (!atomic_load(&qed->base.broken) && qimg_storage_sync(qed->base.file) == 0)
-            qed_alloc_undo(qed, (QedClusters){first_cluster, qed->header.table_clusters});
+            qed_alloc_undo(qed,
+                           (QimgClusters){first_cluster, qed->header.table_clusters});
         return err;
     }
     *offset_out = offset;

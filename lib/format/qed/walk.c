@@ -296,7 +296,7 @@ is_used(const QedWalk *walk, uint64_t cluster)
 }
 
 bool
-qed_walk_find_unused(const QedWalk *walk, QedClusters *run)
+qed_walk_find_unused(const QedWalk *walk, QimgClusters *run)
 {
     uint64_t c = run->first_cluster + run->n_clusters, n = 0;
 
@@ -304,6 +304,6 @@ qed_walk_find_unused(const QedWalk *walk, QedClusters *run)
         c += walk->used[c / 64] == UINT64_MAX ? 64 - c % 64 : 1;
     while (c + n < walk->used_end_cluster && !is_used(walk, c + n))
         n += (c + n) % 64 == 0 && walk->used[(c + n) / 64] == 0 ? 64 : 1;
-    *run = (QedClusters){c, n};
+    *run = (QimgClusters){c, n};
     return n > 0;
 }

@@ -103,7 +103,7 @@ plan_announced(Qed *qed, const Place *p, uint64_t guest_offset, uint64_t length_
     unsigned bits = qed->header.cluster_bits;
     uint64_t in_cluster = guest_offset - p->cluster_start;
     uint64_t entry = 0, n_entries = 0, end;
-    QedClusters run;
+    QimgClusters run;
     QimgErrno err = qed_ensure_l2_table(qed, p->l1_index, &plan->l2_table_offset);
 
     if (!err)
@@ -172,8 +172,8 @@ qed_plan_write(QimgFormat *format, QimgGuestOffset guest_offset, uint64_t length
 static void
 give_back(Qed *qed, const QimgWritePlan *plan, bool was_written)
 {
-    QedClusters run = {plan->host_cluster_offset >> qed->header.cluster_bits,
-                       plan->n_clusters};
+    QimgClusters run = {plan->host_cluster_offset >> qed->header.cluster_bits,
+                        plan->n_clusters};
 
     if (was_written &&
         (atomic_load(&qed->base.broken) || qimg_storage_sync(qed->base.file) != 0))
