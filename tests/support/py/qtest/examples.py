@@ -7,8 +7,8 @@ marked by a comment in the line before:
 
 It runs in a directory of its own with these files of the table FILES ("none": with none).
 Instead of "files:", "installed:" says that the programs have to be installed, "source NAME"
-that the block is the text of that file, and "goes on" that it runs where the one before has
-ended. Lines are
+that the block is the text of that file, "goes on" that it runs where the one before has
+ended, and "text" (of a manual page) that it is no example. Lines are
 
     $ COMMAND                        of anybody; "# COMMAND" of root
     OUTPUT
@@ -30,7 +30,7 @@ from .qcow2 import Qcow2File
 
 DOCS = Path(__file__).resolve().parents[4] / "docs"
 MIB = 1 << 20
-MDOC = re.compile(r'(?:^\.\\" (files:|installed:|source|goes on)(.*)\n)?^\.Bd -literal.*\n((?:.*\n)*?)\.Ed$',
+MDOC = re.compile(r'(?:^\.\\" (files:|installed:|source|goes on|text)(.*)\n)?^\.Bd -literal.*\n((?:.*\n)*?)\.Ed$',
                   re.MULTILINE)
 MARKDOWN = re.compile(r"(?:^<!-- (files:|installed:|source|goes on)(.*) -->\n)?^```(\w*)\n((?:.*\n)*?)^```$",
                       re.MULTILINE)
@@ -147,6 +147,8 @@ def _blocks(page):
     section = text.partition("\n.Sh EXAMPLES\n")[2].partition("\n.Sh ")[0]
     for mark, rest, block in MDOC.findall(section):
         assert mark, f"{page}: an example is not marked: {block}"
+        if mark == "text":
+            continue
         # The escapes of mdoc; those in C text stay what they are there.
         yield mark, rest, re.sub(r"\\(.)", lambda m: {"e": "\\", "&": ""}.get(m[1], m[1]), block)
 
