@@ -18,11 +18,11 @@ build_root=${BUILD_ROOT:-$source_root/build-tests}
 jobs=${JOBS:-$(nproc)}
 fuzz_seconds=${FUZZ_SECONDS:-60}
 # Of the tests that mount, those with many readers, for ThreadSanitizer.
-tsan_mount=${TSAN_MOUNT:-thread or concurren or parallel or many_opens or signals}
+tsan_mount=${TSAN_MOUNT:-thread or concurren or parallel or many_opens or many_first or many_at_once or replaced_again or signals}
 # Under AddressSanitizer all but what takes long for other reasons than the code's.
 asan_mount=${ASAN_MOUNT:-not (write_loop or write_kill or write_fsx or write_space)}
 asan_oracle=${ASAN_ORACLE:-not (test_create and combinations) and not (test_dirty and (clusters-512 or clusters-4k))}
-tsan_oracle=${TSAN_ORACLE:-threads and (TestChains or TestZlib or TestZstd or TestRandomImages or test_copy_out) or test_writes and (v3-cs4096 or el2-cs65536 or zlib-cs4096 or raw-base-odd or snapshots)}
+tsan_oracle=${TSAN_ORACLE:-threads and (TestChains or TestZlib or TestZstd or TestRandomImages or test_copy_out) or test_writes and (v3-cs4096 or el2-cs65536 or zlib-cs4096 or raw-base-odd or snapshots or qed-empty or qed-raw-base-long)}
 all_stages=(gcc asan tsan fuzz nofuse install)
 export QCOWFS_TEST_SEED=${QCOWFS_TEST_SEED:-$((RANDOM * 32768 + RANDOM))}
 export PYTHONDONTWRITEBYTECODE=1
