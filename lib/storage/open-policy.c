@@ -2,7 +2,7 @@
 /* A stored name is opened as O_PATH first, which has no effect on what it names; the
  * kernel then says where that really lies, and only an allowed, regular file is opened
  * for reading, through the same descriptor. Symbolic links may therefore be followed. */
-#include "storage/open-policy.h"
+#include "storage/open-policy-private.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -18,21 +18,6 @@
 #include "storage/file.h"
 
 #define MAX_LINKS 40u /* followed in one name, as the kernel does */
-
-typedef enum {
-    POLICY_SAME_DIR,
-    POLICY_DIRS,
-    POLICY_ANY,
-    POLICY_NONE,
-} PolicyKind;
-
-struct QimgOpenPolicy {
-    PolicyKind kind;
-    GPtrArray *dirs; /* char *, real paths */
-    GPtrArray *maps; /* char *, OLD and NEW alternating */
-    bool avoids;
-    dev_t avoided_device; /* where @avoids */
-};
 
 QimgOpenPolicy *
 qimg_open_policy_new(void)
@@ -182,9 +167,8 @@ qimg_place_free(QimgPlace *place)
     g_free(place);
 }
 
-/* Where the open file @fd really lies, or NULL when the kernel cannot say. */
-static char *
-real_path_of_fd(int fd)
+char *
+open_policy_real_path(int fd)
 {
     g_autofree char *link = g_strdup_printf("/proc/self/fd/%d", fd);
 
@@ -282,10 +266,9 @@ open_path(const QimgOpenPolicy *policy, int dir_fd, const char *name)
     return openat(dir_fd, name, O_PATH | O_CLOEXEC);
 }
 
-/* As open_path, with the place of what was opened, whose path is @path. */
-static int
-open_place(const QimgOpenPolicy *policy, int dir_fd, const char *name, const char *path,
-           QimgPlace **place_out)
+int
+open_policy_open_place(const QimgOpenPolicy *policy, int dir_fd, const char *name,
+                       const char *path, QimgPlace **place_out)
 {
     g_autofree char *dir = g_path_get_dirname(name);
     g_autofree char *base = g_path_get_basename(name);
@@ -305,8 +288,8 @@ open_place(const QimgOpenPolicy *policy, int dir_fd, const char *name, const cha
     if (fd >= 0) {
         place->file_device = status.st_dev;
         place->file_inode = status.st_ino;
-        place->dir_real = real_path_of_fd(place->dir_fd);
-        real = real_path_of_fd(fd);
+        place->dir_real = open_policy_real_path(place->dir_fd);
+        real = open_policy_real_path(fd);
         place->file_dir_real = real ? g_path_get_dirname(real) : NULL;
         *place_out = g_steal_pointer(&place);
     }
@@ -328,7 +311,7 @@ qimg_open_named_by_user_at(const QimgOpenPolicy *policy, int dir_fd, const char 
                            GError **error)
 {
     g_autoptr(QimgPlace) place = NULL;
-    qimg_autofd path_fd = open_place(policy, dir_fd, name, path, &place);
+    qimg_autofd path_fd = open_policy_open_place(policy, dir_fd, name, path, &place);
     int fd;
 
     if (path_fd < 0) {
@@ -353,10 +336,9 @@ is_below(const char *path, const char *dir)
     return strncmp(path, dir, n) == 0 && (path[n] == '/' || path[n] == '\0');
 }
 
-/* Applies the first mapping whose OLD is @name or a directory above it, and gives its NEW
- * in *@new_out (owned by @policy); NULL if none. */
-static char *
-apply_maps(const QimgOpenPolicy *policy, const char *name, const char **new_out)
+char *
+open_policy_apply_maps(const QimgOpenPolicy *policy, const char *name,
+                       const char **new_out)
 {
     for (guint i = 0; i + 1 < policy->maps->len; i += 2) {
         const char *old_name = policy->maps->pdata[i];
@@ -374,8 +356,9 @@ apply_maps(const QimgOpenPolicy *policy, const char *name, const char **new_out)
     return NULL;
 }
 
-static bool
-is_allowed(const QimgOpenPolicy *policy, const QimgPlace *naming, const char *real)
+bool
+open_policy_is_allowed(const QimgOpenPolicy *policy, const QimgPlace *naming,
+                       const char *real)
 {
     switch (policy->kind) {
     case POLICY_ANY:
@@ -416,14 +399,13 @@ static bool
 is_mapped_by_user(const QimgOpenPolicy *policy, const char *new_name, const char *real)
 {
     qimg_autofd fd = open_path(policy, AT_FDCWD, new_name);
-    g_autofree char *new_real = fd >= 0 ? real_path_of_fd(fd) : NULL;
+    g_autofree char *new_real = fd >= 0 ? open_policy_real_path(fd) : NULL;
 
     return new_real && is_below(real, new_real);
 }
 
-/* The text for messages: names from an image may hold anything. */
-static char *
-printable(const char *name)
+char *
+open_policy_printable(const char *name)
 {
     return g_strescape(name, NULL);
 }
@@ -437,8 +419,8 @@ qimg_open_named_by_image(const QimgOpenPolicy *policy, const QimgPlace *naming,
     g_autofree char *path =
         g_path_is_absolute(name) ? g_strdup(name) : g_build_filename(dir, name, NULL);
     const char *new_name = NULL, *local;
-    g_autofree char *mapped = apply_maps(policy, name, &new_name);
-    g_autofree char *shown = printable(name);
+    g_autofree char *mapped = open_policy_apply_maps(policy, name, &new_name);
+    g_autofree char *shown = open_policy_printable(name);
     g_autofree char *shown_path = NULL;
     g_autofree char *real = NULL;
     g_autoptr(QimgPlace) place = NULL;
@@ -446,12 +428,12 @@ qimg_open_named_by_image(const QimgOpenPolicy *policy, const QimgPlace *naming,
     int fd;
 
     if (!mapped)
-        mapped = apply_maps(policy, path, &new_name);
+        mapped = open_policy_apply_maps(policy, path, &new_name);
     if (mapped) {
         g_free(path);
         path = g_strdup(mapped);
     }
-    shown_path = printable(path);
+    shown_path = open_policy_printable(path);
     if (policy->kind == POLICY_NONE && !mapped) {
         qimg_set_error(error, QIMG_ERROR_REFUSED,
                        "names \"%s\", and backing=none allows no further file (allow it "
@@ -460,9 +442,9 @@ qimg_open_named_by_image(const QimgOpenPolicy *policy, const QimgPlace *naming,
         return -1;
     }
     local = policy->avoids ? name_below(naming, name) : NULL;
-    path_fd =
-        mapped ? open_place(policy, AT_FDCWD, path, path, &place)
-               : open_place(policy, naming->dir_fd, local ? local : name, path, &place);
+    path_fd = mapped ? open_policy_open_place(policy, AT_FDCWD, path, path, &place)
+                     : open_policy_open_place(policy, naming->dir_fd,
+                                              local ? local : name, path, &place);
     if (path_fd < 0 && errno == EDEADLK) {
         qimg_set_error(error, QIMG_ERROR_LOOP,
                        "names \"%s\", and \"%s\" lies in this very mount (say where "
@@ -480,9 +462,9 @@ qimg_open_named_by_image(const QimgOpenPolicy *policy, const QimgPlace *naming,
                              shown_path);
         return -1;
     }
-    real = real_path_of_fd(path_fd);
+    real = open_policy_real_path(path_fd);
     if (!real || (!(mapped && is_mapped_by_user(policy, new_name, real)) &&
-                  !is_allowed(policy, naming, real))) {
+                  !open_policy_is_allowed(policy, naming, real))) {
         qimg_set_error(error, QIMG_ERROR_REFUSED,
                        "names \"%s\", and \"%s\" lies outside the allowed directories "
                        "(allow it with -o backing=DIR or -o backing=any)",
@@ -495,171 +477,5 @@ qimg_open_named_by_image(const QimgOpenPolicy *policy, const QimgPlace *naming,
         return -1;
     }
     *place_out = g_steal_pointer(&place);
-    return fd;
-}
-
-/* ---- files that were moved ---- */
-
-/* How many of a name's last parts may count, and how many places a message lists. */
-#define MAX_SUFFIX_PARTS 8
-#define MAX_SHOWN        6
-
-typedef struct {
-    const QimgOpenPolicy *policy;
-    const QimgPlace *naming;
-    const char *tried;   /* where the file is not */
-    GPtrArray *suffixes; /* char *: what may be left of the name elsewhere */
-    GPtrArray *places;   /* char *: where it is not, either; for people */
-    GPtrArray *found;    /* QimgPlace * */
-    int found_fd;        /* of the first, O_PATH */
-} Search;
-
-/* The last parts of @name, one, two, and so on: what comes after a "..", if any. */
-static GPtrArray *
-suffixes_of(const char *name)
-{
-    GPtrArray *suffixes = g_ptr_array_new_with_free_func(g_free);
-    g_auto(GStrv) parts = g_strsplit(name, "/", -1);
-    g_autofree char *suffix = NULL;
-
-    for (guint i = g_strv_length(parts); i-- > 0 && suffixes->len < MAX_SUFFIX_PARTS;) {
-        char *longer;
-
-        if (!*parts[i] || strcmp(parts[i], ".") == 0)
-            continue;
-        if (strcmp(parts[i], "..") == 0)
-            break;
-        longer = suffix ? g_build_filename(parts[i], suffix, NULL) : g_strdup(parts[i]);
-        g_free(suffix);
-        suffix = longer;
-        g_ptr_array_add(suffixes, g_strdup(suffix));
-    }
-    return suffixes;
-}
-
-static bool
-is_place_of_same_file(const QimgPlace *a, const QimgPlace *b)
-{
-    return a->file_device == b->file_device && a->file_inode == b->file_inode;
-}
-
-/* Whether the file in @path_fd at @place comes into question, and has not yet. */
-static bool
-is_candidate(const Search *search, int path_fd, const QimgPlace *place)
-{
-    g_autofree char *real = real_path_of_fd(path_fd);
-    struct stat status;
-
-    if (!real || !is_allowed(search->policy, search->naming, real) ||
-        fstat(path_fd, &status) < 0 || !S_ISREG(status.st_mode) ||
-        is_place_of_same_file(place, search->naming))
-        return false;
-    for (guint i = 0; i < search->found->len; i++)
-        if (is_place_of_same_file(place, search->found->pdata[i]))
-            return false;
-    return true;
-}
-
-/* Looks at each suffix below @dir, which is open as @dir_fd or AT_FDCWD. */
-static void
-search_dir(Search *search, int dir_fd, const char *dir)
-{
-    for (guint i = 0; i < search->suffixes->len; i++) {
-        const char *suffix = search->suffixes->pdata[i];
-        g_autofree char *path = g_build_filename(dir, suffix, NULL);
-        g_autoptr(QimgPlace) place = NULL;
-        qimg_autofd path_fd = open_place(
-            search->policy, dir_fd, dir_fd == AT_FDCWD ? path : suffix, path, &place);
-
-        if (path_fd < 0 && strcmp(path, search->tried) != 0) {
-            g_ptr_array_add(search->places, g_strdup(path));
-        } else if (path_fd >= 0 && is_candidate(search, path_fd, place)) {
-            g_ptr_array_add(search->found, g_steal_pointer(&place));
-            if (search->found_fd < 0)
-                search->found_fd = qimg_steal_fd(&path_fd);
-        }
-    }
-}
-
-/* Appends the paths as a list of quoted names, not more than can be read. */
-static void
-append_paths(GString *text, const char *before, char *const *paths, guint n_paths)
-{
-    for (guint i = 0; i < MIN(n_paths, MAX_SHOWN); i++) {
-        g_autofree char *shown = printable(paths[i]);
-
-        g_string_append_printf(text, "%s\"%s\"", i == 0 ? before : ", ", shown);
-    }
-    if (n_paths > MAX_SHOWN)
-        g_string_append_printf(text, " and %u more", n_paths - MAX_SHOWN);
-}
-
-static void
-set_moved_error(const Search *search, const char *name, GError **error)
-{
-    g_autoptr(GString) text = g_string_new(NULL);
-    g_autoptr(GPtrArray) paths = g_ptr_array_new();
-    g_autofree char *shown = printable(name);
-
-    g_string_append_printf(text, "names \"%s\", ", shown);
-    g_ptr_array_add(paths, (char *)search->tried);
-    if (search->found->len == 0)
-        g_ptr_array_extend(paths, search->places, NULL, NULL);
-    append_paths(text, paths->len > 1 ? "and there is none of " : "and there is no ",
-                 (char *const *)paths->pdata, paths->len);
-    g_ptr_array_set_size(paths, 0);
-    for (guint i = 0; i < search->found->len; i++)
-        g_ptr_array_add(paths, ((QimgPlace *)search->found->pdata[i])->path);
-    append_paths(text,
-                 "; found instead, and not taken unasked: ", (char *const *)paths->pdata,
-                 paths->len);
-    qimg_set_error(error, QIMG_ERROR_NOT_FOUND,
-                   "%s (say where it is now with -o backing_map='%s'=NEW)", text->str,
-                   shown);
-}
-
-int
-qimg_open_moved(const QimgOpenPolicy *policy, const QimgPlace *naming, const char *name,
-                bool may_open, QimgPlace **place_out, GError **error)
-{
-    g_autofree char *dir = g_path_get_dirname(naming->path);
-    g_autofree char *tried =
-        g_path_is_absolute(name) ? g_strdup(name) : g_build_filename(dir, name, NULL);
-    g_autoptr(GPtrArray) suffixes = suffixes_of(name);
-    g_autoptr(GPtrArray) places = g_ptr_array_new_with_free_func(g_free);
-    g_autoptr(GPtrArray) found =
-        g_ptr_array_new_with_free_func((GDestroyNotify)qimg_place_free);
-    qimg_autofd path_fd = -1;
-    Search search = {
-        .policy = policy,
-        .naming = naming,
-        .tried = tried,
-        .suffixes = suffixes,
-        .places = places,
-        .found = found,
-        .found_fd = -1,
-    };
-    const char *new_name;
-    g_autofree char *mapped = apply_maps(policy, name, &new_name);
-    int fd = -1;
-
-    if (!mapped)
-        mapped = apply_maps(policy, tried, &new_name);
-    if (mapped || policy->kind == POLICY_NONE)
-        return -1;
-    search_dir(&search, naming->dir_fd, dir);
-    for (guint i = 0; i < policy->dirs->len; i++)
-        search_dir(&search, AT_FDCWD, policy->dirs->pdata[i]);
-    path_fd = search.found_fd;
-    if (found->len != 1 || !may_open) {
-        if (found->len + places->len > 0)
-            set_moved_error(&search, name, error);
-        return -1;
-    }
-    fd = qimg_file_reopen(path_fd, false, false, error);
-    if (fd < 0)
-        g_prefix_error(error, "\"%s\" ", ((QimgPlace *)found->pdata[0])->path);
-    else
-        *place_out = g_ptr_array_steal_index(found, 0);
     return fd;
 }

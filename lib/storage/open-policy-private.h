@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What open-policy.c and open-moved.c share. */
+#pragma once
+
+#include "storage/open-policy.h"
+
+typedef enum {
+    POLICY_SAME_DIR,
+    POLICY_DIRS,
+    POLICY_ANY,
+    POLICY_NONE,
+} PolicyKind;
+
+struct QimgOpenPolicy {
+    PolicyKind kind;
+    GPtrArray *dirs; /* char *, real paths */
+    GPtrArray *maps; /* char *, OLD and NEW alternating */
+    bool avoids;
+    dev_t avoided_device; /* where @avoids */
+};
+
+/* Opens @name below @dir_fd as O_PATH, with its place; messages call it @path. -1 with
+ * errno. */
+int open_policy_open_place(const QimgOpenPolicy *policy, int dir_fd, const char *name,
+                           const char *path, QimgPlace **place_out);
+
+/* Whether what really lies at @real may be opened for the image at @naming. */
+bool open_policy_is_allowed(const QimgOpenPolicy *policy, const QimgPlace *naming,
+                            const char *real);
+
+/* Where the open file @fd really lies, or NULL when the kernel cannot say. Free with
+ * g_free. */
+char *open_policy_real_path(int fd);
+
+/* A name for messages: those from an image may hold anything. Free with g_free. */
+char *open_policy_printable(const char *name);
+
+/* Applies the first mapping whose OLD is @name or a directory above it, and gives its NEW
+ * in *@new_out (owned by @policy); NULL if none. */
+char *open_policy_apply_maps(const QimgOpenPolicy *policy, const char *name,
+                             const char **new_out);
