@@ -10,7 +10,6 @@
 #include <inttypes.h>
 
 #include "base/checked.h"
-#include "base/endian.h"
 #include "base/errors.h"
 #include "codec/qcow2-refcounts.h"
 #include "codec/qcow2-tables.h"
@@ -239,12 +238,11 @@ look_at_l2_table(Check *c, uint64_t l2_table_offset, uint64_t guest_offset,
 
     for (uint64_t done = 0; done < g->cluster_bytes; done += n_bytes) {
         uint64_t at = l2_table_offset + done;
-        QimgErrno err = qimg_storage_read(c->q->base.file, QIMG_IO_L2, qimg_host(at),
-                                          buffer, n_bytes);
+        QimgErrno err = qimg_format_read_words(&c->q->base, QIMG_IO_L2, at, buffer,
+                                               n_bytes / sizeof *buffer);
 
         if (err)
             return err == -ENOMEM ? err : 0; /* was found when it was counted */
-        qimg_be64_array_to_host(buffer, n_bytes / sizeof *buffer);
         for (uint64_t i = 0; i < n_bytes / sizeof *buffer; i += g->l2_entry_words) {
             uint64_t bitmap = g->extended_l2 ? buffer[i + 1] : 0;
 
@@ -295,12 +293,10 @@ look_at_active_tables(Check *c)
         QimgErrno err;
 
         n = qimg_min_u64(n_entries - i, READ_BYTES / sizeof *l1);
-        err = qimg_storage_read(q->base.file, QIMG_IO_L1,
-                                qimg_host(q->base.active.l1_table_offset.v + i * 8), l1,
-                                n * sizeof *l1);
+        err = qimg_format_read_words(&q->base, QIMG_IO_L1,
+                                     q->base.active.l1_table_offset.v + i * 8, l1, n);
         if (err)
             return err == -ENOMEM ? err : 0; /* was found when it was counted */
-        qimg_be64_array_to_host(l1, n);
         for (uint64_t j = 0; j < n; j++) {
             if (l1[j] == 0)
                 continue;

@@ -16,7 +16,6 @@
 #include <errno.h>
 
 #include "base/checked.h"
-#include "base/endian.h"
 #include "codec/qcow2-refcounts.h"
 #include "codec/qcow2-tables.h"
 
@@ -186,12 +185,7 @@ QimgErrno
 qcow2_walk_read(Qcow2Walk *w, QimgIoPurpose purpose, uint64_t host_offset,
                 uint64_t n_words)
 {
-    QimgErrno err = qimg_storage_read(w->q->base.file, purpose, qimg_host(host_offset),
-                                      w->buffer, n_words * sizeof(uint64_t));
-
-    if (!err)
-        qimg_be64_array_to_host(w->buffer, n_words);
-    return err;
+    return qimg_format_read_words(&w->q->base, purpose, host_offset, w->buffer, n_words);
 }
 
 /* ---- L1 and L2 tables ---- */

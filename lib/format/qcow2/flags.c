@@ -6,7 +6,6 @@
 #include <errno.h>
 
 #include "base/checked.h"
-#include "base/endian.h"
 #include "codec/qcow2-tables.h"
 #include "format/qcow2/check.h"
 
@@ -110,14 +109,13 @@ correct_l2_table(Flags *f, uint64_t l2_table_offset, bool is_active, uint64_t *b
     uint64_t n_bytes = qimg_min_u64(q->geometry.cluster_bytes, READ_BYTES);
 
     for (uint64_t done = 0; done < q->geometry.cluster_bytes; done += n_bytes) {
-        QimgErrno err = qimg_storage_read(
-            q->base.file, QIMG_IO_L2, qimg_host(l2_table_offset + done), buffer, n_bytes);
         uint64_t n_words = n_bytes / sizeof *buffer;
+        QimgErrno err = qimg_format_read_words(&q->base, QIMG_IO_L2,
+                                               l2_table_offset + done, buffer, n_words);
         uint64_t i = 0;
 
         if (err) /* a check that found it unreadable says so again */
             return f->passes_over_errors && err != -ENOMEM ? 0 : err;
-        qimg_be64_array_to_host(buffer, n_words);
         while (i < n_words) {
             if (right_word(f, buffer[i], buffer[i + step - 1], is_active) == buffer[i]) {
                 i += step;
@@ -185,12 +183,10 @@ correct_all(Flags *f)
         QimgErrno err;
 
         n = qimg_min_u64(n_entries - i, READ_BYTES / sizeof *l1);
-        err = qimg_storage_read(f->q->base.file, QIMG_IO_L1,
-                                qimg_host(f->view->l1_table_offset.v + i * 8), l1,
-                                n * sizeof *l1);
+        err = qimg_format_read_words(&f->q->base, QIMG_IO_L1,
+                                     f->view->l1_table_offset.v + i * 8, l1, n);
         if (err)
             return err;
-        qimg_be64_array_to_host(l1, n);
         for (uint64_t j = 0; j < n; j++) {
             if ((l1[j] & QCOW2_OFFSET_MASK) == 0)
                 continue;

@@ -4,7 +4,6 @@
 #include <errno.h>
 
 #include "base/checked.h"
-#include "base/endian.h"
 #include "base/scratch.h"
 #include "codec/qcow2-tables.h"
 #include "format/qcow2/qcow2.h"
@@ -51,10 +50,8 @@ add_l2_tables(Qcow2 *q)
         QimgErrno err;
 
         n = qimg_min_u64(n_entries - i, READ_BYTES / 8);
-        err = qimg_storage_read(q->base.file, QIMG_IO_L1,
-                                qimg_host(q->base.active.l1_table_offset.v + i * 8),
-                                entries, n * 8);
-        qimg_be64_array_to_host(entries, n);
+        err = qimg_format_read_words(
+            &q->base, QIMG_IO_L1, q->base.active.l1_table_offset.v + i * 8, entries, n);
         for (uint64_t j = 0; !err && j < n; j++) {
             uint64_t offset = entries[j] & QCOW2_OFFSET_MASK;
 

@@ -101,11 +101,10 @@ copy_l1(Qcow2 *q, const QimgView *view, uint64_t to_offset)
         QimgErrno err;
 
         n = qimg_min_u64(view->n_l1_entries - i, READ_BYTES / 8);
-        err = qimg_storage_read(q->base.file, QIMG_IO_L1,
-                                qimg_host(view->l1_table_offset.v + i * 8), words, n * 8);
+        err = qimg_format_read_words(&q->base, QIMG_IO_L1,
+                                     view->l1_table_offset.v + i * 8, words, n);
         if (err)
             return err;
-        qimg_be64_array_to_host(words, n);
         for (uint64_t j = 0; j < n; j++)
             words[j] &= ~QCOW2_ENTRY_COPIED;
         qimg_host_to_be64_array(words, n);
