@@ -73,9 +73,10 @@ class TestCompressed(MatrixChecks, LastChecks):
              for kind in ("words", "mixed", "noise") for size in (MIB, 5 * MIB + 512)]
 
     def test_some_are_compressed(self, matrix):
-        for name in ("words-size1048576", "mixed-size1048576"):
-            entries = matrix.qimg_json("map", matrix.built[name].image)
-            assert any(e["compressed"] for e in entries)
+        for name in matrix.built:           # of those that were chosen
+            if not name.startswith("noise"):
+                entries = matrix.qimg_json("map", matrix.built[name].image)
+                assert any(e["compressed"] for e in entries)
 
 
 def _made(name, cluster_bits, l2_bits, size=None, backing=False, places=None, tables=None,
