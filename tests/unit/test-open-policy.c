@@ -278,6 +278,7 @@ test_moved(gconstpointer user)
     qimg_autofd fd = -1;
     GError *error = NULL;
 
+    g_assert_cmpint(naming_fd, >=, 0);
     g_assert_true(qimg_open_policy_set(policy, policy_text, NULL));
     g_assert_true(!row->map || qimg_open_policy_add_map(policy, map_text, NULL));
     fd = qimg_open_moved(policy, naming_place, row->name, row->may_open, &place, &error);
@@ -324,6 +325,7 @@ test_avoided_device(void)
     struct stat status;
     GError *error = NULL;
 
+    g_assert_cmpint(image, >=, 0);
     g_assert_cmpint(stat("/proc", &status), ==, 0);
     g_assert_cmpint(symlink("/proc", "images/to-proc"), ==, 0);
     g_assert_cmpint(symlink("to-proc/version", "images/to-version"), ==, 0);
