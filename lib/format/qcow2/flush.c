@@ -90,37 +90,32 @@ qcow2_forget_clusters(Qcow2 *q, QimgClusters run)
                          qimg_host(run.first_cluster << bits), run.n_clusters << bits);
 }
 
-/* The next flush tries again where there was no room. What cannot be freed is leaked. */
-static void
-keep_for_later(Qcow2 *q, QimgClusters run, QimgErrno err)
-{
-    if (err && qimg_is_lack_of_space(err))
-        qcow2_free_later(q, run);
-}
-
-/* Lowers the refcounts of one run, and tells which fell to 0. A refcount that is 0
- * already was wrong before: the cluster is left alone. Under alloc_lock. */
+/* Lowers the refcounts of one run, and tells which fell to 0. Each is lowered once: what
+ * there was no room for waits for the next flush, the rest is leaked. A refcount that is
+ * 0 already was wrong before: the cluster is left alone. Under alloc_lock. */
 static void
 free_run(Qcow2 *q, QimgClusters run, GArray *freed)
 {
-    QimgErrno err = qcow2_refcount_add(q, run, -1, freed);
+    QimgErrno err = 0;
 
-    if (err && err != -ERANGE)
-        g_array_set_size(freed, 0); /* it was changed back */
-    if (err != -ERANGE) {
-        keep_for_later(q, run, err);
-        return;
-    }
-    g_array_set_size(freed, 0);
-    for (; run.n_clusters > 0; run.first_cluster++, run.n_clusters--) {
-        err = qcow2_refcount_add(q, (QimgClusters){run.first_cluster, 1}, -1, freed);
-        if (err == -ERANGE)
+    while (!err && run.n_clusters > 0) {
+        uint64_t n = 1;
+
+        err = qcow2_refcount_add_some(q, run, -1, freed, &n);
+        if (err == -ERANGE) /* one of them: nothing was changed */
+            err = qcow2_refcount_add_some(q, (QimgClusters){run.first_cluster, 1}, -1,
+                                          freed, &n);
+        if (err == -ERANGE) {
             qimg_format_report(&q->base, QIMG_RULE_REFCOUNT_TOO_LOW,
                                run.first_cluster << q->geometry.cluster_bits);
-        else if (err)
-            break;
+            err = 0;
+            n = 1;
+        }
+        if (!err)
+            run = (QimgClusters){run.first_cluster + n, run.n_clusters - n};
     }
-    keep_for_later(q, run, run.n_clusters > 0 ? err : 0);
+    if (err && qimg_is_lack_of_space(err))
+        qcow2_free_later(q, run);
 }
 
 /* Frees all runs of @list, which nothing durable refers to any more and no request uses.

@@ -156,10 +156,17 @@ QimgErrno qcow2_refcount_get(Qcow2 *q, uint64_t cluster, uint64_t *refcount_out)
 QimgErrno qcow2_refcount_find_free(Qcow2 *q, uint64_t from, uint64_t n_max,
                                    QimgClusters *found_out) QIMG_MUST_CHECK;
 
+/* Adds @delta (1 or -1) to the refcounts of the first *@n_done_out > 0 clusters of @run,
+ * in one write; nothing is synced. Those that became 0 are appended to @freed
+ * (QimgClusters), if not NULL. On failure nothing is changed; -ERANGE as below. */
+QimgErrno qcow2_refcount_add_some(Qcow2 *q, QimgClusters run, int delta, GArray *freed,
+                                  uint64_t *n_done_out) QIMG_MUST_CHECK;
+
 /* Adds @delta (1 or -1) to the refcount of each cluster of @run, in the file; nothing is
- * synced. Those that became 0 are appended to @freed (QimgClusters), if not NULL. On
- * failure what was changed is changed back as far as possible. -ERANGE where a refcount
- * would be less than 0 or too large for its width, or its block is missing. */
+ * synced. Not for references that go: where it fails, some of them may be gone. Those
+ * that became 0 are appended to @freed (QimgClusters), if not NULL. On failure what was
+ * changed is changed back as far as possible. -ERANGE where a refcount would be less than
+ * 0 or too large for its width, or its block is missing. */
 QimgErrno qcow2_refcount_add(Qcow2 *q, QimgClusters run, int delta, GArray *freed)
     QIMG_MUST_CHECK;
 

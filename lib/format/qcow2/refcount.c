@@ -131,10 +131,9 @@ qcow2_clusters_append(GArray *list, QimgClusters run)
     g_array_append_val(list, run);
 }
 
-/* Changes the refcounts of the clusters of @run that lie in its first piece, as far as
- * that can be written. *@n_done_out > 0 on success. */
-static QimgErrno
-add_in_piece(Qcow2 *q, QimgClusters run, int delta, GArray *freed, uint64_t *n_done_out)
+QimgErrno
+qcow2_refcount_add_some(Qcow2 *q, QimgClusters run, int delta, GArray *freed,
+                        uint64_t *n_done_out)
 {
     uint64_t max = qcow2_refcount_max(q->header.refcount_order);
     uint64_t end;
@@ -177,10 +176,12 @@ qcow2_refcount_add(Qcow2 *q, QimgClusters run, int delta, GArray *freed)
     while (done < run.n_clusters) {
         QimgClusters rest = {run.first_cluster + done, run.n_clusters - done};
         uint64_t n = 0;
-        QimgErrno err = add_in_piece(q, rest, delta, freed, &n);
+        QimgErrno err = qcow2_refcount_add_some(q, rest, delta, freed, &n);
 
         if (err) {
-            if (done > 0) /* what cannot be changed back is a leak at worst */
+            /* What cannot be changed back is a leak at worst: nothing refers to what is
+             * counted anew or given back unused. */
+            if (done > 0)
                 (void)!qcow2_refcount_add(q, (QimgClusters){run.first_cluster, done},
                                           -delta, NULL);
             return err;
