@@ -121,7 +121,7 @@ Try next:
 TEXT
 if [ "$image" = "$root/build/sample/disk.qcow2" ] && [ -d "$mountpoint" ]; then
     cat <<TEXT
-  /sbin/debugfs -R 'ls -l /' '$raw?offset=1048576'
+  /sbin/debugfs -R 'ls -l /' '${raw%.raw}.partitions/1.raw'
 TEXT
 fi
 if [ -n "$sudo" ]; then
