@@ -342,6 +342,12 @@ void qimg_format_close(QimgFormat *format);
 /* Adds a warning about the layer. */
 void qimg_format_warn(QimgFormat *format, const char *text, ...) G_GNUC_PRINTF(2, 3);
 
+/* Sets @error to what is wrong with a header, followed by @advice: what the image may be
+ * then and what to do. Rule @magic says that it is no image of the format. Returns false.
+ */
+bool qimg_refuse_header(GError **error, QimgDecode broken, QimgRule magic,
+                        const char *advice);
+
 /* Reads and inflates the compressed cluster in the @stream_bytes at @host_offset of the
  * layer's file; what lies behind the stream does not matter.
  * Threads, errors: as QimgDriver.read_compressed. */

@@ -119,6 +119,16 @@ qimg_format_close(QimgFormat *format)
     format->driver->close(format);
 }
 
+bool
+qimg_refuse_header(GError **error, QimgDecode broken, QimgRule magic, const char *advice)
+{
+    qimg_set_error(
+        error, broken.rule == magic ? QIMG_ERROR_NOT_AN_IMAGE : QIMG_ERROR_INVALID,
+        "%s: is %" PRIu64 " (0x%" PRIx64 ") and %s (%s)", qimg_rule_field(broken.rule),
+        broken.value, broken.value, qimg_rule_text(broken.rule), advice);
+    return false;
+}
+
 QimgErrno
 qimg_format_read_stream(QimgFormat *format, QimgCodec codec, QimgHostOffset host_offset,
                         uint32_t stream_bytes, uint8_t *cluster_out)

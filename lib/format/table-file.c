@@ -228,6 +228,25 @@ qimg_format_is_broken(const QimgFormat *format)
 }
 
 QimgErrno
+qimg_format_activate(QimgFormat *format, QimgMutex *alloc_lock, _Atomic bool *is_active,
+                     QimgErrno (*activate)(QimgFormat *format))
+{
+    QimgErrno err = 0;
+
+    if (qimg_format_is_broken(format))
+        return -EROFS;
+    /* Acquire pairs with the release below. */
+    if (atomic_load_explicit(is_active, memory_order_acquire))
+        return 0;
+    QIMG_LOCK_SCOPE(alloc_lock);
+    if (!atomic_load_explicit(is_active, memory_order_relaxed))
+        err = activate(format);
+    if (!err)
+        atomic_store_explicit(is_active, true, memory_order_release);
+    return err;
+}
+
+QimgErrno
 qimg_format_break(QimgFormat *format, QimgErrno err)
 {
     if (!atomic_exchange(&format->broken, true))

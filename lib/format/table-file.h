@@ -10,6 +10,7 @@
 #pragma once
 
 #include "base/checked.h"
+#include "base/lock.h"
 #include "format/driver.h"
 
 /* Contiguous host clusters. */
@@ -97,6 +98,13 @@ bool qimg_is_lack_of_space(QimgErrno err);
 
 /* Whether nothing may be written any more: the layer is broken, or a sync has failed. */
 bool qimg_format_is_broken(const QimgFormat *format);
+
+/* Does, once, what must come before the first change: @activate, under @alloc_lock, until
+ * it succeeds, which *@is_active tells. Cheap when done. Threads: any; no lock may be
+ * held. Errors: -EROFS for a broken layer; those of @activate. */
+QimgErrno qimg_format_activate(QimgFormat *format, QimgMutex *alloc_lock,
+                               _Atomic bool *is_active,
+                               QimgErrno (*activate)(QimgFormat *format)) QIMG_MUST_CHECK;
 
 /* Refuses every further change: @err is a write of metadata that failed. Returns @err. */
 QimgErrno qimg_format_break(QimgFormat *format, QimgErrno err);

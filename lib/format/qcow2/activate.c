@@ -201,9 +201,11 @@ check_not_cut(Qcow2 *q)
     return err;
 }
 
+/* Under alloc_lock. */
 static QimgErrno
-activate(Qcow2 *q) QIMG_REQUIRES(q->alloc_lock)
+activate(QimgFormat *format)
 {
+    Qcow2 *q = (Qcow2 *)format;
     QimgErrno err = qimg_storage_get_size(q->base.file, &q->first_file_bytes);
 
     if (!err)
@@ -222,17 +224,5 @@ activate(Qcow2 *q) QIMG_REQUIRES(q->alloc_lock)
 QimgErrno
 qcow2_activate(Qcow2 *q)
 {
-    QimgErrno err = 0;
-
-    if (qimg_format_is_broken(&q->base))
-        return -EROFS;
-    /* Acquire pairs with the release below. */
-    if (atomic_load_explicit(&q->is_active, memory_order_acquire))
-        return 0;
-    QIMG_LOCK_SCOPE(&q->alloc_lock);
-    if (!atomic_load_explicit(&q->is_active, memory_order_relaxed))
-        err = activate(q);
-    if (!err)
-        atomic_store_explicit(&q->is_active, true, memory_order_release);
-    return err;
+    return qimg_format_activate(&q->base, &q->alloc_lock, &q->is_active, activate);
 }

@@ -14,16 +14,9 @@
 static bool
 refuse(GError **error, QimgDecode broken)
 {
-    QimgError code =
-        broken.rule == QIMG_RULE_MAGIC ? QIMG_ERROR_NOT_AN_IMAGE : QIMG_ERROR_INVALID;
-
-    qimg_set_error(error, code,
-                   "%s: is %" PRIu64 " (0x%" PRIx64
-                   ") and %s (the image is damaged or no "
-                   "qcow2 image; try qimg check, or -o format=raw to see its bytes)",
-                   qimg_rule_field(broken.rule), broken.value, broken.value,
-                   qimg_rule_text(broken.rule));
-    return false;
+    return qimg_refuse_header(error, broken, QIMG_RULE_MAGIC,
+                              "the image is damaged or no qcow2 image; "
+                              "try qimg check, or -o format=raw to see its bytes");
 }
 
 /* Whether the end of the header extensions lies in the first @n_bytes, so that the rest

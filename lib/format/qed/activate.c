@@ -127,7 +127,6 @@ static QimgErrno
 reclaim_leaks(Qed *qed, const QedWalk *walk) QIMG_REQUIRES(qed->alloc_lock)
 {
     unsigned bits = qed->header.cluster_bits;
-    uint64_t end_bytes = walk->used_end_cluster << bits;
     QimgErrno err = 0;
     QimgClusters run = {0};
 
@@ -142,16 +141,16 @@ reclaim_leaks(Qed *qed, const QedWalk *walk) QIMG_REQUIRES(qed->alloc_lock)
                                 run.n_clusters << bits);
         g_array_append_val(qed->returned, run);
     }
-    if (!err && walk->used_end_cluster < walk->n_clusters) {
-        atomic_store_explicit(&qed->base.file_end_bytes, end_bytes, memory_order_relaxed);
-        err = qimg_storage_set_size(qed->base.file, end_bytes);
-    }
+    if (!err && walk->used_end_cluster < walk->n_clusters)
+        err = qed_cut_file(qed, walk->used_end_cluster << bits);
     return err || qed->returned->len == 0 ? err : qimg_storage_sync(qed->base.file);
 }
 
+/* Under alloc_lock. */
 static QimgErrno
-activate(Qed *qed) QIMG_REQUIRES(qed->alloc_lock)
+activate(QimgFormat *format)
 {
+    Qed *qed = (Qed *)format;
     QedWalk walk;
     QimgErrno err = look_at_tables(qed, &walk);
 
@@ -177,19 +176,7 @@ activate(Qed *qed) QIMG_REQUIRES(qed->alloc_lock)
 QimgErrno
 qed_activate(Qed *qed)
 {
-    QimgErrno err = 0;
-
-    if (qimg_format_is_broken(&qed->base))
-        return -EROFS;
-    /* Acquire pairs with the release below. */
-    if (atomic_load_explicit(&qed->is_active, memory_order_acquire))
-        return 0;
-    QIMG_LOCK_SCOPE(&qed->alloc_lock);
-    if (!atomic_load_explicit(&qed->is_active, memory_order_relaxed))
-        err = activate(qed);
-    if (!err)
-        atomic_store_explicit(&qed->is_active, true, memory_order_release);
-    return err;
+    return qimg_format_activate(&qed->base, &qed->alloc_lock, &qed->is_active, activate);
 }
 
 /* ---- durability ---- */

@@ -95,6 +95,17 @@ qed_alloc_undo(Qed *qed, QimgClusters run)
 }
 
 QimgErrno
+qed_cut_file(Qed *qed, uint64_t end_bytes)
+{
+    QimgErrno err = qimg_storage_set_size(qed->base.file, end_bytes);
+
+    /* Afterwards: who looked the end up meanwhile has noted the old one again. */
+    if (!err)
+        atomic_store_explicit(&qed->base.file_end_bytes, end_bytes, memory_order_relaxed);
+    return err;
+}
+
+QimgErrno
 qed_alloc_release_reserve(Qed *qed)
 {
     uint64_t end_bytes, size_bytes = 0;
@@ -117,8 +128,7 @@ qed_alloc_release_reserve(Qed *qed)
     err = qimg_storage_get_size(qed->base.file, &size_bytes);
     if (err || size_bytes <= end_bytes)
         return err;
-    atomic_store_explicit(&qed->base.file_end_bytes, end_bytes, memory_order_relaxed);
     qed->end_cluster = qed->next_cluster;
     qed->next_reserve_bytes = 0;
-    return qimg_storage_set_size(qed->base.file, end_bytes);
+    return qed_cut_file(qed, end_bytes);
 }

@@ -70,21 +70,6 @@ qed_check(QimgFormat *format, QimgCheckReport *report, GError **error)
     return !err || fail(error, err);
 }
 
-/* Cuts off what lies behind the last cluster in use. */
-static QimgErrno
-cut_leaks(Qed *qed, const QedWalk *walk)
-{
-    uint64_t end_bytes = walk->used_end_cluster << qed->header.cluster_bits;
-    QimgErrno err;
-
-    if (walk->used_end_cluster >= walk->n_clusters)
-        return 0;
-    err = qimg_storage_set_size(qed->base.file, end_bytes);
-    if (!err)
-        atomic_store_explicit(&qed->base.file_end_bytes, end_bytes, memory_order_relaxed);
-    return err;
-}
-
 static QimgErrno
 repair(Qed *qed, QimgRepair mode)
 {
@@ -94,8 +79,8 @@ repair(Qed *qed, QimgRepair mode)
 
     /* Where something is wrong still, nothing is known to be of no use. */
     if (!err && walk.n_invalid == walk.n_mended && walk.n_shared == 0 &&
-        walk.n_errors == 0)
-        err = cut_leaks(qed, &walk);
+        walk.n_errors == 0 && walk.used_end_cluster < walk.n_clusters)
+        err = qed_cut_file(qed, walk.used_end_cluster << qed->header.cluster_bits);
     qed_walk_clear(&walk);
     return err ? err : qimg_storage_sync(qed->base.file);
 }

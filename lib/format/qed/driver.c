@@ -11,16 +11,9 @@
 static bool
 refuse(GError **error, QimgDecode broken)
 {
-    QimgError code =
-        broken.rule == QIMG_RULE_QED_MAGIC ? QIMG_ERROR_NOT_AN_IMAGE : QIMG_ERROR_INVALID;
-
-    qimg_set_error(error, code,
-                   "%s: is %" PRIu64 " (0x%" PRIx64
-                   ") and %s (the image is damaged or no QED image; see its bytes with "
-                   "-o format=raw)",
-                   qimg_rule_field(broken.rule), broken.value, broken.value,
-                   qimg_rule_text(broken.rule));
-    return false;
+    return qimg_refuse_header(error, broken, QIMG_RULE_QED_MAGIC,
+                              "the image is damaged or no QED image; "
+                              "see its bytes with -o format=raw");
 }
 
 static bool
