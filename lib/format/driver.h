@@ -68,11 +68,15 @@ typedef enum {
  *     plan_write ──▶ the caller writes all of [fill_start, fill_end) to the data storage,
  *                    syncs it unless is_zeroed and the disk held zeros there ──▶ publish
  *                                            (any failure) ─────────────────▶ abandon
+ *
+ * A plan in place whose is_announced is set is ended by abandon, once its data is
+ * written: until then nobody lets its bytes read as zeros.
  */
 typedef struct {
     QimgPlanKind kind;
     uint64_t length_bytes;      /* > 0: how much of the request is planned */
     QimgHostOffset host_offset; /* of the request's first byte, in the data storage */
+    bool is_announced;          /* IN_PLACE: abandon ends it */
     /* The rest for ALLOCATES only. The guest bytes that become valid by publishing; the
      * request lies inside. Guest offset G lies at host_offset + (G - request). */
     uint64_t fill_start;
@@ -239,7 +243,7 @@ struct QimgDriver {
      * disk is as it was. */
     QimgErrno (*publish)(QimgFormat *format, QimgWritePlan *plan);
 
-    /* Ends an allocating plan without a change. */
+    /* Ends a plan without a change of the tables. */
     void (*abandon)(QimgFormat *format, QimgWritePlan *plan);
 
     /* Lets at most @length_bytes at @guest_offset, both multiples of zero_unit_bytes (but

@@ -35,29 +35,48 @@ inflight_set_free(InflightSet *set)
 }
 
 static bool
-is_taken(const InflightSet *set, uint64_t offset)
+excludes(const QimgInflight *other, bool is_shared)
+{
+    return !(is_shared && other->is_shared);
+}
+
+static bool
+is_taken(const InflightSet *set, uint64_t offset, bool is_shared)
 {
     for (const QimgInflight *other = set->first; other; other = other->next)
-        if (offset >= other->start && offset < other->end)
+        if (offset >= other->start && offset < other->end && excludes(other, is_shared))
             return true;
     return false;
 }
 
-void
-inflight_begin(InflightSet *set, QimgInflight *mine, uint64_t start, uint64_t *end)
+static void
+begin(InflightSet *set, QimgInflight *mine, uint64_t start, uint64_t *end, bool is_shared)
 {
     QIMG_LOCK_SCOPE(&set->lock);
 
-    while (is_taken(set, start)) {
+    while (is_taken(set, start, is_shared)) {
         set->n_waiting++;
         qimg_cond_wait(&set->ended, &set->lock);
         set->n_waiting--;
     }
     for (const QimgInflight *other = set->first; other; other = other->next)
-        if (other->start > start && other->start < *end)
+        if (other->start > start && other->start < *end && excludes(other, is_shared))
             *end = other->start;
-    *mine = (QimgInflight){.start = start, .end = *end, .next = set->first};
+    *mine = (QimgInflight){
+        .start = start, .end = *end, .is_shared = is_shared, .next = set->first};
     set->first = mine;
+}
+
+void
+inflight_begin(InflightSet *set, QimgInflight *mine, uint64_t start, uint64_t *end)
+{
+    begin(set, mine, start, end, false);
+}
+
+void
+inflight_begin_shared(InflightSet *set, QimgInflight *mine, uint64_t start, uint64_t *end)
+{
+    begin(set, mine, start, end, true);
 }
 
 void

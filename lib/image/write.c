@@ -124,10 +124,14 @@ write_piece(QimgImage *image, uint64_t guest_offset, const uint8_t *buffer, bool
     if (err)
         return err;
     *done_out = plan.length_bytes;
-    if (plan.kind == QIMG_PLAN_IN_PLACE)
-        return buffer ? qimg_storage_write(storage, QIMG_IO_DATA, plan.host_offset,
-                                           buffer, plan.length_bytes)
-                      : reserve(storage, &plan, reserves);
+    if (plan.kind == QIMG_PLAN_IN_PLACE) {
+        err = buffer ? qimg_storage_write(storage, QIMG_IO_DATA, plan.host_offset, buffer,
+                                          plan.length_bytes)
+                     : reserve(storage, &plan, reserves);
+        if (plan.is_announced)
+            top->driver->abandon(top, &plan);
+        return err;
+    }
     chain_count(image->chain, COUNTER_ALLOCATING_WRITES, 1);
     err = prepare(image, &plan, guest_offset, buffer, reserves);
     if (err) {

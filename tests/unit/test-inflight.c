@@ -29,6 +29,34 @@ test_ranges(void)
     inflight_set_free(set);
 }
 
+/* Shared ranges lie over each other, and are cut by one that is not shared. */
+static void
+test_shared(void)
+{
+    InflightSet *set = inflight_set_new();
+    QimgInflight a, b, c, d;
+    uint64_t end = 200;
+
+    inflight_begin_shared(set, &a, 100, &end);
+    inflight_begin_shared(set, &b, 150, &end);
+    g_assert_cmpuint(end, ==, 200);
+    end = 300;
+    inflight_begin(set, &c, 200, &end);
+    g_assert_cmpuint(end, ==, 300);
+    end = 150;
+    inflight_begin(set, &d, 50, &end);
+    g_assert_cmpuint(end, ==, 100);
+    inflight_end(set, &d);
+    end = 300;
+    inflight_end(set, &b);
+    inflight_begin_shared(set, &b, 180, &end);
+    g_assert_cmpuint(end, ==, 200);
+    inflight_end(set, &b);
+    inflight_end(set, &c);
+    inflight_end(set, &a);
+    inflight_set_free(set);
+}
+
 #define N_THREADS 4u
 #define N_CELLS   16u
 
@@ -48,6 +76,14 @@ change(void *user)
         uint64_t start = (uint64_t)g_rand_int_range(random, 0, N_CELLS);
         uint64_t end = (uint64_t)g_rand_int_range(random, (gint32)start + 1, N_CELLS + 1);
         QimgInflight mine;
+
+        if (g_rand_int_range(random, 0, 3) == 0) {
+            inflight_begin_shared(c->set, &mine, start, &end);
+            for (uint64_t cell = start; cell < end; cell++)
+                g_assert_cmpint(c->cells[cell], ==, 0);
+            inflight_end(c->set, &mine);
+            continue;
+        }
 
         inflight_begin(c->set, &mine, start, &end);
         for (uint64_t cell = start; cell < end; cell++)
@@ -77,6 +113,7 @@ main(int argc, char **argv)
 {
     test_util_init(&argc, &argv);
     g_test_add_func("/inflight/ranges", test_ranges);
+    g_test_add_func("/inflight/shared", test_shared);
     g_test_add_func("/inflight/threads", test_threads);
     return g_test_run();
 }

@@ -2,6 +2,8 @@
 /* Writing to images that are cut, lie, or are odd in size: places where a mistake would
  * destroy something. Sound images are the crash and model tests'. */
 #include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #include "base/endian.h"
@@ -208,6 +210,64 @@ test_no_room_for_table(void)
     g_assert_cmpstr(problem, ==, NULL);
 }
 
+typedef struct {
+    QimgImage *disk;
+    atomic_bool is_done;
+} Discard;
+
+static void *
+discard_first_cluster(void *user)
+{
+    Discard *d = user;
+
+    g_assert_cmpint(qimg_image_discard(d->disk, 0, CLUSTER), ==, 0);
+    atomic_store(&d->is_done, true);
+    return NULL;
+}
+
+/* A raw data file is the disk to others: no data of a write that was planned before gets
+ * there after a discard's zeros. */
+static void
+test_raw_data_file(void)
+{
+    char *dir = test_util_make_dir();
+    g_autofree char *path = g_build_filename(dir, "image", NULL);
+    g_autoptr(QimgCreate) create = qimg_create_new();
+    g_autoptr(QimgOptions) options = qimg_options_new();
+    g_autoptr(GError) error = NULL;
+    QimgFormat *top;
+    QimgWritePlan plan;
+    Discard discard = {0};
+    Open o = {0};
+    pthread_t thread;
+
+    qimg_create_set(create, "size", "1M", &error);
+    g_assert_no_error(error);
+    qimg_create_set(create, "data_file", "image.data", &error);
+    g_assert_no_error(error);
+    qimg_create_set(create, "data_file_raw", "on", &error);
+    g_assert_no_error(error);
+    qimg_create_run(create, path, &error);
+    g_assert_no_error(error);
+    qimg_options_set(options, "rw", NULL, &error);
+    g_assert_no_error(error);
+    o.disk = qimg_image_open(path, options, &error);
+    g_assert_no_error(error);
+    write_value(&o, 0, 4096, 7, 0);
+    top = o.disk->chain->layers[0];
+    g_assert_cmpint(top->driver->plan_write(top, qimg_guest(0), 512, &plan), ==, 0);
+    g_assert_cmpint(plan.kind, ==, QIMG_PLAN_IN_PLACE);
+    g_assert_true(plan.is_announced);
+    discard.disk = o.disk;
+    pthread_create(&thread, NULL, discard_first_cluster, &discard);
+    g_usleep(20000);
+    g_assert_false(atomic_load(&discard.is_done));
+    top->driver->abandon(top, &plan);
+    pthread_join(thread, NULL);
+    qimg_image_close(o.disk);
+    test_util_remove_dir(dir);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -216,5 +276,6 @@ main(int argc, char **argv)
     g_test_add_func("/qcow2-write/entry-of-metadata", test_entry_of_metadata);
     g_test_add_func("/qcow2-write/large-l1", test_large_l1);
     g_test_add_func("/qcow2-write/no-room-for-table", test_no_room_for_table);
+    g_test_add_func("/qcow2-write/raw-data-file", test_raw_data_file);
     return g_test_run();
 }

@@ -113,12 +113,6 @@ free_old(Qcow2 *q, const Change *change)
     }
 }
 
-static bool
-is_data_file_raw(const Zeroing *z)
-{
-    return (z->q->header.autoclear_features & QCOW2_AUTOCLEAR_DATA_FILE_RAW) != 0;
-}
-
 /* Zeros the range in the data file, if there is one: what raw readers of it see, and the
  * space. Spec: qcow2-write section 12. */
 static QimgErrno
@@ -154,7 +148,7 @@ zero_announced(const Zeroing *z, uint64_t cluster_start, uint64_t n_entries,
         qimg_min_u64(cluster_start + (change.n_entries << g->cluster_bits), z->end) -
         z->start;
     /* First in a raw data file: it must not keep what the image no longer shows. */
-    if (!err && is_data_file_raw(z))
+    if (!err && qcow2_has_raw_data_file(q))
         err = zero_data_file(z, z->start + *done_out);
     if (!err &&
         memcmp(change.old_words, change.new_words, n_words * sizeof(uint64_t)) != 0) {
@@ -164,7 +158,7 @@ zero_announced(const Zeroing *z, uint64_t cluster_start, uint64_t n_entries,
             free_old(q, &change);
     }
     table_slice_unpin(&slice.slice);
-    if (!err && !is_data_file_raw(z) && z->mode == QIMG_ZERO_UNMAP)
+    if (!err && !qcow2_has_raw_data_file(q) && z->mode == QIMG_ZERO_UNMAP)
         err = zero_data_file(z, z->start + *done_out);
     return err;
 }

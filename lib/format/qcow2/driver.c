@@ -290,8 +290,7 @@ add_facts(Qcow2 *q)
     if (base->needs_data_file) {
         if (base->data_file_name)
             TEXT("data-file", base->data_file_name);
-        BOOL("data-file-raw",
-             (h->autoclear_features & QCOW2_AUTOCLEAR_DATA_FILE_RAW) != 0);
+        BOOL("data-file-raw", qcow2_has_raw_data_file(q));
     }
     NUMBER("incompatible-features", h->incompatible_features);
     NUMBER("compatible-features", h->compatible_features);

@@ -267,6 +267,13 @@ bool qcow2_create(QimgStorage *file, const QimgCreateOptions *options, GError **
 
 /* ---- write.c, discard.c, resize.c: see QimgDriver ---- */
 
+/* Whether the image has an external data file that is the disk, byte for byte. */
+static inline bool
+qcow2_has_raw_data_file(const Qcow2 *q)
+{
+    return (q->header.autoclear_features & QCOW2_AUTOCLEAR_DATA_FILE_RAW) != 0;
+}
+
 QimgErrno qcow2_plan_write(QimgFormat *format, QimgGuestOffset guest_offset,
                            uint64_t length_bytes, QimgWritePlan *plan_out);
 QimgErrno qcow2_publish(QimgFormat *format, QimgWritePlan *plan);

@@ -133,12 +133,31 @@ plan_in_place(Qcow2 *q, uint64_t guest_offset, uint64_t length_bytes, QimgWriteP
     table_slice_unpin(&slice.slice);
     if (done == 0)
         return 0;
-    *plan = (QimgWritePlan){
-        .kind = QIMG_PLAN_IN_PLACE,
-        .length_bytes = done,
-        .host_offset = qimg_host(host_offset),
-    };
+    plan->length_bytes = done;
+    plan->host_offset = qimg_host(host_offset);
     return check_target(q, host_offset, done);
+}
+
+/* In a raw data file, which is the disk to its readers, a write in place must not come
+ * after the zeros of a discard that has changed the entry meanwhile: until it is done the
+ * entry stays. Spec: qcow2-write section 12. */
+static QimgErrno
+plan_in_raw_data_file(Qcow2 *q, uint64_t guest_offset, uint64_t length_bytes,
+                      QimgWritePlan *plan)
+{
+    const Qcow2Geometry *g = &q->geometry;
+    uint64_t start = qimg_align_down(guest_offset, g->cluster_bytes);
+    uint64_t end = qimg_align_down(guest_offset + length_bytes - 1, g->cluster_bytes) +
+                   g->cluster_bytes;
+    QimgErrno err;
+
+    inflight_begin_shared(q->base.inflight, &plan->inflight, start, &end);
+    length_bytes = qimg_min_u64(length_bytes, end - guest_offset);
+    err = plan_in_place(q, guest_offset, length_bytes, plan);
+    plan->is_announced = plan->length_bytes > 0 && !err;
+    if (!plan->is_announced)
+        inflight_end(q->base.inflight, &plan->inflight);
+    return err;
 }
 
 /* ---- allocating -----------------------------------------------------------------------
@@ -353,9 +372,11 @@ qcow2_plan_write(QimgFormat *format, QimgGuestOffset guest_offset, uint64_t leng
     Qcow2 *q = (Qcow2 *)format;
     QimgErrno err = qcow2_activate(q);
 
-    plan_out->length_bytes = 0;
     while (!err) {
-        err = plan_in_place(q, guest_offset.v, length_bytes, plan_out);
+        *plan_out = (QimgWritePlan){.kind = QIMG_PLAN_IN_PLACE};
+        err = qcow2_has_raw_data_file(q)
+                  ? plan_in_raw_data_file(q, guest_offset.v, length_bytes, plan_out)
+                  : plan_in_place(q, guest_offset.v, length_bytes, plan_out);
         if (err || plan_out->length_bytes > 0)
             break;
         err = plan_allocation(q, guest_offset.v, length_bytes, plan_out);
