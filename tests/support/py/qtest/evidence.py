@@ -2,6 +2,7 @@
 """What must not change while an image is looked at: content and every time stamp of each
 file of the chain."""
 
+import errno
 import hashlib
 import os
 from pathlib import Path
@@ -10,16 +11,47 @@ from pathlib import Path
 OLD_S = 1_000_000_000
 
 
+def _open(path):
+    """For reading, without moving the atime."""
+    try:
+        return os.open(path, os.O_RDONLY | os.O_NOATIME)
+    except PermissionError:
+        return os.open(path, os.O_RDONLY)
+
+
 def file_digest(path):
     """SHA-256 of a file, read without moving its atime."""
     digest = hashlib.sha256()
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOATIME)
-    except PermissionError:
-        fd = os.open(path, os.O_RDONLY)
-    with os.fdopen(fd, "rb", buffering=0) as file:
+    with os.fdopen(_open(path), "rb", buffering=0) as file:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _data_extents(fd):
+    """(start, end) of what is no hole."""
+    at, size = 0, os.fstat(fd).st_size
+    while at < size:
+        try:
+            start = os.lseek(fd, at, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:      # holes up to the end
+                return
+            raise
+        at = os.lseek(fd, start, os.SEEK_HOLE)
+        yield start, at
+
+
+def _extents_digest(path):
+    """SHA-256 of a file's data and of where they lie: its holes may be large."""
+    digest = hashlib.sha256()
+    with os.fdopen(_open(path), "rb", buffering=0) as file:
+        for start, end in _data_extents(file.fileno()):
+            digest.update(f"{start}-{end}:".encode())
+            while start < end:
+                chunk = os.pread(file.fileno(), min(1 << 20, end - start), start)
+                digest.update(chunk)
+                start += len(chunk)
     return digest.hexdigest()
 
 
@@ -38,7 +70,7 @@ def state(paths):
     out = {}
     for path in paths:
         facts = os.stat(path)
-        out[str(path)] = {"sha256": file_digest(path), "size": facts.st_size,
+        out[str(path)] = {"data": _extents_digest(path), "size": facts.st_size,
                           "blocks": facts.st_blocks, "inode": facts.st_ino,
                           "mode": facts.st_mode, "mtime": facts.st_mtime_ns,
                           "ctime": facts.st_ctime_ns, "atime": facts.st_atime_ns}
