@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Command lines to put before a program, so that it finds another machine than this one: a
-/dev without some devices, other files in /etc. Each has a mount namespace of its own."""
+/dev without some devices, other files in /etc, one that boots. Each has a mount namespace of
+its own."""
 
 import os
 
@@ -41,10 +42,33 @@ exec "$@"
 """
 
 
-def _in_namespace(script, *arguments):
+# What the container leaves behind is its groups of processes. /dev/fuse is as a device manager
+# makes it.
+MACHINE = """
+set -e
+cd "$1"
+shift
+mkdir work root nodes
+mount -t overlay -o "lowerdir=/,upperdir=$PWD/upper,workdir=$PWD/work" none root || exit 77
+mount -t tmpfs none /run
+mount -t tmpfs none nodes
+cp -a /dev/fuse nodes/
+chmod 666 nodes/fuse
+status=0
+systemd-nspawn --directory=root --machine=machine --register=no \\
+    --keep-unit --private-network --console=read-only --bind="$PWD/nodes/fuse:/dev/fuse" \\
+    --boot "$@" || status=$?
+for group in $(find /sys/fs/cgroup -maxdepth 3 -name payload -o -maxdepth 3 -name supervisor); do
+    find "$group" -depth -type d -exec rmdir {} ';'
+done
+exit "$status"
+"""
+
+
+def _in_namespace(script, *arguments, options=()):
     env.need_root("a mount namespace")
     env.need_tools("unshare")
-    return ("unshare", "-m", "--propagation", "private", "sh", "-c", script, "sh",
+    return ("unshare", "-m", "--propagation", "private", *options, "sh", "-c", script, "sh",
             *map(str, arguments))
 
 
@@ -64,6 +88,15 @@ def private_files(replacements):
 def private_programs(directory):
     """/usr/bin has what @directory has, too. Exit status 77 where that cannot be had."""
     return _in_namespace(PROGRAMS, directory)
+
+
+def private_machine(directory):
+    """Boots systemd on this machine's files, over which those of @directory/upper lie, until
+    it is powered off; the words after are its kernel's. Exit status 77 where that cannot be."""
+    env.need_tools("systemd-nspawn")
+    # Whoever kills unshare ends all that runs in there.
+    return _in_namespace(MACHINE, directory,
+                         options=("--pid", "--fork", "--kill-child", "--mount-proc"))
 
 
 def as_user(*paths, uid=65534):
