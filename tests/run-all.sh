@@ -138,7 +138,7 @@ stage_gcc() {
     pytest_suite gcc mount 0.75
     pytest_suite gcc packaging 1
     check "gcc: bench --quick" "$build_root/gcc.bench.log" \
-        tests/bench/run-bench.py --quick --qcowfs "$build_root/gcc/fuse/qcowfs" \
+        tests/bench/run-bench.py --quick --contenders raw,ceiling,qcowfs,qemu --qcowfs "$build_root/gcc/fuse/qcowfs" \
         --tools "$build_root/gcc/tests/bench"
 }
 

@@ -256,9 +256,8 @@ class Qcowfs(Contender):
 
     def launch(self, disk):
         os.mkdir(self.mountpoint)
-        stem = os.path.basename(disk.qcow2).removesuffix(".qcow2")
-        self.path = os.path.join(self.mountpoint, stem + ".raw")
-        self.spawn(self.options.qcowfs, "-f", *["-o", "rw"] * self.writable, disk.qcow2,
+        self.path = os.path.join(self.mountpoint, os.path.basename(disk.image) + ".raw")
+        self.spawn(self.options.qcowfs, "-f", *["-o", "rw"] * self.writable, disk.image,
                    self.mountpoint)
 
 
@@ -293,8 +292,8 @@ class Qemu(Contender):
                    "--export", json.dumps(export), ends_by_unmount=False)
 
     def launch(self, disk):
-        self.export({"driver": "qcow2",
-                     "file": {"driver": "file", "filename": disk.qcow2,
+        self.export({"driver": disk.format,
+                     "file": {"driver": "file", "filename": disk.image,
                               "read-only": not self.writable}})
 
 
@@ -349,8 +348,8 @@ class Nbdfuse(Contender):
         self.path = os.path.join(self.mountpoint, "disk.raw")
         nbd_socket = os.path.join(self.directory, "nbd")
         self.spawn("qemu-nbd", *["--read-only"] * (not self.writable), "--persistent",
-                   "--shared=0", "--format=qcow2", f"--socket={nbd_socket}",
-                   disk.qcow2, ends_by_unmount=False)
+                   "--shared=0", f"--format={disk.format}", f"--socket={nbd_socket}",
+                   disk.image, ends_by_unmount=False)
         self._await_socket(nbd_socket)
         self.spawn("nbdfuse", *["-r"] * (not self.writable), self.path, "--unix",
                    nbd_socket)
@@ -382,10 +381,12 @@ class Qcowmount(Contender):
         return _first_line("qcowmount", "-V")
 
     def launch(self, disk):
+        if disk.format != "qcow2":
+            raise CannotDo(f"does not know {disk.format}")
         os.mkdir(self.mountpoint)
         self.path = os.path.join(self.mountpoint, "qcow1")
         # -v keeps it in the foreground; it prints nothing for a request.
-        self.spawn("qcowmount", "-v", disk.qcow2, self.mountpoint)
+        self.spawn("qcowmount", "-v", disk.image, self.mountpoint)
 
 
 ALL = (Raw, Ceiling, Qcowfs, Qemu, QemuThreads, Nbdfuse, Qcowmount)

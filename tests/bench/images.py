@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Makes the disks of the benchmark: each as a qcow2 image and as the same raw file.
+"""Makes the disks of the benchmark: each as an image and as the same raw file.
 
 qemu-img makes all images. A family is a disk that one or more rows read; it is built
 when its first row runs and removed after its last one.
@@ -51,13 +51,14 @@ HUGE_BYTES = 16 * TIB
 
 @dataclasses.dataclass
 class Disk:
-    """One disk in all its forms, and what its bytes must be."""
+    """One disk in both its forms, and what its bytes must be."""
     directory: str
     raw: str                         # the plain file
-    qcow2: str                       # the image; the top one of a chain
+    image: str                       # the image; the top one of a chain
     size_bytes: int
     block: Callable[[int], bytes]    # index of a 4 KiB block → its content
     data_block: Callable[[random.Random], int]  # chooses an index that holds data
+    format: str = "qcow2"            # of the image
     checkpoints: list[int] = dataclasses.field(default_factory=list)  # always verified
     records: str = ""                # compressed clusters for bench-inflate-speed
     codec: str = ""
@@ -80,7 +81,7 @@ class Disk:
         """This disk with a copy of its image, or of its raw file, which may be written
         to and goes when the body ends. The image lies beside the original, whose backing
         file it shares."""
-        form = "qcow2" if as_image else "raw"
+        form = "image" if as_image else "raw"
         path = os.path.join(self.directory, f"copy.{form}")
         try:
             subprocess.run(["cp", "--sparse=auto", getattr(self, form), path],
@@ -115,29 +116,39 @@ def _flat_disk(directory, size_bytes, block):
     """A disk full of data, as a raw file; its image is still to be made."""
     n_blocks = size_bytes // BLOCK_BYTES
     disk = Disk(directory, raw=os.path.join(directory, "plain.raw"),
-                qcow2=os.path.join(directory, "disk.qcow2"), size_bytes=size_bytes,
+                image=os.path.join(directory, "disk.image"), size_bytes=size_bytes,
                 block=block, data_block=lambda rng: rng.randrange(n_blocks),
                 n_extents=1, data_bytes=size_bytes)
     _write_sparse(disk.raw, size_bytes, [(0, n_blocks)], block)
     return disk
 
 
-def build_plain(directory, scale):
+def build_plain(directory, scale, image_format="qcow2"):
     disk = _flat_disk(directory, scale.plain_bytes, noise)
-    _qemu_img("convert", "-f", "raw", "-O", "qcow2", disk.raw, disk.qcow2)
+    disk.format = image_format
+    _qemu_img("convert", "-f", "raw", "-O", disk.format, disk.raw, disk.image)
     return disk
 
 
-def build_empty(directory, scale):
+def build_plain_qed(directory, scale):
+    return build_plain(directory, scale, "qed")
+
+
+def build_empty(directory, scale, image_format="qcow2"):
     """A disk that was never written to."""
     n_blocks = scale.plain_bytes // BLOCK_BYTES
     disk = Disk(directory, raw=os.path.join(directory, "plain.raw"),
-                qcow2=os.path.join(directory, "disk.qcow2"),
-                size_bytes=scale.plain_bytes, block=lambda _index: ZERO_BLOCK,
+                image=os.path.join(directory, "disk.image"),
+                format=image_format, size_bytes=scale.plain_bytes,
+                block=lambda _index: ZERO_BLOCK,
                 data_block=lambda rng: rng.randrange(n_blocks))
     _write_sparse(disk.raw, disk.size_bytes, [], disk.block)
-    _qemu_img("create", "-q", "-f", "qcow2", disk.qcow2, str(disk.size_bytes))
+    _qemu_img("create", "-q", "-f", disk.format, disk.image, str(disk.size_bytes))
     return disk
+
+
+def build_empty_qed(directory, scale):
+    return build_empty(directory, scale, "qed")
 
 
 def build_overlay(directory, scale):
@@ -146,7 +157,7 @@ def build_overlay(directory, scale):
     base = os.path.join(directory, "base.qcow2")
     _qemu_img("convert", "-f", "raw", "-O", "qcow2", disk.raw, base)
     _qemu_img("create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", os.path.basename(base),
-              disk.qcow2)
+              disk.image)
     return disk
 
 
@@ -176,19 +187,19 @@ def build_ext4(directory, scale):
     with open(raw, "rb") as file:
         content = file.read()
     n_blocks = scale.ext4_bytes // BLOCK_BYTES
-    disk = Disk(directory, raw=raw, qcow2=os.path.join(directory, "disk.qcow2"),
+    disk = Disk(directory, raw=raw, image=os.path.join(directory, "disk.image"),
                 size_bytes=scale.ext4_bytes,
                 block=lambda index: content[index * BLOCK_BYTES:(index + 1) * BLOCK_BYTES],
                 data_block=lambda rng: rng.randrange(n_blocks),
                 archive=os.path.join(directory, "tree.tar"))
-    _qemu_img("convert", "-f", "raw", "-O", "qcow2", raw, disk.qcow2)
+    _qemu_img("convert", "-f", "raw", "-O", "qcow2", raw, disk.image)
     _write_archive(disk.archive, scale.n_files)
     return disk
 
 
-def image_damage(path):
-    """What qemu-img check finds wrong in an image, or None."""
-    result = subprocess.run(["qemu-img", "check", "-f", "qcow2", path],
+def image_damage(disk):
+    """What qemu-img check finds wrong in the disk's image, or None."""
+    result = subprocess.run(["qemu-img", "check", "-f", disk.format, disk.image],
                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                             stderr=subprocess.STDOUT, text=True)
     if result.returncode == 0:
@@ -200,10 +211,10 @@ def image_damage(path):
 def _build_compressed(directory, scale, codec):
     disk = _flat_disk(directory, scale.text_bytes, text)
     _qemu_img("convert", "-c", "-f", "raw", "-O", "qcow2",
-              "-o", f"compression_type={codec}", disk.raw, disk.qcow2)
+              "-o", f"compression_type={codec}", disk.raw, disk.image)
     disk.codec = codec
     disk.records = os.path.join(directory, "records")
-    with Qcow2Tables(disk.qcow2) as tables, open(disk.records, "wb") as records:
+    with Qcow2Tables(disk.image) as tables, open(disk.records, "wb") as records:
         for cluster in tables.compressed_clusters():
             records.write(struct.pack("<I", len(cluster)) + cluster)
     return disk
@@ -231,7 +242,7 @@ def _scattered_disk(directory, size_bytes, n_runs, n_run_blocks):
         return noise(block_index) if 0 <= in_run < n_run_blocks else ZERO_BLOCK
 
     disk = Disk(directory, raw=os.path.join(directory, "plain.raw"),
-                qcow2=os.path.join(directory, "disk.qcow2"), size_bytes=size_bytes,
+                image=os.path.join(directory, "disk.image"), size_bytes=size_bytes,
                 block=block, n_extents=n_runs,
                 data_bytes=n_runs * n_run_blocks * BLOCK_BYTES,
                 data_block=lambda rng: rng.choice(starts) + rng.randrange(n_run_blocks))
@@ -243,14 +254,14 @@ def _scattered_disk(directory, size_bytes, n_runs, n_run_blocks):
 def build_sparse(directory, scale):
     disk, _ = _scattered_disk(directory, SPARSE_BYTES, scale.n_extents,
                               _EXTENT_BYTES // BLOCK_BYTES)
-    _qemu_img("convert", "-f", "raw", "-O", "qcow2", disk.raw, disk.qcow2)
+    _qemu_img("convert", "-f", "raw", "-O", "qcow2", disk.raw, disk.image)
     return disk
 
 
 def build_huge(directory, _scale):
     """16 TiB with almost no data: what only the size costs."""
     disk, _ = _scattered_disk(directory, HUGE_BYTES, 16, CLUSTER_BLOCKS)
-    _qemu_img("convert", "-f", "raw", "-O", "qcow2", disk.raw, disk.qcow2)
+    _qemu_img("convert", "-f", "raw", "-O", "qcow2", disk.raw, disk.image)
     return disk
 
 
@@ -260,9 +271,9 @@ def build_large(directory, scale):
     image keeps it; no metadata changes."""
     n_tables = scale.large_bytes // L2_REACH_BYTES
     disk, runs = _scattered_disk(directory, scale.large_bytes, n_tables, 1)
-    _qemu_img("create", "-q", "-f", "qcow2", "-o", "preallocation=metadata", disk.qcow2,
+    _qemu_img("create", "-q", "-f", "qcow2", "-o", "preallocation=metadata", disk.image,
               str(scale.large_bytes))
-    with Qcow2Tables(disk.qcow2) as tables, open(disk.qcow2, "r+b") as image:
+    with Qcow2Tables(disk.image) as tables, open(disk.image, "r+b") as image:
         for block_index, _ in runs:
             image.seek(tables.host_offset(block_index * BLOCK_BYTES))
             image.write(disk.block(block_index))
@@ -288,7 +299,7 @@ def build_chain(directory, scale, depth):
                 first = cluster * CLUSTER_BLOCKS
                 file.seek(cluster * CLUSTER_BYTES)
                 file.writelines(map(block, range(first, first + CLUSTER_BLOCKS)))
-        image = disk.qcow2 if layer == depth else os.path.join(directory,
+        image = disk.image if layer == depth else os.path.join(directory,
                                                                f"layer{layer}.qcow2")
         _qemu_img("convert", "-f", "raw", "-O", "qcow2", part, image)
         if below is not None:

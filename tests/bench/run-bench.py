@@ -123,7 +123,7 @@ def measure(row, kind, disk, options, round_index):
         return measure_on(row, kind, disk, options, round_index)
     with disk.copy(kind.serves_image) as disk:
         figures = measure_on(row, kind, disk, options, round_index)
-        if kind.serves_image and (damage := images.image_damage(disk.qcow2)):
+        if kind.serves_image and (damage := images.image_damage(disk)):
             raise WrongData(damage)
         return figures
 
