@@ -34,6 +34,7 @@
 #include "codec/qcow2-bitmaps.h"
 #include "codec/qcow2-geometry.h"
 #include "format/table-file.h"
+#include "format/write-plan.h"
 #include "transform/compress.h"
 
 #define QCOW2_MAX_RESERVED_RUNS 256u
@@ -222,6 +223,14 @@ QimgErrno qcow2_flush(QimgFormat *format);
 bool qcow2_wants_flush(QimgFormat *format);
 
 /* ---- tables.c: changing L1 and L2 entries ---- */
+
+static inline QimgTablePlace
+qcow2_place_of(const Qcow2 *q, uint64_t guest_offset, uint64_t length_bytes)
+{
+    return qimg_table_place(guest_offset, length_bytes, q->geometry.cluster_bits,
+                            q->geometry.l1_shift,
+                            q->slice_words / q->geometry.l2_entry_words);
+}
 
 /* The L2 table for @l1_index as a table that only the active disk uses: made where there
  * is none, copied where it is shared. Threads: any; no lock may be held.
