@@ -6,6 +6,7 @@
 #include "base/checked.h"
 #include "base/errors.h"
 #include "image/create.h"
+#include "image/option-value.h"
 
 #define DEFAULT_CLUSTER_BITS   16u
 #define DEFAULT_REFCOUNT_ORDER 4u
@@ -257,12 +258,6 @@ set_opening(QimgCreate *create, const char *name, const char *value, GError **er
     return qimg_options_set(create->backing_options, name, value, error);
 }
 
-typedef enum {
-    NO_VALUE,
-    VALUE,
-    MAYBE_VALUE,
-} TakesValue;
-
 /* The formats that have a property. */
 enum {
     RAW = 1 << 0,
@@ -323,10 +318,8 @@ qimg_create_set(QimgCreate *create, const char *name, const char *value, GError 
         i++;
     if (i == G_N_ELEMENTS(table))
         return qimg_misuse(error, "%s: is no property of a new image", name);
-    if (table[i].takes_value != MAYBE_VALUE &&
-        (table[i].takes_value == VALUE) != (value != NULL))
-        return qimg_misuse(error, "%s: %s a value", name,
-                           table[i].takes_value == VALUE ? "needs" : "does not take");
+    if (!option_check_value(name, table[i].takes_value, value, error))
+        return FALSE;
     create->given |= UINT32_C(1) << i;
     return table[i].set(create, name, value, error);
 }

@@ -5,6 +5,7 @@
 
 #include "base/errors.h"
 #include "image/image.h"
+#include "image/option-value.h"
 
 #define DEFAULT_L2_CACHE_BYTES   (32 * QIMG_MIB)
 #define DEFAULT_DATA_CACHE_BYTES (16 * QIMG_MIB)
@@ -249,12 +250,6 @@ set_discard(QimgOptions *options, const char *value, GError **error)
                        value);
 }
 
-typedef enum {
-    NO_VALUE,
-    VALUE,
-    MAYBE_VALUE,
-} TakesValue;
-
 static const struct {
     const char *name;
     TakesValue takes_value;
@@ -304,9 +299,7 @@ qimg_options_set(QimgOptions *options, const char *name, const char *value,
 
     if (i < 0)
         return qimg_misuse(error, "%s: no such option", name);
-    if (table[i].takes_value != MAYBE_VALUE &&
-        (table[i].takes_value == VALUE) != (value != NULL))
-        return qimg_misuse(error, "%s: %s a value", name,
-                           table[i].takes_value == VALUE ? "needs" : "does not take");
+    if (!option_check_value(name, table[i].takes_value, value, error))
+        return FALSE;
     return table[i].set(options, value, error);
 }
