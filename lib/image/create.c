@@ -5,7 +5,6 @@
 #include "image/create.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
 

@@ -2,7 +2,6 @@
 /* The chain's runs merged into one answer: for reads, one run at a time; for people and
  * SEEK_DATA, maximal extents, found by a walk that is bounded in time and memory. */
 #include <errno.h>
-#include <string.h>
 #include <time.h>
 
 #include "base/checked.h"

@@ -29,7 +29,6 @@
 
 #include <stdatomic.h>
 
-#include "base/index-set.h"
 #include "base/lock.h"
 #include "codec/qcow2-bitmaps.h"
 #include "codec/qcow2-geometry.h"

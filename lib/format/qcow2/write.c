@@ -3,8 +3,6 @@
  * with extended entries) are allocated and no snapshot shares them; else it is planned
  * into other clusters, and published by changing the entries. Spec: qcow2-write
  * section 3. */
-#include <errno.h>
-
 #include "base/checked.h"
 #include "codec/qcow2-tables.h"
 #include "format/qcow2/qcow2.h"

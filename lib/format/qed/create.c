@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Making a new image: the header's cluster with the backing file's name, and an empty L1
  * table. Spec: qed section 7. */
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/checked.h"

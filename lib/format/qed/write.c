@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Planning and publishing writes: in place where the entry is a place, else into new
  * clusters. Spec: qed section 4. */
-#include <errno.h>
-
 #include "base/checked.h"
 #include "format/qed/qed.h"
 

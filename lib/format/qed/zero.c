@@ -5,7 +5,6 @@
 #include <errno.h>
 
 #include "base/checked.h"
-#include "base/endian.h"
 #include "format/qed/qed.h"
 
 typedef struct {
