@@ -163,12 +163,10 @@ QimgErrno qcow2_refcount_add_some(Qcow2 *q, QimgClusters run, int delta, GArray 
                                   uint64_t *n_done_out) QIMG_MUST_CHECK;
 
 /* Adds @delta (1 or -1) to the refcount of each cluster of @run, in the file; nothing is
- * synced. Not for references that go: where it fails, some of them may be gone. Those
- * that became 0 are appended to @freed (QimgClusters), if not NULL. On failure what was
- * changed is changed back as far as possible. -ERANGE where a refcount would be less than
- * 0 or too large for its width, or its block is missing. */
-QimgErrno qcow2_refcount_add(Qcow2 *q, QimgClusters run, int delta, GArray *freed)
-    QIMG_MUST_CHECK;
+ * synced. Not for references that go: where it fails, some of them may be gone. On
+ * failure what was changed is changed back as far as possible. -ERANGE where a refcount
+ * would be less than 0 or too large for its width, or its block is missing. */
+QimgErrno qcow2_refcount_add(Qcow2 *q, QimgClusters run, int delta) QIMG_MUST_CHECK;
 
 /* Makes @n clusters that lie together countable, behind all that is counted so far, and
  * gives the first; their refcounts are 0. */
