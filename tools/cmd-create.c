@@ -2,7 +2,6 @@
 /* qimg create: makes a new image. Each property is an option of its own, and an element
  * of -o, too, as for qemu-img. */
 #include <stdio.h>
-#include <string.h>
 
 #include "command-line.h"
 #include "output.h"

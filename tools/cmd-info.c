@@ -2,7 +2,6 @@
 /* qimg info: what an image is. The human form is made from the same JSON object. */
 #include <jansson.h>
 #include <stdio.h>
-#include <string.h>
 
 #include "command-line.h"
 #include "output.h"

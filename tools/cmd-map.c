@@ -2,7 +2,6 @@
 /* qimg map: where each part of the disk lies. */
 #include <inttypes.h>
 #include <stdio.h>
-#include <string.h>
 
 #include "command-line.h"
 #include "output.h"

@@ -3,7 +3,6 @@
 #include "output.h"
 
 #include <stdio.h>
-#include <string.h>
 
 int
 output_failure(const char *file, const GError *error)

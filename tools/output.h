@@ -4,7 +4,6 @@
 
 #include <glib.h>
 #include <jansson.h>
-#include <stdbool.h>
 #include <stdint.h>
 
 #include "qimg.h"

@@ -6,28 +6,6 @@
 #include <stdint.h>
 #include <string.h>
 
-typedef struct {
-    uint8_t b[2];
-} qimg_be16;
-typedef struct {
-    uint8_t b[4];
-} qimg_be32;
-typedef struct {
-    uint8_t b[8];
-} qimg_be64;
-
-typedef struct {
-    uint8_t b[2];
-} qimg_le16;
-typedef struct {
-    uint8_t b[4];
-} qimg_le32;
-typedef struct {
-    uint8_t b[8];
-} qimg_le64;
-
-_Static_assert(_Alignof(qimg_be64) == 1, "on-disk integers have no alignment");
-
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
 #define QIMG_SWAP_BE16(x) __builtin_bswap16(x)
 #define QIMG_SWAP_BE32(x) __builtin_bswap32(x)
@@ -44,109 +22,35 @@ _Static_assert(_Alignof(qimg_be64) == 1, "on-disk integers have no alignment");
 #define QIMG_SWAP_LE64(x) __builtin_bswap64(x)
 #endif
 
-static inline uint16_t
-qimg_be16_get(qimg_be16 value)
-{
-    uint16_t raw;
+/* Defines the type NAME, which holds an integer of type HOST, and its accessors NAME_get,
+ * which gives that integer, and NAME_set, which makes a NAME of one. */
+#define QIMG_DEFINE_INTEGER(NAME, HOST, SWAP)                                            \
+    typedef struct {                                                                     \
+        uint8_t b[sizeof(HOST)];                                                         \
+    } NAME;                                                                              \
+    static inline HOST NAME##_get(NAME value)                                            \
+    {                                                                                    \
+        HOST raw;                                                                        \
+                                                                                         \
+        memcpy(&raw, value.b, sizeof raw);                                               \
+        return SWAP(raw);                                                                \
+    }                                                                                    \
+    static inline NAME NAME##_set(HOST value)                                            \
+    {                                                                                    \
+        HOST raw = SWAP(value);                                                          \
+        NAME result;                                                                     \
+                                                                                         \
+        memcpy(result.b, &raw, sizeof raw);                                              \
+        return result;                                                                   \
+    }                                                                                    \
+    _Static_assert(_Alignof(NAME) == 1, "on-disk integers have no alignment")
 
-    memcpy(&raw, value.b, sizeof raw);
-    return QIMG_SWAP_BE16(raw);
-}
-
-static inline qimg_be16
-qimg_be16_set(uint16_t value)
-{
-    uint16_t raw = QIMG_SWAP_BE16(value);
-    qimg_be16 result;
-
-    memcpy(result.b, &raw, sizeof raw);
-    return result;
-}
-
-static inline uint32_t
-qimg_be32_get(qimg_be32 value)
-{
-    uint32_t raw;
-
-    memcpy(&raw, value.b, sizeof raw);
-    return QIMG_SWAP_BE32(raw);
-}
-
-static inline qimg_be32
-qimg_be32_set(uint32_t value)
-{
-    uint32_t raw = QIMG_SWAP_BE32(value);
-    qimg_be32 result;
-
-    memcpy(result.b, &raw, sizeof raw);
-    return result;
-}
-
-static inline uint64_t
-qimg_be64_get(qimg_be64 value)
-{
-    uint64_t raw;
-
-    memcpy(&raw, value.b, sizeof raw);
-    return QIMG_SWAP_BE64(raw);
-}
-
-static inline qimg_be64
-qimg_be64_set(uint64_t value)
-{
-    uint64_t raw = QIMG_SWAP_BE64(value);
-    qimg_be64 result;
-
-    memcpy(result.b, &raw, sizeof raw);
-    return result;
-}
-
-static inline uint16_t
-qimg_le16_get(qimg_le16 value)
-{
-    uint16_t raw;
-
-    memcpy(&raw, value.b, sizeof raw);
-    return QIMG_SWAP_LE16(raw);
-}
-
-static inline uint32_t
-qimg_le32_get(qimg_le32 value)
-{
-    uint32_t raw;
-
-    memcpy(&raw, value.b, sizeof raw);
-    return QIMG_SWAP_LE32(raw);
-}
-
-static inline qimg_le32
-qimg_le32_set(uint32_t value)
-{
-    uint32_t raw = QIMG_SWAP_LE32(value);
-    qimg_le32 result;
-
-    memcpy(result.b, &raw, sizeof raw);
-    return result;
-}
-
-static inline uint64_t
-qimg_le64_get(qimg_le64 value)
-{
-    uint64_t raw;
-
-    memcpy(&raw, value.b, sizeof raw);
-    return QIMG_SWAP_LE64(raw);
-}
-
-static inline qimg_le64
-qimg_le64_set(uint64_t value)
-{
-    uint64_t raw = QIMG_SWAP_LE64(value);
-    qimg_le64 result;
-
-    memcpy(result.b, &raw, sizeof raw);
-    return result;
-}
+QIMG_DEFINE_INTEGER(qimg_be16, uint16_t, QIMG_SWAP_BE16);
+QIMG_DEFINE_INTEGER(qimg_be32, uint32_t, QIMG_SWAP_BE32);
+QIMG_DEFINE_INTEGER(qimg_be64, uint64_t, QIMG_SWAP_BE64);
+QIMG_DEFINE_INTEGER(qimg_le16, uint16_t, QIMG_SWAP_LE16);
+QIMG_DEFINE_INTEGER(qimg_le32, uint32_t, QIMG_SWAP_LE32);
+QIMG_DEFINE_INTEGER(qimg_le64, uint64_t, QIMG_SWAP_LE64);
 
 /* Turns @n_words big-endian words at @words into host-endian ones, in place. */
 static inline void

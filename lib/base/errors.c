@@ -49,6 +49,18 @@ qimg_set_error(GError **error, QimgError code, const char *format, ...)
     va_end(args);
 }
 
+bool
+qimg_misuse(GError **error, const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    if (error)
+        *error = g_error_new_valist(QIMG_ERROR, QIMG_ERROR_USAGE, format, args);
+    va_end(args);
+    return false;
+}
+
 void
 qimg_set_error_errno(GError **error, int errnum, const char *hint, const char *format,
                      ...)

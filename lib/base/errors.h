@@ -10,6 +10,9 @@
 void qimg_set_error(GError **error, QimgError code, const char *format, ...)
     G_GNUC_PRINTF(3, 4);
 
+/* As qimg_set_error with QIMG_ERROR_USAGE; returns false, for the caller to return. */
+bool qimg_misuse(GError **error, const char *format, ...) G_GNUC_PRINTF(2, 3);
+
 /* As qimg_set_error, followed by ": ", the text of @errnum (positive) and, in
  * parentheses,
  * @hint (what to do; may be NULL). ENOENT and ENOMEM choose their own code, all else is

@@ -105,7 +105,6 @@ gpt_decode_header(const uint8_t *bytes, size_t sector_bytes, uint64_t sector,
     if (qimg_le64_get(disk.first_usable_lba) > qimg_le64_get(disk.last_usable_lba))
         return GPT_BAD_USABLE_RANGE;
     *out = (GptHeader){
-        .sector = sector,
         .other_sector = qimg_le64_get(disk.alternate_lba),
         .first_usable_sector = qimg_le64_get(disk.first_usable_lba),
         .last_usable_sector = qimg_le64_get(disk.last_usable_lba),

@@ -41,7 +41,6 @@ typedef enum {
 } GptFault;
 
 typedef struct {
-    uint64_t sector;
     uint64_t other_sector;
     uint64_t first_usable_sector;
     uint64_t last_usable_sector;

@@ -5,46 +5,33 @@
 #pragma once
 
 #include "base/checked.h"
+#include "codec/l2-entry.h"
 #include "codec/qcow1-header.h"
 
 #define QCOW1_L2_COMPRESSED (UINT64_C(1) << 63)
 
-typedef enum {
-    QCOW1_L2_UNALLOCATED,
-    QCOW1_L2_DATA,
-    QCOW1_L2_STREAM, /* compressed */
-    QCOW1_L2_DAMAGED,
-} Qcow1L2Kind;
-
-typedef struct {
-    Qcow1L2Kind kind;
-    QimgRule rule;         /* DAMAGED */
-    uint64_t host_offset;  /* DATA: of the cluster; STREAM: of its first byte */
-    uint32_t stream_bytes; /* STREAM: its length */
-} Qcow1L2Entry;
-
 /* Decodes an entry. 0: unallocated. Bit 63 clear: the offset of the cluster, whole
  * sectors. Bit 63 set: compressed; bits 63 - cluster_bits to 62 are the length of the
  * stream in bytes, and the bits below are its offset. */
-static inline Qcow1L2Entry
+static inline QimgL2Entry
 qcow1_l2_decode(unsigned cluster_bits, uint64_t word)
 {
     unsigned length_shift = 63 - cluster_bits;
-    Qcow1L2Entry e = {.host_offset = word};
+    QimgL2Entry e = {.host_offset = word, .n_subclusters = 1};
 
     if (word & QCOW1_L2_COMPRESSED) {
-        e.kind = QCOW1_L2_STREAM;
+        e.kind = QIMG_L2_STREAM;
         e.host_offset = word & ((UINT64_C(1) << length_shift) - 1);
         e.stream_bytes = (uint32_t)((word & ~QCOW1_L2_COMPRESSED) >> length_shift);
         e.rule = e.stream_bytes == 0 ? QIMG_RULE_STREAM_EMPTY : QIMG_RULE_OK;
     } else if (word == 0) {
-        e.kind = QCOW1_L2_UNALLOCATED;
+        e.kind = QIMG_L2_UNALLOCATED;
     } else {
-        e.kind = QCOW1_L2_DATA;
+        e.kind = QIMG_L2_DATA;
         if (!qimg_is_aligned(word, QIMG_SECTOR_BYTES))
             e.rule = QIMG_RULE_QCOW1_DATA_UNALIGNED;
     }
     if (e.rule)
-        e.kind = QCOW1_L2_DAMAGED;
+        e.kind = QIMG_L2_DAMAGED;
     return e;
 }

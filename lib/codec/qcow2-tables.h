@@ -4,6 +4,7 @@
 #pragma once
 
 #include "base/checked.h"
+#include "codec/l2-entry.h"
 #include "codec/qcow2-geometry.h"
 
 #define QCOW2_OFFSET_MASK     UINT64_C(0x00fffffffffffe00) /* bits 9–55 */
@@ -20,38 +21,21 @@
 #define QCOW2_ALL_ALLOCATED UINT64_C(0x00000000ffffffff)
 #define QCOW2_ALL_ZEROS     UINT64_C(0xffffffff00000000)
 
-typedef enum {
-    QCOW2_L2_UNALLOCATED,
-    QCOW2_L2_ZEROS,
-    QCOW2_L2_DATA,
-    QCOW2_L2_STREAM, /* compressed */
-    QCOW2_L2_DAMAGED,
-} Qcow2L2Kind;
-
-/* One entry, or the part of an extended one that has one answer. */
-typedef struct {
-    Qcow2L2Kind kind;
-    QimgRule rule;          /* DAMAGED */
-    uint64_t host_offset;   /* DATA: of the cluster; STREAM: of its first byte */
-    uint32_t stream_bytes;  /* STREAM: what may be read */
-    uint32_t n_subclusters; /* how many from the one asked for share this answer */
-} Qcow2L2Entry;
-
 /* Decodes a compressed entry. Spec: qcow2 section 5. */
-static inline Qcow2L2Entry
+static inline QimgL2Entry
 qcow2_l2_decode_compressed(const Qcow2Geometry *g, uint64_t word)
 {
     uint64_t host_offset = word & ((UINT64_C(1) << g->compressed_shift) - 1);
     uint64_t n_more_sectors = (word & (QCOW2_L2_COMPRESSED - 1)) >> g->compressed_shift;
 
     if (g->has_data_file)
-        return (Qcow2L2Entry){.kind = QCOW2_L2_DAMAGED,
-                              .rule = QIMG_RULE_COMPRESSED_DATA_FILE};
+        return (QimgL2Entry){.kind = QIMG_L2_DAMAGED,
+                             .rule = QIMG_RULE_COMPRESSED_DATA_FILE};
     if (host_offset >= QCOW2_MAX_HOST_OFFSET)
-        return (Qcow2L2Entry){.kind = QCOW2_L2_DAMAGED,
-                              .rule = QIMG_RULE_COMPRESSED_OFFSET};
-    return (Qcow2L2Entry){
-        .kind = QCOW2_L2_STREAM,
+        return (QimgL2Entry){.kind = QIMG_L2_DAMAGED,
+                             .rule = QIMG_RULE_COMPRESSED_OFFSET};
+    return (QimgL2Entry){
+        .kind = QIMG_L2_STREAM,
         .host_offset = host_offset,
         .stream_bytes = (uint32_t)((n_more_sectors + 1) * QIMG_SECTOR_BYTES -
                                    host_offset % QIMG_SECTOR_BYTES),
@@ -79,10 +63,10 @@ qcow2_l2_check_data(const Qcow2Geometry *g, uint64_t host_offset, uint64_t guest
 }
 
 /* Decodes a standard (one-word) entry for the cluster at @guest_offset. */
-static inline Qcow2L2Entry
+static inline QimgL2Entry
 qcow2_l2_decode(const Qcow2Geometry *g, uint64_t word, uint64_t guest_offset)
 {
-    Qcow2L2Entry e = {.host_offset = word & QCOW2_OFFSET_MASK, .n_subclusters = 1};
+    QimgL2Entry e = {.host_offset = word & QCOW2_OFFSET_MASK, .n_subclusters = 1};
 
     if (word & QCOW2_L2_COMPRESSED) {
         e = qcow2_l2_decode_compressed(g, word);
@@ -90,13 +74,13 @@ qcow2_l2_decode(const Qcow2Geometry *g, uint64_t word, uint64_t guest_offset)
         return e;
     }
     if (word & QCOW2_L2_ZERO) {
-        e.kind = g->version >= 3 ? QCOW2_L2_ZEROS : QCOW2_L2_DAMAGED;
+        e.kind = g->version >= 3 ? QIMG_L2_ZEROS : QIMG_L2_DAMAGED;
         e.rule = g->version >= 3 ? QIMG_RULE_OK : QIMG_RULE_ZERO_BIT_V2;
     } else if (!qcow2_l2_has_cluster(g, word)) {
-        e.kind = QCOW2_L2_UNALLOCATED;
+        e.kind = QIMG_L2_UNALLOCATED;
     } else {
         e.rule = qcow2_l2_check_data(g, e.host_offset, guest_offset);
-        e.kind = e.rule ? QCOW2_L2_DAMAGED : QCOW2_L2_DATA;
+        e.kind = e.rule ? QIMG_L2_DAMAGED : QIMG_L2_DATA;
     }
     return e;
 }
@@ -104,7 +88,7 @@ qcow2_l2_decode(const Qcow2Geometry *g, uint64_t word, uint64_t guest_offset)
 /* Decodes the part of an extended entry (@word, @bitmap) that begins at subcluster
  * @subcluster (below 32), for the cluster at @guest_offset. A contradiction anywhere in
  * the entry damages all of it. Spec: qcow2 section 6. */
-static inline Qcow2L2Entry
+static inline QimgL2Entry
 qcow2_l2_decode_extended(const Qcow2Geometry *g, uint64_t word, uint64_t bitmap,
                          uint32_t subcluster, uint64_t guest_offset)
 {
@@ -112,7 +96,7 @@ qcow2_l2_decode_extended(const Qcow2Geometry *g, uint64_t word, uint64_t bitmap,
     uint32_t zeros = (uint32_t)(bitmap >> 32);
     uint32_t n_left = QCOW2_N_SUBCLUSTERS - subcluster;
     uint32_t different; /* bit i: subcluster + i has another answer */
-    Qcow2L2Entry e = {.host_offset = word & QCOW2_OFFSET_MASK, .n_subclusters = n_left};
+    QimgL2Entry e = {.host_offset = word & QCOW2_OFFSET_MASK, .n_subclusters = n_left};
 
     if (word & QCOW2_L2_COMPRESSED) { /* the bitmap has no meaning */
         e = qcow2_l2_decode_compressed(g, word);
@@ -125,19 +109,19 @@ qcow2_l2_decode_extended(const Qcow2Geometry *g, uint64_t word, uint64_t bitmap,
     else if (allocated != 0)
         e.rule = qcow2_l2_check_data(g, e.host_offset, guest_offset);
     if (e.rule) {
-        e.kind = QCOW2_L2_DAMAGED;
+        e.kind = QIMG_L2_DAMAGED;
         return e;
     }
     allocated >>= subcluster;
     zeros >>= subcluster;
     if (allocated & 1) {
-        e.kind = QCOW2_L2_DATA;
+        e.kind = QIMG_L2_DATA;
         different = ~allocated;
     } else if (zeros & 1) {
-        e.kind = QCOW2_L2_ZEROS;
+        e.kind = QIMG_L2_ZEROS;
         different = ~zeros;
     } else {
-        e.kind = QCOW2_L2_UNALLOCATED;
+        e.kind = QIMG_L2_UNALLOCATED;
         different = allocated | zeros;
     }
     if (different != 0)
@@ -153,17 +137,17 @@ static inline QimgRule
 qcow2_l2_check_for_change(const Qcow2Geometry *g, uint64_t word, uint64_t bitmap,
                           uint64_t guest_offset)
 {
-    Qcow2L2Entry e;
+    QimgL2Entry e;
 
     if (word & QCOW2_L2_COMPRESSED) {
         e = qcow2_l2_decode_compressed(g, word);
-        return e.kind == QCOW2_L2_DAMAGED ? e.rule : QIMG_RULE_OK;
+        return e.kind == QIMG_L2_DAMAGED ? e.rule : QIMG_RULE_OK;
     }
     if ((word & QCOW2_L2_RESERVED) || (g->extended_l2 && (word & QCOW2_L2_ZERO)))
         return QIMG_RULE_L2_RESERVED;
     e = g->extended_l2 ? qcow2_l2_decode_extended(g, word, bitmap, 0, guest_offset)
                        : qcow2_l2_decode(g, word, guest_offset);
-    if (e.kind == QCOW2_L2_DAMAGED)
+    if (e.kind == QIMG_L2_DAMAGED)
         return e.rule;
     return qcow2_l2_has_cluster(g, word)
                ? qcow2_l2_check_data(g, word & QCOW2_OFFSET_MASK, guest_offset)

@@ -126,3 +126,39 @@ qimg_count_empty_l1(QimgFormat *format, const QimgView *view, uint64_t l1_index,
     *n_empty_out = n_empty;
     return 0;
 }
+
+QimgRun
+qimg_run_of_entry(QimgFormat *format, const QimgL2Entry *e, uint64_t in_cluster_bytes,
+                  uint64_t length_bytes)
+{
+    QimgRun run = {.length_bytes = length_bytes};
+
+    switch (e->kind) {
+    case QIMG_L2_UNALLOCATED:
+        run.kind = QIMG_RUN_UNALLOCATED;
+        return run;
+    case QIMG_L2_ZEROS:
+        run.kind = QIMG_RUN_ZERO;
+        return run;
+    case QIMG_L2_DAMAGED:
+        return qimg_run_damaged(e->rule, length_bytes);
+    case QIMG_L2_STREAM:
+        if (qimg_format_is_beyond_end(format, e->host_offset))
+            return qimg_run_damaged(QIMG_RULE_DATA_BEYOND_EOF, length_bytes);
+        run.kind = QIMG_RUN_COMPRESSED;
+        run.host_offset = qimg_host(e->host_offset);
+        run.stream_bytes = e->stream_bytes;
+        return run;
+    case QIMG_L2_DATA:
+        break;
+    }
+    run.kind = QIMG_RUN_DATA;
+    run.host_offset = qimg_host(e->host_offset + in_cluster_bytes);
+    if (format->needs_data_file)
+        return run;
+    run.length_bytes =
+        qimg_format_clip_clusters(format, e->host_offset, in_cluster_bytes, length_bytes);
+    if (run.length_bytes == 0)
+        return qimg_run_damaged(QIMG_RULE_DATA_BEYOND_EOF, length_bytes);
+    return run;
+}

@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include "codec/l2-entry.h"
 #include "format/driver.h"
 
 /* One step of a walk: the run that begins at @guest_offset, as far as one slice tells.
@@ -37,6 +38,12 @@ uint64_t qimg_count_zero_entries(QimgFormat *format, uint64_t host_offset,
 QimgErrno qimg_count_empty_l1(QimgFormat *format, const QimgView *view, uint64_t l1_index,
                               uint64_t n_wanted, uint64_t offset_mask,
                               uint64_t *entry_out, uint64_t *n_empty_out);
+
+/* Turns a decoded entry, [@in_cluster_bytes, + @length_bytes) of it and of those that
+ * give the same answer, into a run. What lies beyond the end of the file is cut off, or
+ * damage; a data file that is short reads as zeros. */
+QimgRun qimg_run_of_entry(QimgFormat *format, const QimgL2Entry *e,
+                          uint64_t in_cluster_bytes, uint64_t length_bytes);
 
 static inline QimgRun
 qimg_run_damaged(QimgRule rule, uint64_t length_bytes)

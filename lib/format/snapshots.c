@@ -2,7 +2,6 @@
 /* Lists of snapshots. */
 #include "format/snapshots.h"
 
-#include <limits.h>
 #include <string.h>
 
 #include "base/errors.h"

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Opening a chain: each image, its data file and its backing file in turn, with locks,
  * limits, and the policy on which named files may be opened. */
-#include <errno.h>
 #include <string.h>
 #include <sys/stat.h>
 

@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Checking and repairing an image file, and the result as an object of its own. */
-#include <string.h>
-
-#include "base/errors.h"
 #include "image/image.h"
 
 /* What qimg_check_result_free needs beyond what callers see. */

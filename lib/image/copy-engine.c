@@ -13,7 +13,6 @@
  * attached to a piece only as long as somebody behind the worker needs its content: else
  * the next piece of the worker finds it in the processor's cache. */
 #include <errno.h>
-#include <string.h>
 
 #include "base/checked.h"
 #include "base/errors.h"

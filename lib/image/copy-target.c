@@ -2,7 +2,6 @@
 /* Where a copy goes: a regular file that is made sparse, a block device, or a stream. */
 #include <errno.h>
 #include <fcntl.h>
-#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 

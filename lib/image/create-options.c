@@ -6,6 +6,7 @@
 #include "base/checked.h"
 #include "base/errors.h"
 #include "image/create.h"
+#include "image/option-value.h"
 
 #define DEFAULT_CLUSTER_BITS   16u
 #define DEFAULT_REFCOUNT_ORDER 4u
@@ -81,10 +82,8 @@ set_flag(const char *name, const char *value, bool *out, GError **error)
 static bool
 set_text(const char *name, const char *value, char **out, GError **error)
 {
-    if (!*value) {
-        qimg_set_error(error, QIMG_ERROR_USAGE, "%s=: is empty", name);
-        return false;
-    }
+    if (!*value)
+        return qimg_misuse(error, "%s=: is empty", name);
     g_free(*out);
     *out = g_strdup(value);
     return true;
@@ -98,10 +97,8 @@ set_format(QimgCreate *create, const char *name, const char *value, GError **err
     if (!driver || !driver->create) {
         g_autofree char *names = qimg_driver_names(true);
 
-        qimg_set_error(error, QIMG_ERROR_USAGE,
-                       "%s=%s: is no format that can be made (give %s)", name, value,
-                       names);
-        return false;
+        return qimg_misuse(error, "%s=%s: is no format that can be made (give %s)", name,
+                           value, names);
     }
     create->driver = driver;
     return true;
@@ -116,10 +113,8 @@ set_size(QimgCreate *create, const char *name, const char *value, GError **error
         g_prefix_error(error, "%s: ", name);
         return false;
     }
-    if (!qimg_align_up(bytes, QIMG_SECTOR_BYTES, &create->fields.size_bytes)) {
-        qimg_set_error(error, QIMG_ERROR_USAGE, "%s=%s: is too large", name, value);
-        return false;
-    }
+    if (!qimg_align_up(bytes, QIMG_SECTOR_BYTES, &create->fields.size_bytes))
+        return qimg_misuse(error, "%s=%s: is too large", name, value);
     create->has_size = true;
     return true;
 }
@@ -147,10 +142,8 @@ set_cluster_size(QimgCreate *create, const char *name, const char *value, GError
 {
     uint64_t bytes = 0;
 
-    if (!qimg_parse_size(value, &bytes, NULL) || bytes == 0 || (bytes & (bytes - 1))) {
-        qimg_set_error(error, QIMG_ERROR_USAGE, "%s=%s: is no power of two", name, value);
-        return false;
-    }
+    if (!qimg_parse_size(value, &bytes, NULL) || bytes == 0 || (bytes & (bytes - 1)))
+        return qimg_misuse(error, "%s=%s: is no power of two", name, value);
     create->fields.cluster_bits = (unsigned)__builtin_ctzll(bytes);
     return true;
 }
@@ -265,12 +258,6 @@ set_opening(QimgCreate *create, const char *name, const char *value, GError **er
     return qimg_options_set(create->backing_options, name, value, error);
 }
 
-typedef enum {
-    NO_VALUE,
-    VALUE,
-    MAYBE_VALUE,
-} TakesValue;
-
 /* The formats that have a property. */
 enum {
     RAW = 1 << 0,
@@ -329,17 +316,10 @@ qimg_create_set(QimgCreate *create, const char *name, const char *value, GError 
 
     while (i < G_N_ELEMENTS(table) && strcmp(table[i].name, name) != 0)
         i++;
-    if (i == G_N_ELEMENTS(table)) {
-        qimg_set_error(error, QIMG_ERROR_USAGE, "%s: is no property of a new image",
-                       name);
+    if (i == G_N_ELEMENTS(table))
+        return qimg_misuse(error, "%s: is no property of a new image", name);
+    if (!option_check_value(name, table[i].takes_value, value, error))
         return FALSE;
-    }
-    if (table[i].takes_value != MAYBE_VALUE &&
-        (table[i].takes_value == VALUE) != (value != NULL)) {
-        qimg_set_error(error, QIMG_ERROR_USAGE, "%s: %s a value", name,
-                       table[i].takes_value == VALUE ? "needs" : "does not take");
-        return FALSE;
-    }
     create->given |= UINT32_C(1) << i;
     return table[i].set(create, name, value, error);
 }

@@ -5,7 +5,6 @@
 #include "image/create.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -63,20 +62,17 @@ choose_backing_format(QimgCreate *create, const char *named_format, GError **err
 {
     const char *format = create->backing_fmt ? create->backing_fmt : named_format;
 
-    if (named_format && strcmp(format, named_format) != 0) {
-        qimg_set_error(error, QIMG_ERROR_USAGE,
-                       "its name says that its format is %s, and backing_fmt is %s",
-                       named_format, format);
-        return false;
-    }
+    if (named_format && strcmp(format, named_format) != 0)
+        return qimg_misuse(error,
+                           "its name says that its format is %s, and backing_fmt is %s",
+                           named_format, format);
     if (format && !qimg_driver_find(format)) {
         g_autofree char *names = qimg_driver_names(false);
 
-        qimg_set_error(error, QIMG_ERROR_USAGE,
-                       "backing_fmt=%s: cannot be read by this version (give %s, or "
-                       "--no-check to store the name all the same)",
-                       format, names);
-        return false;
+        return qimg_misuse(error,
+                           "backing_fmt=%s: cannot be read by this version (give %s, or "
+                           "--no-check to store the name all the same)",
+                           format, names);
     }
     g_free(create->backing_options->format);
     create->backing_options->format = g_strdup(format);
@@ -141,38 +137,32 @@ open_backing(QimgCreate *create, const char *path, GError **error)
 /* ---- rules ----------------------------------------------------------------------------
  */
 
-static bool
-refuse(GError **error, const char *text)
-{
-    qimg_set_error(error, QIMG_ERROR_USAGE, "%s", text);
-    return false;
-}
-
 /* What no format's driver can tell, before anything is opened. */
 static bool
 check_properties(const QimgCreate *create, GError **error)
 {
     const char *foreign = create_find_foreign_property(create);
 
-    if (foreign) {
-        qimg_set_error(error, QIMG_ERROR_USAGE,
-                       "%s: a %s image has none (leave it out, or make a qcow2 image)",
-                       foreign, create->driver->name);
-        return false;
-    }
+    if (foreign)
+        return qimg_misuse(
+            error, "%s: a %s image has none (leave it out, or make a qcow2 image)",
+            foreign, create->driver->name);
     if (create->driver == &qimg_driver_raw &&
         create->fields.preallocation == QIMG_PREALLOCATION_METADATA)
-        return refuse(error, "preallocation=metadata: a raw image has none (give falloc "
-                             "or full)");
+        return qimg_misuse(error,
+                           "preallocation=metadata: a raw image has none (give falloc "
+                           "or full)");
     if (create->backing_file && create->no_check && !create->backing_fmt)
-        return refuse(error, "backing_fmt: is missing (with --no-check the format of the "
-                             "backing file must be given)");
+        return qimg_misuse(error,
+                           "backing_fmt: is missing (with --no-check the format of the "
+                           "backing file must be given)");
     if (create->has_size || (create->backing_file && !create->no_check))
         return true;
-    return refuse(error, create->backing_file
-                             ? "size: is missing (with --no-check it must be given)"
-                             : "size: is missing (give it, or a backing file to take it "
-                               "from)");
+    return qimg_misuse(error, "%s",
+                       create->backing_file
+                           ? "size: is missing (with --no-check it must be given)"
+                           : "size: is missing (give it, or a backing file to take it "
+                             "from)");
 }
 
 /* ---- the files ------------------------------------------------------------------------

@@ -2,9 +2,7 @@
 /* Handles: the image itself and its layers, and their plain facts. */
 #include "image/image.h"
 
-#include <errno.h>
 #include <fcntl.h>
-#include <string.h>
 
 #include "base/checked.h"
 #include "base/errors.h"

@@ -197,9 +197,9 @@ bool backing_name_parse(const char *name, char **path_out, char **format_out,
 QimgErrno image_map_run(const QimgImage *image, uint64_t view_offset,
                         uint64_t length_bytes, ImageRun *out) QIMG_MUST_CHECK;
 
-/* image/map.c: whether the layers from @layer_index down read as zeros at the range, as
- * far as their tables tell. Inside the gate. */
-QimgErrno map_is_zero_below(QimgChain *chain, unsigned layer_index, uint64_t guest_offset,
+/* image/map.c: whether all that lies below the top layer reads as zeros at the range, as
+ * far as the tables tell. Inside the gate. */
+QimgErrno map_is_zero_below(QimgChain *chain, uint64_t guest_offset,
                             uint64_t length_bytes, bool *is_zero_out) QIMG_MUST_CHECK;
 
 /* image/read.c: qimg_image_read for who is inside the gate, without any check. */

@@ -2,7 +2,6 @@
 /* The chain's runs merged into one answer: for reads, one run at a time; for people and
  * SEEK_DATA, maximal extents, found by a walk that is bounded in time and memory. */
 #include <errno.h>
-#include <string.h>
 #include <time.h>
 
 #include "base/checked.h"
@@ -227,16 +226,15 @@ extent_of(const QimgImage *image, const ImageRun *r, uint64_t guest_offset,
 }
 
 QimgErrno
-map_is_zero_below(QimgChain *chain, unsigned layer_index, uint64_t guest_offset,
-                  uint64_t length_bytes, bool *is_zero_out)
+map_is_zero_below(QimgChain *chain, uint64_t guest_offset, uint64_t length_bytes,
+                  bool *is_zero_out)
 {
     uint64_t end = guest_offset + length_bytes;
 
     *is_zero_out = false;
-    while (layer_index < chain->n_layers && guest_offset < end) {
+    while (chain->n_layers > 1 && guest_offset < end) {
         ImageRun r;
-        QimgErrno err =
-            map_lower(chain, layer_index, guest_offset, end - guest_offset, &r);
+        QimgErrno err = map_lower(chain, 1, guest_offset, end - guest_offset, &r);
 
         if (err)
             return err;

@@ -5,6 +5,7 @@
 
 #include "base/errors.h"
 #include "image/image.h"
+#include "image/option-value.h"
 
 #define DEFAULT_L2_CACHE_BYTES   (32 * QIMG_MIB)
 #define DEFAULT_DATA_CACHE_BYTES (16 * QIMG_MIB)
@@ -104,11 +105,11 @@ qimg_parse_size(const char *text, uint64_t *bytes_out, GError **error)
 {
     if (parse_bytes(text, bytes_out))
         return TRUE;
-    qimg_set_error(error, QIMG_ERROR_USAGE,
-                   "\"%s\" is no size (give a number of bytes, or one with K, M, G, T, P "
-                   "or E, like 1.5G, less than 16E)",
-                   text);
-    return FALSE;
+    return qimg_misuse(
+        error,
+        "\"%s\" is no size (give a number of bytes, or one with K, M, G, T, P "
+        "or E, like 1.5G, less than 16E)",
+        text);
 }
 
 static bool
@@ -117,13 +118,11 @@ parse_size(const char *name, const char *text, uint64_t min, uint64_t max, uint6
 {
     uint64_t bytes = 0;
 
-    if (!parse_bytes(text, &bytes) || bytes < min || bytes > max) {
-        qimg_set_error(error, QIMG_ERROR_USAGE,
-                       "%s=%s: not a number of bytes from %" G_GUINT64_FORMAT
-                       " to %" G_GUINT64_FORMAT " (suffixes K, M, G and T work)",
-                       name, text, (guint64)min, (guint64)max);
-        return false;
-    }
+    if (!parse_bytes(text, &bytes) || bytes < min || bytes > max)
+        return qimg_misuse(error,
+                           "%s=%s: not a number of bytes from %" G_GUINT64_FORMAT
+                           " to %" G_GUINT64_FORMAT " (suffixes K, M, G and T work)",
+                           name, text, (guint64)min, (guint64)max);
     *out = bytes;
     return true;
 }
@@ -134,9 +133,7 @@ set_format(QimgOptions *options, const char *value, GError **error)
     if (!qimg_driver_find(value)) {
         g_autofree char *names = qimg_driver_names(false);
 
-        qimg_set_error(error, QIMG_ERROR_USAGE, "format=%s: unknown format (give %s)",
-                       value, names);
-        return false;
+        return qimg_misuse(error, "format=%s: unknown format (give %s)", value, names);
     }
     g_free(options->format);
     options->format = g_strdup(value);
@@ -174,11 +171,9 @@ set_threads(QimgOptions *options, const char *value, GError **error)
 {
     guint64 n = 0;
 
-    if (!g_ascii_string_to_unsigned(value, 10, 1, MAX_THREADS, &n, NULL)) {
-        qimg_set_error(error, QIMG_ERROR_USAGE, "threads=%s: not a number from 1 to %u",
-                       value, MAX_THREADS);
-        return false;
-    }
+    if (!g_ascii_string_to_unsigned(value, 10, 1, MAX_THREADS, &n, NULL))
+        return qimg_misuse(error, "threads=%s: not a number from 1 to %u", value,
+                           MAX_THREADS);
     options->n_threads = (unsigned)n;
     return true;
 }
@@ -210,12 +205,10 @@ set_rw(QimgOptions *options, const char *value, GError **error)
 static bool
 set_cow(QimgOptions *options, const char *value, GError **error)
 {
-    if (value && !*value) {
-        qimg_set_error(error, QIMG_ERROR_USAGE,
-                       "cow=: names no file (give the overlay's name, or cow alone for "
-                       "one that vanishes)");
-        return false;
-    }
+    if (value && !*value)
+        return qimg_misuse(
+            error, "cow=: names no file (give the overlay's name, or cow alone for "
+                   "one that vanishes)");
     g_free(options->cow_path);
     options->cow_path = g_strdup(value);
     options->is_cow = true;
@@ -253,16 +246,9 @@ set_discard(QimgOptions *options, const char *value, GError **error)
             return true;
         }
     }
-    qimg_set_error(error, QIMG_ERROR_USAGE,
-                   "discard=%s: unknown mode (give unmap, zero or ignore)", value);
-    return false;
+    return qimg_misuse(error, "discard=%s: unknown mode (give unmap, zero or ignore)",
+                       value);
 }
-
-typedef enum {
-    NO_VALUE,
-    VALUE,
-    MAYBE_VALUE,
-} TakesValue;
 
 static const struct {
     const char *name;
@@ -311,15 +297,9 @@ qimg_options_set(QimgOptions *options, const char *name, const char *value,
 {
     int i = find_option(name);
 
-    if (i < 0) {
-        qimg_set_error(error, QIMG_ERROR_USAGE, "%s: no such option", name);
+    if (i < 0)
+        return qimg_misuse(error, "%s: no such option", name);
+    if (!option_check_value(name, table[i].takes_value, value, error))
         return FALSE;
-    }
-    if (table[i].takes_value != MAYBE_VALUE &&
-        (table[i].takes_value == VALUE) != (value != NULL)) {
-        qimg_set_error(error, QIMG_ERROR_USAGE, "%s: %s a value", name,
-                       table[i].takes_value == VALUE ? "needs" : "does not take");
-        return FALSE;
-    }
     return table[i].set(options, value, error);
 }

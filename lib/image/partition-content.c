@@ -2,7 +2,6 @@
 /* What a partition holds, told by libblkid. It wants a file, so it gets one in memory, of
  * the partition's length and empty but for the places where file systems and the like
  * say what they are: the beginning, and the end, where some RAID and ZFS labels lie. */
-#include <errno.h>
 #include <string.h>
 
 #include "image/partition-table.h"

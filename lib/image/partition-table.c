@@ -7,7 +7,6 @@
 
 #include <inttypes.h>
 #include <stdarg.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "base/checked.h"
@@ -87,7 +86,6 @@ typedef struct {
     GptHeader header;
     unsigned sector_bytes;
     uint8_t *entries; /* owned */
-    size_t n_entry_bytes;
 } GptTable;
 
 static const char *
@@ -102,7 +100,6 @@ load_entries(const Scan *scan, GptTable *table)
     table->entries = g_try_malloc(n_bytes > 0 ? n_bytes : 1);
     if (!table->entries)
         return "has entries for which there is no memory";
-    table->n_entry_bytes = n_bytes;
     if (read_at(scan, start, table->entries, n_bytes))
         return "has entries that cannot be read";
     if (!gpt_entries_are_good(&table->header, table->entries, n_bytes))

@@ -82,17 +82,24 @@ image_grow(QimgImage *image, uint64_t min_size_bytes)
     return err;
 }
 
-int
-qimg_image_resize(QimgImage *image, uint64_t size_bytes)
+/* What can be told without a look at the format. */
+static QimgErrno
+check_resizable(const QimgImage *image, uint64_t size_bytes)
 {
-    QimgErrno err = 0;
-
     if (!qimg_image_is_writable(image))
         return -EROFS;
     if (image->whole)
         return -EINVAL;
-    if (size_bytes > INT64_MAX - QIMG_SECTOR_BYTES)
-        return -EFBIG;
+    return size_bytes > INT64_MAX - QIMG_SECTOR_BYTES ? -EFBIG : 0;
+}
+
+int
+qimg_image_resize(QimgImage *image, uint64_t size_bytes)
+{
+    QimgErrno err = check_resizable(image, size_bytes);
+
+    if (err)
+        return err;
     qimg_gate_close(image->chain->gate);
     if (size_bytes != image_size_bytes(image))
         err = resize_closed(image, size_bytes);
@@ -128,14 +135,10 @@ int
 qimg_image_grow(QimgImage *image, uint64_t size_bytes, QimgPreallocation preallocation)
 {
     uint64_t old_size_bytes;
-    QimgErrno err = 0;
+    QimgErrno err = check_resizable(image, size_bytes);
 
-    if (!qimg_image_is_writable(image))
-        return -EROFS;
-    if (image->whole)
-        return -EINVAL;
-    if (size_bytes > INT64_MAX - QIMG_SECTOR_BYTES)
-        return -EFBIG;
+    if (err)
+        return err;
     if (preallocation == QIMG_PREALLOCATION_METADATA &&
         !image->chain->layers[0]->driver->extend_tables)
         return -EOPNOTSUPP; /* there are none */

@@ -32,7 +32,7 @@ holds_zeros(const QimgImage *image, const QimgWritePlan *plan, uint64_t start,
     *holds_zeros_out = plan->old_kind == QIMG_RUN_ZERO;
     if (plan->old_kind != QIMG_RUN_UNALLOCATED)
         return 0;
-    return map_is_zero_below(image->chain, 1, start, end - start, holds_zeros_out);
+    return map_is_zero_below(image->chain, start, end - start, holds_zeros_out);
 }
 
 /* Fills the host bytes of an allocating plan: @buffer at @guest_offset, around it what

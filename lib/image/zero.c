@@ -68,7 +68,7 @@ image_zero_units(QimgImage *image, uint64_t start, uint64_t end, QimgZeroMode mo
         if (!qimg_align_up(start + r.run.length_bytes, top->zero_unit_bytes, &run_end) ||
             run_end > end)
             run_end = end;
-        err = map_is_zero_below(image->chain, 1, start, run_end - start, &below_is_zero);
+        err = map_is_zero_below(image->chain, start, run_end - start, &below_is_zero);
         if (!err)
             err = top->driver->zero(top, qimg_guest(start), run_end - start, mode,
                                     below_is_zero, &n_done);

@@ -29,26 +29,6 @@ qimg_open_policy_new(void)
     return policy;
 }
 
-static void
-copy_strings(GPtrArray *to, const GPtrArray *from)
-{
-    for (guint i = 0; i < from->len; i++)
-        g_ptr_array_add(to, g_strdup(from->pdata[i]));
-}
-
-QimgOpenPolicy *
-qimg_open_policy_copy(const QimgOpenPolicy *policy)
-{
-    QimgOpenPolicy *copy = qimg_open_policy_new();
-
-    copy->kind = policy->kind;
-    copy->avoids = policy->avoids;
-    copy->avoided_device = policy->avoided_device;
-    copy_strings(copy->dirs, policy->dirs);
-    copy_strings(copy->maps, policy->maps);
-    return copy;
-}
-
 void
 qimg_open_policy_free(QimgOpenPolicy *policy)
 {
@@ -147,7 +127,8 @@ qimg_open_policy_get_places(const QimgOpenPolicy *policy)
 
     if (policy->kind == POLICY_ANY)
         g_ptr_array_add(places, g_strdup("/"));
-    copy_strings(places, policy->dirs);
+    for (guint i = 0; i < policy->dirs->len; i++)
+        g_ptr_array_add(places, g_strdup(policy->dirs->pdata[i]));
     for (guint i = 1; i < policy->maps->len; i += 2)
         g_ptr_array_add(places, g_strdup(policy->maps->pdata[i]));
     g_ptr_array_add(places, NULL);

@@ -12,7 +12,6 @@ typedef struct QimgOpenPolicy QimgOpenPolicy;
 
 /* The default: files below the directory of the image that names them. */
 QimgOpenPolicy *qimg_open_policy_new(void);
-QimgOpenPolicy *qimg_open_policy_copy(const QimgOpenPolicy *policy);
 void qimg_open_policy_free(QimgOpenPolicy *policy);
 
 /* Sets the policy from "same-dir", "any", "none" or directories separated by colons,

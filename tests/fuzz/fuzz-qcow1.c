@@ -25,13 +25,13 @@ check_header(const Qcow1Header *h)
 static void
 check_entry(unsigned cluster_bits, uint64_t word)
 {
-    Qcow1L2Entry e = qcow1_l2_decode(cluster_bits, word);
+    QimgL2Entry e = qcow1_l2_decode(cluster_bits, word);
 
-    FUZZ_CHECK((e.kind == QCOW1_L2_DAMAGED) == (e.rule != QIMG_RULE_OK));
-    FUZZ_CHECK((e.kind == QCOW1_L2_UNALLOCATED) == (word == 0));
-    if (e.kind == QCOW1_L2_DATA)
+    FUZZ_CHECK((e.kind == QIMG_L2_DAMAGED) == (e.rule != QIMG_RULE_OK));
+    FUZZ_CHECK((e.kind == QIMG_L2_UNALLOCATED) == (word == 0));
+    if (e.kind == QIMG_L2_DATA)
         FUZZ_CHECK(e.host_offset % 512 == 0 && e.host_offset <= INT64_MAX);
-    if (e.kind == QCOW1_L2_STREAM) {
+    if (e.kind == QIMG_L2_STREAM) {
         FUZZ_CHECK(e.stream_bytes > 0 && e.stream_bytes < 1u << cluster_bits);
         FUZZ_CHECK(e.host_offset < UINT64_C(1) << (63 - cluster_bits));
     }

@@ -18,15 +18,15 @@ get_be64(const uint8_t *bytes)
 }
 
 static void
-check_entry(const Qcow2Geometry *g, const Qcow2L2Entry *e, uint64_t guest_offset)
+check_entry(const Qcow2Geometry *g, const QimgL2Entry *e, uint64_t guest_offset)
 {
-    FUZZ_CHECK((e->kind == QCOW2_L2_DAMAGED) == (e->rule != QIMG_RULE_OK));
+    FUZZ_CHECK((e->kind == QIMG_L2_DAMAGED) == (e->rule != QIMG_RULE_OK));
     FUZZ_CHECK(e->n_subclusters >= 1 && e->n_subclusters <= QCOW2_N_SUBCLUSTERS);
-    if (e->kind == QCOW2_L2_DATA) {
+    if (e->kind == QIMG_L2_DATA) {
         FUZZ_CHECK(e->host_offset % g->cluster_bytes == 0);
         FUZZ_CHECK(e->host_offset < QCOW2_MAX_HOST_OFFSET);
         FUZZ_CHECK(!g->has_data_file || e->host_offset == guest_offset);
-    } else if (e->kind == QCOW2_L2_STREAM) {
+    } else if (e->kind == QIMG_L2_STREAM) {
         FUZZ_CHECK(e->host_offset < QCOW2_MAX_HOST_OFFSET);
         FUZZ_CHECK(e->stream_bytes >= 1 && e->stream_bytes <= 2 * g->cluster_bytes);
         FUZZ_CHECK(!g->has_data_file);
@@ -41,21 +41,21 @@ check_extended(const Qcow2Geometry *g, uint64_t word, uint64_t bitmap,
     uint32_t s = 0;
 
     while (s < QCOW2_N_SUBCLUSTERS) {
-        Qcow2L2Entry part = qcow2_l2_decode_extended(g, word, bitmap, s, guest_offset);
+        QimgL2Entry part = qcow2_l2_decode_extended(g, word, bitmap, s, guest_offset);
 
         check_entry(g, &part, guest_offset);
         FUZZ_CHECK(s + part.n_subclusters <= QCOW2_N_SUBCLUSTERS);
         for (uint32_t i = 0; i < part.n_subclusters; i++) {
-            Qcow2L2Entry e =
+            QimgL2Entry e =
                 qcow2_l2_decode_extended(g, word, bitmap, s + i, guest_offset);
 
             FUZZ_CHECK(e.kind == part.kind && e.rule == part.rule);
             FUZZ_CHECK(e.n_subclusters == part.n_subclusters - i);
-            if (e.kind == QCOW2_L2_DATA) {
+            if (e.kind == QIMG_L2_DATA) {
                 FUZZ_CHECK(e.host_offset == part.host_offset);
                 FUZZ_CHECK(bitmap >> (s + i) & 1);
             }
-            FUZZ_CHECK(e.kind != QCOW2_L2_ZEROS || (bitmap >> (32 + s + i) & 1));
+            FUZZ_CHECK(e.kind != QIMG_L2_ZEROS || (bitmap >> (32 + s + i) & 1));
         }
         s += part.n_subclusters;
     }
@@ -87,7 +87,7 @@ LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n_bytes)
         if (g.extended_l2) {
             check_extended(&g, word, bitmap, guest_offset);
         } else {
-            Qcow2L2Entry e = qcow2_l2_decode(&g, word, guest_offset);
+            QimgL2Entry e = qcow2_l2_decode(&g, word, guest_offset);
 
             check_entry(&g, &e, guest_offset);
             FUZZ_CHECK(e.n_subclusters == 1);

@@ -147,3 +147,26 @@ test_layer_close(TestLayer *layer)
     slot_cache_free(layer->tables);
     qimg_gate_free(layer->gate);
 }
+
+void
+test_layer_get_mapping(const TestLayer *layer, const QimgView *view, QimgRun *runs,
+                       uint64_t n_clusters)
+{
+    QimgFormat *format = &layer->q->base;
+    uint64_t cluster_bytes = format->cluster_bytes;
+
+    for (uint64_t c = 0; c < n_clusters; c++)
+        g_assert_cmpint(qcow2_map(format, view, qimg_guest(c * cluster_bytes),
+                                  cluster_bytes, &runs[c]),
+                        ==, 0);
+}
+
+void
+test_assert_same_mapping(const QimgRun *runs, const QimgRun *wanted, uint64_t n_clusters)
+{
+    for (uint64_t c = 0; c < n_clusters; c++) {
+        g_assert_cmpint(runs[c].kind, ==, wanted[c].kind);
+        g_assert_cmpuint(runs[c].host_offset.v, ==, wanted[c].host_offset.v);
+        g_assert_cmpuint(runs[c].stream_bytes, ==, wanted[c].stream_bytes);
+    }
+}

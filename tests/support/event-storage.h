@@ -45,3 +45,11 @@ typedef struct {
  * is encrypted or damaged. The alloc_lock can be used in both cases. */
 TestLayer test_layer_open(const GByteArray *bytes, bool is_writable);
 void test_layer_close(TestLayer *layer);
+
+/* What each of the first @n_clusters clusters of @view is mapped to. */
+void test_layer_get_mapping(const TestLayer *layer, const QimgView *view, QimgRun *runs,
+                            uint64_t n_clusters);
+
+/* Checks that the clusters are mapped to the same kinds and places. */
+void test_assert_same_mapping(const QimgRun *runs, const QimgRun *wanted,
+                              uint64_t n_clusters);

@@ -216,12 +216,6 @@ recording_storage_new(QimgStorage *inner, CrashRecord *record, unsigned file_ind
     return &r->storage;
 }
 
-QimgStorage *
-recording_storage_get_inner(QimgStorage *storage)
-{
-    return ((RecordingStorage *)storage)->inner;
-}
-
 /* ---- the replay -----------------------------------------------------------------------
  */
 

@@ -43,9 +43,6 @@ const CrashEvent *crash_record_get(CrashRecord *record, size_t index);
 QimgStorage *recording_storage_new(QimgStorage *inner, CrashRecord *record,
                                    unsigned file_index);
 
-/* The storage inside. */
-QimgStorage *recording_storage_get_inner(QimgStorage *storage);
-
 /* Follows a record, one file of it, and builds what a crash may leave. */
 typedef struct CrashReplay CrashReplay;
 

@@ -179,17 +179,3 @@ sparse_bytes_allocate(SparseBytes *s, uint64_t offset, uint64_t n_bytes)
         ensure_page(s, i);
     return true;
 }
-
-bool
-sparse_bytes_is_data(const SparseBytes *s, uint64_t offset, uint64_t *end_out)
-{
-    uint64_t index = offset / SPARSE_PAGE_BYTES;
-    bool is_data = find_page(s, index) != NULL;
-
-    do
-        index++;
-    while (index * SPARSE_PAGE_BYTES < s->size_bytes &&
-           (find_page(s, index) != NULL) == is_data);
-    *end_out = MIN(index * SPARSE_PAGE_BYTES, s->size_bytes);
-    return is_data;
-}

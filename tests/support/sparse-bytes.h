@@ -43,7 +43,3 @@ void sparse_bytes_punch(SparseBytes *s, uint64_t offset, uint64_t n_bytes);
 /* Lets pages of zeros occupy the range; false, with nothing done, if there is no room.
  * The range may pass the end, which stays. */
 bool sparse_bytes_allocate(SparseBytes *s, uint64_t offset, uint64_t n_bytes);
-
-/* Whether a page is there at @offset, and where the next page that differs begins (at
- * most the end). */
-bool sparse_bytes_is_data(const SparseBytes *s, uint64_t offset, uint64_t *end_out);

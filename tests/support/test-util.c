@@ -23,6 +23,8 @@ test_util_init(int *argc, char ***argv)
     g_test_init(argc, argv, NULL);
     g_log_set_always_fatal(G_LOG_FATAL_MASK | G_LOG_LEVEL_CRITICAL);
     g_log_set_handler("qimg", G_LOG_LEVEL_WARNING, ignore_log, NULL);
+    g_log_set_handler("qimg-format", G_LOG_LEVEL_WARNING | G_LOG_LEVEL_MESSAGE,
+                      ignore_log, NULL);
 }
 
 uint32_t

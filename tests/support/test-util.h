@@ -6,7 +6,8 @@
 
 #include "base/types.h"
 
-/* Prepares GLib's test framework. Warnings about damaged images do not end the test. */
+/* Prepares GLib's test framework. What is logged of damaged images and of their
+ * repair does not end the test, and is not shown. */
 void test_util_init(int *argc, char ***argv);
 
 /* A seed: that of the environment variable QIMG_TEST_SEED, else a new one; printed. */

@@ -172,8 +172,7 @@ static void
 check_row(const Row *row, bool avoids)
 {
     Tree tree = tree_new();
-    g_autoptr(QimgOpenPolicy) first = qimg_open_policy_new();
-    g_autoptr(QimgOpenPolicy) policy = NULL;
+    g_autoptr(QimgOpenPolicy) policy = qimg_open_policy_new();
     g_autofree char *policy_text = expand(&tree, row->policy);
     g_autofree char *map_text = expand(&tree, row->map);
     g_autofree char *name = expand(&tree, row->name);
@@ -186,13 +185,12 @@ check_row(const Row *row, bool avoids)
     GError *error = NULL;
 
     g_assert_cmpint(naming_fd, >=, 0);
-    g_assert_true(qimg_open_policy_set(first, policy_text, &error));
+    g_assert_true(qimg_open_policy_set(policy, policy_text, &error));
     if (row->map)
-        g_assert_true(qimg_open_policy_add_map(first, map_text, &error));
+        g_assert_true(qimg_open_policy_add_map(policy, map_text, &error));
     g_assert_no_error(error);
     if (avoids)
-        qimg_open_policy_avoid_device(first, NO_DEVICE);
-    policy = qimg_open_policy_copy(first);
+        qimg_open_policy_avoid_device(policy, NO_DEVICE);
     fd = qimg_open_named_by_image(policy, naming_place, name, false, &place, &error);
     if (row->content) {
         char content[100] = "";

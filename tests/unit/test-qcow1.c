@@ -133,34 +133,39 @@ test_entries(void)
     static const struct {
         unsigned cluster_bits;
         uint64_t word;
-        Qcow1L2Entry entry;
+        QimgL2Entry entry;
     } rows[] = {
-        {12, 0, {QCOW1_L2_UNALLOCATED, QIMG_RULE_OK, 0, 0}},
-        {12, 4096, {QCOW1_L2_DATA, QIMG_RULE_OK, 4096, 0}},
-        {12, 512, {QCOW1_L2_DATA, QIMG_RULE_OK, 512, 0}},
+        {12, 0, {QIMG_L2_UNALLOCATED, QIMG_RULE_OK, 0, 0, 1}},
+        {12, 4096, {QIMG_L2_DATA, QIMG_RULE_OK, 4096, 0, 1}},
+        {12, 512, {QIMG_L2_DATA, QIMG_RULE_OK, 512, 0, 1}},
         {9,
          (UINT64_C(1) << 63) - 512,
-         {QCOW1_L2_DATA, QIMG_RULE_OK, (UINT64_C(1) << 63) - 512, 0}},
-        {12, 513, {QCOW1_L2_DAMAGED, QIMG_RULE_QCOW1_DATA_UNALIGNED, 513, 0}},
-        {12, 1, {QCOW1_L2_DAMAGED, QIMG_RULE_QCOW1_DATA_UNALIGNED, 1, 0}},
-        {12, UINT64_C(0x8018000000001001), {QCOW1_L2_STREAM, QIMG_RULE_OK, 0x1001, 3}},
-        {9, UINT64_C(0x80c0000000000001), {QCOW1_L2_STREAM, QIMG_RULE_OK, 1, 3}},
-        {16, UINT64_C(0x8001800000000001), {QCOW1_L2_STREAM, QIMG_RULE_OK, 1, 3}},
-        {12, UINT64_MAX, {QCOW1_L2_STREAM, QIMG_RULE_OK, (UINT64_C(1) << 51) - 1, 4095}},
-        {9, UINT64_MAX, {QCOW1_L2_STREAM, QIMG_RULE_OK, (UINT64_C(1) << 54) - 1, 511}},
-        {16, UINT64_MAX, {QCOW1_L2_STREAM, QIMG_RULE_OK, (UINT64_C(1) << 47) - 1, 65535}},
+         {QIMG_L2_DATA, QIMG_RULE_OK, (UINT64_C(1) << 63) - 512, 0, 1}},
+        {12, 513, {QIMG_L2_DAMAGED, QIMG_RULE_QCOW1_DATA_UNALIGNED, 513, 0, 1}},
+        {12, 1, {QIMG_L2_DAMAGED, QIMG_RULE_QCOW1_DATA_UNALIGNED, 1, 0, 1}},
+        {12, UINT64_C(0x8018000000001001), {QIMG_L2_STREAM, QIMG_RULE_OK, 0x1001, 3, 1}},
+        {9, UINT64_C(0x80c0000000000001), {QIMG_L2_STREAM, QIMG_RULE_OK, 1, 3, 1}},
+        {16, UINT64_C(0x8001800000000001), {QIMG_L2_STREAM, QIMG_RULE_OK, 1, 3, 1}},
+        {12,
+         UINT64_MAX,
+         {QIMG_L2_STREAM, QIMG_RULE_OK, (UINT64_C(1) << 51) - 1, 4095, 1}},
+        {9, UINT64_MAX, {QIMG_L2_STREAM, QIMG_RULE_OK, (UINT64_C(1) << 54) - 1, 511, 1}},
+        {16,
+         UINT64_MAX,
+         {QIMG_L2_STREAM, QIMG_RULE_OK, (UINT64_C(1) << 47) - 1, 65535, 1}},
         {12,
          UINT64_C(0x8000000000001001),
-         {QCOW1_L2_DAMAGED, QIMG_RULE_STREAM_EMPTY, 0x1001, 0}},
+         {QIMG_L2_DAMAGED, QIMG_RULE_STREAM_EMPTY, 0x1001, 0, 1}},
     };
 
     for (size_t i = 0; i < G_N_ELEMENTS(rows); i++) {
-        Qcow1L2Entry e = qcow1_l2_decode(rows[i].cluster_bits, rows[i].word);
+        QimgL2Entry e = qcow1_l2_decode(rows[i].cluster_bits, rows[i].word);
 
         g_assert_cmpint(e.kind, ==, rows[i].entry.kind);
         g_assert_cmpint(e.rule, ==, rows[i].entry.rule);
         g_assert_cmpuint(e.host_offset, ==, rows[i].entry.host_offset);
         g_assert_cmpuint(e.stream_bytes, ==, rows[i].entry.stream_bytes);
+        g_assert_cmpuint(e.n_subclusters, ==, rows[i].entry.n_subclusters);
     }
 }
 

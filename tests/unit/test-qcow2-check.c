@@ -252,14 +252,9 @@ get_mapping(const GByteArray *bytes, QimgRun runs[N_MAPPED])
     TestLayer layer = test_layer_open(bytes, false);
 
     g_assert_cmpuint(layer.q->base.snapshots->n, ==, 1);
-    for (uint64_t c = 0; c < N_MAPPED; c++) {
-        const QimgView *view =
-            c < N_GUEST ? &layer.q->base.active : &layer.q->base.snapshots->items[0].view;
-
-        g_assert_cmpint(qcow2_map(&layer.q->base, view, qimg_guest(c % N_GUEST * CLUSTER),
-                                  CLUSTER, &runs[c]),
-                        ==, 0);
-    }
+    test_layer_get_mapping(&layer, &layer.q->base.active, runs, N_GUEST);
+    test_layer_get_mapping(&layer, &layer.q->base.snapshots->items[0].view,
+                           runs + N_GUEST, N_GUEST);
     test_layer_close(&layer);
 }
 
@@ -269,11 +264,7 @@ assert_mapping_is(const GByteArray *bytes, const QimgRun wanted[N_MAPPED])
     QimgRun runs[N_MAPPED];
 
     get_mapping(bytes, runs);
-    for (unsigned c = 0; c < N_MAPPED; c++) {
-        g_assert_cmpint(runs[c].kind, ==, wanted[c].kind);
-        g_assert_cmpuint(runs[c].host_offset.v, ==, wanted[c].host_offset.v);
-        g_assert_cmpuint(runs[c].stream_bytes, ==, wanted[c].stream_bytes);
-    }
+    test_assert_same_mapping(runs, wanted, N_MAPPED);
 }
 
 /* An own check, by other code, agrees. */
@@ -645,18 +636,10 @@ test_hostile(void)
     g_assert_cmpuint(n_left, >, 2);
 }
 
-static void
-ignore_log(const char *domain, GLogLevelFlags level, const char *text, void *user)
-{
-    (void)domain, (void)level, (void)text, (void)user;
-}
-
 int
 main(int argc, char **argv)
 {
     test_util_init(&argc, &argv);
-    g_log_set_handler("qimg-format", G_LOG_LEVEL_WARNING | G_LOG_LEVEL_MESSAGE,
-                      ignore_log, NULL);
     g_test_add_func("/qcow2-check/modes", test_modes);
     g_test_add_func("/qcow2-check/failing-writes", test_failing_writes);
     g_test_add_func("/qcow2-check/power-cuts", test_power_cuts);

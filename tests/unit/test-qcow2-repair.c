@@ -74,12 +74,7 @@ get_mapping(const GByteArray *bytes, QimgRun runs[N_RICH])
 {
     TestLayer layer = test_layer_open(bytes, false);
 
-    for (uint64_t c = 0; c < N_RICH; c++) {
-        g_assert_cmpint(qcow2_map(&layer.q->base, &layer.q->base.active,
-                                  qimg_guest(c * CLUSTER), CLUSTER, &runs[c]),
-                        ==, 0);
-        runs[c].length_bytes = MIN(runs[c].length_bytes, CLUSTER);
-    }
+    test_layer_get_mapping(&layer, &layer.q->base.active, runs, N_RICH);
     test_layer_close(&layer);
 }
 
@@ -89,11 +84,7 @@ assert_mapping_is(const GByteArray *bytes, const QimgRun wanted[N_RICH])
     QimgRun runs[N_RICH];
 
     get_mapping(bytes, runs);
-    for (unsigned c = 0; c < N_RICH; c++) {
-        g_assert_cmpint(runs[c].kind, ==, wanted[c].kind);
-        g_assert_cmpuint(runs[c].host_offset.v, ==, wanted[c].host_offset.v);
-        g_assert_cmpuint(runs[c].stream_bytes, ==, wanted[c].stream_bytes);
-    }
+    test_assert_same_mapping(runs, wanted, N_RICH);
 }
 
 static void
@@ -405,18 +396,10 @@ test_hostile(void)
     g_assert_cmpuint(n_refused, >, 15);
 }
 
-static void
-ignore_log(const char *domain, GLogLevelFlags level, const char *text, void *user)
-{
-    (void)domain, (void)level, (void)text, (void)user;
-}
-
 int
 main(int argc, char **argv)
 {
     test_util_init(&argc, &argv);
-    g_log_set_handler("qimg-format", G_LOG_LEVEL_WARNING | G_LOG_LEVEL_MESSAGE,
-                      ignore_log, NULL);
     g_test_add_func("/qcow2-repair/all-widths", test_all_widths);
     g_test_add_func("/qcow2-repair/failing-writes", test_failing_writes);
     g_test_add_func("/qcow2-repair/power-cuts", test_power_cuts);

@@ -83,7 +83,7 @@ typedef struct {
     uint32_t cluster_bits;
     bool data_file;
     uint64_t word;
-    Qcow2L2Kind kind;
+    QimgL2Kind kind;
     QimgRule rule;
     uint64_t host_offset;
     uint32_t stream_bytes;
@@ -93,46 +93,46 @@ typedef struct {
 
 /* @guest_offset is 0x50000 for all. */
 static const StandardRow standard_rows[] = {
-    {"write", 3, 16, false, H(8000000000050000), QCOW2_L2_DATA, 0, 0x50000, 0},
-    {"shared", 3, 16, false, H(0000000000050000), QCOW2_L2_DATA, 0, 0x50000, 0},
-    {"zero", 3, 16, false, 1, QCOW2_L2_ZEROS, 0, 0, 0},
-    {"zero allocated", 3, 16, false, H(8000000000070001), QCOW2_L2_ZEROS, 0, 0, 0},
-    {"zero in version 2", 2, 16, false, 1, QCOW2_L2_DAMAGED, QIMG_RULE_ZERO_BIT_V2, 0, 0},
-    {"nothing", 3, 16, false, 0, QCOW2_L2_UNALLOCATED, 0, 0, 0},
-    {"copied without offset", 3, 16, false, H(8000000000000000), QCOW2_L2_UNALLOCATED, 0,
+    {"write", 3, 16, false, H(8000000000050000), QIMG_L2_DATA, 0, 0x50000, 0},
+    {"shared", 3, 16, false, H(0000000000050000), QIMG_L2_DATA, 0, 0x50000, 0},
+    {"zero", 3, 16, false, 1, QIMG_L2_ZEROS, 0, 0, 0},
+    {"zero allocated", 3, 16, false, H(8000000000070001), QIMG_L2_ZEROS, 0, 0, 0},
+    {"zero in version 2", 2, 16, false, 1, QIMG_L2_DAMAGED, QIMG_RULE_ZERO_BIT_V2, 0, 0},
+    {"nothing", 3, 16, false, 0, QIMG_L2_UNALLOCATED, 0, 0, 0},
+    {"copied without offset", 3, 16, false, H(8000000000000000), QIMG_L2_UNALLOCATED, 0,
      0, 0},
-    {"reserved bits", 3, 16, false, H(bf000000000501fe), QCOW2_L2_DATA, 0, 0x50000, 0},
-    {"only reserved bits", 3, 16, false, H(3f000000000001fe), QCOW2_L2_UNALLOCATED, 0, 0,
+    {"reserved bits", 3, 16, false, H(bf000000000501fe), QIMG_L2_DATA, 0, 0x50000, 0},
+    {"only reserved bits", 3, 16, false, H(3f000000000001fe), QIMG_L2_UNALLOCATED, 0, 0,
      0},
-    {"highest offset", 3, 9, false, H(80fffffffffffe00), QCOW2_L2_DATA, 0,
+    {"highest offset", 3, 9, false, H(80fffffffffffe00), QIMG_L2_DATA, 0,
      H(fffffffffffe00), 0},
-    {"unaligned", 3, 16, false, H(8000000000050200), QCOW2_L2_DAMAGED,
+    {"unaligned", 3, 16, false, H(8000000000050200), QIMG_L2_DAMAGED,
      QIMG_RULE_DATA_UNALIGNED, 0, 0},
-    {"unaligned zero", 3, 16, false, H(8000000000050201), QCOW2_L2_ZEROS, 0, 0, 0},
-    {"compressed", 3, 16, false, H(4000000000080000), QCOW2_L2_STREAM, 0, 0x80000, 512},
-    {"compressed packed", 3, 16, false, H(400000000008004f), QCOW2_L2_STREAM, 0, 0x8004f,
+    {"unaligned zero", 3, 16, false, H(8000000000050201), QIMG_L2_ZEROS, 0, 0, 0},
+    {"compressed", 3, 16, false, H(4000000000080000), QIMG_L2_STREAM, 0, 0x80000, 512},
+    {"compressed packed", 3, 16, false, H(400000000008004f), QIMG_L2_STREAM, 0, 0x8004f,
      512 - 0x4f},
-    {"compressed worked", 3, 16, false, H(4a00000000054f1f), QCOW2_L2_STREAM, 0, 0x54f1f,
+    {"compressed worked", 3, 16, false, H(4a00000000054f1f), QIMG_L2_STREAM, 0, 0x54f1f,
      20705},
-    {"compressed 512", 2, 9, false, H(4000000000005ae8), QCOW2_L2_STREAM, 0, 0x5ae8,
+    {"compressed 512", 2, 9, false, H(4000000000005ae8), QIMG_L2_STREAM, 0, 0x5ae8,
      512 - (0x5ae8 & 511)},
-    {"compressed 2M", 3, 21, false, H(4e84000000ab652d), QCOW2_L2_STREAM, 0, 0xab652d,
+    {"compressed 2M", 3, 21, false, H(4e84000000ab652d), QIMG_L2_STREAM, 0, 0xab652d,
      1859 * 512 - (0xab652d & 511)},
-    {"compressed longest", 3, 16, false, H(7fc0000000080000), QCOW2_L2_STREAM, 0, 0x80000,
+    {"compressed longest", 3, 16, false, H(7fc0000000080000), QIMG_L2_STREAM, 0, 0x80000,
      131072},
-    {"compressed copied", 3, 16, false, H(c000000000080000), QCOW2_L2_STREAM, 0, 0x80000,
+    {"compressed copied", 3, 16, false, H(c000000000080000), QIMG_L2_STREAM, 0, 0x80000,
      512},
-    {"compressed past 2^56", 3, 9, false, H(4100000000000000), QCOW2_L2_DAMAGED,
+    {"compressed past 2^56", 3, 9, false, H(4100000000000000), QIMG_L2_DAMAGED,
      QIMG_RULE_COMPRESSED_OFFSET, 0, 0},
-    {"compressed last byte", 3, 9, false, H(40ffffffffffffff), QCOW2_L2_STREAM, 0,
+    {"compressed last byte", 3, 9, false, H(40ffffffffffffff), QIMG_L2_STREAM, 0,
      H(ffffffffffffff), 1},
-    {"data file", 3, 16, true, H(8000000000050000), QCOW2_L2_DATA, 0, 0x50000, 0},
-    {"data file elsewhere", 3, 16, true, H(8000000000060000), QCOW2_L2_DAMAGED,
+    {"data file", 3, 16, true, H(8000000000050000), QIMG_L2_DATA, 0, 0x50000, 0},
+    {"data file elsewhere", 3, 16, true, H(8000000000060000), QIMG_L2_DAMAGED,
      QIMG_RULE_DATA_FILE_OFFSET, 0, 0},
-    {"data file at 0 for another", 3, 16, true, H(8000000000000000), QCOW2_L2_DAMAGED,
+    {"data file at 0 for another", 3, 16, true, H(8000000000000000), QIMG_L2_DAMAGED,
      QIMG_RULE_DATA_FILE_OFFSET, 0, 0},
-    {"data file not copied", 3, 16, true, 0, QCOW2_L2_UNALLOCATED, 0, 0, 0},
-    {"data file compressed", 3, 16, true, H(4000000000080000), QCOW2_L2_DAMAGED,
+    {"data file not copied", 3, 16, true, 0, QIMG_L2_UNALLOCATED, 0, 0, 0},
+    {"data file compressed", 3, 16, true, H(4000000000080000), QIMG_L2_DAMAGED,
      QIMG_RULE_COMPRESSED_DATA_FILE, 0, 0},
 };
 
@@ -143,15 +143,15 @@ test_standard(void)
         const StandardRow *row = &standard_rows[i];
         Qcow2Geometry g = geometry(row->version, row->cluster_bits,
                                    row->data_file ? QCOW2_INCOMPAT_DATA_FILE : 0);
-        Qcow2L2Entry e = qcow2_l2_decode(&g, row->word, 0x50000);
+        QimgL2Entry e = qcow2_l2_decode(&g, row->word, 0x50000);
 
         g_test_message("%s", row->name);
         g_assert_cmpint(e.kind, ==, row->kind);
         g_assert_cmpint(e.rule, ==, row->rule);
         g_assert_cmpuint(e.n_subclusters, ==, 1);
-        if (e.kind == QCOW2_L2_DATA || e.kind == QCOW2_L2_STREAM)
+        if (e.kind == QIMG_L2_DATA || e.kind == QIMG_L2_STREAM)
             g_assert_cmphex(e.host_offset, ==, row->host_offset);
-        if (e.kind == QCOW2_L2_STREAM)
+        if (e.kind == QIMG_L2_STREAM)
             g_assert_cmpuint(e.stream_bytes, ==, row->stream_bytes);
     }
 }
@@ -161,13 +161,13 @@ static void
 test_data_file_start(void)
 {
     Qcow2Geometry g = geometry(3, 16, QCOW2_INCOMPAT_DATA_FILE);
-    Qcow2L2Entry e = qcow2_l2_decode(&g, QCOW2_ENTRY_COPIED, 0);
+    QimgL2Entry e = qcow2_l2_decode(&g, QCOW2_ENTRY_COPIED, 0);
 
-    g_assert_cmpint(e.kind, ==, QCOW2_L2_DATA);
+    g_assert_cmpint(e.kind, ==, QIMG_L2_DATA);
     g_assert_cmphex(e.host_offset, ==, 0);
     g = geometry(3, 16, QCOW2_INCOMPAT_DATA_FILE | QCOW2_INCOMPAT_EXTENDED_L2);
     e = qcow2_l2_decode_extended(&g, QCOW2_ENTRY_COPIED, 1, 0, 0);
-    g_assert_cmpint(e.kind, ==, QCOW2_L2_DATA);
+    g_assert_cmpint(e.kind, ==, QIMG_L2_DATA);
     g_assert_cmpuint(e.n_subclusters, ==, 1);
 }
 
@@ -208,18 +208,18 @@ static const ExtendedRow extended_rows[] = {
 static void
 test_extended(void)
 {
-    static const char letters[] = {[QCOW2_L2_UNALLOCATED] = '.',
-                                   [QCOW2_L2_ZEROS] = 'z',
-                                   [QCOW2_L2_DATA] = 'd',
-                                   [QCOW2_L2_STREAM] = 's',
-                                   [QCOW2_L2_DAMAGED] = '!'};
+    static const char letters[] = {[QIMG_L2_UNALLOCATED] = '.',
+                                   [QIMG_L2_ZEROS] = 'z',
+                                   [QIMG_L2_DATA] = 'd',
+                                   [QIMG_L2_STREAM] = 's',
+                                   [QIMG_L2_DAMAGED] = '!'};
     Qcow2Geometry g = geometry(3, 16, QCOW2_INCOMPAT_EXTENDED_L2);
 
     for (size_t i = 0; i < G_N_ELEMENTS(extended_rows); i++) {
         const ExtendedRow *row = &extended_rows[i];
 
         for (uint32_t s = 0; s < QCOW2_N_SUBCLUSTERS; s++) {
-            Qcow2L2Entry e =
+            QimgL2Entry e =
                 qcow2_l2_decode_extended(&g, row->word, row->bitmap, s, 0x50000);
             uint32_t n = 1;
 
@@ -230,7 +230,7 @@ test_extended(void)
             g_assert_cmpint(letters[e.kind], ==, row->subclusters[s]);
             g_assert_cmpint(e.rule, ==, row->rule);
             g_assert_cmpuint(e.n_subclusters, ==, n);
-            if (e.kind == QCOW2_L2_DATA) /* of the cluster, whichever the subcluster */
+            if (e.kind == QIMG_L2_DATA) /* of the cluster, whichever the subcluster */
                 g_assert_cmphex(e.host_offset, ==, row->word & QCOW2_OFFSET_MASK);
         }
     }

@@ -45,77 +45,26 @@ look_up_l1(Qcow1 *q, uint64_t l1_index, uint64_t n_wanted, uint64_t *entry_out,
     return 0;
 }
 
-static bool
-same_answer(const Qcow1L2Entry *first, const Qcow1L2Entry *next, uint64_t distance_bytes)
-{
-    if (next->kind != first->kind)
-        return false;
-    switch (first->kind) {
-    case QCOW1_L2_DATA:
-        return next->host_offset == first->host_offset + distance_bytes;
-    case QCOW1_L2_DAMAGED:
-        return next->rule == first->rule;
-    case QCOW1_L2_STREAM:
-        return false;
-    default:
-        return true;
-    }
-}
-
 /* Decodes the entries of @window, at most @n_max, that give one answer. */
-static Qcow1L2Entry
+static QimgL2Entry
 scan(const Qcow1 *q, const Window *window, uint64_t n_max, uint64_t *n_out)
 {
     unsigned cluster_bits = q->header.cluster_bits;
-    Qcow1L2Entry first =
+    QimgL2Entry first =
         qcow1_l2_decode(cluster_bits, table_slice_get(&window->slice, window->first));
     uint64_t n = 1;
 
-    if (first.kind == QCOW1_L2_UNALLOCATED)
+    if (first.kind == QIMG_L2_UNALLOCATED)
         n = table_slice_count_zeros(&window->slice, window->first, n_max);
     for (; n < n_max; n++) {
-        Qcow1L2Entry next = qcow1_l2_decode(
+        QimgL2Entry next = qcow1_l2_decode(
             cluster_bits, table_slice_get(&window->slice, window->first + n));
 
-        if (!same_answer(&first, &next, n << cluster_bits))
+        if (!qimg_l2_continues(&first, &next, n << cluster_bits))
             break;
     }
     *n_out = n;
     return first;
-}
-
-/* Turns a decoded entry, [@in_cluster_bytes, + @length_bytes) of it and of those that
- * give the same answer, into a run. What lies beyond the end of the file is cut off, or
- * damage.
- */
-static QimgRun
-run_of_entry(Qcow1 *q, const Qcow1L2Entry *e, uint64_t in_cluster_bytes,
-             uint64_t length_bytes)
-{
-    QimgRun run = {.kind = QIMG_RUN_UNALLOCATED, .length_bytes = length_bytes};
-
-    switch (e->kind) {
-    case QCOW1_L2_UNALLOCATED:
-        break;
-    case QCOW1_L2_DAMAGED:
-        return qimg_run_damaged(e->rule, length_bytes);
-    case QCOW1_L2_STREAM:
-        if (qimg_format_is_beyond_end(&q->base, e->host_offset))
-            return qimg_run_damaged(QIMG_RULE_DATA_BEYOND_EOF, length_bytes);
-        run.kind = QIMG_RUN_COMPRESSED;
-        run.host_offset = qimg_host(e->host_offset);
-        run.stream_bytes = e->stream_bytes;
-        break;
-    case QCOW1_L2_DATA:
-        run.kind = QIMG_RUN_DATA;
-        run.host_offset = qimg_host(e->host_offset + in_cluster_bytes);
-        run.length_bytes = qimg_format_clip_clusters(&q->base, e->host_offset,
-                                                     in_cluster_bytes, length_bytes);
-        if (run.length_bytes == 0)
-            return qimg_run_damaged(QIMG_RULE_DATA_BEYOND_EOF, length_bytes);
-        break;
-    }
-    return run;
 }
 
 /* What the window with the L2 entry of @guest_offset can tell. *@at_end_out: the run
@@ -131,7 +80,7 @@ map_in_table(Qcow1 *q, uint64_t l2_table_offset, uint64_t guest_offset,
     uint64_t entry_offset = l2_table_offset + l2_index * 8;
     uint64_t n_there, n_max, n_clusters, run_bytes;
     Window window;
-    Qcow1L2Entry e;
+    QimgL2Entry e;
     QimgErrno err;
 
     if (qimg_format_is_beyond_end(&q->base, entry_offset)) { /* the table is cut */
@@ -153,7 +102,7 @@ map_in_table(Qcow1 *q, uint64_t l2_table_offset, uint64_t guest_offset,
     e = scan(q, &window, n_max, &n_clusters);
     table_slice_unpin(&window.slice);
     run_bytes = (n_clusters << cluster_bits) - in_cluster;
-    *run_out = run_of_entry(q, &e, in_cluster, run_bytes);
+    *run_out = qimg_run_of_entry(&q->base, &e, in_cluster, run_bytes);
     *at_end_out = run_out->length_bytes == run_bytes && n_clusters == n_there;
     return 0;
 }

@@ -30,7 +30,7 @@ claim(Qcow2 *q, QimgClusters run)
                                 qimg_min_u64(end, file_bytes) - start);
     if (!err && end > file_bytes)
         err = qimg_storage_set_size(q->base.file, end);
-    return err ? err : qcow2_refcount_add(q, run, 1, NULL);
+    return err ? err : qcow2_refcount_add(q, run, 1);
 }
 
 /* As claim, of as much as there is room for on a device. */
@@ -143,7 +143,7 @@ qcow2_alloc_exactly(Qcow2 *q, uint64_t n, uint64_t *first_cluster_out)
 void
 qcow2_alloc_undo(Qcow2 *q, QimgClusters run)
 {
-    if (qcow2_refcount_add(q, run, -1, NULL) == 0)
+    if (qcow2_refcount_add(q, run, -1) == 0)
         q->search_from = qimg_min_u64(q->search_from, run.first_cluster);
 }
 
@@ -176,7 +176,7 @@ qcow2_alloc_release_reserve(Qcow2 *q, uint64_t min_file_bytes)
     while (q->n_reserve > 0 && !err) {
         QimgClusters run = q->reserve[--q->n_reserve];
 
-        err = qcow2_refcount_add(q, run, -1, NULL);
+        err = qcow2_refcount_add(q, run, -1);
         if (err == -ERANGE) {
             /* A damaged table named the place before it was free. */
             qimg_format_report(&q->base, QIMG_RULE_REFCOUNT_TOO_LOW,

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Persistent bitmaps: what the directory says of them. Spec: bitmaps section 2. */
 #include <errno.h>
-#include <string.h>
 
 #include "format/qcow2/qcow2.h"
 

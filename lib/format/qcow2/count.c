@@ -336,9 +336,9 @@ count_l2_entry(Qcow2Walk *w, uint64_t word, uint64_t bitmap, uint32_t weight,
     } else if (g->has_data_file) {
         return;
     } else if (word & QCOW2_L2_COMPRESSED) {
-        Qcow2L2Entry e = qcow2_l2_decode_compressed(g, word);
+        QimgL2Entry e = qcow2_l2_decode_compressed(g, word);
 
-        if (e.kind != QCOW2_L2_DAMAGED)
+        if (e.kind != QIMG_L2_DAMAGED)
             (void)count_range(w, e.host_offset, e.stream_bytes, QCOW2_USE_DATA, weight,
                               QIMG_RULE_DATA_BEYOND_EOF);
     } else if (host_offset != 0) {

@@ -31,17 +31,6 @@ typedef struct {
     uint64_t n_clusters;      /* of the file */
 } Layout;
 
-static bool G_GNUC_PRINTF(2, 3) refuse(GError **error, const char *format, ...)
-{
-    va_list args;
-
-    va_start(args, format);
-    if (error)
-        *error = g_error_new_valist(QIMG_ERROR, QIMG_ERROR_USAGE, format, args);
-    va_end(args);
-    return false;
-}
-
 /* What version 2 cannot express. */
 static bool
 check_version(const QimgCreateOptions *o, GError **error)
@@ -51,7 +40,7 @@ check_version(const QimgCreateOptions *o, GError **error)
     if (o->version == 3)
         return true;
     if (o->version != 2)
-        return refuse(error, "version: %s", qimg_rule_text(QIMG_RULE_VERSION));
+        return qimg_misuse(error, "version: %s", qimg_rule_text(QIMG_RULE_VERSION));
     if (o->refcount_order != 4)
         field = "refcount_bits other than 16";
     else if (o->compression != QIMG_CODEC_DEFLATE)
@@ -62,7 +51,7 @@ check_version(const QimgCreateOptions *o, GError **error)
         field = "lazy_refcounts";
     else if (o->data_file_name)
         field = "a data_file";
-    return !field || refuse(error, "version: must be 3 for %s", field);
+    return !field || qimg_misuse(error, "version: must be 3 for %s", field);
 }
 
 static bool
@@ -72,25 +61,25 @@ check_names(const QimgCreateOptions *o, GError **error)
     size_t format_bytes = o->backing_format ? strlen(o->backing_format) : 0;
 
     if (o->backing_name && (name_bytes == 0 || name_bytes > QCOW2_MAX_BACKING_NAME))
-        return refuse(error, "backing_file: has %zu bytes, and must have 1 to %u",
-                      name_bytes, QCOW2_MAX_BACKING_NAME);
+        return qimg_misuse(error, "backing_file: has %zu bytes, and must have 1 to %u",
+                           name_bytes, QCOW2_MAX_BACKING_NAME);
     if (o->backing_format && !o->backing_name)
-        return refuse(error, "backing_fmt: needs a backing_file");
+        return qimg_misuse(error, "backing_fmt: needs a backing_file");
     if (o->backing_format &&
         (format_bytes == 0 || format_bytes > QCOW2_MAX_BACKING_FORMAT))
-        return refuse(error, "backing_fmt: has %zu bytes, and must have 1 to %u",
-                      format_bytes, QCOW2_MAX_BACKING_FORMAT);
+        return qimg_misuse(error, "backing_fmt: has %zu bytes, and must have 1 to %u",
+                           format_bytes, QCOW2_MAX_BACKING_FORMAT);
     if (o->data_file_name && !*o->data_file_name)
-        return refuse(error, "data_file: is empty");
+        return qimg_misuse(error, "data_file: is empty");
     if (o->data_file_raw && !o->data_file_name)
-        return refuse(error, "data_file_raw: needs a data_file");
+        return qimg_misuse(error, "data_file_raw: needs a data_file");
     if (o->data_file_raw && o->backing_name)
-        return refuse(error,
-                      "data_file_raw: cannot be had with a backing_file, whose data "
-                      "would not be in it");
+        return qimg_misuse(error,
+                           "data_file_raw: cannot be had with a backing_file, whose data "
+                           "would not be in it");
     /* A mapped cluster hides what lies below, but for subclusters that say otherwise. */
     if (o->preallocation != QIMG_PREALLOCATION_OFF && o->backing_name && !o->extended_l2)
-        return refuse(error, "preallocation: needs extended_l2 with a backing_file");
+        return qimg_misuse(error, "preallocation: needs extended_l2 with a backing_file");
     return true;
 }
 
@@ -114,14 +103,14 @@ make_header(const QimgCreateOptions *o, Qcow2Header *out, GError **error)
         return false;
     if (o->cluster_bits < QCOW2_MIN_CLUSTER_BITS ||
         o->cluster_bits > QCOW2_MAX_CLUSTER_BITS)
-        return refuse(error, "cluster_size: must be a power of two from 512 to 2M");
+        return qimg_misuse(error, "cluster_size: must be a power of two from 512 to 2M");
     if (o->refcount_order > QCOW2_MAX_REFCOUNT_ORDER)
-        return refuse(error, "refcount_order: is %u and %s", o->refcount_order,
-                      qimg_rule_text(QIMG_RULE_REFCOUNT_ORDER));
+        return qimg_misuse(error, "refcount_order: is %u and %s", o->refcount_order,
+                           qimg_rule_text(QIMG_RULE_REFCOUNT_ORDER));
     if (o->extended_l2 && o->cluster_bits < QCOW2_MIN_EXTENDED_CLUSTER_BITS)
-        return refuse(error,
-                      "cluster_size: is %u and must be at least %u with extended_l2",
-                      1u << o->cluster_bits, 1u << QCOW2_MIN_EXTENDED_CLUSTER_BITS);
+        return qimg_misuse(error,
+                           "cluster_size: is %u and must be at least %u with extended_l2",
+                           1u << o->cluster_bits, 1u << QCOW2_MIN_EXTENDED_CLUSTER_BITS);
     if (o->extended_l2)
         h.incompatible_features |= QCOW2_INCOMPAT_EXTENDED_L2;
     if (h.compression_type != QCOW2_COMPRESSION_DEFLATE)
@@ -133,17 +122,17 @@ make_header(const QimgCreateOptions *o, Qcow2Header *out, GError **error)
     if (o->data_file_raw)
         h.autoclear_features |= QCOW2_AUTOCLEAR_DATA_FILE_RAW;
     if (!qimg_is_aligned(o->size_bytes, QIMG_SECTOR_BYTES))
-        return refuse(error, "size: is %" PRIu64 " and must be a multiple of %u",
-                      o->size_bytes, QIMG_SECTOR_BYTES);
+        return qimg_misuse(error, "size: is %" PRIu64 " and must be a multiple of %u",
+                           o->size_bytes, QIMG_SECTOR_BYTES);
     geometry = qcow2_geometry_of(&h);
     n_l1_entries = qcow2_geometry_l1_entries_for(&geometry, o->size_bytes);
     if (n_l1_entries > QCOW2_MAX_L1_BYTES / 8) /* 2^61 bytes with the largest clusters */
-        return refuse(error,
-                      "size: is %" PRIu64 ", and with clusters of %" PRIu64
-                      " bytes an image maps at most %" PRIu64
-                      " bytes (use larger clusters)",
-                      o->size_bytes, geometry.cluster_bytes,
-                      QCOW2_MAX_L1_BYTES / 8 << geometry.l1_shift);
+        return qimg_misuse(error,
+                           "size: is %" PRIu64 ", and with clusters of %" PRIu64
+                           " bytes an image maps at most %" PRIu64
+                           " bytes (use larger clusters)",
+                           o->size_bytes, geometry.cluster_bytes,
+                           QCOW2_MAX_L1_BYTES / 8 << geometry.l1_shift);
     h.n_l1_entries = (uint32_t)n_l1_entries;
     *out = h;
     return true;
@@ -199,11 +188,12 @@ lay_out(const QimgCreateOptions *o, Qcow2Header *h, Layout *out, GError **error)
     }
     if (l.n_clusters > QCOW2_MAX_HOST_OFFSET >> h->cluster_bits ||
         l.n_blocks > QCOW2_MAX_REFCOUNT_TABLE_BYTES / 8)
-        return refuse(error,
-                      "size: is %" PRIu64 ", more than an image with these cluster_size "
-                      "and refcount_bits has room for when all is allocated (use larger "
-                      "clusters, or preallocation=off)",
-                      o->size_bytes);
+        return qimg_misuse(
+            error,
+            "size: is %" PRIu64 ", more than an image with these cluster_size "
+            "and refcount_bits has room for when all is allocated (use larger "
+            "clusters, or preallocation=off)",
+            o->size_bytes);
     h->refcount_table_offset = cluster_bytes;
     h->n_refcount_table_clusters = (uint32_t)l.n_table_clusters;
     /* An empty disk has no L1 table, and no place for one. */
@@ -260,10 +250,11 @@ encode_header_cluster(const QimgCreateOptions *o, Qcow2Header *h, GError **error
     }
     if (fits && qcow2_header_encode(h, cluster->data, cluster->len))
         return g_steal_pointer(&cluster);
-    refuse(error,
-           "backing_file, data_file: the names do not fit in the header's cluster of "
-           "%u bytes (use larger clusters or shorter names)",
-           cluster->len);
+    qimg_misuse(
+        error,
+        "backing_file, data_file: the names do not fit in the header's cluster of "
+        "%u bytes (use larger clusters or shorter names)",
+        cluster->len);
     return NULL;
 }
 

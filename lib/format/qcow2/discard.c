@@ -126,33 +126,30 @@ zero_data_file(const Zeroing *z, uint64_t end)
 
 /* With the range announced: changes the entries of one slice. */
 static QimgErrno
-zero_announced(const Zeroing *z, uint64_t cluster_start, uint64_t n_entries,
-               uint64_t *done_out)
+zero_announced(const Zeroing *z, const QimgTablePlace *p, uint64_t *done_out)
 {
     Qcow2 *q = z->q;
     const Qcow2Geometry *g = &q->geometry;
-    uint64_t l2_index =
-        (cluster_start >> g->cluster_bits) & ((UINT64_C(1) << g->l2_bits) - 1);
     uint64_t table_offset, n_words;
-    Change change = {.n_entries = n_entries};
+    Change change = {.n_entries = p->n_entries};
     Qcow2L2Slice slice = {0};
-    QimgErrno err = qcow2_ensure_l2_table(q, cluster_start >> g->l1_shift, &table_offset);
+    QimgErrno err = qcow2_ensure_l2_table(q, p->l1_index, &table_offset);
 
     if (!err)
-        err = qcow2_l2_pin(q, table_offset, l2_index, &slice);
+        err = qcow2_l2_pin(q, table_offset, p->l2_index, &slice);
     if (err)
         return err;
-    err = make_change(z, &slice, l2_index, cluster_start, &change);
+    err = make_change(z, &slice, p->l2_index, p->cluster_start, &change);
     n_words = change.n_entries * g->l2_entry_words;
     *done_out =
-        qimg_min_u64(cluster_start + (change.n_entries << g->cluster_bits), z->end) -
+        qimg_min_u64(p->cluster_start + (change.n_entries << g->cluster_bits), z->end) -
         z->start;
     /* First in a raw data file: it must not keep what the image no longer shows. */
     if (!err && qcow2_has_raw_data_file(q))
         err = zero_data_file(z, z->start + *done_out);
     if (!err &&
         memcmp(change.old_words, change.new_words, n_words * sizeof(uint64_t)) != 0) {
-        err = qcow2_l2_store(q, &slice, l2_index * g->l2_entry_words % q->slice_words,
+        err = qcow2_l2_store(q, &slice, p->l2_index * g->l2_entry_words % q->slice_words,
                              change.new_words, n_words, true);
         if (!err)
             free_old(q, &change);
@@ -169,15 +166,13 @@ qcow2_zero(QimgFormat *format, QimgGuestOffset guest_offset, uint64_t length_byt
 {
     Qcow2 *q = (Qcow2 *)format;
     const Qcow2Geometry *g = &q->geometry;
-    uint64_t entries_per_slice = q->slice_words / g->l2_entry_words;
     Zeroing z = {.q = q,
                  .mode = mode,
                  .below_is_zero = below_is_zero,
                  .start = guest_offset.v,
                  .end = guest_offset.v + length_bytes};
-    uint64_t cluster_start = qimg_align_down(guest_offset.v, g->cluster_bytes);
-    uint64_t table_end = ((cluster_start >> g->l1_shift) + 1) << g->l1_shift;
-    uint64_t table_offset, n_entries, end;
+    QimgTablePlace p = qcow2_place_of(q, guest_offset.v, length_bytes);
+    uint64_t table_offset, end;
     QimgInflight inflight;
     bool is_private;
     QimgErrno err = qcow2_activate(q);
@@ -185,22 +180,18 @@ qcow2_zero(QimgFormat *format, QimgGuestOffset guest_offset, uint64_t length_byt
     if (!err && g->version < 3 && !below_is_zero)
         err = -EOPNOTSUPP;
     if (!err)
-        err = qcow2_find_l2_table(q, cluster_start >> g->l1_shift, &table_offset,
-                                  &is_private);
+        err = qcow2_find_l2_table(q, p.l1_index, &table_offset, &is_private);
     if (err)
         return err;
     if (table_offset == 0 && below_is_zero) {
-        z.end = qimg_min_u64(z.end, table_end);
+        z.end = qimg_min_u64(z.end, (p.l1_index + 1) << g->l1_shift);
         *done_out = z.end - z.start;
         return zero_data_file(&z, z.end);
     }
-    n_entries = qimg_min_u64(qimg_div_round_up(z.end - cluster_start, g->cluster_bytes),
-                             entries_per_slice -
-                                 (cluster_start >> g->cluster_bits) % entries_per_slice);
-    end = cluster_start + (n_entries << g->cluster_bits);
-    inflight_begin(format->inflight, &inflight, cluster_start, &end);
-    n_entries = (end - cluster_start) >> g->cluster_bits;
-    err = zero_announced(&z, cluster_start, n_entries, done_out);
+    end = p.cluster_start + (p.n_entries << g->cluster_bits);
+    inflight_begin(format->inflight, &inflight, p.cluster_start, &end);
+    p.n_entries = (end - p.cluster_start) >> g->cluster_bits;
+    err = zero_announced(&z, &p, done_out);
     inflight_end(format->inflight, &inflight);
     return err;
 }

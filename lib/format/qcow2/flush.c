@@ -34,10 +34,10 @@ clusters_of_entry(const Qcow2 *q, uint64_t l2_entry)
     uint64_t host_offset = l2_entry & QCOW2_OFFSET_MASK;
 
     if (l2_entry & QCOW2_L2_COMPRESSED) {
-        Qcow2L2Entry e = qcow2_l2_decode_compressed(g, l2_entry);
+        QimgL2Entry e = qcow2_l2_decode_compressed(g, l2_entry);
         uint64_t first, end;
 
-        if (e.kind != QCOW2_L2_STREAM)
+        if (e.kind != QIMG_L2_STREAM)
             return (QimgClusters){0};
         /* The sectors that the entry names, not the bytes. Spec: qcow2 section 5. */
         first = qimg_align_down(e.host_offset, QIMG_SECTOR_BYTES) >> g->cluster_bits;

@@ -6,78 +6,23 @@
 #include "format/qcow2/qcow2.h"
 #include "format/runs.h"
 
-static bool
-same_answer(const Qcow2L2Entry *first, const Qcow2L2Entry *next, uint64_t distance_bytes)
-{
-    if (next->kind != first->kind)
-        return false;
-    switch (first->kind) {
-    case QCOW2_L2_DATA:
-        return next->host_offset == first->host_offset + distance_bytes;
-    case QCOW2_L2_DAMAGED:
-        return next->rule == first->rule;
-    case QCOW2_L2_STREAM:
-        return false;
-    default:
-        return true;
-    }
-}
-
-/* Turns decoded entries ([0, @length_bytes) from @in_cluster_bytes on) into a run, with
- * what lies beyond the end of the file cut off or made damage. */
-static QimgRun
-run_of_entry(Qcow2 *q, const Qcow2L2Entry *e, uint64_t in_cluster_bytes,
-             uint64_t length_bytes)
-{
-    QimgRun run = {.length_bytes = length_bytes};
-
-    switch (e->kind) {
-    case QCOW2_L2_UNALLOCATED:
-        run.kind = QIMG_RUN_UNALLOCATED;
-        return run;
-    case QCOW2_L2_ZEROS:
-        run.kind = QIMG_RUN_ZERO;
-        return run;
-    case QCOW2_L2_DAMAGED:
-        return qimg_run_damaged(e->rule, length_bytes);
-    case QCOW2_L2_STREAM:
-        if (qimg_format_is_beyond_end(&q->base, e->host_offset))
-            return qimg_run_damaged(QIMG_RULE_DATA_BEYOND_EOF, length_bytes);
-        run.kind = QIMG_RUN_COMPRESSED;
-        run.host_offset = qimg_host(e->host_offset);
-        run.stream_bytes = e->stream_bytes;
-        return run;
-    case QCOW2_L2_DATA:
-        break;
-    }
-    run.kind = QIMG_RUN_DATA;
-    run.host_offset = qimg_host(e->host_offset + in_cluster_bytes);
-    if (q->geometry.has_data_file) /* a short data file reads as zeros: spec section 10 */
-        return run;
-    run.length_bytes = qimg_format_clip_clusters(&q->base, e->host_offset,
-                                                 in_cluster_bytes, length_bytes);
-    if (run.length_bytes == 0)
-        return qimg_run_damaged(QIMG_RULE_DATA_BEYOND_EOF, length_bytes);
-    return run;
-}
-
 /* Scans the entries of one slice of standard entries from @index on. */
-static Qcow2L2Entry
+static QimgL2Entry
 scan_standard(const Qcow2Geometry *g, const TableSlice *slice, uint64_t index,
               uint64_t n_max, uint64_t cluster_guest_offset, uint64_t *n_out)
 {
-    Qcow2L2Entry first =
+    QimgL2Entry first =
         qcow2_l2_decode(g, table_slice_get(slice, index), cluster_guest_offset);
-    uint64_t n = first.kind == QCOW2_L2_UNALLOCATED
+    uint64_t n = first.kind == QIMG_L2_UNALLOCATED
                      ? qimg_max_u64(table_slice_count_zeros(slice, index, n_max), 1)
                      : 1;
 
     for (; n < n_max; n++) {
         uint64_t distance = n << g->cluster_bits;
-        Qcow2L2Entry next = qcow2_l2_decode(g, table_slice_get(slice, index + n),
-                                            cluster_guest_offset + distance);
+        QimgL2Entry next = qcow2_l2_decode(g, table_slice_get(slice, index + n),
+                                           cluster_guest_offset + distance);
 
-        if (!same_answer(&first, &next, distance))
+        if (!qimg_l2_continues(&first, &next, distance))
             break;
     }
     *n_out = n;
@@ -88,7 +33,7 @@ scan_standard(const Qcow2Geometry *g, const TableSlice *slice, uint64_t index,
  * two words one after the other, in the order in which the old word goes with either
  * bitmap or the new word does; so a word between two equal looks at the bitmap fits it.
  */
-static Qcow2L2Entry
+static QimgL2Entry
 decode_extended(const Qcow2Geometry *g, const TableSlice *slice, uint64_t index,
                 uint32_t subcluster, uint64_t guest_offset)
 {
@@ -106,22 +51,22 @@ decode_extended(const Qcow2Geometry *g, const TableSlice *slice, uint64_t index,
 
 /* The same for extended entries, in subclusters: from @subcluster of entry @index on.
  * DATA answers give the host offset of the first entry's cluster. */
-static Qcow2L2Entry
+static QimgL2Entry
 scan_extended(const Qcow2Geometry *g, const TableSlice *slice, uint64_t index,
               uint64_t n_max, uint32_t subcluster, uint64_t cluster_guest_offset,
               uint64_t *n_subclusters_out)
 {
-    Qcow2L2Entry first =
+    QimgL2Entry first =
         decode_extended(g, slice, index, subcluster, cluster_guest_offset);
     uint64_t n_subclusters = first.n_subclusters;
 
     for (uint64_t n = 1;
          n < n_max && n_subclusters == n * QCOW2_N_SUBCLUSTERS - subcluster; n++) {
         uint64_t distance = n << g->cluster_bits;
-        Qcow2L2Entry next =
+        QimgL2Entry next =
             decode_extended(g, slice, index + n, 0, cluster_guest_offset + distance);
 
-        if (!same_answer(&first, &next, distance))
+        if (!qimg_l2_continues(&first, &next, distance))
             break;
         n_subclusters += next.n_subclusters;
     }
@@ -151,7 +96,7 @@ map_in_table(Qcow2 *q, uint64_t l2_table_offset, uint64_t guest_offset,
     uint64_t entry_offset = slice_offset + in_slice * g->l2_entry_words * 8;
     uint64_t n_units, run_bytes;
     table_autoslice slice = {0};
-    Qcow2L2Entry e;
+    QimgL2Entry e;
     QimgErrno err;
 
     if (qimg_format_is_beyond_end(&q->base, entry_offset)) { /* the table is cut */
@@ -175,7 +120,7 @@ map_in_table(Qcow2 *q, uint64_t l2_table_offset, uint64_t guest_offset,
         e = scan_standard(g, &slice, in_slice, n_max, cluster_guest_offset, &n_units);
         run_bytes = (n_units << g->cluster_bits) - in_cluster;
     }
-    *run_out = run_of_entry(q, &e, in_cluster, run_bytes);
+    *run_out = qimg_run_of_entry(&q->base, &e, in_cluster, run_bytes);
     *at_end_out = run_out->length_bytes == run_bytes &&
                   run_bytes + in_cluster == (slice_entries - in_slice) << g->cluster_bits;
     return 0;

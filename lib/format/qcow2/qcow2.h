@@ -29,11 +29,11 @@
 
 #include <stdatomic.h>
 
-#include "base/index-set.h"
 #include "base/lock.h"
 #include "codec/qcow2-bitmaps.h"
 #include "codec/qcow2-geometry.h"
 #include "format/table-file.h"
+#include "format/write-plan.h"
 #include "transform/compress.h"
 
 #define QCOW2_MAX_RESERVED_RUNS 256u
@@ -163,12 +163,10 @@ QimgErrno qcow2_refcount_add_some(Qcow2 *q, QimgClusters run, int delta, GArray 
                                   uint64_t *n_done_out) QIMG_MUST_CHECK;
 
 /* Adds @delta (1 or -1) to the refcount of each cluster of @run, in the file; nothing is
- * synced. Not for references that go: where it fails, some of them may be gone. Those
- * that became 0 are appended to @freed (QimgClusters), if not NULL. On failure what was
- * changed is changed back as far as possible. -ERANGE where a refcount would be less than
- * 0 or too large for its width, or its block is missing. */
-QimgErrno qcow2_refcount_add(Qcow2 *q, QimgClusters run, int delta, GArray *freed)
-    QIMG_MUST_CHECK;
+ * synced. Not for references that go: where it fails, some of them may be gone. On
+ * failure what was changed is changed back as far as possible. -ERANGE where a refcount
+ * would be less than 0 or too large for its width, or its block is missing. */
+QimgErrno qcow2_refcount_add(Qcow2 *q, QimgClusters run, int delta) QIMG_MUST_CHECK;
 
 /* Makes @n clusters that lie together countable, behind all that is counted so far, and
  * gives the first; their refcounts are 0. */
@@ -222,6 +220,14 @@ QimgErrno qcow2_flush(QimgFormat *format);
 bool qcow2_wants_flush(QimgFormat *format);
 
 /* ---- tables.c: changing L1 and L2 entries ---- */
+
+static inline QimgTablePlace
+qcow2_place_of(const Qcow2 *q, uint64_t guest_offset, uint64_t length_bytes)
+{
+    return qimg_table_place(guest_offset, length_bytes, q->geometry.cluster_bits,
+                            q->geometry.l1_shift,
+                            q->slice_words / q->geometry.l2_entry_words);
+}
 
 /* The L2 table for @l1_index as a table that only the active disk uses: made where there
  * is none, copied where it is shared. Threads: any; no lock may be held.

@@ -169,21 +169,21 @@ qcow2_refcount_add_some(Qcow2 *q, QimgClusters run, int delta, GArray *freed,
 }
 
 QimgErrno
-qcow2_refcount_add(Qcow2 *q, QimgClusters run, int delta, GArray *freed)
+qcow2_refcount_add(Qcow2 *q, QimgClusters run, int delta)
 {
     uint64_t done = 0;
 
     while (done < run.n_clusters) {
         QimgClusters rest = {run.first_cluster + done, run.n_clusters - done};
         uint64_t n = 0;
-        QimgErrno err = qcow2_refcount_add_some(q, rest, delta, freed, &n);
+        QimgErrno err = qcow2_refcount_add_some(q, rest, delta, NULL, &n);
 
         if (err) {
             /* What cannot be changed back is a leak at worst: nothing refers to what is
              * counted anew or given back unused. */
             if (done > 0)
                 (void)!qcow2_refcount_add(q, (QimgClusters){run.first_cluster, done},
-                                          -delta, NULL);
+                                          -delta);
             return err;
         }
         done += n;

@@ -2,8 +2,6 @@
 /* The snapshot table and the views of snapshots. Spec: qcow2 section 8. */
 #include "codec/qcow2-snapshots.h"
 
-#include <errno.h>
-
 #include "base/checked.h"
 #include "base/errors.h"
 #include "format/qcow2/qcow2.h"

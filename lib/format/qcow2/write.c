@@ -3,8 +3,6 @@
  * with extended entries) are allocated and no snapshot shares them; else it is planned
  * into other clusters, and published by changing the entries. Spec: qcow2-write
  * section 3. */
-#include <errno.h>
-
 #include "base/checked.h"
 #include "codec/qcow2-tables.h"
 #include "format/qcow2/qcow2.h"
@@ -14,32 +12,6 @@ typedef struct {
     uint64_t word;
     uint64_t bitmap; /* extended entries; else 0 */
 } Entry;
-
-/* Where a request lies in its L2 table. */
-typedef struct {
-    uint64_t l1_index;
-    uint64_t l2_index;
-    uint64_t cluster_start; /* guest offset */
-    uint64_t n_entries;     /* from l2_index on: of the request, within one slice */
-} Place;
-
-static Place
-place_of(const Qcow2 *q, uint64_t guest_offset, uint64_t length_bytes)
-{
-    const Qcow2Geometry *g = &q->geometry;
-    uint64_t entries_per_slice = q->slice_words / g->l2_entry_words;
-    Place p = {
-        .l1_index = guest_offset >> g->l1_shift,
-        .l2_index = (guest_offset >> g->cluster_bits) & ((UINT64_C(1) << g->l2_bits) - 1),
-        .cluster_start = qimg_align_down(guest_offset, g->cluster_bytes),
-    };
-
-    p.n_entries =
-        qimg_min_u64(qimg_div_round_up(guest_offset - p.cluster_start + length_bytes,
-                                       g->cluster_bytes),
-                     entries_per_slice - p.l2_index % entries_per_slice);
-    return p;
-}
 
 static Entry
 get_entry(const Qcow2 *q, const Qcow2L2Slice *slice, uint64_t l2_index)
@@ -90,26 +62,26 @@ check_target(Qcow2 *q, uint64_t host_offset, uint64_t n_bytes)
     return 0;
 }
 
-/* Plans what can be written in place; length_bytes stays 0 where the first byte cannot.
- */
+/* QimgPlanStep. */
 static QimgErrno
-plan_in_place(Qcow2 *q, uint64_t guest_offset, uint64_t length_bytes, QimgWritePlan *plan)
+plan_in_place(QimgFormat *format, const QimgTablePlace *p, uint64_t guest_offset,
+              uint64_t length_bytes, QimgWritePlan *plan)
 {
+    Qcow2 *q = (Qcow2 *)format;
     const Qcow2Geometry *g = &q->geometry;
-    Place p = place_of(q, guest_offset, length_bytes);
-    uint64_t in_cluster = guest_offset - p.cluster_start;
+    uint64_t in_cluster = guest_offset - p->cluster_start;
     uint64_t table_offset, done = 0, host_offset = 0;
     bool is_private;
     Qcow2L2Slice slice = {0};
-    QimgErrno err = qcow2_find_l2_table(q, p.l1_index, &table_offset, &is_private);
+    QimgErrno err = qcow2_find_l2_table(q, p->l1_index, &table_offset, &is_private);
 
     if (err || !is_private)
         return err;
-    err = qcow2_l2_pin(q, table_offset, p.l2_index, &slice);
+    err = qcow2_l2_pin(q, table_offset, p->l2_index, &slice);
     if (err)
         return err;
-    for (uint64_t i = 0; i < p.n_entries && done < length_bytes; i++) {
-        Entry e = get_entry(q, &slice, p.l2_index + i);
+    for (uint64_t i = 0; i < p->n_entries && done < length_bytes; i++) {
+        Entry e = get_entry(q, &slice, p->l2_index + i);
         uint64_t at = i == 0 ? in_cluster : 0;
         uint64_t n_max = qimg_min_u64(length_bytes - done, g->cluster_bytes - at);
         uint64_t n = count_in_place(g, e, at, n_max);
@@ -119,7 +91,7 @@ plan_in_place(Qcow2 *q, uint64_t guest_offset, uint64_t length_bytes, QimgWriteP
         if (n == 0 || (i > 0 && host != host_offset + done))
             break;
         rule = qcow2_l2_check_for_change(g, e.word, e.bitmap,
-                                         p.cluster_start + (i << g->cluster_bits));
+                                         p->cluster_start + (i << g->cluster_bits));
         if (rule) {
             table_slice_unpin(&slice.slice);
             return qcow2_mark_corrupt(q, rule, host);
@@ -140,23 +112,20 @@ plan_in_place(Qcow2 *q, uint64_t guest_offset, uint64_t length_bytes, QimgWriteP
 
 /* In a raw data file, which is the disk to its readers, a write in place must not come
  * after the zeros of a discard that has changed the entry meanwhile: until it is done the
- * entry stays. Spec: qcow2-write section 12. */
+ * entry stays. QimgPlanStep. Spec: qcow2-write section 12. */
 static QimgErrno
-plan_in_raw_data_file(Qcow2 *q, uint64_t guest_offset, uint64_t length_bytes,
-                      QimgWritePlan *plan)
+plan_in_raw_data_file(QimgFormat *format, const QimgTablePlace *p, uint64_t guest_offset,
+                      uint64_t length_bytes, QimgWritePlan *plan)
 {
-    const Qcow2Geometry *g = &q->geometry;
-    uint64_t start = qimg_align_down(guest_offset, g->cluster_bytes);
-    uint64_t end = qimg_align_down(guest_offset + length_bytes - 1, g->cluster_bytes) +
-                   g->cluster_bytes;
+    uint64_t end = p->cluster_start + p->n_entries * format->cluster_bytes;
     QimgErrno err;
 
-    inflight_begin_shared(q->base.inflight, &plan->inflight, start, &end);
+    inflight_begin_shared(format->inflight, &plan->inflight, p->cluster_start, &end);
     length_bytes = qimg_min_u64(length_bytes, end - guest_offset);
-    err = plan_in_place(q, guest_offset, length_bytes, plan);
+    err = plan_in_place(format, p, guest_offset, length_bytes, plan);
     plan->is_announced = plan->length_bytes > 0 && !err;
     if (!plan->is_announced)
-        inflight_end(q->base.inflight, &plan->inflight);
+        inflight_end(format->inflight, &plan->inflight);
     return err;
 }
 
@@ -214,7 +183,7 @@ old_kind_of(const Qcow2Geometry *g, Entry e, uint32_t mask)
  * subclusters, or whole cluster, from the request's first byte to where another answer
  * begins. */
 static void
-plan_addition(const Qcow2 *q, const Place *p, Entry e, uint64_t guest_offset,
+plan_addition(const Qcow2 *q, const QimgTablePlace *p, Entry e, uint64_t guest_offset,
               uint64_t length_bytes, QimgWritePlan *plan)
 {
     const Qcow2Geometry *g = &q->geometry;
@@ -248,7 +217,7 @@ plan_addition(const Qcow2 *q, const Place *p, Entry e, uint64_t guest_offset,
 /* Plans a piece into new clusters for the @n_entries entries from the first on that are
  * all @how. */
 static QimgErrno
-plan_new_clusters(Qcow2 *q, const Place *p, How how, uint64_t n_entries,
+plan_new_clusters(Qcow2 *q, const QimgTablePlace *p, How how, uint64_t n_entries,
                   uint64_t guest_offset, uint64_t length_bytes, QimgWritePlan *plan)
 {
     const Qcow2Geometry *g = &q->geometry;
@@ -289,7 +258,7 @@ plan_new_clusters(Qcow2 *q, const Place *p, How how, uint64_t n_entries,
 /* Reads the first entry of the announced range, and how many from there on go the same
  * way. *@how_out is set if *@n_out > 0; it is 0 where the write can be done in place. */
 static QimgErrno
-look_at_entries(Qcow2 *q, const Place *p, const QimgWritePlan *plan,
+look_at_entries(Qcow2 *q, const QimgTablePlace *p, const QimgWritePlan *plan,
                 uint64_t in_cluster_bytes, Entry *first_out, How *how_out,
                 uint64_t *n_out)
 {
@@ -319,11 +288,12 @@ look_at_entries(Qcow2 *q, const Place *p, const QimgWritePlan *plan,
     return err;
 }
 
-/* With the range announced; length_bytes stays 0 where the write can be done in place. */
+/* QimgPlanStep. */
 static QimgErrno
-plan_announced(Qcow2 *q, const Place *p, uint64_t guest_offset, uint64_t length_bytes,
-               QimgWritePlan *plan)
+plan_allocation(QimgFormat *format, const QimgTablePlace *p, uint64_t guest_offset,
+                uint64_t length_bytes, QimgWritePlan *plan)
 {
+    Qcow2 *q = (Qcow2 *)format;
     How how = HOW_ADD;
     uint64_t n_entries;
     Entry first = {0};
@@ -341,27 +311,6 @@ plan_announced(Qcow2 *q, const Place *p, uint64_t guest_offset, uint64_t length_
         err = plan_new_clusters(q, p, how, n_entries, guest_offset, length_bytes, plan);
     if (!err && !plan->is_new_cluster)
         err = check_target(q, plan->host_offset.v, plan->length_bytes);
-    if (!err && p->cluster_start + (plan->n_clusters << q->geometry.cluster_bits) <
-                    plan->inflight.end)
-        inflight_shorten(q->base.inflight, &plan->inflight,
-                         p->cluster_start +
-                             (plan->n_clusters << q->geometry.cluster_bits));
-    return err;
-}
-
-static QimgErrno
-plan_allocation(Qcow2 *q, uint64_t guest_offset, uint64_t length_bytes,
-                QimgWritePlan *plan)
-{
-    Place p = place_of(q, guest_offset, length_bytes);
-    uint64_t end = p.cluster_start + (p.n_entries << q->geometry.cluster_bits);
-    QimgErrno err;
-
-    *plan = (QimgWritePlan){.kind = QIMG_PLAN_ALLOCATES};
-    inflight_begin(q->base.inflight, &plan->inflight, p.cluster_start, &end);
-    err = plan_announced(q, &p, guest_offset, length_bytes, plan);
-    if (err || plan->length_bytes == 0)
-        inflight_end(q->base.inflight, &plan->inflight);
     return err;
 }
 
@@ -370,21 +319,14 @@ qcow2_plan_write(QimgFormat *format, QimgGuestOffset guest_offset, uint64_t leng
                  QimgWritePlan *plan_out)
 {
     Qcow2 *q = (Qcow2 *)format;
+    QimgTablePlace place = qcow2_place_of(q, guest_offset.v, length_bytes);
     QimgErrno err = qcow2_activate(q);
 
-    while (!err) {
-        *plan_out = (QimgWritePlan){.kind = QIMG_PLAN_IN_PLACE};
-        err = qcow2_has_raw_data_file(q)
-                  ? plan_in_raw_data_file(q, guest_offset.v, length_bytes, plan_out)
-                  : plan_in_place(q, guest_offset.v, length_bytes, plan_out);
-        if (err || plan_out->length_bytes > 0)
-            break;
-        err = plan_allocation(q, guest_offset.v, length_bytes, plan_out);
-        if (err || plan_out->length_bytes > 0)
-            break;
-        /* Somebody else has allocated it meanwhile. */
-    }
-    return err;
+    return err ? err
+               : qimg_plan_write_by_steps(
+                     format, &place, guest_offset.v, length_bytes,
+                     qcow2_has_raw_data_file(q) ? plan_in_raw_data_file : plan_in_place,
+                     plan_allocation, plan_out);
 }
 
 /* The entry that the plan makes of @old for its cluster number @i. */

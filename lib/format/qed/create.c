@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Making a new image: the header's cluster with the backing file's name, and an empty L1
  * table. Spec: qed section 7. */
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/checked.h"
@@ -9,17 +8,6 @@
 #include "format/qed/qed.h"
 
 #define DEFAULT_TABLE_CLUSTERS 4u
-
-static bool G_GNUC_PRINTF(2, 3) refuse(GError **error, const char *format, ...)
-{
-    va_list args;
-
-    va_start(args, format);
-    if (error)
-        *error = g_error_new_valist(QIMG_ERROR, QIMG_ERROR_USAGE, format, args);
-    va_end(args);
-    return false;
-}
 
 /* QEMU computes the largest disk in 64 bits, and takes a table whose last cluster is its
  * first for one that wraps around. We read such images, but make none. */
@@ -29,14 +17,16 @@ can_be_opened_by_others(const QedHeader *h, GError **error)
     unsigned table_bits = (unsigned)__builtin_ctz(h->table_clusters);
 
     if (h->table_clusters == 1)
-        return refuse(error, "table_size: is 1, and QEMU opens no such image (give 2 to "
-                             "16)");
+        return qimg_misuse(error,
+                           "table_size: is 1, and QEMU opens no such image (give 2 to "
+                           "16)");
     /* cluster_bits, and two tables with an index of 3 bits less than they have bytes */
     if (3 * h->cluster_bits + 2 * table_bits - 6 >= 64)
-        return refuse(error,
-                      "cluster_size: is too large for QEMU with tables of %u clusters "
-                      "(use smaller clusters or tables)",
-                      h->table_clusters);
+        return qimg_misuse(
+            error,
+            "cluster_size: is too large for QEMU with tables of %u clusters "
+            "(use smaller clusters or tables)",
+            h->table_clusters);
     return true;
 }
 
@@ -55,8 +45,8 @@ make_header(const QimgCreateOptions *o, QedHeader *out, GError **error)
     QimgDecode decoded;
 
     if (h.cluster_bits < QED_MIN_CLUSTER_BITS || h.cluster_bits > QED_MAX_CLUSTER_BITS)
-        return refuse(error, "cluster_size: %s",
-                      qimg_rule_text(QIMG_RULE_QED_CLUSTER_SIZE));
+        return qimg_misuse(error, "cluster_size: %s",
+                           qimg_rule_text(QIMG_RULE_QED_CLUSTER_SIZE));
     if (!can_be_opened_by_others(&h, error))
         return false;
     h.l1_table_offset = qed_header_end(&h);
@@ -70,22 +60,22 @@ make_header(const QimgCreateOptions *o, QedHeader *out, GError **error)
     }
     if (o->backing_name && (name_bytes == 0 || name_bytes > QED_MAX_BACKING_NAME ||
                             QED_HEADER_BYTES + name_bytes > qed_header_end(&h)))
-        return refuse(
+        return qimg_misuse(
             error, "backing_file: has %zu bytes, and must have 1 to %" PRIu64, name_bytes,
             qimg_min_u64(QED_MAX_BACKING_NAME, qed_header_end(&h) - QED_HEADER_BYTES));
     if (o->preallocation != QIMG_PREALLOCATION_OFF)
-        return refuse(error, "preallocation: a QED image has none (leave it out)");
+        return qimg_misuse(error, "preallocation: a QED image has none (leave it out)");
     /* The rest is what the decoder checks. */
     qed_header_encode(&h, bytes);
     decoded = qed_header_decode(bytes, sizeof bytes, out);
     if (decoded.rule == QIMG_RULE_QED_IMAGE_SIZE)
-        return refuse(error,
-                      "size: is more than the tables can map (at most %" PRIu64
-                      " bytes with these; give a larger cluster_size or table_size)",
-                      qed_max_size_bytes(&h));
+        return qimg_misuse(error,
+                           "size: is more than the tables can map (at most %" PRIu64
+                           " bytes with these; give a larger cluster_size or table_size)",
+                           qed_max_size_bytes(&h));
     if (decoded.rule)
-        return refuse(error, "%s: %s", qimg_rule_field(decoded.rule),
-                      qimg_rule_text(decoded.rule));
+        return qimg_misuse(error, "%s: %s", qimg_rule_field(decoded.rule),
+                           qimg_rule_text(decoded.rule));
     return true;
 }
 

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Opening a QED layer: the header is checked, features decided, nothing of the tables is
  * read yet. Spec: qed section 3. */
-#include <errno.h>
 #include <string.h>
 
 #include "base/checked.h"

@@ -25,6 +25,7 @@
 #include "base/lock.h"
 #include "codec/qed-header.h"
 #include "format/table-file.h"
+#include "format/write-plan.h"
 
 typedef struct {
     QimgFormat base;
@@ -68,6 +69,13 @@ qed_l2_index(const Qed *qed, uint64_t guest_offset)
 {
     return (guest_offset >> qed->header.cluster_bits) &
            ((UINT64_C(1) << qed->entry_bits) - 1);
+}
+
+static inline QimgTablePlace
+qed_place_of(const Qed *qed, uint64_t guest_offset, uint64_t length_bytes)
+{
+    return qimg_table_place(guest_offset, length_bytes, qed->header.cluster_bits,
+                            qed->l1_shift, TABLE_SLICE_WORDS);
 }
 
 /* ---- walk.c: all tables ---- */

@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Looking up and making L2 tables, for writers. */
-#include <errno.h>
-
 #include "base/checked.h"
 #include "format/qed/qed.h"
 

@@ -1,34 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Planning and publishing writes: in place where the entry is a place, else into new
  * clusters. Spec: qed section 4. */
-#include <errno.h>
-
 #include "base/checked.h"
 #include "format/qed/qed.h"
-
-/* Where a request lies in its L2 table. */
-typedef struct {
-    uint64_t l1_index;
-    uint64_t l2_index;
-    uint64_t cluster_start; /* guest offset */
-    uint64_t n_entries;     /* from l2_index on: of the request, within one slice */
-} Place;
-
-static Place
-place_of(const Qed *qed, uint64_t guest_offset, uint64_t length_bytes)
-{
-    uint64_t cluster_bytes = qed->base.cluster_bytes;
-    Place p = {
-        .l1_index = guest_offset >> qed->l1_shift,
-        .l2_index = qed_l2_index(qed, guest_offset),
-        .cluster_start = qimg_align_down(guest_offset, cluster_bytes),
-    };
-
-    p.n_entries = qimg_min_u64(
-        qimg_div_round_up(guest_offset - p.cluster_start + length_bytes, cluster_bytes),
-        TABLE_SLICE_WORDS - p.l2_index % TABLE_SLICE_WORDS);
-    return p;
-}
 
 static bool
 is_data(uint64_t entry)
@@ -36,25 +10,24 @@ is_data(uint64_t entry)
     return entry != QED_ENTRY_UNALLOCATED && entry != QED_ENTRY_ZERO;
 }
 
-/* Plans what can be written in place; length_bytes stays 0 where the first byte cannot.
- */
+/* QimgPlanStep. */
 static QimgErrno
-plan_in_place(Qed *qed, uint64_t guest_offset, uint64_t length_bytes, QimgWritePlan *plan)
+plan_in_place(QimgFormat *format, const QimgTablePlace *p, uint64_t guest_offset,
+              uint64_t length_bytes, QimgWritePlan *plan)
 {
+    Qed *qed = (Qed *)format;
     unsigned bits = qed->header.cluster_bits;
-    Place p = place_of(qed, guest_offset, length_bytes);
-    uint64_t in_cluster = guest_offset - p.cluster_start;
+    uint64_t in_cluster = guest_offset - p->cluster_start;
     uint64_t table_offset, first = 0, n = 0;
     table_autoslice slice = {0};
-    QimgErrno err = qed_find_l2_table(qed, p.l1_index, &table_offset);
+    QimgErrno err = qed_find_l2_table(qed, p->l1_index, &table_offset);
 
     if (err || table_offset == 0)
         return err;
-    err =
-        qimg_format_pin(&qed->base, TABLE_L2, qed_slice_offset(table_offset, p.l2_index),
-                        TABLE_SLICE_WORDS, &slice);
-    for (; !err && n < p.n_entries; n++) {
-        uint64_t entry = table_slice_get(&slice, p.l2_index % TABLE_SLICE_WORDS + n);
+    err = qimg_format_pin(format, TABLE_L2, qed_slice_offset(table_offset, p->l2_index),
+                          TABLE_SLICE_WORDS, &slice);
+    for (; !err && n < p->n_entries; n++) {
+        uint64_t entry = table_slice_get(&slice, p->l2_index % TABLE_SLICE_WORDS + n);
 
         if (!is_data(entry) || (n > 0 && entry != first + (n << bits)))
             break;
@@ -64,19 +37,16 @@ plan_in_place(Qed *qed, uint64_t guest_offset, uint64_t length_bytes, QimgWriteP
     }
     if (err || n == 0)
         return err;
-    *plan = (QimgWritePlan){
-        .kind = QIMG_PLAN_IN_PLACE,
-        .length_bytes = qimg_min_u64(length_bytes, (n << bits) - in_cluster),
-        .host_offset = qimg_host(first + in_cluster),
-    };
+    plan->length_bytes = qimg_min_u64(length_bytes, (n << bits) - in_cluster);
+    plan->host_offset = qimg_host(first + in_cluster);
     return 0;
 }
 
 /* How many entries from the first one of the announced range on are alike, and not data:
  * 0 where the write can be done in place. */
 static QimgErrno
-look_at_entries(Qed *qed, const Place *p, const QimgWritePlan *plan, uint64_t *entry_out,
-                uint64_t *n_out)
+look_at_entries(Qed *qed, const QimgTablePlace *p, const QimgWritePlan *plan,
+                uint64_t *entry_out, uint64_t *n_out)
 {
     uint64_t n_max = (plan->inflight.end - p->cluster_start) >> qed->header.cluster_bits;
     uint64_t index = p->l2_index % TABLE_SLICE_WORDS, n = 0;
@@ -95,11 +65,12 @@ look_at_entries(Qed *qed, const Place *p, const QimgWritePlan *plan, uint64_t *e
     return 0;
 }
 
-/* With the range announced; length_bytes stays 0 where the write can be done in place. */
+/* QimgPlanStep. */
 static QimgErrno
-plan_announced(Qed *qed, const Place *p, uint64_t guest_offset, uint64_t length_bytes,
-               QimgWritePlan *plan)
+plan_new_clusters(QimgFormat *format, const QimgTablePlace *p, uint64_t guest_offset,
+                  uint64_t length_bytes, QimgWritePlan *plan)
 {
+    Qed *qed = (Qed *)format;
     unsigned bits = qed->header.cluster_bits;
     uint64_t in_cluster = guest_offset - p->cluster_start;
     uint64_t entry = 0, n_entries = 0, end;
@@ -126,25 +97,7 @@ plan_announced(Qed *qed, const Place *p, uint64_t guest_offset, uint64_t length_
     plan->fill_start = plan->clusters_start = p->cluster_start;
     plan->fill_end = plan->clusters_end = end;
     plan->old_kind = entry == QED_ENTRY_ZERO ? QIMG_RUN_ZERO : QIMG_RUN_UNALLOCATED;
-    if (end < plan->inflight.end)
-        inflight_shorten(qed->base.inflight, &plan->inflight, end);
     return 0;
-}
-
-static QimgErrno
-plan_allocation(Qed *qed, uint64_t guest_offset, uint64_t length_bytes,
-                QimgWritePlan *plan)
-{
-    Place p = place_of(qed, guest_offset, length_bytes);
-    uint64_t end = p.cluster_start + (p.n_entries << qed->header.cluster_bits);
-    QimgErrno err;
-
-    *plan = (QimgWritePlan){.kind = QIMG_PLAN_ALLOCATES};
-    inflight_begin(qed->base.inflight, &plan->inflight, p.cluster_start, &end);
-    err = plan_announced(qed, &p, guest_offset, length_bytes, plan);
-    if (err || plan->length_bytes == 0)
-        inflight_end(qed->base.inflight, &plan->inflight);
-    return err;
 }
 
 QimgErrno
@@ -152,19 +105,12 @@ qed_plan_write(QimgFormat *format, QimgGuestOffset guest_offset, uint64_t length
                QimgWritePlan *plan_out)
 {
     Qed *qed = (Qed *)format;
+    QimgTablePlace place = qed_place_of(qed, guest_offset.v, length_bytes);
     QimgErrno err = qed_activate(qed);
 
-    plan_out->length_bytes = 0;
-    while (!err) {
-        err = plan_in_place(qed, guest_offset.v, length_bytes, plan_out);
-        if (err || plan_out->length_bytes > 0)
-            break;
-        err = plan_allocation(qed, guest_offset.v, length_bytes, plan_out);
-        if (err || plan_out->length_bytes > 0)
-            break;
-        /* Somebody else has allocated it meanwhile. */
-    }
-    return err;
+    return err ? err
+               : qimg_plan_write_by_steps(format, &place, guest_offset.v, length_bytes,
+                                          plan_in_place, plan_new_clusters, plan_out);
 }
 
 /* Gives the plan's clusters back; @was_written: entries may have got to the file for a

@@ -5,7 +5,6 @@
 #include <errno.h>
 
 #include "base/checked.h"
-#include "base/endian.h"
 #include "format/qed/qed.h"
 
 typedef struct {
@@ -67,24 +66,23 @@ zero_alike(const Zeroing *z, Entries *e, uint64_t n_max, uint64_t *n_out)
 
 /* With the range announced. */
 static QimgErrno
-zero_announced(const Zeroing *z, uint64_t n_entries, uint64_t *done_out)
+zero_announced(const Zeroing *z, const QimgTablePlace *p, uint64_t *done_out)
 {
     Qed *qed = z->qed;
     unsigned bits = qed->header.cluster_bits;
-    uint64_t l2_index = qed_l2_index(qed, z->start);
     uint64_t table_offset, n_done = 0;
-    Entries e = {.index = l2_index % TABLE_SLICE_WORDS};
-    QimgErrno err = qed_ensure_l2_table(qed, z->start >> qed->l1_shift, &table_offset);
+    Entries e = {.index = p->l2_index % TABLE_SLICE_WORDS};
+    QimgErrno err = qed_ensure_l2_table(qed, p->l1_index, &table_offset);
 
     if (err)
         return err;
-    e.slice_offset = qed_slice_offset(table_offset, l2_index);
+    e.slice_offset = qed_slice_offset(table_offset, p->l2_index);
     err = qimg_format_pin_to_change(&qed->base, TABLE_L2, e.slice_offset,
                                     TABLE_SLICE_WORDS, &e.slice);
-    while (!err && n_done < n_entries) {
+    while (!err && n_done < p->n_entries) {
         uint64_t n = 0;
 
-        err = zero_alike(z, &e, n_entries - n_done, &n);
+        err = zero_alike(z, &e, p->n_entries - n_done, &n);
         if (!err) {
             n_done += n;
             e.index += n;
@@ -106,24 +104,23 @@ qed_zero(QimgFormat *format, QimgGuestOffset guest_offset, uint64_t length_bytes
                  .below_is_zero = below_is_zero,
                  .start = guest_offset.v,
                  .end = guest_offset.v + length_bytes};
-    uint64_t table_end = ((z.start >> qed->l1_shift) + 1) << qed->l1_shift;
-    uint64_t table_offset, n_entries, end;
+    QimgTablePlace p = qed_place_of(qed, guest_offset.v, length_bytes);
+    uint64_t table_offset, end;
     QimgInflight inflight;
     QimgErrno err = qed_activate(qed);
 
     if (!err)
-        err = qed_find_l2_table(qed, z.start >> qed->l1_shift, &table_offset);
+        err = qed_find_l2_table(qed, p.l1_index, &table_offset);
     if (err)
         return err;
     if (table_offset == 0 && below_is_zero) {
-        *done_out = qimg_min_u64(z.end, table_end) - z.start;
+        *done_out = qimg_min_u64(z.end, (p.l1_index + 1) << qed->l1_shift) - z.start;
         return 0;
     }
-    n_entries = qimg_min_u64(qimg_div_round_up(length_bytes, format->cluster_bytes),
-                             TABLE_SLICE_WORDS - (z.start >> bits) % TABLE_SLICE_WORDS);
-    end = z.start + (n_entries << bits);
+    end = z.start + (p.n_entries << bits);
     inflight_begin(format->inflight, &inflight, z.start, &end);
-    err = zero_announced(&z, (end - z.start) >> bits, done_out);
+    p.n_entries = (end - z.start) >> bits;
+    err = zero_announced(&z, &p, done_out);
     inflight_end(format->inflight, &inflight);
     return err;
 }

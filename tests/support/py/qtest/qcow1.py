@@ -9,11 +9,13 @@ padding, crypt_method (32), L1 offset (64). L1 entries are offsets of L2 tables.
 entries: 0, or an offset, or bit 63 with a stream's length in the cluster_bits bits below
 and its offset in the rest."""
 
-import os
 import struct
 import zlib
 from pathlib import Path
 
+from .qcow2 import ImageFile
+
+# name → (offset in the header, struct format)
 HEADER = {
     "magic": (0, ">I"), "version": (4, ">I"), "backing_file_offset": (8, ">Q"),
     "backing_file_size": (16, ">I"), "mtime": (20, ">I"), "size": (24, ">Q"),
@@ -99,41 +101,10 @@ class Qcow1Writer:
         return Path(path)
 
 
-class Qcow1File:
+class Qcow1File(ImageFile):
     """An image file opened for reading and changing its bytes."""
 
-    def __init__(self, path):
-        try:                        # no read of the product's
-            fd = os.open(path, os.O_RDWR | os.O_NOATIME)
-        except PermissionError:
-            fd = os.open(path, os.O_RDWR)
-        self._file = os.fdopen(fd, "r+b", buffering=0)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self._file.close()
-
-    def read(self, offset, length):
-        return os.pread(self._file.fileno(), length, offset).ljust(length, b"\0")
-
-    def write(self, offset, data):
-        assert os.pwrite(self._file.fileno(), data, offset) == len(data)
-
-    def file_size(self):
-        return os.fstat(self._file.fileno()).st_size
-
-    def truncate(self, length):
-        os.ftruncate(self._file.fileno(), length)
-
-    def get(self, name):
-        offset, form = HEADER[name]
-        return struct.unpack(form, self.read(offset, struct.calcsize(form)))[0]
-
-    def set(self, name, value):
-        offset, form = HEADER[name]
-        self.write(offset, struct.pack(form, value))
+    HEADER = HEADER
 
     @property
     def cluster_size(self):

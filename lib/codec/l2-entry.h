@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What an L2 entry of either qcow version says, once it is decoded. Inline, since each
+ * mapped cluster passes through here. Pure functions; any thread. */
+#pragma once
+
+#include "codec/rules.h"
+
+typedef enum {
+    QIMG_L2_UNALLOCATED,
+    QIMG_L2_ZEROS, /* version 1 has none */
+    QIMG_L2_DATA,
+    QIMG_L2_STREAM, /* compressed */
+    QIMG_L2_DAMAGED,
+} QimgL2Kind;
+
+/* One entry, or the part of an extended one that has one answer. */
+typedef struct {
+    QimgL2Kind kind;
+    QimgRule rule;          /* DAMAGED */
+    uint64_t host_offset;   /* DATA: of the cluster; STREAM: of its first byte */
+    uint32_t stream_bytes;  /* STREAM: what may be read */
+    uint32_t n_subclusters; /* how many from the one asked for share this answer; 1
+                               where entries have none */
+} QimgL2Entry;
+
+/* Whether @next belongs to one run with @first, which lies @distance_bytes before it on
+ * the disk, as does all that is between them. */
+static inline bool
+qimg_l2_continues(const QimgL2Entry *first, const QimgL2Entry *next,
+                  uint64_t distance_bytes)
+{
+    if (next->kind != first->kind)
+        return false;
+    switch (first->kind) {
+    case QIMG_L2_DATA:
+        return next->host_offset == first->host_offset + distance_bytes;
+    case QIMG_L2_DAMAGED:
+        return next->rule == first->rule;
+    case QIMG_L2_STREAM:
+        return false;
+    default:
+        return true;
+    }
+}

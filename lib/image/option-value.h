@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Options that are given by name: whether a value goes with them. */
+#pragma once
+
+#include "base/errors.h"
+
+typedef enum {
+    NO_VALUE,
+    VALUE,
+    MAYBE_VALUE,
+} TakesValue;
+
+/* Whether @value, NULL for none, is what option @name takes. */
+static inline bool
+option_check_value(const char *name, TakesValue takes_value, const char *value,
+                   GError **error)
+{
+    if (takes_value == (value ? NO_VALUE : VALUE))
+        return qimg_misuse(error, "%s: %s a value", name,
+                           value ? "does not take" : "needs");
+    return true;
+}
