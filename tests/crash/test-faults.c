@@ -156,6 +156,10 @@ check_closed(Try *try)
         try->problem =
             crash_model_compare(try->model, try->failed,
                                 is_lack_of_space(try->fault) ? 0 : try->n_failed, seen);
+    /* There, what failed may be seen also for want of space. */
+    if (seen && !try->problem)
+        try->problem = crash_model_compare_data_file(try->model, try->failed,
+                                                     try->n_failed, seen, after);
     if (seen && !try->problem)
         try->problem = crash_snapshots_compare(image, try->known);
     qimg_image_close(image);
