@@ -6,8 +6,14 @@ import os
 
 from . import env
 
-DEV = """
+# The copies of the mounts that other tests have at this moment: a server ends when the last
+# one of its mount has gone.
+FORGET_MOUNTS = """
+umount --all --lazy --types fuse.qcowfs 2>/dev/null || :
 set -e
+"""
+
+DEV = """
 nodes=$1
 mount -t tmpfs none "$nodes"
 for node in null zero $2; do
@@ -23,7 +29,6 @@ exec "$@"
 """
 
 FILES = """
-set -e
 while [ "$1" != -- ]; do
     mount --bind "$2" "$1"
     shift 2
@@ -34,7 +39,6 @@ exec "$@"
 
 
 PROGRAMS = """
-set -e
 mount -t overlay -o "lowerdir=$1:/usr/bin" none /usr/bin || exit 77
 shift
 exec "$@"
@@ -44,7 +48,7 @@ exec "$@"
 def _in_namespace(script, *arguments):
     env.need_root("a mount namespace")
     env.need_tools("unshare")
-    return ("unshare", "-m", "--propagation", "private", "sh", "-c", script, "sh",
+    return ("unshare", "-m", "--propagation", "private", "sh", "-c", FORGET_MOUNTS + script, "sh",
             *map(str, arguments))
 
 
