@@ -316,6 +316,44 @@ test_raw_data_file_grows_again(void)
     qimg_image_close(o.disk);
 }
 
+/* A reference that could not be lowered for want of room must not be counted when
+ * snapshots change: the disk's own cluster would stay without its COPIED flag. */
+static void
+test_reference_waits_for_room(void)
+{
+    g_autoptr(GByteArray) empty = create(1 << 20, 16);
+    g_autoptr(GByteArray) closed = NULL;
+    g_autoptr(GError) error = NULL;
+    MemoryFault no_room = {.calls = MEMORY_WRITE,
+                           .purpose = QIMG_IO_REFCOUNT,
+                           .n_fails = 2, /* when the flush fails to lower it, and again */
+                           .errnum = ENOSPC};
+    Open o = open_bytes(empty);
+    g_autoptr(QimgSnapshots) list = NULL;
+    uint32_t serial;
+    g_autofree char *problem = NULL;
+    Qcow2CheckResult result;
+
+    write_value(&o, 0, CLUSTER, 7, 0);
+    g_assert_true(qimg_image_create_snapshot(o.disk, "one", &error));
+    g_assert_no_error(error);
+    list = qimg_image_get_snapshots(o.disk);
+    serial = qimg_snapshots_get(list, 0)->serial;
+    write_value(&o, 0, CLUSTER, 8, 0); /* the snapshot's cluster waits to be freed */
+    memory_storage_add_fault(o.file, &no_room);
+    g_assert_cmpint(qimg_image_flush(o.disk), ==, 0);
+    g_assert_false(qimg_image_revert_to_snapshot(o.disk, serial, &error));
+    g_assert_error(error, QIMG_ERROR, QIMG_ERROR_NO_SPACE);
+    g_clear_error(&error);
+    g_assert_true(qimg_image_revert_to_snapshot(o.disk, serial, &error));
+    g_assert_true(qimg_image_delete_snapshot(o.disk, serial, &error));
+    g_assert_no_error(error);
+    closed = close_flushed(&o);
+    problem = qcow2_check_bytes(closed->data, closed->len, &result);
+    g_assert_cmpstr(problem, ==, NULL);
+    g_assert_cmpuint(result.n_flags, ==, 0);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -327,5 +365,7 @@ main(int argc, char **argv)
     g_test_add_func("/qcow2-write/raw-data-file", test_raw_data_file);
     g_test_add_func("/qcow2-write/raw-data-file-grows-again",
                     test_raw_data_file_grows_again);
+    g_test_add_func("/qcow2-write/reference-waits-for-room",
+                    test_reference_waits_for_room);
     return g_test_run();
 }
