@@ -437,8 +437,10 @@ qcow2_revert_to_snapshot(QimgFormat *format, unsigned place)
         err = exchange(q, view, (uint32_t)n_l1_entries, &wanted, run);
     if (!err) {
         err = finish_or_leave_dirty(q, &gone);
-        if (qcow2_collect_metadata(q)) /* other L2 tables are the active ones now */
-            err = -EIO;
+        /* Other L2 tables are the active ones now; nothing is written to a disk of which
+         * they are not known. */
+        if (qcow2_collect_metadata(q))
+            err = qimg_format_break(&q->base, -EIO);
     }
     qcow2_counts_clear(&wanted);
     qcow2_counts_clear(&gone);
