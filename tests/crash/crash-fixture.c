@@ -80,6 +80,7 @@ crash_fixture_make(const CrashKind *kind)
            (disk->files[disk->n_files] = load_file(dir, file_names[disk->n_files])))
         disk->n_files++;
     disk->format = kind->format ? kind->format : "qcow2";
+    disk->is_data_file_raw = kind->is_data_file_raw;
     disk->base_name = "base.raw";
     disk->base = load_file(dir, disk->base_name);
     g_assert_cmpuint(disk->n_files, >, 0);
@@ -95,6 +96,7 @@ crash_fixture_new_like(const CrashFixture *disk)
     CrashFixture *other = g_new0(CrashFixture, 1);
 
     other->format = disk->format;
+    other->is_data_file_raw = disk->is_data_file_raw;
     other->n_files = disk->n_files;
     other->base = disk->base ? g_byte_array_ref(disk->base) : NULL;
     other->base_name = disk->base_name;

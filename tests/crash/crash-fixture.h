@@ -20,7 +20,8 @@ typedef struct {
     const char *script;
     bool is_dirty; /* the dirty bit is set and refcounts are wrong */
     bool has_no_snapshots;
-    const char *format; /* NULL: qcow2 */
+    bool is_data_file_raw; /* data.raw is the disk, byte for byte */
+    const char *format;    /* NULL: qcow2 */
 } CrashKind;
 
 extern const CrashKind crash_kinds[];
@@ -32,7 +33,8 @@ typedef struct {
     unsigned n_files;
     GByteArray *base; /* NULL: none */
     const char *base_name;
-    const char *format; /* static */
+    const char *format;    /* static */
+    bool is_data_file_raw; /* the second file is the disk */
 } CrashFixture;
 
 /* Skips the program (exit 77) where qemu-img is missing. */
@@ -123,6 +125,12 @@ void crash_model_apply(CrashModel *model, const CrashOp *op);
  * there since, and the size is one of theirs; else what is wrong. */
 char *crash_model_compare(const CrashModel *base, const CrashOp *ops, size_t n_ops,
                           const CrashModel *seen);
+
+/* NULL when the raw data file of @disk, which shows @seen, is a disk that the rule of
+ * crash_model_compare allows, or there is none; else what is wrong. */
+char *crash_model_compare_data_file(const CrashModel *base, const CrashOp *ops,
+                                    size_t n_ops, const CrashModel *seen,
+                                    const CrashFixture *disk);
 
 /* ---- crash-snapshots.c ---- */
 

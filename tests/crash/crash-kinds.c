@@ -56,6 +56,10 @@ const CrashKind crash_kinds[] = {
      CREATE "-o cluster_size=4k,data_file=data.raw top 1M\n" IO
             "-c 'write -P 12 100k 100k'",
      .has_no_snapshots = true},
+    {"data-file-raw",
+     CREATE "-o cluster_size=512,data_file=data.raw,data_file_raw=on top 512k\n" IO
+            "-c 'write -P 12 100k 100k'",
+     .has_no_snapshots = true, .is_data_file_raw = true},
     {"dirty",
      CREATE "-o cluster_size=4k,lazy_refcounts=on top 1M\n" IO "-c 'write -P 13 0 300k'",
      .is_dirty = true},

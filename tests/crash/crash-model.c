@@ -231,3 +231,23 @@ crash_model_compare(const CrashModel *base, const CrashOp *ops, size_t n_ops,
     }
     return problem;
 }
+
+char *
+crash_model_compare_data_file(const CrashModel *base, const CrashOp *ops, size_t n_ops,
+                              const CrashModel *seen, const CrashFixture *disk)
+{
+    g_autoptr(CrashModel) data = NULL;
+    char *problem, *whole;
+
+    if (!disk->is_data_file_raw)
+        return NULL;
+    data = crash_model_copy(seen);
+    memset(data->bytes, 0, CRASH_MAX_BYTES);
+    memcpy(data->bytes, disk->files[1]->data, MIN(disk->files[1]->len, seen->size_bytes));
+    problem = crash_model_compare(base, ops, n_ops, data);
+    if (!problem)
+        return NULL;
+    whole = g_strdup_printf("the raw data file: %s", problem);
+    g_free(problem);
+    return whole;
+}

@@ -15,7 +15,7 @@
 
 #define N_OPS   14u
 #define ONE_IN  6  /* operations is a change of the snapshots */
-#define N_TRIES 6u /* of each fault and kind, unless all */
+#define N_TRIES 5u /* of each fault and kind, unless all */
 
 typedef struct {
     const char *name;
@@ -23,6 +23,7 @@ typedef struct {
     uint64_t n_fails;
     int errnum;
     size_t n_bytes_before; /* of the first write that is hit */
+    unsigned n_again;      /* so often it comes again, after a few calls */
 } Fault;
 
 static const Fault faults[] = {
@@ -30,6 +31,8 @@ static const Fault faults[] = {
     {"EIO for ever", MEMORY_CHANGES | MEMORY_SYNC, UINT64_MAX, EIO, 0},
     {"ENOSPC", MEMORY_CHANGES, 1, ENOSPC, 0},
     {"ENOSPC for a while", MEMORY_CHANGES, 5, ENOSPC, 0},
+    {"ENOSPC now and then", MEMORY_CHANGES, 1, ENOSPC, 0, 12},
+    {"ENOSPC for a while, now and then", MEMORY_WRITE, 3, ENOSPC, 0, 5},
     {"short write, then ENOSPC", MEMORY_WRITE, 1, ENOSPC, 512},
     {"EDQUOT", MEMORY_CHANGES, 2, EDQUOT, 0},
     {"short write, then EIO", MEMORY_WRITE, 1, EIO, 512},
@@ -76,6 +79,15 @@ set_fault(Try *try)
                         .n_bytes_before = try->fault->n_bytes_before};
 
     memory_storage_add_fault(storage, &rule);
+    if (try->fault->n_again > 0) {
+        g_autoptr(GRand) rand = g_rand_new_with_seed(try->seed ^ (uint32_t)try->n_until);
+
+        for (unsigned i = 0; i < try->fault->n_again; i++) {
+            rule.n_until += rule.n_fails + (uint64_t)g_rand_int_range(rand, 1, 10);
+            memory_storage_add_fault(storage, &rule);
+        }
+        return;
+    }
     if (rule.n_bytes_before == 0 || rule.errnum == 0)
         return;
     rule.n_bytes_before = 0; /* the rest of that write fails */
@@ -156,6 +168,10 @@ check_closed(Try *try)
         try->problem =
             crash_model_compare(try->model, try->failed,
                                 is_lack_of_space(try->fault) ? 0 : try->n_failed, seen);
+    /* There, what failed may be seen also for want of space. */
+    if (seen && !try->problem)
+        try->problem = crash_model_compare_data_file(try->model, try->failed,
+                                                     try->n_failed, seen, after);
     if (seen && !try->problem)
         try->problem = crash_snapshots_compare(image, try->known);
     qimg_image_close(image);

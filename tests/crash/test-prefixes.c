@@ -141,6 +141,8 @@ check_crashed(Run *run, const char *what, size_t prefix, const CrashFixture *cra
         seen = crash_model_new(image, &problem);
     if (seen)
         problem = crash_model_compare(base, ops, n_ops, seen);
+    if (seen && !problem)
+        problem = crash_model_compare_data_file(base, ops, n_ops, seen, crashed);
     if (seen && !problem) /* they are durable when they are done */
         problem = crash_snapshots_compare_names(
             image, run->names, run->ops, run->n_acked,

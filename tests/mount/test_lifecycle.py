@@ -6,7 +6,7 @@ import errno
 import os
 import signal
 import subprocess
-import time
+from pathlib import Path
 
 import pytest
 
@@ -375,12 +375,13 @@ def test_start_is_quick(disk, mnt):
     if env.sanitizer():
         pytest.skip("sanitizers take their time")
     best = min(_start_seconds(disk, mnt) for _ in range(5))
-    assert best < 0.5, f"{best:.3f} s from start to first byte"
+    assert best < 0.2, f"{best:.3f} s of the processor from start to first byte"
 
 
 def _start_seconds(disk, mnt):
-    begin = time.monotonic()
+    """Of the processor: what the server needs, not what else the machine does."""
     with Mount(disk, mnt) as mount:
         with open(mount.raw(disk), "rb") as file:
             file.read(1)
-        return time.monotonic() - begin
+        fields = Path(f"/proc/{mount.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import stat
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -289,8 +288,5 @@ def test_many_opens(disk, mnt, disk_content):
                 with open(path, "rb") as file:
                     file.read(100)
         # The kernel sends the release after the close has returned.
-        end = time.monotonic() + 5
-        while descriptors() > before and time.monotonic() < end:
-            time.sleep(0.01)
-        assert descriptors() <= before
+        procs.wait_until(lambda: descriptors() <= before, "the release of all files")
         assert read_all(mount.raw(disk)) == disk_content

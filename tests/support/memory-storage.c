@@ -10,7 +10,7 @@
 
 #include "sparse-bytes.h"
 
-#define MAX_FAULTS 8u
+#define MAX_FAULTS 16u
 
 typedef struct {
     unsigned n_until; /* reads that still succeed */

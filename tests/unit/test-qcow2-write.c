@@ -37,23 +37,28 @@ open_bytes(const GByteArray *bytes)
 }
 
 static GByteArray *
-create(uint64_t size_bytes, uint32_t cluster_bits)
+create_with(const QimgCreateOptions *options)
 {
-    QimgCreateOptions options = {
-        .size_bytes = size_bytes,
-        .version = 3,
-        .cluster_bits = cluster_bits,
-        .refcount_order = 4,
-    };
     QimgStorage *file = memory_storage_new_writable("", 0, "new");
     g_autoptr(GError) error = NULL;
     GByteArray *bytes;
 
-    g_assert_true(qimg_driver_qcow2.create(file, &options, &error));
+    g_assert_true(qimg_driver_qcow2.create(file, options, &error));
     g_assert_no_error(error);
     bytes = memory_storage_copy_all(file);
     qimg_storage_close(file);
     return bytes;
+}
+
+static GByteArray *
+create(uint64_t size_bytes, uint32_t cluster_bits)
+{
+    return create_with(&(QimgCreateOptions){
+        .size_bytes = size_bytes,
+        .version = 3,
+        .cluster_bits = cluster_bits,
+        .refcount_order = 4,
+    });
 }
 
 /* Closes; the file as it was just before, everything flushed. */
@@ -268,6 +273,87 @@ test_raw_data_file(void)
     test_util_remove_dir(dir);
 }
 
+/* The end of the disk is cut off, where the tables have no room for that, and comes back:
+ * zeros, in a raw data file, too. */
+static void
+test_raw_data_file_grows_again(void)
+{
+    enum {
+        DISK = 256 << 10,
+        TABLE = 32 << 10, /* what an L2 table maps */
+    };
+    g_autoptr(GByteArray) image = create_with(&(QimgCreateOptions){
+        .size_bytes = DISK,
+        .version = 3,
+        .cluster_bits = 9,
+        .refcount_order = 4,
+        .data_file_name = "data",
+        .data_file_raw = true,
+    });
+    MemoryFault no_room = {.calls = MEMORY_WRITE,
+                           .purpose = QIMG_IO_L1,
+                           .n_fails = UINT64_MAX,
+                           .errnum = ENOSPC};
+    QimgStorage *data = memory_storage_new_writable("", 0, "data");
+    Open o = open_bytes(image);
+    uint8_t bytes[TABLE];
+    uint64_t data_bytes;
+
+    o.disk->chain->layers[0]->data_file = data;
+    write_value(&o, 0, DISK, 7, 0);
+    memory_storage_add_fault(o.file, &no_room);
+    g_assert_cmpint(qimg_image_resize(o.disk, TABLE / 2), ==, 0);
+    memory_storage_clear_faults(o.file);
+    g_assert_cmpint(qimg_storage_get_size(data, &data_bytes), ==, 0);
+    g_assert_cmpuint(data_bytes, ==, TABLE / 2);
+    /* What is longer than the disk, such as a device, stays so. */
+    g_assert_cmpint(qimg_storage_write(data, QIMG_IO_DATA, qimg_host(TABLE - 1), "x", 1),
+                    ==, 0);
+    g_assert_cmpint(qimg_image_resize(o.disk, TABLE), ==, 0);
+    memory_storage_copy(data, 0, bytes, TABLE);
+    for (unsigned i = 0; i < TABLE; i++)
+        g_assert_cmpuint(bytes[i], ==, i < TABLE / 2 ? 7 : 0);
+    qimg_image_close(o.disk);
+}
+
+/* A reference that could not be lowered for want of room must not be counted when
+ * snapshots change: the disk's own cluster would stay without its COPIED flag. */
+static void
+test_reference_waits_for_room(void)
+{
+    g_autoptr(GByteArray) empty = create(1 << 20, 16);
+    g_autoptr(GByteArray) closed = NULL;
+    g_autoptr(GError) error = NULL;
+    MemoryFault no_room = {.calls = MEMORY_WRITE,
+                           .purpose = QIMG_IO_REFCOUNT,
+                           .n_fails = 2, /* when the flush fails to lower it, and again */
+                           .errnum = ENOSPC};
+    Open o = open_bytes(empty);
+    g_autoptr(QimgSnapshots) list = NULL;
+    uint32_t serial;
+    g_autofree char *problem = NULL;
+    Qcow2CheckResult result;
+
+    write_value(&o, 0, CLUSTER, 7, 0);
+    g_assert_true(qimg_image_create_snapshot(o.disk, "one", &error));
+    g_assert_no_error(error);
+    list = qimg_image_get_snapshots(o.disk);
+    serial = qimg_snapshots_get(list, 0)->serial;
+    write_value(&o, 0, CLUSTER, 8, 0); /* the snapshot's cluster waits to be freed */
+    memory_storage_add_fault(o.file, &no_room);
+    g_assert_cmpint(qimg_image_flush(o.disk), ==, 0);
+    g_assert_false(qimg_image_revert_to_snapshot(o.disk, serial, &error));
+    g_assert_error(error, QIMG_ERROR, QIMG_ERROR_NO_SPACE);
+    g_clear_error(&error);
+    g_assert_true(qimg_image_revert_to_snapshot(o.disk, serial, &error));
+    g_assert_true(qimg_image_delete_snapshot(o.disk, serial, &error));
+    g_assert_no_error(error);
+    closed = close_flushed(&o);
+    problem = qcow2_check_bytes(closed->data, closed->len, &result);
+    g_assert_cmpstr(problem, ==, NULL);
+    g_assert_cmpuint(result.n_flags, ==, 0);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -277,5 +363,9 @@ main(int argc, char **argv)
     g_test_add_func("/qcow2-write/large-l1", test_large_l1);
     g_test_add_func("/qcow2-write/no-room-for-table", test_no_room_for_table);
     g_test_add_func("/qcow2-write/raw-data-file", test_raw_data_file);
+    g_test_add_func("/qcow2-write/raw-data-file-grows-again",
+                    test_raw_data_file_grows_again);
+    g_test_add_func("/qcow2-write/reference-waits-for-room",
+                    test_reference_waits_for_room);
     return g_test_run();
 }

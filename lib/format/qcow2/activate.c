@@ -45,6 +45,7 @@ qcow2_open_for_writing(Qcow2 *q, GError **error)
     base->zero_unit_bytes = UINT64_C(1) << q->geometry.subcluster_bits;
     qimg_mutex_init(&q->alloc_lock, QIMG_RANK_ALLOC);
     qimg_mutex_init(&q->pending_lock, QIMG_RANK_PENDING);
+    qimg_cond_init(&q->freed);
     q->pending = g_array_new(FALSE, FALSE, sizeof(QimgClusters));
     q->is_open_for_writing = true;
     return true;
@@ -61,6 +62,7 @@ qcow2_close_for_writing(Qcow2 *q)
         return;
     g_array_unref(q->pending);
     g_free(q->refcount_table);
+    qimg_cond_clear(&q->freed);
     qimg_mutex_clear(&q->pending_lock);
     qimg_mutex_clear(&q->alloc_lock);
 }

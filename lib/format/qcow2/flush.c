@@ -137,6 +137,7 @@ free_runs(Qcow2 *q, const GArray *list)
     }
 }
 
+/* The list of what waits, NULL if nothing does; end_freeing is due in the end. */
 static GArray *
 take_pending(Qcow2 *q)
 {
@@ -147,8 +148,18 @@ take_pending(Qcow2 *q)
         return NULL;
     q->pending = g_array_new(FALSE, FALSE, sizeof(QimgClusters));
     q->n_pending_clusters = 0;
+    q->n_freeing++;
     atomic_store_explicit(&q->wants_flush, false, memory_order_relaxed);
     return list;
+}
+
+static void
+end_freeing(Qcow2 *q)
+{
+    QIMG_LOCK_SCOPE(&q->pending_lock);
+
+    if (--q->n_freeing == 0)
+        qimg_cond_broadcast(&q->freed);
 }
 
 QimgErrno
@@ -165,12 +176,27 @@ qcow2_flush(QimgFormat *format)
         err = qimg_storage_sync(format->data_file);
     if (!err)
         err = qimg_storage_sync(format->file);
-    if (err || !list)
+    if (!list)
         return err;
-    qimg_gate_wait_for_requests(format->gate);
-    if (!atomic_load(&q->base.broken))
+    if (!err)
+        qimg_gate_wait_for_requests(format->gate);
+    if (!err && !atomic_load(&q->base.broken))
         free_runs(q, list);
-    return 0;
+    end_freeing(q);
+    return err;
+}
+
+QimgErrno
+qcow2_flush_all(Qcow2 *q)
+{
+    QimgErrno err = qcow2_flush(&q->base);
+
+    if (err)
+        return err;
+    QIMG_LOCK_SCOPE(&q->pending_lock);
+    while (q->n_freeing > 0)
+        qimg_cond_wait(&q->freed, &q->pending_lock);
+    return q->pending->len > 0 ? -ENOSPC : 0;
 }
 
 bool

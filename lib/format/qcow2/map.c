@@ -31,21 +31,25 @@ scan_standard(const Qcow2Geometry *g, const TableSlice *slice, uint64_t index,
 
 /* Decodes the part from @subcluster on of the extended entry @index. A writer changes its
  * two words one after the other, in the order in which the old word goes with either
- * bitmap or the new word does; so a word between two equal looks at the bitmap fits it.
- */
+ * bitmap or the new word does; so a bitmap between two equal looks at the word fits it.
+ * (A place that was given up does not come back while a request runs, W3; the word 0 may,
+ * which is why the bitmap is looked at twice as well: one of an entry that was zeroed and
+ * written to meanwhile would make it damage.) */
 static QimgL2Entry
 decode_extended(const Qcow2Geometry *g, const TableSlice *slice, uint64_t index,
                 uint32_t subcluster, uint64_t guest_offset)
 {
+    uint64_t word = table_slice_get(slice, index * 2);
     uint64_t bitmap = table_slice_get(slice, index * 2 + 1);
 
     for (;;) {
-        uint64_t word = table_slice_get(slice, index * 2);
-        uint64_t again = table_slice_get(slice, index * 2 + 1);
+        uint64_t word_again = table_slice_get(slice, index * 2);
+        uint64_t bitmap_again = table_slice_get(slice, index * 2 + 1);
 
-        if (again == bitmap)
+        if (word_again == word && bitmap_again == bitmap)
             return qcow2_l2_decode_extended(g, word, bitmap, subcluster, guest_offset);
-        bitmap = again;
+        word = word_again;
+        bitmap = bitmap_again;
     }
 }
 

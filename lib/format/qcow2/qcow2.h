@@ -67,6 +67,8 @@ typedef struct {
     QimgMutex pending_lock;                        /* rank QIMG_RANK_PENDING */
     GArray *pending QIMG_GUARDED_BY(pending_lock); /* QimgClusters, W3 */
     uint64_t n_pending_clusters QIMG_GUARDED_BY(pending_lock);
+    unsigned n_freeing QIMG_GUARDED_BY(pending_lock); /* flushes with a list of theirs */
+    QimgCond freed;                                   /* n_freeing has become 0 */
     _Atomic bool wants_flush; /* atomic, relaxed: much is pending */
 } Qcow2;
 
@@ -214,6 +216,11 @@ void qcow2_forget_clusters(Qcow2 *q, QimgClusters run);
  * image is marked corrupt, and the answer is -EIO. */
 QimgErrno qcow2_check_entry(Qcow2 *q, uint64_t word, uint64_t bitmap,
                             uint64_t guest_offset) QIMG_MUST_CHECK;
+
+/* As qcow2_flush, and returns when no reference waits any more, in other threads' flushes
+ * either: refcounts are what the tables say. -ENOSPC where one could not be lowered. With
+ * the gate closed, by the caller. */
+QimgErrno qcow2_flush_all(Qcow2 *q) QIMG_MUST_CHECK;
 
 /* QimgDriver.flush, .wants_flush. */
 QimgErrno qcow2_flush(QimgFormat *format);

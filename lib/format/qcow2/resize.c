@@ -234,10 +234,11 @@ cut_off(Qcow2 *q, uint64_t size_bytes, uint64_t old_size_bytes)
 {
     QimgErrno err = qimg_storage_sync(q->base.file);
 
-    if (!err)
-        err = unmap_tail(q, size_bytes, old_size_bytes);
+    /* First: it takes no room, as the tables may. */
     if (!err && q->base.data_file)
         err = qimg_storage_set_size(q->base.data_file, size_bytes);
+    if (!err)
+        err = unmap_tail(q, size_bytes, old_size_bytes);
     if (err)
         return err;
     /* The tail of the file is given back, too. */
@@ -261,6 +262,23 @@ store_size(Qcow2 *q, uint64_t size_bytes)
     return 0;
 }
 
+/* Lets the data file reach to the disk's new end, durably. A raw one shows zeros there to
+ * all its readers: a device, or a file that was not cut, may hold anything behind the
+ * disk's end. */
+static QimgErrno
+grow_data_file(Qcow2 *q, uint64_t size_bytes, uint64_t old_size_bytes)
+{
+    QimgStorage *data_file = q->base.data_file;
+    QimgErrno err = 0;
+
+    if (qcow2_has_raw_data_file(q))
+        err = qimg_storage_zero(data_file, QIMG_IO_DATA, qimg_host(old_size_bytes),
+                                size_bytes - old_size_bytes);
+    if (!err)
+        err = qimg_storage_set_size(data_file, size_bytes);
+    return err ? err : qimg_storage_sync(data_file);
+}
+
 QimgErrno
 qcow2_resize(QimgFormat *format, uint64_t size_bytes)
 {
@@ -273,11 +291,8 @@ qcow2_resize(QimgFormat *format, uint64_t size_bytes)
     if (!qimg_align_up(size_bytes, QIMG_SECTOR_BYTES, &size_bytes))
         return -EFBIG;
     err = qcow2_activate(q);
-    if (!err && format->data_file && size_bytes > old_size_bytes) {
-        err = qimg_storage_set_size(format->data_file, size_bytes);
-        if (!err)
-            err = qimg_storage_sync(format->data_file);
-    }
+    if (!err && format->data_file && size_bytes > old_size_bytes)
+        err = grow_data_file(q, size_bytes, old_size_bytes);
     if (!err)
         err = store_size(q, size_bytes);
     if (err || size_bytes >= old_size_bytes)

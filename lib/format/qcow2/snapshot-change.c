@@ -32,7 +32,8 @@
 
 #define READ_BYTES (64 * QIMG_KIB)
 
-/* What must come before any of the changes; takes alloc_lock itself. */
+/* What must come before any of the changes; takes alloc_lock itself. A reference that
+ * still waits to go would be counted: a cluster could be found shared that is not. */
 static QimgErrno
 prepare(Qcow2 *q)
 {
@@ -41,7 +42,7 @@ prepare(Qcow2 *q)
     if (q->geometry.has_data_file) /* it would have to hold several disks */
         return -EOPNOTSUPP;
     err = qcow2_activate(q);
-    return err ? err : qcow2_flush(&q->base);
+    return err ? err : qcow2_flush_all(q);
 }
 
 /* Counts a tree without a flaw, whose refcounts can be changed by @sign. */
@@ -436,8 +437,10 @@ qcow2_revert_to_snapshot(QimgFormat *format, unsigned place)
         err = exchange(q, view, (uint32_t)n_l1_entries, &wanted, run);
     if (!err) {
         err = finish_or_leave_dirty(q, &gone);
-        if (qcow2_collect_metadata(q)) /* other L2 tables are the active ones now */
-            err = -EIO;
+        /* Other L2 tables are the active ones now; nothing is written to a disk of which
+         * they are not known. */
+        if (qcow2_collect_metadata(q))
+            err = qimg_format_break(&q->base, -EIO);
     }
     qcow2_counts_clear(&wanted);
     qcow2_counts_clear(&gone);

@@ -7,8 +7,14 @@ import os
 
 from . import env
 
-DEV = """
+# The copies of the mounts that other tests have at this moment: a server ends when the last
+# one of its mount has gone.
+FORGET_MOUNTS = """
+umount --all --lazy --types fuse.qcowfs 2>/dev/null || :
 set -e
+"""
+
+DEV = """
 nodes=$1
 mount -t tmpfs none "$nodes"
 for node in null zero $2; do
@@ -24,7 +30,6 @@ exec "$@"
 """
 
 FILES = """
-set -e
 while [ "$1" != -- ]; do
     mount --bind "$2" "$1"
     shift 2
@@ -35,7 +40,6 @@ exec "$@"
 
 
 PROGRAMS = """
-set -e
 mount -t overlay -o "lowerdir=$1:/usr/bin" none /usr/bin || exit 77
 shift
 exec "$@"
@@ -68,7 +72,8 @@ exit "$status"
 def _in_namespace(script, *arguments, options=()):
     env.need_root("a mount namespace")
     env.need_tools("unshare")
-    return ("unshare", "-m", "--propagation", "private", *options, "sh", "-c", script, "sh",
+    return ("unshare", "-m", "--propagation", "private", *options, "sh", "-c",
+            FORGET_MOUNTS + script, "sh",
             *map(str, arguments))
 
 

@@ -49,12 +49,18 @@ class Answers:
         return True
 
     def _settle(self):
-        """The client has its data before strace has seen the server's call return."""
-        quiet, size, end = 0, -1, time.monotonic() + 2
+        """The client has its data before strace has seen the server's call return: until then
+        that thread is stopped, or about to be."""
+        quiet, size, end = 0, -1, time.monotonic() + 20 * env.slow()
         while quiet < 5 and time.monotonic() < end:
             time.sleep(0.01)
             now = self._log.stat().st_size
-            quiet, size = (quiet + 1 if now == size else 0), now
+            quiet, size = (quiet + 1 if now == size and self._is_asleep() else 0), now
+
+    def _is_asleep(self):
+        """Whether all threads of the server wait for something else than strace."""
+        return all(re.search(r"^State:\s*S", (task / "status").read_text(), re.M)
+                   for task in Path(f"/proc/{self._pid}/task").iterdir())
 
     def __exit__(self, *_):
         self._settle()
