@@ -752,6 +752,18 @@ def test_relative_paths(three):
         assert is_image(point / "a.raw", 1)
 
 
+@pytest.mark.parametrize("name", [".", ""])
+def test_odd_places_of_overlays(name, three):
+    """They are made when images are opened, by the daemon."""
+    point = three.parent / "point"
+    point.mkdir()
+    with Daemon(["images"], point, "-o", "cow", cwd=three.parent,
+                wrapper=["env", f"TMPDIR={name}"]):
+        with open(point / "a.raw", "r+b", buffering=0) as file:
+            file.write(b"x")
+        assert head(point / "a.raw")[:1] == b"x"
+
+
 def test_busy_until_the_end(three, mnt, tmp_path):
     """An unmount in the midst of everything ends in order."""
     source = make(tmp_path / "new.qcow2", 7)
