@@ -259,6 +259,19 @@ images_scan(Images *images, ImageDir *dir)
     return is_read;
 }
 
+/* Scans one that is not watched, and tells once when that begins to fail: it is tried
+ * whenever the mount is looked at. The scan lock is held. */
+static void
+scan_again(Images *images, ImageDir *dir)
+{
+    bool is_read = scan(images, dir);
+
+    if (!is_read && !dir->has_failed)
+        g_warning("%s: cannot read the directory: %s (what is shown may be out of date)",
+                  dir->path, g_strerror(errno));
+    dir->has_failed = !is_read;
+}
+
 void
 images_refresh(Images *images)
 {
@@ -271,9 +284,8 @@ images_refresh(Images *images)
         pthread_mutex_lock(&images->scan_lock);
         if (fstat(dir->fd, &status) == 0 &&
             (status.st_mtim.tv_sec != dir->mtime.tv_sec ||
-             status.st_mtim.tv_nsec != dir->mtime.tv_nsec) &&
-            !scan(images, dir))
-            g_warning("%s: cannot read the directory: %s", dir->path, g_strerror(errno));
+             status.st_mtim.tv_nsec != dir->mtime.tv_nsec))
+            scan_again(images, dir);
         pthread_mutex_unlock(&images->scan_lock);
     }
 }

@@ -533,6 +533,21 @@ def test_overflow(three, mnt, tmp_path):
         assert is_image(mnt / "late.raw", 7)
 
 
+def test_directory_that_cannot_be_read_any_more(three, mnt, tmp_path):
+    """One that is not watched is tried at every look, and told of once."""
+    wrapper = straced("inotify_init1,getdents64", tmp_path / "log",
+                      "-e", "inject=inotify_init1:error=EMFILE",
+                      "-e", "inject=getdents64:error=EIO:when=3+")
+    with Mount(three, mnt, "-s", wrapper=wrapper) as mount:     # counted for each thread
+        make(three / "d.qcow2", 4)
+        assert disks(mnt) == {"a", "b", "c", "d"}
+        make(three / "e.qcow2", 5)
+        for _ in range(5):
+            assert disks(mnt) == {"a", "b", "c", "d"}
+            assert is_image(mnt / "a.raw", 1)
+        assert mount.stderr().count("cannot read the directory") == 1
+
+
 @pytest.mark.parametrize("call", ["inotify_init1", "inotify_add_watch"])
 def test_without_inotify(call, three, mnt, tmp_path):
     """It says so once, and looks at the directory when it is asked."""
