@@ -17,6 +17,7 @@ typedef struct {
     bool is_watched;       /* const while mounted: somebody tells of changes */
     GHashTable *files;     /* of images-dir.c: names of the files to their entries */
     struct timespec mtime; /* of images-dir.c: of the directory, when it was read */
+    bool has_failed;       /* of images-dir.c: it could not be read at the last try */
 } ImageDir;
 
 /* Errors: NOT_FOUND, FAILED. Free with image_dir_free. */

@@ -10,10 +10,25 @@
 /* Changes of a directory that follow each other within a clock tick leave one time. */
 #define CLOCK_DOUBT_NS 100000000
 
+/* Whether @dir is there already, perhaps by another path: inotify would tell of its
+ * changes once. */
+static bool
+has_directory(const Images *images, const ImageDir *dir)
+{
+    struct stat status, other;
+
+    for (guint i = 0; i < images->dirs->len; i++)
+        if (fstat(dir->fd, &status) == 0 &&
+            fstat(((ImageDir *)images->dirs->pdata[i])->fd, &other) == 0 &&
+            status.st_dev == other.st_dev && status.st_ino == other.st_ino)
+            return true;
+    return false;
+}
+
 bool
 images_add_directory(Images *images, const char *path, GError **error)
 {
-    ImageDir *dir;
+    g_autoptr(ImageDir) dir = NULL;
 
     if (images->options->cow_file) {
         g_set_error(error, QIMG_ERROR, QIMG_ERROR_USAGE,
@@ -22,9 +37,11 @@ images_add_directory(Images *images, const char *path, GError **error)
         return false;
     }
     dir = image_dir_new(path, error);
-    if (dir)
-        g_ptr_array_add(images->dirs, dir);
-    return dir != NULL;
+    if (!dir)
+        return false;
+    if (!has_directory(images, dir))
+        g_ptr_array_add(images->dirs, g_steal_pointer(&dir));
+    return true;
 }
 
 ImageDir *
@@ -54,11 +71,23 @@ choose_name(const Images *images, const char *file_name)
     return name;
 }
 
+/* When a link was made: unlike an open file, which keeps its inode number, one that is
+ * followed can be replaced by another of the same number. Renaming it changes its ctime
+ * alone. */
+static struct timespec
+link_time_of(const struct stat *status)
+{
+    return S_ISLNK(status->st_mode) ? status->st_mtim : (struct timespec){0};
+}
+
 static bool
 is_file_of(const ImageEntry *entry, const ImageDir *dir, const struct stat *status)
 {
+    struct timespec time = link_time_of(status);
+
     return entry->dir == dir && entry->device == status->st_dev &&
-           entry->inode == status->st_ino;
+           entry->inode == status->st_ino && entry->link_time.tv_sec == time.tv_sec &&
+           entry->link_time.tv_nsec == time.tv_nsec;
 }
 
 /* The entry of a file that was in @dir and is still used, or NULL. The lock is held. */
@@ -100,6 +129,7 @@ add_file(Images *images, ImageDir *dir, const char *file_name, const struct stat
     entry->device = status->st_dev;
     entry->inode = status->st_ino;
     entry->is_link = S_ISLNK(status->st_mode);
+    entry->link_time = link_time_of(status);
     entry->host_bytes = (uint64_t)status->st_blocks * 512;
     g_hash_table_insert(dir->files, entry->file_name, entry);
 }
@@ -229,6 +259,19 @@ images_scan(Images *images, ImageDir *dir)
     return is_read;
 }
 
+/* Scans one that is not watched, and tells once when that begins to fail: it is tried
+ * whenever the mount is looked at. The scan lock is held. */
+static void
+scan_again(Images *images, ImageDir *dir)
+{
+    bool is_read = scan(images, dir);
+
+    if (!is_read && !dir->has_failed)
+        g_warning("%s: cannot read the directory: %s (what is shown may be out of date)",
+                  dir->path, g_strerror(errno));
+    dir->has_failed = !is_read;
+}
+
 void
 images_refresh(Images *images)
 {
@@ -241,9 +284,8 @@ images_refresh(Images *images)
         pthread_mutex_lock(&images->scan_lock);
         if (fstat(dir->fd, &status) == 0 &&
             (status.st_mtim.tv_sec != dir->mtime.tv_sec ||
-             status.st_mtim.tv_nsec != dir->mtime.tv_nsec) &&
-            !scan(images, dir))
-            g_warning("%s: cannot read the directory: %s", dir->path, g_strerror(errno));
+             status.st_mtim.tv_nsec != dir->mtime.tv_nsec))
+            scan_again(images, dir);
         pthread_mutex_unlock(&images->scan_lock);
     }
 }

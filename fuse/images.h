@@ -58,7 +58,8 @@ typedef struct ImageEntry {
     ImageDir *dir;       /* const: where it lies; NULL: of the command line */
     dev_t device;        /* const: of the file (in @dir, a link's own) */
     ino_t inode;
-    bool is_link; /* const */
+    bool is_link;              /* const */
+    struct timespec link_time; /* const: when the link was made; else 0 */
     SnapshotDirCache snapshots;
     /* Guarded by images->lock: */
     char *name;      /* without ".raw" */
@@ -185,8 +186,8 @@ int images_errno(const GError *error);
 
 /* ---- images-dir.c: directories of images ---- */
 
-/* Adds a directory, whose images images_scan finds. Errors: of image_dir_new; USAGE with
- * options that serve one image. */
+/* Adds a directory, whose images images_scan finds; one that was added already is left
+ * out. Errors: of image_dir_new; USAGE with options that serve one image. */
 bool images_add_directory(Images *images, const char *path, GError **error);
 
 /* The directories: their images can still be opened while the mount lasts, and so can

@@ -8,9 +8,22 @@
 #define ERROR_LEVELS (G_LOG_LEVEL_ERROR | G_LOG_LEVEL_CRITICAL)
 #define QUIET_LEVELS (G_LOG_LEVEL_INFO | G_LOG_LEVEL_DEBUG)
 
+char *
+log_line(const char *text)
+{
+    char *line = g_utf8_make_valid(text, -1);
+
+    for (char *c = line; *c; c++)
+        if (g_ascii_iscntrl(*c))
+            *c = '?';
+    return line;
+}
+
 static void
 print(const char *domain, GLogLevelFlags level, const char *message, gpointer user)
 {
+    g_autofree char *line = log_line(message);
+
     (void)domain, (void)user;
     if (level & QUIET_LEVELS)
         return;
@@ -18,19 +31,21 @@ print(const char *domain, GLogLevelFlags level, const char *message, gpointer us
             level & ERROR_LEVELS          ? "error: "
             : level & G_LOG_LEVEL_WARNING ? "warning: "
                                           : "",
-            message);
+            line);
 }
 
 static void
 send_to_syslog(const char *domain, GLogLevelFlags level, const char *message,
                gpointer user)
 {
+    g_autofree char *line = log_line(message);
+
     (void)domain, (void)user;
     syslog(level & ERROR_LEVELS          ? LOG_ERR
            : level & G_LOG_LEVEL_WARNING ? LOG_WARNING
            : level & QUIET_LEVELS        ? LOG_DEBUG
                                          : LOG_NOTICE,
-           "%s", message);
+           "%s", line);
 }
 
 void

@@ -2,6 +2,10 @@
 /* Where messages of the running mount go: damage that is found, above all. */
 #pragma once
 
+/* @text as it can stand in one line of a message, valid UTF-8 without control characters:
+ * names of files may hold anything. Free with g_free. */
+char *log_line(const char *text);
+
 /* Messages become lines on the terminal, "qcowfs: warning: …". */
 void log_to_terminal(void);
 

@@ -22,9 +22,12 @@
 static int
 fail(const char *file, const GError *error)
 {
-    fprintf(stderr, "qcowfs: %s%s%s\n", file ? file : "", file ? ": " : "",
-            error->message);
-    notify_send("STATUS=%s%s%s", file ? file : "", file ? ": " : "", error->message);
+    g_autofree char *text =
+        g_strconcat(file ? file : "", file ? ": " : "", error->message, NULL);
+    g_autofree char *line = log_line(text);
+
+    fprintf(stderr, "qcowfs: %s\n", line);
+    notify_send("STATUS=%s", line);
     return EXIT_FAILURE;
 }
 
@@ -32,7 +35,7 @@ static void
 print_warnings(const QimgImage *image)
 {
     for (const char *const *w = qimg_image_get_warnings(image); *w; w++)
-        fprintf(stderr, "qcowfs: warning: %s\n", *w);
+        g_warning("%s", *w);
 }
 
 #define FUSE_CONF "/etc/fuse.conf"
@@ -60,16 +63,14 @@ print_hints(const Options *options)
     if (options->allow_other || mountpoint_is_descriptor(options->mountpoint))
         return;
     if (geteuid() == 0)
-        fprintf(stderr, "qcowfs: only root can read the files (others with -o "
-                        "allow_other)\n");
+        g_message("only root can read the files (others with -o allow_other)");
     else
-        fprintf(stderr,
-                "qcowfs: only you can read the files (root's loop devices with -o "
-                "allow_root, others with -o allow_other%s)\n",
-                is_user_allow_other_set()
-                    ? ""
-                    : "; both need the line user_allow_other in " FUSE_CONF
-                      ", which is not there");
+        g_message("only you can read the files (root's loop devices with -o "
+                  "allow_root, others with -o allow_other%s)",
+                  is_user_allow_other_set()
+                      ? ""
+                      : "; both need the line user_allow_other in " FUSE_CONF
+                        ", which is not there");
 }
 
 /* What -v adds: what each file of the mount is made of. */
@@ -77,14 +78,9 @@ static void
 print_chain(const QimgImage *image)
 {
     for (unsigned i = 0; i < qimg_image_get_n_layers(image); i++) {
-        /* Names from an image may hold anything; UTF-8 stays readable. */
-        g_autofree char *valid =
-            g_utf8_make_valid(qimg_image_get_layer_path(image, i), -1);
+        g_autofree char *line = log_line(qimg_image_get_layer_path(image, i));
 
-        for (char *c = valid; *c; c++)
-            if (g_ascii_iscntrl(*c))
-                *c = '?';
-        fprintf(stderr, "qcowfs: %s%s\n", i == 0 ? "" : "  based on ", valid);
+        fprintf(stderr, "qcowfs: %s%s\n", i == 0 ? "" : "  based on ", line);
     }
 }
 
@@ -93,12 +89,12 @@ static void
 print_option_notes(const Options *options)
 {
     if (options->no_lock && options->is_writable && !options->is_cow)
-        fprintf(stderr, "qcowfs: warning: nolock with rw is dangerous: whoever else "
-                        "writes to the image destroys it, and is not kept from it\n");
+        g_warning("nolock with rw is dangerous: whoever else writes to the image "
+                  "destroys it, and is not kept from it");
     if (options->is_cow && options->verbose)
-        fprintf(stderr, "qcowfs: writes go to %s; the images stay as they are\n",
-                options->cow_file ? options->cow_file
-                                  : "an overlay that vanishes at the end");
+        g_message("writes go to %s; the images stay as they are",
+                  options->cow_file ? options->cow_file
+                                    : "an overlay that vanishes at the end");
 }
 
 /* As fail, also where there is no terminal any more. */
@@ -142,7 +138,8 @@ open_image(const Options *options, Images *images, const char *path)
     return true;
 }
 
-/* Many images may be open at a time, with a file for each layer. */
+/* Many images may be open at a time, with a file for each layer. What the limit guards
+ * against, programs that select(2), are neither we nor what we start. */
 static void
 raise_file_limit(void)
 {
@@ -177,7 +174,6 @@ open_images(const Options *options)
             fail(directories->pdata[i], error);
             return NULL;
         }
-        raise_file_limit();
     }
     return g_steal_pointer(&images);
 }
@@ -205,10 +201,20 @@ allow_directories(Sandbox *sandbox, const Options *options)
         return;
     for (char **place = named; *place; place++)
         sandbox_allow(sandbox, *place, access);
-    /* Where libqimg makes the overlays that vanish. */
     if (options->is_cow)
-        sandbox_allow(sandbox, g_getenv("TMPDIR") ? g_getenv("TMPDIR") : "/var/tmp",
-                      SANDBOX_READ | SANDBOX_WRITE);
+        sandbox_allow(sandbox, g_getenv("TMPDIR"), SANDBOX_READ | SANDBOX_WRITE);
+}
+
+/* Where libqimg makes the overlays that vanish: also later, when the daemon has left the
+ * directory that a relative name starts from. Before threads are made. */
+static void
+keep_temporary_directory(void)
+{
+    const char *dir = g_getenv("TMPDIR");
+    g_autofree char *absolute_dir =
+        dir && *dir ? g_canonicalize_filename(dir, NULL) : g_strdup("/var/tmp");
+
+    g_setenv("TMPDIR", absolute_dir, TRUE);
 }
 
 /* What the running process may still reach by name: the mark that it takes away in the
@@ -216,12 +222,13 @@ allow_directories(Sandbox *sandbox, const Options *options)
 static Sandbox *
 make_sandbox(const Options *options)
 {
-    g_autofree char *mark_dir = mountpoint_mark_dir();
+    g_auto(GStrv) mark_dirs = mountpoint_mark_dirs();
     Sandbox *sandbox = options->no_sandbox ? NULL : sandbox_new();
 
     if (!sandbox)
         return NULL;
-    sandbox_allow(sandbox, mark_dir, SANDBOX_REMOVE);
+    for (char **dir = mark_dirs; *dir; dir++)
+        sandbox_allow(sandbox, *dir, SANDBOX_REMOVE);
     allow_directories(sandbox, options);
     return sandbox;
 }
@@ -287,6 +294,8 @@ mount_images(const Options *options)
     /* The images first: their mistakes are the likelier ones, and a mountpoint that is an
      * image must be opened before it is covered. */
     print_option_notes(options);
+    raise_file_limit();
+    keep_temporary_directory();
     images = open_images(options);
     if (!images)
         return EXIT_FAILURE;

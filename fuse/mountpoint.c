@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Mountpoints: stale ones, read-ahead, and marks by which `--wait` finds the server.
+/* Mountpoints: stale ones, and marks by which `--wait` finds the server.
  *
- * A mark is a file in the user's runtime directory, named after the mountpoint and locked
+ * A mark is a file in a directory of the user's, named after the mountpoint and locked
  * while the server lives: a lock ends with its process, however that ends. */
 #include "mountpoint.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
@@ -146,9 +146,7 @@ mountpoint_remove_stale(const char *path, GError **error)
                         "fusermount3 -u)");
             return false;
         }
-        fprintf(stderr,
-                "qcowfs: %s: unmounted an earlier qcowfs there, whose process is gone\n",
-                path);
+        g_message("%s: unmounted an earlier qcowfs there, whose process is gone", path);
     }
     return true;
 }
@@ -157,17 +155,26 @@ mountpoint_remove_stale(const char *path, GError **error)
 static bool
 check_descriptor(const char *path, GError **error)
 {
-    guint64 fd = 0;
+    struct pollfd poller = {.events = POLLIN};
     struct stat status, device;
+    guint64 fd = 0;
 
-    if (g_ascii_string_to_unsigned(path + strlen(DESCRIPTOR_PREFIX), 10, 0, G_MAXINT, &fd,
-                                   NULL) &&
-        fstat((int)fd, &status) == 0 && S_ISCHR(status.st_mode) &&
-        (stat("/dev/fuse", &device) < 0 || device.st_rdev == status.st_rdev))
+    if (!g_ascii_string_to_unsigned(path + strlen(DESCRIPTOR_PREFIX), 10, 0, G_MAXINT,
+                                    &fd, NULL) ||
+        fstat((int)fd, &status) < 0 || !S_ISCHR(status.st_mode) ||
+        (stat("/dev/fuse", &device) == 0 && device.st_rdev != status.st_rdev)) {
+        g_set_error(error, QIMG_ERROR, QIMG_ERROR_USAGE,
+                    "cannot be used as the mountpoint: is no open descriptor of "
+                    "/dev/fuse (pass on the one that was mounted with)");
+        return false;
+    }
+    /* Without a mount it looks as it does after the end of one. */
+    poller.fd = (int)fd;
+    if (poll(&poller, 1, 0) < 0 || !(poller.revents & POLLERR))
         return true;
     g_set_error(error, QIMG_ERROR, QIMG_ERROR_USAGE,
-                "cannot be used as the mountpoint: is no open descriptor of /dev/fuse "
-                "(pass on the one that was mounted with)");
+                "cannot be used as the mountpoint: nothing is mounted with that "
+                "descriptor of /dev/fuse (mount first, with fd=N)");
     return false;
 }
 
@@ -203,22 +210,30 @@ mountpoint_prepare(const char *path, bool *is_file_out, GError **error)
     return false;
 }
 
-char *
-mountpoint_mark_dir(void)
+/* Several, since whoever waits may have another environment than the server, and since
+ * the first may be missing, or somebody else's after su(1). */
+GStrv
+mountpoint_mark_dirs(void)
 {
-    if (geteuid() == 0)
-        return g_strdup("/run/qcowfs");
-    if (g_getenv("XDG_RUNTIME_DIR"))
-        return g_build_filename(g_getenv("XDG_RUNTIME_DIR"), "qcowfs", NULL);
-    return g_strdup_printf("/tmp/qcowfs-%u", geteuid());
+    const char *runtime_dir = g_getenv("XDG_RUNTIME_DIR");
+    GPtrArray *dirs = g_ptr_array_new();
+
+    if (geteuid() == 0) {
+        g_ptr_array_add(dirs, g_strdup("/run/qcowfs"));
+    } else {
+        if (runtime_dir && g_path_is_absolute(runtime_dir))
+            g_ptr_array_add(dirs, g_build_filename(runtime_dir, "qcowfs", NULL));
+        g_ptr_array_add(dirs, g_strdup_printf("/run/user/%u/qcowfs", geteuid()));
+    }
+    g_ptr_array_add(dirs, g_strdup_printf("/tmp/qcowfs-%u", geteuid()));
+    g_ptr_array_add(dirs, NULL);
+    return (GStrv)g_ptr_array_free(dirs, FALSE);
 }
 
-/* The path of the mark, in a directory that nobody else can write to. NULL if there is
- * none. */
+/* The path of the mark in @dir, if nobody else can write there; else NULL. */
 static char *
-mark_path(const char *absolute_path)
+mark_path(const char *dir, const char *absolute_path)
 {
-    g_autofree char *dir = mountpoint_mark_dir();
     g_autofree char *sum = NULL;
     struct stat status;
 
@@ -239,14 +254,14 @@ is_same_file(const char *path, int fd)
            named.st_dev == opened.st_dev && named.st_ino == opened.st_ino;
 }
 
-int
-mountpoint_mark(const char *absolute_path)
+/* As mountpoint_mark, in @dir. */
+static int
+mark_in(const char *dir, const char *absolute_path)
 {
-    g_autofree char *dir = mountpoint_mark_dir();
     g_autofree char *path = NULL;
 
-    if (absolute_path && (mkdir(dir, 0700) == 0 || errno == EEXIST))
-        path = mark_path(absolute_path);
+    if (mkdir(dir, 0700) == 0 || errno == EEXIST)
+        path = mark_path(dir, absolute_path);
     for (int i = 0; path && i < MAX_MARK_TRIES; i++) {
         int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 
@@ -265,30 +280,40 @@ mountpoint_mark(const char *absolute_path)
     return -1;
 }
 
+int
+mountpoint_mark(const char *absolute_path)
+{
+    g_auto(GStrv) dirs = mountpoint_mark_dirs();
+    int fd = -1;
+
+    for (char **dir = dirs; absolute_path && *dir && fd < 0; dir++)
+        fd = mark_in(*dir, absolute_path);
+    return fd;
+}
+
 void
 mountpoint_unmark(const char *absolute_path, int mark_fd)
 {
-    g_autofree char *path = mark_fd >= 0 ? mark_path(absolute_path) : NULL;
+    g_auto(GStrv) dirs = mountpoint_mark_dirs();
 
-    if (path && is_same_file(path, mark_fd))
-        unlink(path);
-    if (mark_fd >= 0)
-        close(mark_fd);
+    if (mark_fd < 0)
+        return;
+    for (char **dir = dirs; *dir; dir++) {
+        g_autofree char *path = mark_path(*dir, absolute_path);
+
+        if (path && is_same_file(path, mark_fd))
+            unlink(path);
+    }
+    close(mark_fd);
 }
 
-bool
-mountpoint_wait(const char *path, GError **error)
+/* As mountpoint_wait, for servers whose mark is in @dir. */
+static void
+wait_in(const char *dir, const char *absolute_path)
 {
-    g_autofree char *absolute_path = absolute_of_any(path);
-    g_autofree char *mark = NULL;
+    g_autofree char *mark = mark_path(dir, absolute_path);
     int fd;
 
-    if (!absolute_path) {
-        g_set_error(error, QIMG_ERROR, QIMG_ERROR_NOT_FOUND,
-                    "no such mountpoint (give the path that was mounted on)");
-        return false;
-    }
-    mark = mark_path(absolute_path);
     /* Until nobody serves it. A mark whose server was killed is left, and free. */
     while (mark && (fd = open(mark, O_RDONLY | O_CLOEXEC | O_NOFOLLOW)) >= 0) {
         bool is_over;
@@ -300,5 +325,20 @@ mountpoint_wait(const char *path, GError **error)
         if (is_over)
             break;
     }
+}
+
+bool
+mountpoint_wait(const char *path, GError **error)
+{
+    g_autofree char *absolute_path = absolute_of_any(path);
+    g_auto(GStrv) dirs = mountpoint_mark_dirs();
+
+    if (!absolute_path) {
+        g_set_error(error, QIMG_ERROR, QIMG_ERROR_NOT_FOUND,
+                    "no such mountpoint (give the path that was mounted on)");
+        return false;
+    }
+    for (char **dir = dirs; *dir; dir++)
+        wait_in(*dir, absolute_path);
     return true;
 }

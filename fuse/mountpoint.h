@@ -30,8 +30,9 @@ char *mountpoint_device(const char *absolute_path);
  * use. False where that failed. */
 bool mountpoint_unmount(const char *absolute_path);
 
-/* The directory of the marks, which may not be there. Free with g_free. */
-char *mountpoint_mark_dir(void);
+/* The directories that a mark may lie in, the best one first; they may not be there. Free
+ * with g_strfreev. */
+GStrv mountpoint_mark_dirs(void);
 
 /* Marks that this process serves @absolute_path (may be NULL), until it ends. Returns a
  * descriptor for mountpoint_unmark, or -1 where it cannot be marked, which only

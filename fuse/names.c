@@ -33,7 +33,9 @@ names_has_suffix(const char *file_name)
 bool
 names_is_reserved(const char *name)
 {
-    return strcmp(name, STATS_NAME) == 0 || strcmp(name, ERRORS_NAME) == 0;
+    static const char *const reserved[] = {".", "..", STATS_NAME, ERRORS_NAME, NULL};
+
+    return g_strv_contains(reserved, name);
 }
 
 /* Appends @n_bytes of @text to @out, encoded, while it stays within @max_bytes. Returns

@@ -14,11 +14,12 @@ char *names_of_image(const char *path);
 /* Whether @file_name has one of those suffixes. */
 bool names_has_suffix(const char *file_name);
 
-/* Files of the control directory beside those of the images. */
+/* Files of the control directory beside the directories of the images. */
 #define STATS_NAME  "stats.json"
 #define ERRORS_NAME "errors.json"
 
-/* Whether no image can be shown as @name. */
+/* Whether no image can be shown as @name: its directory below the control directory would
+ * have the name of something else. */
 bool names_is_reserved(const char *name);
 
 /* The file names of the snapshots of @list, in their order, each once: "/", NUL, control

@@ -168,6 +168,26 @@ set_size(fuse_req_t req, Node node, uint64_t size_bytes)
     coherence_finish(view, change, size_bytes, UINT64_MAX, &answer);
 }
 
+/* 0 if what is to be set of mode and owner is so already, which copying programs ask for;
+ * else the errno. */
+static int
+refuse_other_owner(const Tree *tree, Node node, const struct stat *wanted, int to_set)
+{
+    struct stat now;
+    int err;
+
+    if (!(to_set & (FUSE_SET_ATTR_MODE | FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID)))
+        return 0;
+    err = tree_stat(tree, node, &now);
+    if (err)
+        return -err;
+    if ((to_set & FUSE_SET_ATTR_MODE && (wanted->st_mode ^ now.st_mode) & ALLPERMS) ||
+        (to_set & FUSE_SET_ATTR_UID && wanted->st_uid != now.st_uid) ||
+        (to_set & FUSE_SET_ATTR_GID && wanted->st_gid != now.st_gid))
+        return EPERM;
+    return 0;
+}
+
 /* The size of a writable disk can be set. Owner and mode are options of the mount; times
  * are the image's, and setting them is no error, since copying programs do. */
 static void
@@ -180,14 +200,15 @@ op_setattr(fuse_req_t req, fuse_ino_t inode, struct stat *attr, int to_set,
     int err = tree_node_of(tree, inode, &node);
 
     (void)fi;
-    if (!err && node.kind == NODE_DISK)
+    /* What is not open is not writable. */
+    if (!err && (node.kind == NODE_DISK || node.kind == NODE_PARTITION))
         err = tree_pin(tree, node, &entry);
     if (err)
         err = -err;
     else if (!tree_is_writable(tree, node))
         err = EROFS;
-    else if (to_set & (FUSE_SET_ATTR_MODE | FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID))
-        err = EPERM;
+    else
+        err = refuse_other_owner(tree, node, attr, to_set);
     if (err)
         fuse_reply_err(req, err);
     else if (to_set & FUSE_SET_ATTR_SIZE)

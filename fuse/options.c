@@ -398,7 +398,9 @@ take_option(Options *o, int key, char **argv, GError **error)
             return usage_error(error, "-%c: %s (see qcowfs --help)", optopt,
                                key == ':' ? "needs a value" : "unknown option");
         return usage_error(error, "%s: %s (see qcowfs --help)", argv[optind - 1],
-                           key == ':' ? "needs a value" : "unknown option");
+                           key == ':' ? "needs a value"
+                           : optopt   ? "takes no value"
+                                      : "unknown option");
     default:
         return rows[key - LONG_ROW].set(o, &rows[key - LONG_ROW], optarg, error);
     }

@@ -90,6 +90,17 @@ new_fuse_session(Session *session)
     return fuse;
 }
 
+/* Whether whoever has started us wants that, as nohup(1) does. A signal that is waited
+ * for would come all the same. */
+static bool
+is_ignored(int number)
+{
+    struct sigaction action;
+
+    return number != SIGUSR1 && sigaction(number, NULL, &action) == 0 &&
+           action.sa_handler == SIG_IGN;
+}
+
 /* Blocks the signals that the main thread waits for, in all threads to come. */
 static void
 block_signals(Session *session)
@@ -98,7 +109,8 @@ block_signals(Session *session)
 
     sigemptyset(&session->signals);
     for (size_t i = 0; i < G_N_ELEMENTS(numbers); i++)
-        sigaddset(&session->signals, numbers[i]);
+        if (!is_ignored(numbers[i]))
+            sigaddset(&session->signals, numbers[i]);
     pthread_sigmask(SIG_BLOCK, &session->signals, NULL);
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN); /* the write that is too long for our limit gets EFBIG */
@@ -112,7 +124,6 @@ avoid_mount(Session *session)
 
     /* Without asking ourselves. */
     if (session->absolute_mountpoint &&
-        !g_str_has_prefix(session->options->mountpoint, "/dev/fd/") &&
         statx(AT_FDCWD, session->absolute_mountpoint,
               AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, 0, &status) == 0)
         images_avoid_device(session->mount.tree->images,
@@ -349,8 +360,13 @@ end_connection(Session *session)
         dup2(fds[1], fuse_session_fd(session->fuse));
         close(fds[1]);
     }
-    if (!is_gone) /* after that: whoever unmounts must not wait for our answer */
+    if (!is_gone) { /* after that: whoever unmounts must not wait for our answer */
         leave_tree(session);
+        if (session->is_mounted && session->absolute_mountpoint)
+            g_warning("%s: cannot be unmounted, and gives errors from now on (unmount "
+                      "what is mounted over it, then use fusermount3 -u)",
+                      session->options->mountpoint);
+    }
     fuse_session_unmount(session->fuse);
     session->is_mounted = false;
 }

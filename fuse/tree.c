@@ -82,14 +82,6 @@ node_is_directory(Node node)
 }
 
 bool
-node_is_stream(Node node)
-{
-    return node.kind == NODE_MAP || node.kind == NODE_STATS || node.kind == NODE_ERRORS ||
-           (node_is_of_partitions(node) && !node_is_directory(node) &&
-            !node_is_partition(node));
-}
-
-bool
 node_is_image(Node node)
 {
     return node.kind == NODE_DISK || node.kind == NODE_SNAPSHOT_DISK ||

@@ -83,9 +83,6 @@ int tree_pin(const Tree *tree, Node node, ImageEntry **entry_out);
 
 bool node_is_directory(Node node);
 
-/* Whether the node's text is made when it is opened, so that it has no size before. */
-bool node_is_stream(Node node);
-
 /* Whether the node belongs to one of the images. */
 bool node_is_of_image(Node node);
 

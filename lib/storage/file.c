@@ -242,8 +242,9 @@ qimg_file_reopen(int path_fd, bool allow_device, bool for_writing, GError **erro
         fd = open(link, flags & ~O_NOATIME);
     if (fd < 0)
         qimg_set_error_errno(error, errno,
-                             for_writing ? "check its permissions, or leave out -o rw"
-                                         : "check its permissions",
+                             errno == EMFILE ? "raise the limit of open files, ulimit -n"
+                             : for_writing   ? "check its permissions, or leave out -o rw"
+                                             : "check its permissions",
                              "cannot open%s", for_writing ? " for writing" : "");
     return fd;
 }

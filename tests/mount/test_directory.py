@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from qtest import env, pattern, procs, qemu
+from qtest import env, loop, pattern, procs, qemu
 from qtest.checks import read_all
 from qtest.evidence import Unchanged
 from qtest.mount import Daemon, Mount, refused, unmount
@@ -166,6 +166,15 @@ def test_image_and_its_directory(order, three, mnt):
         assert is_image(mnt / "b.raw", 2)
         with open(mnt / "b.raw", "r+b") as file:
             file.write(b"x")
+
+
+def test_directory_twice(three, tmp_path, mnt):
+    """By any path it is one, whose changes are told once."""
+    os.symlink(three, tmp_path / "link")
+    with Mount([three, f"{three}/.", tmp_path / "link"], mnt):
+        assert disks(mnt) == {"a", "b", "c"}
+        (three / "a.qcow2").unlink()
+        shows(mnt, "b", "c")
 
 
 def test_empty_directory(folder, mnt):
@@ -423,6 +432,42 @@ def test_replaced_again_and_again(three, tmp_path, mnt):
         procs.wait_until(lambda: is_image(mnt / "a.raw", 4), "the last one")
 
 
+@pytest.fixture
+def ext4(tmp_path):
+    """A directory on a file system that gives inode numbers again at once."""
+    loop.need_loop_devices()
+    loop.need_filesystem("ext4", "mke2fs")
+    disk = qemu.make_raw(tmp_path / "ext4.img", 8 * MIB)
+    procs.run("mke2fs", "-q", "-t", "ext4", disk)
+    with loop.attached(disk) as device, loop.mounted(device, tmp_path / "ext4") as top:
+        yield top
+
+
+def test_link_replaced_while_open(ext4, tmp_path, mnt):
+    """The new link is another one, also where it gets the old one's inode number; a renamed
+    one is not."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    for salt in (7, 8):
+        make(outside / f"{salt}.qcow2", salt)
+    link = ext4 / "link.qcow2"
+    link.symlink_to(outside / "7.qcow2")
+    inode = link.lstat().st_ino
+    with Mount(ext4, mnt, "-o", f"backing={outside}"):
+        with open(mnt / "link.raw", "rb", buffering=0) as old:
+            assert old.read(65536) == pattern.words(0, 65536, 7)
+            link.unlink()
+            link.symlink_to(outside / "8.qcow2")
+            assert link.lstat().st_ino == inode
+            procs.wait_until(lambda: (mnt / "link.raw").exists() and is_image(mnt / "link.raw", 8),
+                             "the new one is shown")
+            assert os.pread(old.fileno(), 65536, 0) == pattern.words(0, 65536, 7)
+        with open(mnt / "link.raw", "rb", buffering=0) as file:
+            link.rename(ext4 / "other.qcow2")
+            procs.wait_until((mnt / "other.raw").exists, "it is renamed")
+            assert os.fstat(file.fileno()).st_ino == os.stat(mnt / "other.raw").st_ino
+
+
 def test_overwritten_in_place(three, mnt):
     """The same file with another content, after the kernel has kept pages of the first."""
     with Mount(three, mnt, "-o", "idle=1") as mount:
@@ -486,6 +531,21 @@ def test_overflow(three, mnt, tmp_path):
             os.kill(mount.pid, signal.SIGCONT)
         shows(mnt, "b", "c", "late")
         assert is_image(mnt / "late.raw", 7)
+
+
+def test_directory_that_cannot_be_read_any_more(three, mnt, tmp_path):
+    """One that is not watched is tried at every look, and told of once."""
+    wrapper = straced("inotify_init1,getdents64", tmp_path / "log",
+                      "-e", "inject=inotify_init1:error=EMFILE",
+                      "-e", "inject=getdents64:error=EIO:when=3+")
+    with Mount(three, mnt, "-s", wrapper=wrapper) as mount:     # counted for each thread
+        make(three / "d.qcow2", 4)
+        assert disks(mnt) == {"a", "b", "c", "d"}
+        make(three / "e.qcow2", 5)
+        for _ in range(5):
+            assert disks(mnt) == {"a", "b", "c", "d"}
+            assert is_image(mnt / "a.raw", 1)
+        assert mount.stderr().count("cannot read the directory") == 1
 
 
 @pytest.mark.parametrize("call", ["inotify_init1", "inotify_add_watch"])
@@ -705,6 +765,18 @@ def test_relative_paths(three):
     point.mkdir()
     with Daemon(["images"], point, cwd=three.parent):
         assert is_image(point / "a.raw", 1)
+
+
+@pytest.mark.parametrize("name", [".", ""])
+def test_odd_places_of_overlays(name, three):
+    """They are made when images are opened, by the daemon."""
+    point = three.parent / "point"
+    point.mkdir()
+    with Daemon(["images"], point, "-o", "cow", cwd=three.parent,
+                wrapper=["env", f"TMPDIR={name}"]):
+        with open(point / "a.raw", "r+b", buffering=0) as file:
+            file.write(b"x")
+        assert head(point / "a.raw")[:1] == b"x"
 
 
 def test_busy_until_the_end(three, mnt, tmp_path):

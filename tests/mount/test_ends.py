@@ -172,6 +172,19 @@ def test_descriptor_that_is_none(name, disk):
     assert match["file"] == f"/dev/fd/{name}" and "no open descriptor of /dev/fuse" in match["what"]
 
 
+@pytest.mark.parametrize("options", [[], ["-f"]])
+def test_descriptor_without_a_mount(options, disk):
+    fd = os.open("/dev/fuse", os.O_RDWR)
+    try:
+        result = procs.run(env.qcowfs(), *options, disk, f"/dev/fd/{fd}", check=False,
+                           pass_fds=[fd])
+    finally:
+        os.close(fd)
+    match = ONE_LINE.match(result.errors)
+    assert result.status == 1 and match, result
+    assert "nothing is mounted with that descriptor" in match["what"]
+
+
 # ---- without what a mount needs -------------------------------------------------------
 
 
@@ -280,3 +293,31 @@ wait $pid || exit 1
 def test_user_unmounts_by_signal(user_files, disk, mnt):
     """The process that unmounts is not confined, so that fusermount3 works for it."""
     procs.run(*user_files, "sh", "-c", USER_SESSION, "sh", env.qcowfs(), disk, mnt)
+
+
+USER_WAITS = """
+XDG_RUNTIME_DIR=$4 "$1" "$2" "$3" 2>/dev/null || exit 1
+XDG_RUNTIME_DIR=$5 "$1" --wait "$3" &
+waiter=$!
+sleep 0.3
+kill -0 $waiter && echo waits
+fusermount3 -u "$3"
+wait $waiter && echo ended
+"""
+
+
+@pytest.mark.parametrize("of_server", ["own", "missing", "of-root"])
+@pytest.mark.parametrize("of_waiter", ["own", "missing", "of-root"])
+def test_wait_from_another_session(of_server, of_waiter, user_files, disk, mnt, tmp_path):
+    """XDG_RUNTIME_DIR may be another user's after su, or not there in a cron job."""
+    if "own" in (of_server, of_waiter) and of_server != of_waiter:
+        pytest.skip("only one that is not /run/user/UID can be lost")
+    for name in ("own", "of-root"):
+        (tmp_path / name).mkdir(mode=0o700)
+    os.chown(tmp_path / "own", os.stat(disk).st_uid, -1)
+    before = procs.children()
+    result = procs.run(*user_files, "sh", "-c", USER_WAITS, "sh", env.qcowfs(), disk, mnt,
+                       tmp_path / of_server, tmp_path / of_waiter)
+    for pid in procs.children() - before:
+        procs.reap(pid)
+    assert result.text == "waits\nended\n", result

@@ -95,6 +95,22 @@ def test_signals_end_it(kind, number, disk, mnt):
 
 
 @pytest.mark.parametrize("kind", [Mount, Daemon])
+def test_ignored_signals_stay_ignored(kind, disk, mnt):
+    """As by nohup, and by shells for what scripts start in the background."""
+    wrapper = ["env", "--ignore-signal=HUP", "--ignore-signal=INT"]
+    with kind(disk, mnt, wrapper=wrapper) as mount:
+        for number in (signal.SIGHUP, signal.SIGINT):
+            os.kill(mount.process.pid, number)
+        os.stat(mount.raw(disk))
+        with pytest.raises(AssertionError):
+            procs.wait_until(lambda: mount.process.poll() is not None or not mounts_at(mnt),
+                             "it ends", 0.3)
+        os.kill(mount.process.pid, signal.SIGTERM)      # below the wrapper, pid is a helper's
+        mount.process.wait(10 * env.slow())
+    assert not mounts_at(mnt)
+
+
+@pytest.mark.parametrize("kind", [Mount, Daemon])
 def test_unmount_ends_it(kind, disk, mnt):
     with kind(disk, mnt) as mount:
         read_all(mount.raw(disk))
@@ -232,6 +248,49 @@ def test_two_images_of_one_name(other, disk, mnt):
     second.parent.mkdir(exist_ok=True)
     qemu.make_raw(second, 4096)
     refused(disk, second, mnt, file=disk.name.split(".")[0], contains=["name"])
+
+
+def test_more_images_than_files_may_be_open(tmp_path, mnt):
+    """The soft limit is no reason to stop: it is meant for programs that select(2)."""
+    source = qemu.create(tmp_path / "source.qcow2", MIB)
+    images = [tmp_path / f"image-{number}.qcow2" for number in range(80)]
+    for image in images:
+        image.write_bytes(source.read_bytes())
+    limited = ["sh", "-c", 'ulimit -Sn 64; exec "$@"', "sh"]
+    with Daemon(images, mnt, wrapper=limited) as mount:
+        assert read_all(mount.raw(images[79])) == bytes(MIB)
+    limited[2] = limited[2].replace("-Sn", "-n")
+    refused(*images, mnt, wrapper=limited, contains=["too many open files", "ulimit -n"])
+
+
+@pytest.mark.parametrize("name", ["..qcow2", "...raw"])
+def test_names_that_a_directory_has_itself(name, disk, mnt):
+    image = disk.rename(disk.parent / name)
+    refused(image, mnt, file=image, contains=["taken"])
+
+
+def test_a_message_is_one_line(disk, mnt):
+    """Whatever the file is called."""
+    image = disk.parent / "new\nline\033[31m.qcow2"
+    image.write_bytes(b"QFI\xfb\0\0\0\x09" + bytes(504))
+    refused(image, mnt, contains=["new?line?[31m.qcow2: "])
+
+
+def test_a_mount_below_another(disk, chain, mnt, tmp_path):
+    """It cannot be unmounted by a signal, and says so."""
+    lower = subprocess.Popen([env.qcowfs(), "-f", disk, mnt], stderr=subprocess.PIPE)
+    try:
+        procs.wait_until((mnt / "disk.raw").exists, "the lower one is there")
+        with Mount(chain, mnt) as upper:
+            procs.wait_until(upper.raw(chain).exists, "the upper one is there")
+            lower.send_signal(signal.SIGTERM)
+            told = lower.communicate(timeout=10 * env.slow())[1].decode()
+            assert lower.returncode == 0
+            assert os.listdir(upper.snapshots(chain)) == []
+    finally:
+        procs.end_process(lower)
+        unmount(mnt, check=False)
+    assert "cannot be unmounted" in told and "then use fusermount3 -u" in told
 
 
 def test_one_image_twice(disk, mnt):

@@ -75,7 +75,9 @@ def test_type_of_the_mount(disk, mnt):
     (["-o", "data_cache=99999999999999999999"], ["data_cache"]),
     (["-o", "umask=999"], ["umask"]),
     (["-o", "uid=-5"], ["uid"]),
-    (["-o", "nolock=1"], ["nolock"]),
+    (["-o", "nolock=1"], ["nolock", "takes no value"]),
+    (["--nolock=1"], ["nolock", "takes no value"]),
+    (["--threads"], ["threads"]),
 ])
 def test_refused_options(options, words, disk, mnt):
     """One line that names the option. No file is at fault, so none need be named."""

@@ -241,6 +241,23 @@ def test_names_are_fixed(disk, mnt):
             assert caught.value.errno == errno.EPERM
 
 
+def test_mode_and_owner_as_they_are(disk, mnt):
+    """Programs that copy into a disk set them, also to what they are."""
+    with Mount(disk, mnt, "-o", "rw") as mount:
+        raw = mount.raw(disk)
+        status = os.stat(raw)
+        os.chmod(raw, stat.S_IMODE(status.st_mode))
+        os.chown(raw, status.st_uid, status.st_gid)
+        for mode in (0o4644, 0o600):
+            with pytest.raises(PermissionError):
+                os.chmod(raw, mode)
+        with pytest.raises(PermissionError):
+            os.chown(raw, -1, status.st_gid + 1)
+        after = os.stat(raw)
+        assert (after.st_mode, after.st_uid, after.st_gid, after.st_size) == \
+            (status.st_mode, status.st_uid, status.st_gid, status.st_size)
+
+
 def test_other_users_cannot_write(disk, mnt):
     """With allow_other the permission bits count."""
     if os.geteuid() != 0:
