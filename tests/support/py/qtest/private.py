@@ -49,7 +49,6 @@ exec "$@"
 # What the container leaves behind is its groups of processes. /dev/fuse is as a device manager
 # makes it.
 MACHINE = """
-set -e
 cd "$1"
 shift
 mkdir work root nodes
