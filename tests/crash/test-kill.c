@@ -136,11 +136,12 @@ kill_once(const char *path, const char *format, uint32_t seed, GRand *moments)
     n_done = run_and_kill(path, format, seed, moments, results);
     for (size_t i = 0; i < n_done; i++) {
         op = choose(rand, model->size_bytes);
-        if (results[i] == 0)
+        op.result = results[i];
+        if (op.result == 0)
             crash_model_apply(model, &op);
-        else if (results[i] != -EOPNOTSUPP || op.kind != CRASH_OP_RESIZE)
+        else if (!crash_op_is_refused(&op))
             return g_strdup_printf("a %s fails: %s", crash_op_names[op.kind],
-                                   g_strerror(-results[i]));
+                                   g_strerror(-op.result));
     }
     op = choose(rand, model->size_bytes); /* that may have been under way */
     image = open_file(path, format, false);
