@@ -138,8 +138,8 @@ stage_gcc() {
     pytest_suite gcc mount 0.75
     pytest_suite gcc packaging 1
     check "gcc: bench --quick" "$build_root/gcc.bench.log" \
-        tests/bench/run-bench.py --quick --contenders raw,ceiling,qcowfs,qemu --qcowfs "$build_root/gcc/fuse/qcowfs" \
-        --tools "$build_root/gcc/tests/bench"
+        tests/bench/run-bench.py --quick --contenders raw,ceiling,qcowfs,qemu \
+        --qcowfs "$build_root/gcc/fuse/qcowfs" --tools "$build_root/gcc/tests/bench"
 }
 
 stage_asan() {
