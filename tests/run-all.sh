@@ -134,8 +134,8 @@ collect_reports() { # name
 stage_gcc() {
     build gcc || return
     meson_suites gcc 1 unit fuzz stress crash lint
-    pytest_suite gcc oracle 0.45
-    pytest_suite gcc mount 0.75
+    pytest_suite gcc oracle 0.35
+    pytest_suite gcc mount 0.6
     pytest_suite gcc packaging 1
     check "gcc: bench --quick" "$build_root/gcc.bench.log" \
         tests/bench/run-bench.py --quick --contenders raw,ceiling,qcowfs,qemu \
@@ -148,12 +148,13 @@ stage_asan() {
     build asan -Db_sanitize=address,undefined -Db_lundef=false || return
     export ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1:abort_on_error=1:detect_stack_use_after_return=1:log_path=$dir/asan
     export UBSAN_OPTIONS=halt_on_error=1:abort_on_error=1:print_stacktrace=1:log_path=$dir/ubsan
-    export G_SLICE=always-malloc QCOWFS_TEST_WRITE_OPS=${QCOWFS_TEST_WRITE_OPS:-120}
+    export G_SLICE=always-malloc CRASH_TRIES=${CRASH_TRIES:-2}
+    export QCOWFS_TEST_WRITE_OPS=${QCOWFS_TEST_WRITE_OPS:-120}
     meson_suites asan 5 unit fuzz stress crash
     pytest_suite asan oracle 0.25 -k "$asan_oracle"
-    pytest_suite asan mount 0.35 -k "$asan_mount"
+    pytest_suite asan mount 0.3 -k "$asan_mount"
     collect_reports asan
-    unset ASAN_OPTIONS UBSAN_OPTIONS G_SLICE QCOWFS_TEST_WRITE_OPS
+    unset ASAN_OPTIONS UBSAN_OPTIONS G_SLICE CRASH_TRIES QCOWFS_TEST_WRITE_OPS
 }
 
 stage_tsan() {
