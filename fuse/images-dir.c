@@ -17,9 +17,10 @@ has_directory(const Images *images, const ImageDir *dir)
 {
     struct stat status, other;
 
+    if (fstat(dir->fd, &status) < 0)
+        return false;
     for (guint i = 0; i < images->dirs->len; i++)
-        if (fstat(dir->fd, &status) == 0 &&
-            fstat(((ImageDir *)images->dirs->pdata[i])->fd, &other) == 0 &&
+        if (fstat(((ImageDir *)images->dirs->pdata[i])->fd, &other) == 0 &&
             status.st_dev == other.st_dev && status.st_ino == other.st_ino)
             return true;
     return false;

@@ -295,7 +295,8 @@ mount_images(const Options *options)
      * image must be opened before it is covered. */
     print_option_notes(options);
     raise_file_limit();
-    keep_temporary_directory();
+    if (options->is_cow)
+        keep_temporary_directory();
     images = open_images(options);
     if (!images)
         return EXIT_FAILURE;
