@@ -7,8 +7,6 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "qimg.h"
-
 static void
 ignore_log(const char *domain, GLogLevelFlags level, const char *text, void *user)
 {
@@ -93,4 +91,13 @@ test_util_check_error(GError **error, int code, const char *text)
     g_assert_cmpstr((*error)->message, ==, text);
     g_assert_error(*error, QIMG_ERROR, code);
     g_clear_error(error);
+}
+
+void
+test_util_set_property(QimgCreate *create, const char *name, const char *value)
+{
+    GError *error = NULL;
+
+    qimg_create_set(create, name, value, &error);
+    g_assert_no_error(error);
 }

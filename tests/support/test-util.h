@@ -5,6 +5,7 @@
 #include <glib.h>
 
 #include "base/types.h"
+#include "qimg.h"
 
 /* Prepares GLib's test framework. What is logged of damaged images and of their
  * repair does not end the test, and is not shown. */
@@ -23,3 +24,6 @@ char *test_util_write(const char *dir, const char *name, const void *bytes,
 
 /* Checks that @error is of QIMG_ERROR with @code and exactly @text, and clears it. */
 void test_util_check_error(GError **error, int code, const char *text);
+
+/* Sets a property of a new image; it must be taken. */
+void test_util_set_property(QimgCreate *create, const char *name, const char *value);

@@ -90,15 +90,6 @@ test_rows(void)
 }
 
 static void
-set(QimgCreate *create, const char *name, const char *value)
-{
-    GError *error = NULL;
-
-    qimg_create_set(create, name, value, &error);
-    g_assert_no_error(error);
-}
-
-static void
 test_fields(void)
 {
     g_autoptr(QimgCreate) create = qimg_create_new();
@@ -107,15 +98,15 @@ test_fields(void)
     g_assert_cmpuint(f->version, ==, 3);
     g_assert_cmpuint(f->cluster_bits, ==, 16);
     g_assert_cmpuint(f->refcount_order, ==, 4);
-    set(create, "size", "1000");
-    set(create, "cluster_size", "512");
-    set(create, "refcount_bits", "64");
-    set(create, "compat", "0.10");
-    set(create, "compression_type", "zstd");
-    set(create, "extended_l2", NULL);
-    set(create, "lazy_refcounts", "on");
-    set(create, "data_file_raw", "on");
-    set(create, "preallocation", "falloc");
+    test_util_set_property(create, "size", "1000");
+    test_util_set_property(create, "cluster_size", "512");
+    test_util_set_property(create, "refcount_bits", "64");
+    test_util_set_property(create, "compat", "0.10");
+    test_util_set_property(create, "compression_type", "zstd");
+    test_util_set_property(create, "extended_l2", NULL);
+    test_util_set_property(create, "lazy_refcounts", "on");
+    test_util_set_property(create, "data_file_raw", "on");
+    test_util_set_property(create, "preallocation", "falloc");
     g_assert_cmpuint(f->size_bytes, ==, 1024);
     g_assert_cmpuint(f->cluster_bits, ==, 9);
     g_assert_cmpuint(f->refcount_order, ==, 6);
@@ -123,8 +114,8 @@ test_fields(void)
     g_assert_cmpint(f->compression, ==, QIMG_CODEC_ZSTD);
     g_assert_true(f->extended_l2 && f->lazy_refcounts && f->data_file_raw);
     g_assert_cmpint(f->preallocation, ==, QIMG_PREALLOCATION_FALLOC);
-    set(create, "extended_l2", "off"); /* the last one counts */
-    set(create, "version", "3");
+    test_util_set_property(create, "extended_l2", "off"); /* the last one counts */
+    test_util_set_property(create, "version", "3");
     g_assert_false(f->extended_l2);
     g_assert_cmpuint(f->version, ==, 3);
 }
@@ -145,7 +136,7 @@ test_run(void)
     test_util_check_error(
         &error, QIMG_ERROR_USAGE,
         "size: is missing (give it, or a backing file to take it from)");
-    set(create, "backing_file", "base.img");
+    test_util_set_property(create, "backing_file", "base.img");
     g_assert_true(qimg_create_run(create, path, &error));
     g_assert_cmpuint(qimg_create_get_size_bytes(create), ==, 512);
     g_assert_cmpstr(
@@ -156,8 +147,8 @@ test_run(void)
     test_util_check_error(&error, QIMG_ERROR_REFUSED,
                           "exists already, and is left as it is (give another name, or "
                           "--force to replace it)");
-    set(create, "force", NULL);
-    set(create, "size", "1M");
+    test_util_set_property(create, "force", NULL);
+    test_util_set_property(create, "size", "1M");
     g_assert_true(qimg_create_run(create, path, &error));
     g_assert_null(qimg_create_get_notes(create)[0]); /* the format is known by now */
     image = qimg_image_open(path, NULL, &error);
@@ -179,7 +170,7 @@ test_grow(void)
     g_autoptr(QimgImage) image = NULL;
     uint64_t end = 1 << 20;
 
-    set(create, "size", "1M");
+    test_util_set_property(create, "size", "1M");
     g_assert_true(qimg_create_run(create, path, NULL));
     image = qimg_image_open(path, NULL, NULL);
     g_assert_cmpint(qimg_image_grow(image, 2 << 20, QIMG_PREALLOCATION_OFF), ==, -EROFS);

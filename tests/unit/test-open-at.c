@@ -18,12 +18,13 @@ make(const char *dir, const char *name, const char *backing)
     g_autoptr(QimgCreate) create = qimg_create_new();
     GError *error = NULL;
 
-    g_assert_true(qimg_create_set(create, "force", NULL, &error));
-    if (backing)
-        g_assert_true(qimg_create_set(create, "backing_file", backing, &error) &&
-                      qimg_create_set(create, "backing_fmt", "qcow2", &error));
-    else
-        g_assert_true(qimg_create_set(create, "size", "1M", &error));
+    test_util_set_property(create, "force", NULL);
+    if (backing) {
+        test_util_set_property(create, "backing_file", backing);
+        test_util_set_property(create, "backing_fmt", "qcow2");
+    } else {
+        test_util_set_property(create, "size", "1M");
+    }
     g_assert_true(qimg_create_run(create, path, &error));
     g_assert_no_error(error);
 }

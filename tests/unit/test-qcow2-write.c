@@ -246,12 +246,9 @@ test_raw_data_file(void)
     Open o = {0};
     pthread_t thread;
 
-    qimg_create_set(create, "size", "1M", &error);
-    g_assert_no_error(error);
-    qimg_create_set(create, "data_file", "image.data", &error);
-    g_assert_no_error(error);
-    qimg_create_set(create, "data_file_raw", "on", &error);
-    g_assert_no_error(error);
+    test_util_set_property(create, "size", "1M");
+    test_util_set_property(create, "data_file", "image.data");
+    test_util_set_property(create, "data_file_raw", "on");
     qimg_create_run(create, path, &error);
     g_assert_no_error(error);
     qimg_options_set(options, "rw", NULL, &error);
