@@ -3,64 +3,25 @@
  * the same. Bytes that are not UTF-8 are shown percent-encoded. */
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
+#include "base/json.h"
 #include "image/image.h"
-#include "image/json.h"
 
 #define MAX_NAME_BYTES 255u
-
-char *
-json_utf8_of(const char *bytes, size_t n_bytes)
-{
-    g_autofree char *encoded = NULL;
-
-    if (g_utf8_validate(bytes, (gssize)n_bytes, NULL))
-        return g_strndup(bytes, n_bytes);
-    encoded = g_uri_escape_bytes((const guint8 *)bytes, n_bytes, " !#$&'()*+,/:;=?@[]");
-    return g_steal_pointer(&encoded);
-}
 
 static void
 add_text(json_t *object, const char *name, const char *text, size_t n_bytes)
 {
-    g_autofree char *utf8 = json_utf8_of(text, n_bytes);
+    g_autofree char *utf8 = qimg_json_utf8(text, n_bytes);
 
     json_object_set_new(object, name, json_string(utf8));
-}
-
-static void
-add_string(json_t *object, const char *name, const char *text)
-{
-    add_text(object, name, text, strlen(text));
-}
-
-static void
-add_number(json_t *object, const char *name, uint64_t number)
-{
-    json_object_set_new(object, name, json_integer((json_int_t)number));
 }
 
 static void
 add_flag(json_t *object, const char *name, bool flag)
 {
     json_object_set_new(object, name, json_boolean(flag));
-}
-
-/* As elsewhere with GLib, nobody goes on without so little memory. */
-char *
-json_finish(json_t *root)
-{
-    char *text = json_dumps(root, JSON_INDENT(4));
-    char *line;
-
-    if (!text)
-        g_error("out of memory");
-    line = g_strconcat(text, "\n", NULL);
-    free(text);
-    json_decref(root);
-    return line;
 }
 
 /* Adds a name of a snapshot. QEMU makes none of more than 255 bytes; what a damaged or
@@ -81,14 +42,14 @@ add_snapshot_members(json_t *o, const QimgSnapshot *s)
 {
     add_name(o, "id", s->id, s->id_bytes);
     add_name(o, "name", s->name, s->name_bytes);
-    add_number(o, "vm-state-size", s->vm_state_bytes);
-    add_number(o, "disk-size", s->disk_bytes);
-    add_number(o, "date-sec", (uint64_t)s->date_s);
-    add_number(o, "date-nsec", s->date_ns);
-    add_number(o, "vm-clock-sec", s->vm_clock_ns / 1000000000);
-    add_number(o, "vm-clock-nsec", s->vm_clock_ns % 1000000000);
+    qimg_json_add_number(o, "vm-state-size", s->vm_state_bytes);
+    qimg_json_add_number(o, "disk-size", s->disk_bytes);
+    qimg_json_add_number(o, "date-sec", (uint64_t)s->date_s);
+    qimg_json_add_number(o, "date-nsec", s->date_ns);
+    qimg_json_add_number(o, "vm-clock-sec", s->vm_clock_ns / 1000000000);
+    qimg_json_add_number(o, "vm-clock-nsec", s->vm_clock_ns % 1000000000);
     if (s->icount >= 0)
-        add_number(o, "icount", (uint64_t)s->icount);
+        qimg_json_add_number(o, "icount", (uint64_t)s->icount);
 }
 
 /* Adds the persistent bitmaps. A directory that cannot be read is told in their place. */
@@ -101,7 +62,7 @@ add_bitmaps(json_t *o, QimgFormat *layer)
         layer->driver->list_bitmaps ? layer->driver->list_bitmaps(layer, &bitmaps) : 0;
 
     if (err)
-        add_string(o, "bitmaps-error", g_strerror(-err));
+        qimg_json_add_text(o, "bitmaps-error", g_strerror(-err));
     if (!bitmaps || bitmaps->len == 0)
         return;
     list = json_array();
@@ -110,7 +71,8 @@ add_bitmaps(json_t *o, QimgFormat *layer)
         json_t *bitmap = json_object(), *flags = json_array();
 
         add_text(bitmap, "name", b->name, b->name_bytes);
-        add_number(bitmap, "granularity", UINT64_C(1) << MIN(b->granularity_bits, 63u));
+        qimg_json_add_number(bitmap, "granularity",
+                             UINT64_C(1) << MIN(b->granularity_bits, 63u));
         if (b->is_in_use)
             json_array_append_new(flags, json_string("in-use"));
         if (b->is_auto)
@@ -130,7 +92,7 @@ add_format_specific(json_t *o, QimgFormat *layer)
         return;
     specific = json_object();
     data = json_object();
-    add_string(specific, "type", layer->driver->name);
+    qimg_json_add_text(specific, "type", layer->driver->name);
     for (unsigned i = 0; i < layer->n_facts; i++) {
         const QimgFact *fact = &layer->facts[i];
 
@@ -139,17 +101,17 @@ add_format_specific(json_t *o, QimgFormat *layer)
             add_flag(data, fact->name, fact->flag);
             break;
         case QIMG_FACT_NUMBER:
-            add_number(data, fact->name, fact->number);
+            qimg_json_add_number(data, fact->name, fact->number);
             break;
         case QIMG_FACT_TEXT:
-            add_string(data, fact->name, fact->text);
+            qimg_json_add_text(data, fact->name, fact->text);
             break;
         }
     }
     if (layer->encryption) {
         json_t *encrypt = json_object();
 
-        add_string(encrypt, "format", layer->encryption);
+        qimg_json_add_text(encrypt, "format", layer->encryption);
         json_object_set_new(data, "encrypt", encrypt);
     }
     add_bitmaps(data, layer);
@@ -171,23 +133,23 @@ occupied_bytes(const QimgFormat *layer)
 static void
 add_layer_members(json_t *o, QimgFormat *layer, const QimgFormat *backing)
 {
-    add_string(o, "filename", layer->file->path);
-    add_string(o, "format", layer->driver->name);
-    add_number(o, "virtual-size", layer->active.size_bytes);
-    add_number(o, "actual-size", occupied_bytes(layer));
+    qimg_json_add_text(o, "filename", layer->file->path);
+    qimg_json_add_text(o, "format", layer->driver->name);
+    qimg_json_add_number(o, "virtual-size", layer->active.size_bytes);
+    qimg_json_add_number(o, "actual-size", occupied_bytes(layer));
     add_flag(o, "dirty-flag", layer->is_dirty);
     add_flag(o, "encrypted", layer->encryption != NULL);
     if (layer->n_facts > 0)
-        add_number(o, "cluster-size", layer->cluster_bytes);
+        qimg_json_add_number(o, "cluster-size", layer->cluster_bytes);
     if (layer->backing_name) {
-        add_string(o, "backing-filename", layer->backing_name);
+        qimg_json_add_text(o, "backing-filename", layer->backing_name);
         if (layer->backing_format)
-            add_string(o, "backing-filename-format", layer->backing_format);
+            qimg_json_add_text(o, "backing-filename-format", layer->backing_format);
         if (backing)
-            add_string(o, "full-backing-filename", backing->file->path);
+            qimg_json_add_text(o, "full-backing-filename", backing->file->path);
     }
     if (layer->data_file)
-        add_string(o, "full-data-filename", layer->data_file->path);
+        qimg_json_add_text(o, "full-data-filename", layer->data_file->path);
     if (layer->snapshots->n > 0) {
         json_t *snapshots = json_array();
 
@@ -220,12 +182,12 @@ qimg_image_info_json(const QimgImage *image)
     }
     json_object_set_new(root, "chain", layers);
     for (const char *const *w = qimg_image_get_warnings(image); *w; w++) {
-        g_autofree char *utf8 = json_utf8_of(*w, strlen(*w));
+        g_autofree char *utf8 = qimg_json_utf8(*w, strlen(*w));
 
         json_array_append_new(warnings, json_string(utf8));
     }
     json_object_set_new(root, "warnings", warnings);
-    return json_finish(root);
+    return qimg_json_finish(root);
 }
 
 char *
@@ -234,7 +196,7 @@ qimg_snapshot_json(const QimgSnapshot *snapshot)
     json_t *root = json_object();
 
     add_snapshot_members(root, snapshot);
-    return json_finish(root);
+    return qimg_json_finish(root);
 }
 
 static void
@@ -257,10 +219,10 @@ add_cache(json_t *o, const char *name, const SlotCache *const *caches, unsigned 
         sum.used_bytes += s.used_bytes;
         sum.max_bytes += s.max_bytes;
     }
-    add_number(cache, "hits", sum.n_hits);
-    add_number(cache, "misses", sum.n_misses);
-    add_number(cache, "used-bytes", sum.used_bytes);
-    add_number(cache, "max-bytes", sum.max_bytes);
+    qimg_json_add_number(cache, "hits", sum.n_hits);
+    qimg_json_add_number(cache, "misses", sum.n_misses);
+    qimg_json_add_number(cache, "used-bytes", sum.used_bytes);
+    qimg_json_add_number(cache, "max-bytes", sum.max_bytes);
     json_object_set_new(o, name, cache);
 }
 
@@ -269,7 +231,7 @@ storage_json(const QimgStorage *storage)
 {
     json_t *file = json_object();
 
-    add_string(file, "filename", storage->path);
+    qimg_json_add_text(file, "filename", storage->path);
     for (unsigned p = 0; p < QIMG_N_IO_PURPOSES; p++) {
         uint64_t n_reads =
             atomic_load_explicit(&storage->n_reads[p], memory_order_relaxed);
@@ -280,20 +242,21 @@ storage_json(const QimgStorage *storage)
         if (n_reads == 0 && n_writes == 0)
             continue;
         purpose = json_object();
-        add_number(purpose, "reads", n_reads);
-        add_number(purpose, "bytes",
-                   atomic_load_explicit(&storage->bytes_read[p], memory_order_relaxed));
+        qimg_json_add_number(purpose, "reads", n_reads);
+        qimg_json_add_number(
+            purpose, "bytes",
+            atomic_load_explicit(&storage->bytes_read[p], memory_order_relaxed));
         if (n_writes > 0) {
-            add_number(purpose, "writes", n_writes);
-            add_number(
+            qimg_json_add_number(purpose, "writes", n_writes);
+            qimg_json_add_number(
                 purpose, "bytes-written",
                 atomic_load_explicit(&storage->bytes_written[p], memory_order_relaxed));
         }
         json_object_set_new(file, qimg_io_purpose_names[p], purpose);
     }
     if (qimg_storage_is_writable(storage))
-        add_number(file, "syncs",
-                   atomic_load_explicit(&storage->n_syncs, memory_order_relaxed));
+        qimg_json_add_number(
+            file, "syncs", atomic_load_explicit(&storage->n_syncs, memory_order_relaxed));
     return file;
 }
 
@@ -318,8 +281,9 @@ qimg_image_stats_json(const QimgImage *image)
     json_t *root = json_object(), *files = json_array();
 
     for (unsigned i = 0; i < N_COUNTERS; i++)
-        add_number(root, names[i],
-                   atomic_load_explicit(&chain->counters[i], memory_order_relaxed));
+        qimg_json_add_number(
+            root, names[i],
+            atomic_load_explicit(&chain->counters[i], memory_order_relaxed));
     add_cache(root, "table-cache", &tables, 1);
     add_cache(root, "cluster-cache", (const SlotCache *const *)chain->clusters,
               chain->n_layers);
@@ -329,7 +293,7 @@ qimg_image_stats_json(const QimgImage *image)
             json_array_append_new(files, storage_json(chain->layers[i]->data_file));
     }
     json_object_set_new(root, "files", files);
-    return json_finish(root);
+    return qimg_json_finish(root);
 }
 
 static json_t *
@@ -342,13 +306,13 @@ finding_json(const QimgFinding *finding)
     };
     json_t *o = json_object();
 
-    add_string(o, "kind", kinds[finding->kind]);
-    add_number(o, "host-offset", finding->host_offset);
+    qimg_json_add_text(o, "kind", kinds[finding->kind]);
+    qimg_json_add_number(o, "host-offset", finding->host_offset);
     if (finding->length_bytes > 0)
-        add_number(o, "length", finding->length_bytes);
+        qimg_json_add_number(o, "length", finding->length_bytes);
     if (finding->guest_offset != UINT64_MAX)
-        add_number(o, "guest-offset", finding->guest_offset);
-    add_string(o, "text", finding->text);
+        qimg_json_add_number(o, "guest-offset", finding->guest_offset);
+    qimg_json_add_text(o, "text", finding->text);
     return o;
 }
 
@@ -357,25 +321,26 @@ qimg_check_result_json(const QimgCheckResult *result)
 {
     json_t *root = json_object(), *findings = json_array();
 
-    add_string(root, "filename", result->filename);
-    add_string(root, "format", result->format);
-    add_number(root, "check-errors", result->n_check_errors);
-    add_number(root, "corruptions", result->n_corruptions);
-    add_number(root, "leaks", result->n_leaks);
-    add_number(root, "corruptions-fixed", result->n_corruptions_fixed);
-    add_number(root, "leaks-fixed", result->n_leaks_fixed);
-    add_number(root, "image-end-offset", result->image_end_offset);
-    add_number(root, "total-clusters", result->n_total_clusters);
-    add_number(root, "allocated-clusters", result->n_allocated_clusters);
-    add_number(root, "fragmented-clusters", result->n_fragmented_clusters);
-    add_number(root, "compressed-clusters", result->n_compressed_clusters);
+    qimg_json_add_text(root, "filename", result->filename);
+    qimg_json_add_text(root, "format", result->format);
+    qimg_json_add_number(root, "check-errors", result->n_check_errors);
+    qimg_json_add_number(root, "corruptions", result->n_corruptions);
+    qimg_json_add_number(root, "leaks", result->n_leaks);
+    qimg_json_add_number(root, "corruptions-fixed", result->n_corruptions_fixed);
+    qimg_json_add_number(root, "leaks-fixed", result->n_leaks_fixed);
+    qimg_json_add_number(root, "image-end-offset", result->image_end_offset);
+    qimg_json_add_number(root, "total-clusters", result->n_total_clusters);
+    qimg_json_add_number(root, "allocated-clusters", result->n_allocated_clusters);
+    qimg_json_add_number(root, "fragmented-clusters", result->n_fragmented_clusters);
+    qimg_json_add_number(root, "compressed-clusters", result->n_compressed_clusters);
     add_flag(root, "dirty-flag", result->is_dirty);
     add_flag(root, "corrupt", result->is_marked_corrupt);
     for (unsigned i = 0; i < result->n_findings; i++)
         json_array_append_new(findings, finding_json(&result->findings[i]));
     json_object_set_new(root, "findings", findings);
-    add_number(root, "findings-not-listed", result->n_all_findings - result->n_findings);
-    return json_finish(root);
+    qimg_json_add_number(root, "findings-not-listed",
+                         result->n_all_findings - result->n_findings);
+    return qimg_json_finish(root);
 }
 
 size_t

@@ -8,9 +8,10 @@
 
 #include "base/checked.h"
 #include "base/endian.h"
-#include "codec/gpt.h"
 #include "fuzz.h"
-#include "image/partition-table.h"
+#include "partition/gpt.h"
+#include "partition/list.h"
+#include "partition/scan.h"
 
 #define INPUT_HEADER_BYTES 4u
 #define MAX_NOTES          65u
@@ -121,7 +122,7 @@ LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n_bytes)
         mend_header(&disk, disk.size_bytes - size, size);
     }
     source.size_bytes = disk.size_bytes;
-    list = partition_table_read(&source);
+    list = partition_scan(&source);
     if (list)
         check_list(&disk, list);
     qimg_partitions_unref(list);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* image/partition-table.c and its decoders: tables that are sound, damaged in one place
+/* partition/scan.c and its decoders: tables that are sound, damaged in one place
  * each, or none at all. A row says what is on the disk, and which partitions and notes
  * must come of it. */
 #include <errno.h>
@@ -7,9 +7,11 @@
 #include <zlib.h>
 
 #include "base/endian.h"
-#include "codec/gpt.h"
-#include "codec/mbr.h"
-#include "image/partition-table.h"
+#include "partition/gpt.h"
+#include "partition/list.h"
+#include "partition/mbr.h"
+#include "partition/scan.h"
+
 #include "test-util.h"
 
 #define DISK_BYTES (8 * QIMG_MIB)
@@ -537,7 +539,7 @@ read_table(Disk *disk)
 {
     const PartitionSource source = {read_disk, disk, disk->size_bytes};
 
-    return partition_table_read(&source);
+    return partition_scan(&source);
 }
 
 static void

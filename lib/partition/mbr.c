@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-#include "codec/mbr.h"
+#include "partition/mbr.h"
 
 #include <string.h>
 

@@ -3,15 +3,16 @@
  * else a table in that sector. What checksums and the disk's size confirm is listed; what
  * is left out, cut or doubtful is noted with the reason. Numbers are those that Linux
  * gives. */
-#include "image/partition-table.h"
+#include "partition/scan.h"
 
 #include <inttypes.h>
 #include <stdarg.h>
 #include <string.h>
 
 #include "base/checked.h"
-#include "codec/gpt.h"
-#include "codec/mbr.h"
+#include "partition/gpt.h"
+#include "partition/list.h"
+#include "partition/mbr.h"
 
 #define FIRST_LOGICAL 5u
 #define MAX_LOGICAL   (QIMG_MAX_PARTITION_NUMBER - FIRST_LOGICAL + 1)
@@ -551,7 +552,7 @@ find_table(Scan *scan)
 }
 
 QimgPartitions *
-partition_table_read(const PartitionSource *source)
+partition_scan(const PartitionSource *source)
 {
     Scan scan = {.source = source, .list = g_new0(QimgPartitions, 1)};
 

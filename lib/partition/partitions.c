@@ -4,9 +4,10 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "image/image.h"
-#include "image/json.h"
-#include "image/partition-table.h"
+#include "base/json.h"
+#include "partition/content.h"
+#include "partition/list.h"
+#include "partition/scan.h"
 
 /* Of a table with more partitions, the content of the others is not looked into. */
 #define MAX_PROBED 128u
@@ -17,72 +18,25 @@ read_image(void *user, uint64_t offset_bytes, void *buffer, size_t length_bytes)
     return qimg_image_read(user, offset_bytes, buffer, length_bytes);
 }
 
+static PartitionSource
+source_of(QimgImage *image)
+{
+    return (PartitionSource){
+        .read = read_image,
+        .user = image,
+        .size_bytes = qimg_image_get_size_bytes(image),
+    };
+}
+
 QimgPartitions *
 qimg_partitions_read(QimgImage *image)
 {
-    const PartitionSource source = {
-        .read = read_image,
-        .user = image,
-        .size_bytes = image_size_bytes(image),
-    };
+    const PartitionSource source = source_of(image);
 
-    return partition_table_read(&source);
-}
-
-QimgPartitions *
-qimg_partitions_ref(QimgPartitions *list)
-{
-    atomic_fetch_add_explicit(&list->refs, 1, memory_order_relaxed);
-    return list;
-}
-
-void
-qimg_partitions_unref(QimgPartitions *list)
-{
-    if (!list || atomic_fetch_sub_explicit(&list->refs, 1, memory_order_acq_rel) > 1)
-        return;
-    for (guint i = 0; i < list->items->len; i++) {
-        const QimgPartition *item = &g_array_index(list->items, QimgPartition, i);
-
-        g_free((char *)item->type);
-        g_free((char *)item->label);
-        g_free((char *)item->uuid);
-    }
-    g_array_unref(list->items);
-    g_ptr_array_unref(list->notes);
-    g_free(list->disk_id);
-    g_free(list);
-}
-
-unsigned
-qimg_partitions_get_n(const QimgPartitions *list)
-{
-    return list->items->len;
-}
-
-const QimgPartition *
-qimg_partitions_get(const QimgPartitions *list, unsigned place)
-{
-    return place < list->items->len ? &g_array_index(list->items, QimgPartition, place)
-                                    : NULL;
+    return partition_scan(&source);
 }
 
 /* ---- JSON ---- */
-
-static void
-add_text(json_t *o, const char *name, const char *text)
-{
-    g_autofree char *utf8 = text ? json_utf8_of(text, strlen(text)) : NULL;
-
-    if (utf8)
-        json_object_set_new(o, name, json_string(utf8));
-}
-
-static void
-add_number(json_t *o, const char *name, uint64_t number)
-{
-    json_object_set_new(o, name, json_integer((json_int_t)number));
-}
 
 /* The names of a GPT's attributes; those from 48 on are up to the type, and are called
  * what Microsoft's and systemd's types mean by them. */
@@ -115,16 +69,20 @@ add_content(json_t *o, QimgImage *image, const QimgPartition *item)
     g_autoptr(QimgImage) part =
         qimg_image_open_part(image, item->start_bytes, item->length_bytes, NULL);
     PartitionContent content = {0};
+    PartitionSource source;
     json_t *found;
 
-    if (!part || !partition_content_probe(part, &content))
+    if (!part)
+        return;
+    source = source_of(part);
+    if (!partition_content_probe(&source, &content))
         return;
     found = json_object();
-    add_text(found, "usage", content.usage);
-    add_text(found, "type", content.type);
-    add_text(found, "version", content.version);
-    add_text(found, "label", content.label);
-    add_text(found, "uuid", content.uuid);
+    qimg_json_add_text(found, "usage", content.usage);
+    qimg_json_add_text(found, "type", content.type);
+    qimg_json_add_text(found, "version", content.version);
+    qimg_json_add_text(found, "label", content.label);
+    qimg_json_add_text(found, "uuid", content.uuid);
     json_object_set_new(o, "content", found);
     partition_content_clear(&content);
 }
@@ -134,18 +92,18 @@ partition_json(const QimgPartition *item)
 {
     json_t *o = json_object();
 
-    add_number(o, "number", item->number);
+    qimg_json_add_number(o, "number", item->number);
     if (!item->is_extended) {
         g_autofree char *file = g_strdup_printf("%u.raw", item->number);
 
-        add_text(o, "file", file);
+        qimg_json_add_text(o, "file", file);
     }
-    add_number(o, "start", item->start_bytes);
-    add_number(o, "length", item->length_bytes);
-    add_text(o, "type", item->type);
-    add_text(o, "type-name", item->type_name);
-    add_text(o, "label", item->label);
-    add_text(o, "uuid", item->uuid);
+    qimg_json_add_number(o, "start", item->start_bytes);
+    qimg_json_add_number(o, "length", item->length_bytes);
+    qimg_json_add_text(o, "type", item->type);
+    qimg_json_add_text(o, "type-name", item->type_name);
+    qimg_json_add_text(o, "label", item->label);
+    qimg_json_add_text(o, "uuid", item->uuid);
     json_object_set_new(o, "flags", flags_json(item));
     return o;
 }
@@ -155,9 +113,9 @@ qimg_partitions_json(const QimgPartitions *list, QimgImage *image)
 {
     json_t *root = json_object(), *items = json_array(), *notes = json_array();
 
-    add_text(root, "table", list->kind == PARTITION_TABLE_GPT ? "gpt" : "mbr");
-    add_number(root, "sector-size", list->sector_bytes);
-    add_text(root, "disk-id", list->disk_id);
+    qimg_json_add_text(root, "table", list->kind == PARTITION_TABLE_GPT ? "gpt" : "mbr");
+    qimg_json_add_number(root, "sector-size", list->sector_bytes);
+    qimg_json_add_text(root, "disk-id", list->disk_id);
     for (unsigned i = 0; i < list->items->len; i++) {
         const QimgPartition *item = qimg_partitions_get(list, i);
         json_t *o = partition_json(item);
@@ -170,5 +128,5 @@ qimg_partitions_json(const QimgPartitions *list, QimgImage *image)
         json_array_append_new(notes, json_string(list->notes->pdata[i]));
     json_object_set_new(root, "partitions", items);
     json_object_set_new(root, "notes", notes);
-    return json_finish(root);
+    return qimg_json_finish(root);
 }

@@ -2,9 +2,10 @@
 /* What a partition holds, told by libblkid. It wants a file, so it gets one in memory, of
  * the partition's length and empty but for the places where file systems and the like
  * say what they are: the beginning, and the end, where some RAID and ZFS labels lie. */
-#include <string.h>
+#include "partition/content.h"
 
-#include "image/partition-table.h"
+#include <glib.h>
+#include <string.h>
 
 #ifdef HAVE_BLKID
 #include <blkid.h>
@@ -26,7 +27,7 @@ is_zero(const uint8_t *bytes, size_t n_bytes)
 
 /* Copies [@start, @end); what cannot be read stays zeros. */
 static bool
-copy_stretch(QimgImage *part, int fd, uint64_t start, uint64_t end)
+copy_stretch(const PartitionSource *source, int fd, uint64_t start, uint64_t end)
 {
     g_autofree uint8_t *bytes = g_try_malloc(PIECE_BYTES);
 
@@ -35,7 +36,7 @@ copy_stretch(QimgImage *part, int fd, uint64_t start, uint64_t end)
     while (start < end) {
         size_t n_bytes = (size_t)qimg_min_u64(end - start, PIECE_BYTES);
 
-        if (qimg_image_read(part, start, bytes, n_bytes) == 0 &&
+        if (source->read(source->user, start, bytes, n_bytes) == 0 &&
             !is_zero(bytes, n_bytes) &&
             pwrite(fd, bytes, n_bytes, (off_t)start) != (ssize_t)n_bytes)
             return false;
@@ -46,16 +47,16 @@ copy_stretch(QimgImage *part, int fd, uint64_t start, uint64_t end)
 
 /* A file that shows libblkid what it looks at; -1 where it cannot be had. */
 static int
-make_excerpt(QimgImage *part)
+make_excerpt(const PartitionSource *source)
 {
-    uint64_t size_bytes = qimg_image_get_size_bytes(part);
+    uint64_t size_bytes = source->size_bytes;
     uint64_t head_end = qimg_min_u64(size_bytes, HEAD_BYTES);
     uint64_t tail_start = size_bytes - qimg_min_u64(size_bytes - head_end, TAIL_BYTES);
     qimg_autofd fd = memfd_create("qimg-partition", MFD_CLOEXEC);
 
     if (fd < 0 || size_bytes > INT64_MAX || ftruncate(fd, (off_t)size_bytes) < 0 ||
-        !copy_stretch(part, fd, 0, head_end) ||
-        !copy_stretch(part, fd, tail_start, size_bytes))
+        !copy_stretch(source, fd, 0, head_end) ||
+        !copy_stretch(source, fd, tail_start, size_bytes))
         return -1;
     return qimg_steal_fd(&fd);
 }
@@ -70,9 +71,9 @@ value_of(blkid_probe probe, const char *name)
 }
 
 bool
-partition_content_probe(QimgImage *part, PartitionContent *out)
+partition_content_probe(const PartitionSource *source, PartitionContent *out)
 {
-    qimg_autofd fd = make_excerpt(part);
+    qimg_autofd fd = make_excerpt(source);
     blkid_probe probe = fd >= 0 ? blkid_new_probe() : NULL;
 
     *out = (PartitionContent){0};
@@ -93,9 +94,9 @@ partition_content_probe(QimgImage *part, PartitionContent *out)
 }
 #else
 bool
-partition_content_probe(QimgImage *part, PartitionContent *out)
+partition_content_probe(const PartitionSource *source, PartitionContent *out)
 {
-    (void)part, (void)out;
+    (void)source, (void)out;
     return false;
 }
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-#include "codec/gpt.h"
+#include "partition/gpt.h"
 
 #include <glib.h>
 #include <stdio.h>

@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Building JSON texts out of values that an image may have named. */
+#pragma once
+
+#include <jansson.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Returns @bytes as UTF-8: unchanged where they are valid UTF-8, else with every byte
+ * outside ASCII percent-encoded. Free with g_free. */
+char *qimg_json_utf8(const char *bytes, size_t n_bytes);
+
+/* Adds a member to @object: a string (see qimg_json_utf8; NULL adds nothing), or a
+ * number. */
+void qimg_json_add_text(json_t *object, const char *name, const char *text);
+void qimg_json_add_number(json_t *object, const char *name, uint64_t number);
+
+/* Renders @root, which it consumes, as indented text that ends in a newline; free with
+ * g_free. Ends the process where memory is out, as GLib does. */
+char *qimg_json_finish(json_t *root);

@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#pragma once
+
+#include <stdbool.h>
+
+#include "partition/source.h"
+
+/* What a partition holds, by its content; owned strings, NULL: unknown. */
+typedef struct {
+    char *usage; /* "filesystem", "crypto", "raid", "other" */
+    char *type;
+    char *version;
+    char *label;
+    char *uuid;
+} PartitionContent;
+
+/* Looks into the partition that @source shows; false where nothing is known. Reads at
+ * most 3 MiB. Clear with partition_content_clear. */
+bool partition_content_probe(const PartitionSource *source, PartitionContent *out);
+void partition_content_clear(PartitionContent *content);

@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The list of partitions behind the public functions. */
+#pragma once
+
+#include <stdatomic.h>
+
+#include "qimg.h"
+
+typedef enum {
+    PARTITION_TABLE_MBR,
+    PARTITION_TABLE_GPT,
+} PartitionTableKind;
+
+struct QimgPartitions {
+    atomic_uint refs; /* atomic; everything else is const once the table is read */
+    PartitionTableKind kind;
+    unsigned sector_bytes;
+    char *disk_id;    /* NULL: none */
+    GArray *items;    /* QimgPartition, in the order of their numbers */
+    GPtrArray *notes; /* char *: what was left out or cannot be trusted, and why */
+};

@@ -1,0 +1,10 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#pragma once
+
+#include "partition/source.h"
+#include "qimg.h"
+
+/* Reads the partition table in @source; NULL where there is none. Free with
+ * qimg_partitions_unref. Threads: any; costs a few reads of at most 4 MiB, and one for
+ * each logical partition. */
+QimgPartitions *partition_scan(const PartitionSource *source);

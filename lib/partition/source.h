@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The bytes that partitions and their contents are read from. */
+#pragma once
+
+#include "base/types.h"
+
+typedef struct {
+    /* Reads bytes that lie within the size; 0 or a negated errno value. */
+    QimgErrno (*read)(void *user, uint64_t offset_bytes, void *buffer,
+                      size_t length_bytes);
+    void *user;
+    uint64_t size_bytes;
+} PartitionSource;
