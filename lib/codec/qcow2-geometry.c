@@ -2,26 +2,25 @@
 /* Geometry of a qcow2 image. Spec: qcow2 sections 3, 11 and 12. */
 #include "codec/qcow2-geometry.h"
 
-#include <limits.h>
-
 #include "base/checked.h"
 
 Qcow2Geometry
-qcow2_geometry_of(const Qcow2Header *header)
+qcow2_geometry_new(uint32_t version, uint32_t cluster_bits, bool extended_l2,
+                   bool has_data_file)
 {
     Qcow2Geometry g = {
-        .version = header->version,
-        .cluster_bits = header->cluster_bits,
-        .cluster_bytes = UINT64_C(1) << header->cluster_bits,
-        .extended_l2 = (header->incompatible_features & QCOW2_INCOMPAT_EXTENDED_L2) != 0,
-        .has_data_file = (header->incompatible_features & QCOW2_INCOMPAT_DATA_FILE) != 0,
+        .version = version,
+        .cluster_bits = cluster_bits,
+        .cluster_bytes = UINT64_C(1) << cluster_bits,
+        .extended_l2 = extended_l2,
+        .has_data_file = has_data_file,
     };
 
-    g.l2_entry_words = g.extended_l2 ? 2 : 1;
-    g.l2_bits = g.cluster_bits - (g.extended_l2 ? 4 : 3);
-    g.l1_shift = g.l2_bits + g.cluster_bits;
-    g.subcluster_bits = g.cluster_bits - (g.extended_l2 ? 5 : 0);
-    g.compressed_shift = 62 - (g.cluster_bits - 8);
+    g.l2_entry_words = extended_l2 ? 2 : 1;
+    g.l2_bits = cluster_bits - (extended_l2 ? 4 : 3);
+    g.l1_shift = g.l2_bits + cluster_bits;
+    g.subcluster_bits = cluster_bits - (extended_l2 ? 5 : 0);
+    g.compressed_shift = 62 - (cluster_bits - 8);
     return g;
 }
 
@@ -42,17 +41,4 @@ uint64_t
 qcow2_geometry_l1_entries_for(const Qcow2Geometry *geometry, uint64_t size_bytes)
 {
     return qimg_div_round_up(size_bytes, UINT64_C(1) << geometry->l1_shift);
-}
-
-QimgDecode
-qcow2_geometry_check_size(const Qcow2Header *header)
-{
-    Qcow2Geometry geometry = qcow2_geometry_of(header);
-    uint64_t n_needed = qcow2_geometry_l1_entries_for(&geometry, header->size_bytes);
-
-    if (header->size_bytes > INT64_MAX || n_needed > INT_MAX)
-        return qimg_decode_broken(QIMG_RULE_VIRTUAL_SIZE, header->size_bytes);
-    if (header->n_l1_entries < n_needed)
-        return qimg_decode_broken(QIMG_RULE_L1_TOO_SMALL, header->n_l1_entries);
-    return qimg_decode_ok();
 }

@@ -3,7 +3,7 @@
  * Pure functions; any thread. */
 #pragma once
 
-#include "codec/qcow2-header.h"
+#include "codec/rules.h"
 
 #define QCOW2_MAX_L1_BYTES             (UINT64_C(32) << 20)
 #define QCOW2_MAX_REFCOUNT_TABLE_BYTES (UINT64_C(8) << 20)
@@ -25,8 +25,9 @@ typedef struct {
     uint32_t compressed_shift; /* where the sector count begins in a compressed entry */
 } Qcow2Geometry;
 
-/* Derives the geometry from a header that qcow2_header_decode accepted. */
-Qcow2Geometry qcow2_geometry_of(const Qcow2Header *header);
+/* Derives the rest from what a valid header says (qcow2_header_geometry). */
+Qcow2Geometry qcow2_geometry_new(uint32_t version, uint32_t cluster_bits,
+                                 bool extended_l2, bool has_data_file);
 
 /* Checks a table's place: QIMG_RULE_OK, @too_large if @n_entries of @entry_bytes exceed
  * @max_bytes, or @bad_offset if @host_offset is not cluster aligned or the table's end
@@ -34,9 +35,6 @@ Qcow2Geometry qcow2_geometry_of(const Qcow2Header *header);
 QimgRule qcow2_check_table(uint64_t host_offset, uint64_t n_entries, uint64_t entry_bytes,
                            uint64_t cluster_bytes, uint64_t max_bytes, QimgRule too_large,
                            QimgRule bad_offset);
-
-/* Checks that the virtual size can be mapped by the L1 table that the header has. */
-QimgDecode qcow2_geometry_check_size(const Qcow2Header *header);
 
 /* L1 entries that @size_bytes of a disk need. */
 uint64_t qcow2_geometry_l1_entries_for(const Qcow2Geometry *geometry,

@@ -3,11 +3,11 @@
  * and 12. */
 #include "codec/qcow2-header.h"
 
+#include <limits.h>
 #include <string.h>
 
 #include "base/checked.h"
 #include "base/endian.h"
-#include "codec/qcow2-geometry.h"
 
 /* Spec: qcow2, "Header". */
 typedef struct {
@@ -138,6 +138,29 @@ qcow2_header_check_snapshot_table(const Qcow2Header *h)
     return qimg_decode_ok();
 }
 
+Qcow2Geometry
+qcow2_header_geometry(const Qcow2Header *header)
+{
+    return qcow2_geometry_new(
+        header->version, header->cluster_bits,
+        (header->incompatible_features & QCOW2_INCOMPAT_EXTENDED_L2) != 0,
+        (header->incompatible_features & QCOW2_INCOMPAT_DATA_FILE) != 0);
+}
+
+/* Checks that the L1 table of @header can map the virtual size. */
+static QimgDecode
+check_size(const Qcow2Header *header)
+{
+    Qcow2Geometry geometry = qcow2_header_geometry(header);
+    uint64_t n_needed = qcow2_geometry_l1_entries_for(&geometry, header->size_bytes);
+
+    if (header->size_bytes > INT64_MAX || n_needed > INT_MAX)
+        return qimg_decode_broken(QIMG_RULE_VIRTUAL_SIZE, header->size_bytes);
+    if (header->n_l1_entries < n_needed)
+        return qimg_decode_broken(QIMG_RULE_L1_TOO_SMALL, header->n_l1_entries);
+    return qimg_decode_ok();
+}
+
 static QimgDecode
 check_l1_table(const Qcow2Header *h)
 {
@@ -177,7 +200,7 @@ check_fields(const Qcow2Header *h, bool for_check)
         result = qcow2_header_check_snapshot_table(h);
     if (!result.rule)
         result = check_l1_table(h);
-    return result.rule ? result : qcow2_geometry_check_size(h);
+    return result.rule ? result : check_size(h);
 }
 
 static QimgDecode

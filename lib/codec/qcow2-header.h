@@ -3,6 +3,7 @@
  * Spec: qcow2 sections 2 and 12. Pure functions; no state, any thread. */
 #pragma once
 
+#include "codec/qcow2-geometry.h"
 #include "codec/rules.h"
 
 #define QCOW2_MAGIC            0x514649fbu
@@ -71,6 +72,9 @@ typedef struct {
     uint32_t header_bytes; /* header_length */
     uint8_t compression_type;
 } Qcow2Header;
+
+/* The geometry that a header which qcow2_header_decode accepted describes. */
+Qcow2Geometry qcow2_header_geometry(const Qcow2Header *header);
 
 /* Whether @n_bytes at @bytes begin like a qcow2 image (magic and a version from 2 on). */
 bool qcow2_header_probe(const uint8_t *bytes, size_t n_bytes);

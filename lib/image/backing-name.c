@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "base/errors.h"
-#include "image/image.h"
+#include "image/backing-name.h"
 
 static bool
 refuse_graph(GError **error, const char *what)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Checking and repairing an image file, and the result as an object of its own. */
-#include "image/image.h"
+#include "image/check.h"
+#include "image/chain-open.h"
 
 /* What qimg_check_result_free needs beyond what callers see. */
 typedef struct {

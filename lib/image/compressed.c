@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Inflated clusters: found in their cache, or read and inflated once for all who want
  * them. */
-#include "image/image.h"
+#include "image/compressed.h"
 
 uint64_t
 compressed_key(unsigned layer_index, QimgHostOffset host_offset)

@@ -9,7 +9,10 @@
  * I3  Nothing is written to a file of the chain. */
 #pragma once
 
-#include "image/image.h"
+#include "image/compressed.h"
+#include "image/handle.h"
+#include "image/read.h"
+#include "image/runs.h"
 
 /* Zeros are left out in granules of this size: a page, and the block of most file
  * systems. */

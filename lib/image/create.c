@@ -11,6 +11,8 @@
 #include "base/checked.h"
 #include "base/cleanup.h"
 #include "base/errors.h"
+#include "image/backing-name.h"
+#include "image/handle.h"
 #include "storage/file-lock.h"
 #include "storage/file.h"
 #include "storage/new-file.h"

@@ -2,7 +2,8 @@
 /* What a new image shall be, as far as the caller has said. */
 #pragma once
 
-#include "image/image.h"
+#include "format/driver.h"
+#include "image/options.h"
 
 struct QimgCreate {
     const QimgDriver *driver;

@@ -3,8 +3,11 @@
  * regions of equal size. Copying programs go over the holes of a disk more than once, and
  * an empty L2 table costs as much to pass as a full one. It stays right because an opened
  * chain never changes. */
+#include "image/holes.h"
+
+#include <stdatomic.h>
+
 #include "base/checked.h"
-#include "image/image.h"
 
 #define N_REGIONS       65536u
 #define MIN_REGION_BITS 12u

@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "base/json.h"
-#include "image/image.h"
+#include "image/handle.h"
 
 #define MAX_NAME_BYTES 255u
 

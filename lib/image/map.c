@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The chain's runs merged into one answer: for reads, one run at a time; for people and
- * SEEK_DATA, maximal extents, found by a walk that is bounded in time and memory. */
+/* The chain's runs merged into maximal extents, for people and SEEK_DATA, by a walk that
+ * is bounded in time and memory. */
 #include <errno.h>
 #include <time.h>
 
 #include "base/checked.h"
-#include "image/image.h"
+#include "image/holes.h"
+#include "image/runs.h"
 
 /* A walk looks this far ahead at first, and farther while nothing is found, so that its
  * work is in proportion to the way that it makes. */
@@ -13,72 +14,6 @@
 #define MAX_WALK_NS       INT64_C(1000000000)
 /* Extents of a host file that one step looks at. */
 #define MAX_HOST_EXTENTS 64u
-
-QimgErrno
-map_layers(QimgChain *chain, unsigned layer_index, uint64_t guest_offset,
-           uint64_t length_bytes, ImageRun *out)
-{
-    for (unsigned i = layer_index; i < chain->n_layers; i++) {
-        QimgFormat *layer = chain->layers[i];
-        QimgErrno err;
-
-        if (guest_offset >= layer->active.size_bytes) {
-            /* Past a layer's end are zeros; what lies below it does not show. */
-            *out = (ImageRun){
-                .layer_index = i > 0 ? i - 1 : 0,
-                .run = {.kind = QIMG_RUN_UNALLOCATED, .length_bytes = length_bytes}};
-            return 0;
-        }
-        length_bytes =
-            qimg_min_u64(length_bytes, layer->active.size_bytes - guest_offset);
-        err = layer->driver->map(layer, &layer->active, qimg_guest(guest_offset),
-                                 length_bytes, &out->run);
-        if (err)
-            return err;
-        length_bytes = qimg_min_u64(length_bytes, out->run.length_bytes);
-        out->run.length_bytes = length_bytes;
-        out->layer_index = i;
-        if (out->run.kind != QIMG_RUN_UNALLOCATED)
-            return 0;
-    }
-    return 0;
-}
-
-/* What the layers from @layer_index (not the first) down say. */
-static QimgErrno
-map_lower(QimgChain *chain, unsigned layer_index, uint64_t guest_offset,
-          uint64_t length_bytes, ImageRun *out)
-{
-    if (chain->granule_bytes == 0 || layer_index + 1 >= chain->n_layers)
-        return map_layers(chain, layer_index, guest_offset, length_bytes, out);
-    if (length_bytes > 4 * resolve_region_bytes(chain) &&
-        length_bytes > FIRST_CHUNK_BYTES) {
-        /* A long look ahead: empty stretches are passed faster in the tables. */
-        QimgErrno err = map_layers(chain, layer_index, guest_offset, length_bytes, out);
-
-        if (err || out->run.length_bytes >= resolve_region_bytes(chain))
-            return err;
-    }
-    return resolve_run(chain, layer_index, guest_offset, length_bytes, out);
-}
-
-QimgErrno
-image_map_run(const QimgImage *image, uint64_t view_offset, uint64_t length_bytes,
-              ImageRun *out)
-{
-    QimgFormat *top = image->chain->layers[image->first_layer];
-    QimgErrno err = top->driver->map(top, image->view, qimg_guest(view_offset),
-                                     length_bytes, &out->run);
-
-    if (err)
-        return err;
-    out->layer_index = image->first_layer;
-    out->run.length_bytes = qimg_min_u64(out->run.length_bytes, length_bytes);
-    if (out->run.kind != QIMG_RUN_UNALLOCATED || !image->has_backing)
-        return 0;
-    return map_lower(image->chain, image->first_layer + 1, view_offset,
-                     out->run.length_bytes, out);
-}
 
 /* ---- walks ----------------------------------------------------------------------------
  */
@@ -223,27 +158,6 @@ extent_of(const QimgImage *image, const ImageRun *r, uint64_t guest_offset,
     } else if (r->run.kind == QIMG_RUN_DAMAGED) {
         out->reason = qimg_rule_text(r->run.rule);
     }
-}
-
-QimgErrno
-map_is_zero_below(QimgChain *chain, uint64_t guest_offset, uint64_t length_bytes,
-                  bool *is_zero_out)
-{
-    uint64_t end = guest_offset + length_bytes;
-
-    *is_zero_out = false;
-    while (chain->n_layers > 1 && guest_offset < end) {
-        ImageRun r;
-        QimgErrno err = map_lower(chain, 1, guest_offset, end - guest_offset, &r);
-
-        if (err)
-            return err;
-        if (!is_hole(r.run.kind))
-            return 0;
-        guest_offset += r.run.length_bytes;
-    }
-    *is_zero_out = true;
-    return 0;
 }
 
 int

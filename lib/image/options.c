@@ -4,8 +4,9 @@
 #include <string.h>
 
 #include "base/errors.h"
-#include "image/image.h"
+#include "format/driver.h"
 #include "image/option-value.h"
+#include "image/options.h"
 
 #define DEFAULT_L2_CACHE_BYTES   (32 * QIMG_MIB)
 #define DEFAULT_DATA_CACHE_BYTES (16 * QIMG_MIB)

@@ -16,6 +16,7 @@
 #include "base/checked.h"
 #include "base/cleanup.h"
 #include "base/errors.h"
+#include "image/backing-name.h"
 #include "storage/file.h"
 #include "storage/new-file.h"
 

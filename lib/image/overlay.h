@@ -2,7 +2,7 @@
 /* The overlay of the option "cow", which takes the writes in the image's place. */
 #pragma once
 
-#include "image/image.h"
+#include "image/chain.h"
 
 /* Opens the overlay for the chain whose layers from 1 down are open, layer 0 missing: as
  * @options says one that vanishes when it is closed, or the file cow_path. That one is

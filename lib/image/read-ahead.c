@@ -4,7 +4,9 @@
  *
  * A job belongs to whoever has set is_busy from 0 to 1, until its run has ended. There is
  * a fixed number of jobs; where none is free, nothing is read ahead. */
-#include "image/image.h"
+#include "image/read-ahead.h"
+#include "image/compressed.h"
+#include "image/runs.h"
 
 #include "base/checked.h"
 

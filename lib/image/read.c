@@ -6,7 +6,11 @@
 #include <string.h>
 
 #include "base/checked.h"
-#include "image/image.h"
+#include "image/compressed.h"
+#include "image/read-ahead.h"
+#include "image/read.h"
+#include "image/report.h"
+#include "image/runs.h"
 
 #define MAX_PIECES 64u
 /* Below this much to inflate, waking others costs more than it gains. */

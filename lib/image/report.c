@@ -4,7 +4,7 @@
 
 #include <inttypes.h>
 
-#include "image/image.h"
+#include "image/report.h"
 
 void
 report_damage(QimgChain *chain, unsigned layer_index, QimgRule rule,

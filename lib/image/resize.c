@@ -3,7 +3,10 @@
 #include <errno.h>
 
 #include "base/checked.h"
-#include "image/image.h"
+#include "image/resize.h"
+#include "image/runs.h"
+#include "image/write.h"
+#include "image/zero.h"
 
 #define ZEROS_BYTES (2 * QIMG_MIB)
 

@@ -10,7 +10,7 @@
  * I1  The layers below the top never change while a chain is open, so an entry stays
  * right. I2  A granule that has no single answer (a layer ends inside it) is MIXED, and
  * is asked of the layers each time. */
-#include "image/image.h"
+#include "image/resolve.h"
 
 #include "base/checked.h"
 
@@ -95,7 +95,7 @@ paint_stretch(Region *region, unsigned layer_index, uint64_t first, uint64_t las
         QimgErrno err;
 
         if (guest_offset >= layer->active.size_bytes) {
-            /* Zeros past the end of a layer: see map_layers. */
+            /* Zeros past the end of a layer: see layers_map_run. */
             paint(region, at, length_bytes, &run, layer_index - 1);
             return 0;
         }
@@ -200,9 +200,9 @@ resolve_run(QimgChain *chain, unsigned layer_index, uint64_t guest_offset,
         n++;
     slot_cache_unpin(chain->tables, slot);
     if (entry_kind(e) == ENTRY_MIXED)
-        return map_layers(chain, layer_index, guest_offset,
-                          qimg_min_u64(length_bytes, chain->granule_bytes - in_granule),
-                          out);
+        return layers_map_run(
+            chain, layer_index, guest_offset,
+            qimg_min_u64(length_bytes, chain->granule_bytes - in_granule), out);
     *out = (ImageRun){
         .layer_index = (unsigned)(e.word >> 4 & 0xff),
         .run =

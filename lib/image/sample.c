@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Where data lie, judged by a few samples of the tables. */
 #include "base/checked.h"
-#include "image/image.h"
+#include "image/handle.h"
+#include "image/layers.h"
+#include "image/runs.h"
 
 #define N_SAMPLES    32u
 #define SAMPLE_BYTES (4 * QIMG_MIB)

@@ -5,6 +5,7 @@
 
 #include "base/errors.h"
 #include "image/image.h"
+#include "image/write.h"
 
 /* An overlay of ours lies upon the image whose snapshots are meant. */
 static QimgFormat *

@@ -6,7 +6,9 @@
 
 #include "base/checked.h"
 #include "base/scratch.h"
-#include "image/image.h"
+#include "image/read.h"
+#include "image/runs.h"
+#include "image/write.h"
 
 /* Where no request's data bound a piece (allocation), this does. */
 #define MAX_FILL_BYTES (2 * QIMG_MIB)
@@ -32,7 +34,7 @@ holds_zeros(const QimgImage *image, const QimgWritePlan *plan, uint64_t start,
     *holds_zeros_out = plan->old_kind == QIMG_RUN_ZERO;
     if (plan->old_kind != QIMG_RUN_UNALLOCATED)
         return 0;
-    return map_is_zero_below(image->chain, start, end - start, holds_zeros_out);
+    return image_is_zero_below(image->chain, start, end - start, holds_zeros_out);
 }
 
 /* Fills the host bytes of an allocating plan: @buffer at @guest_offset, around it what
@@ -184,12 +186,6 @@ qimg_image_is_writable(const QimgImage *image)
     return image->is_disk && image->chain->layers[0]->is_writable;
 }
 
-gboolean
-qimg_image_is_growable(const QimgImage *image)
-{
-    return image->chain->is_growable && !image->whole;
-}
-
 void
 image_after_change(QimgChain *chain, QimgErrno err)
 {
@@ -200,70 +196,4 @@ image_after_change(QimgChain *chain, QimgErrno err)
     /* A failure is met again by the next flush that somebody asks for. */
     if (top->driver->wants_flush && top->driver->wants_flush(top))
         (void)top->driver->flush(top);
-}
-
-static QimgErrno
-write_within(QimgImage *image, uint64_t guest_offset, const uint8_t *buffer,
-             uint64_t length_bytes)
-{
-    QIMG_GATE_SCOPE(image->chain->gate);
-
-    if (!qimg_range_fits(guest_offset, length_bytes, image_size_bytes(image)))
-        return -ENOSPC; /* the disk has become smaller meanwhile */
-    return image_write_inside(image, guest_offset, buffer, length_bytes);
-}
-
-int
-qimg_image_write(QimgImage *image, uint64_t guest_offset, const void *buffer,
-                 size_t length_bytes)
-{
-    bool may_grow = image->chain->is_growable && !image->whole;
-    QimgErrno err = 0;
-    uint64_t end;
-
-    if (!qimg_image_is_writable(image))
-        return -EROFS;
-    if (image->whole &&
-        !qimg_range_fits(guest_offset, length_bytes, image_size_bytes(image)))
-        return -ENOSPC;
-    image = image_to_change(image, &guest_offset);
-    if (!qimg_add_u64(guest_offset, length_bytes, &end) ||
-        end > INT64_MAX - QIMG_SECTOR_BYTES)
-        return -EFBIG;
-    if (length_bytes == 0)
-        return 0;
-    if (end > image_size_bytes(image))
-        err = may_grow ? image_grow(image, end) : -ENOSPC;
-    if (!err)
-        err = write_within(image, guest_offset, buffer, length_bytes);
-    chain_count(image->chain, COUNTER_WRITES, 1);
-    if (!err)
-        chain_count(image->chain, COUNTER_BYTES_WRITTEN, length_bytes);
-    image_after_change(image->chain, err);
-    return err;
-}
-
-static QimgErrno
-allocate_within(QimgImage *image, uint64_t guest_offset, uint64_t length_bytes)
-{
-    QIMG_GATE_SCOPE(image->chain->gate);
-
-    if (!qimg_range_fits(guest_offset, length_bytes, image_size_bytes(image)))
-        return -ENOSPC; /* the disk has become smaller meanwhile */
-    return image_allocate_inside(image, guest_offset, length_bytes, true);
-}
-
-int
-qimg_image_allocate(QimgImage *image, uint64_t guest_offset, uint64_t length_bytes)
-{
-    QimgErrno err;
-
-    if (!qimg_image_is_writable(image))
-        return -EROFS;
-    if (!qimg_range_fits(guest_offset, length_bytes, image_size_bytes(image)))
-        return -EINVAL;
-    image = image_to_change(image, &guest_offset);
-    err = allocate_within(image, guest_offset, length_bytes);
-    image_after_change(image->chain, err);
-    return err;
 }

@@ -4,7 +4,9 @@
 #include <errno.h>
 
 #include "base/checked.h"
-#include "image/image.h"
+#include "image/runs.h"
+#include "image/write.h"
+#include "image/zero.h"
 
 /* So much is done before others may flush, or change the size: what waits to be freed
  * stays bounded, and no cluster lies across. */
@@ -68,7 +70,7 @@ image_zero_units(QimgImage *image, uint64_t start, uint64_t end, QimgZeroMode mo
         if (!qimg_align_up(start + r.run.length_bytes, top->zero_unit_bytes, &run_end) ||
             run_end > end)
             run_end = end;
-        err = map_is_zero_below(image->chain, start, run_end - start, &below_is_zero);
+        err = image_is_zero_below(image->chain, start, run_end - start, &below_is_zero);
         if (!err)
             err = top->driver->zero(top, qimg_guest(start), run_end - start, mode,
                                     below_is_zero, &n_done);

@@ -4,7 +4,8 @@
 
 #include "codec/qcow2-header.h"
 #include "fuzz.h"
-#include "image/image.h"
+#include "image/backing-name.h"
+#include "qimg.h"
 
 int
 LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n_bytes)

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "fuzz.h"
+#include "image/check.h"
 #include "sparse-disk.h"
 
 #define MAX_FILE_BYTES (64 * QIMG_MIB)

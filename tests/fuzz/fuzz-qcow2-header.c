@@ -13,7 +13,7 @@
 static void
 check_header(const Qcow2Header *h, size_t n_bytes)
 {
-    Qcow2Geometry g = qcow2_geometry_of(h);
+    Qcow2Geometry g = qcow2_header_geometry(h);
 
     FUZZ_CHECK(h->version == 2 || h->version == 3);
     FUZZ_CHECK(h->cluster_bits >= 9 && h->cluster_bits <= 21);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/endian.h"
+#include "codec/qcow2-header.h"
 #include "codec/qcow2-tables.h"
 #include "fuzz.h"
 
@@ -77,7 +78,7 @@ LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n_bytes)
         header.incompatible_features |= QCOW2_INCOMPAT_DATA_FILE;
     if ((bytes[1] & 4) && header.cluster_bits >= 14)
         header.incompatible_features |= QCOW2_INCOMPAT_EXTENDED_L2;
-    g = qcow2_geometry_of(&header);
+    g = qcow2_header_geometry(&header);
     guest_offset = (get_be64(bytes) & 0xffffffffffff) << g.cluster_bits >> 5;
     guest_offset -= guest_offset % g.cluster_bytes;
     for (size_t at = 8; at + 16 <= n_bytes; at += 16) {

@@ -5,6 +5,10 @@
 #include <string.h>
 
 #include "base/endian.h"
+#include "image/chain-open.h"
+#include "image/chain.h"
+#include "image/image.h"
+#include "image/options.h"
 #include "memory-storage.h"
 
 #define AUTOCLEAR UINT64_C(0xf0)

@@ -8,7 +8,7 @@
 #include <glib.h>
 
 #include "codec/qed-header.h"
-#include "image/image.h"
+#include "image/check.h"
 
 #define QED_IMAGE_CLUSTER    4096u
 #define QED_IMAGE_L1_OFFSET  (1 * QED_IMAGE_CLUSTER)

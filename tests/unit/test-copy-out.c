@@ -8,7 +8,11 @@
 #include <unistd.h>
 
 #include "image-builder.h"
+#include "image/chain-open.h"
+#include "image/chain.h"
 #include "image/copy-out.h"
+#include "image/handle.h"
+#include "image/image.h"
 #include "test-util.h"
 
 #define MIB (UINT64_C(1) << 20)

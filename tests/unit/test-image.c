@@ -7,6 +7,7 @@
 
 #include "codec/rules.h"
 #include "image-builder.h"
+#include "image/chain-open.h"
 #include "image/image.h"
 #include "memory-storage.h"
 #include "test-util.h"

@@ -6,7 +6,11 @@
 #include <errno.h>
 
 #include "image-builder.h"
+#include "image/chain-open.h"
+#include "image/handle.h"
 #include "image/image.h"
+#include "image/resolve.h"
+#include "image/runs.h"
 #include "memory-storage.h"
 #include "test-util.h"
 
@@ -248,8 +252,8 @@ check_runs(GRand *rand, QimgImage *image, const Model *model)
 
             g_assert_cmpuint(at % cluster_bytes + r.run.length_bytes, <=, cluster_bytes);
         }
-        g_assert_cmpint(map_layers(chain, image->first_layer, at, length_bytes, &r), ==,
-                        0);
+        g_assert_cmpint(layers_map_run(chain, image->first_layer, at, length_bytes, &r),
+                        ==, 0);
         check_run(model, at, length_bytes, &r);
         if (chain->granule_bytes == 0 || image->first_layer == 0)
             continue;

@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 #include "image-builder.h"
-#include "image/image.h"
+#include "image/handle.h"
 #include "test-util.h"
 
 #define MANY 300000u /* bytes: some clusters and a part of one */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* codec/qcow2-tables.h and codec/qcow2-geometry.c: the worked examples of the
  * specification, and each kind of damage. */
+#include "codec/qcow2-header.h"
 #include "codec/qcow2-tables.h"
 
 #include "test-util.h"
@@ -12,7 +13,7 @@ geometry(uint32_t version, uint32_t cluster_bits, uint64_t incompatible)
                           .cluster_bits = cluster_bits,
                           .incompatible_features = incompatible};
 
-    return qcow2_geometry_of(&header);
+    return qcow2_header_geometry(&header);
 }
 
 static void

@@ -124,7 +124,7 @@ make_header(const QimgCreateOptions *o, Qcow2Header *out, GError **error)
     if (!qimg_is_aligned(o->size_bytes, QIMG_SECTOR_BYTES))
         return qimg_misuse(error, "size: is %" PRIu64 " and must be a multiple of %u",
                            o->size_bytes, QIMG_SECTOR_BYTES);
-    geometry = qcow2_geometry_of(&h);
+    geometry = qcow2_header_geometry(&h);
     n_l1_entries = qcow2_geometry_l1_entries_for(&geometry, o->size_bytes);
     if (n_l1_entries > QCOW2_MAX_L1_BYTES / 8) /* 2^61 bytes with the largest clusters */
         return qimg_misuse(error,
@@ -333,7 +333,7 @@ write_mapping(QimgStorage *file, const Qcow2Header *h, const Layout *l)
         .first = (has_data_file ? 0 : data_offset_of(h, l)) | QCOW2_ENTRY_COPIED,
         .step = UINT64_C(1) << h->cluster_bits,
         .n_entries = l->n_mapped,
-        .entry_words = qcow2_geometry_of(h).l2_entry_words,
+        .entry_words = qcow2_header_geometry(h).l2_entry_words,
     };
     QimgErrno err = write_entries(file, QIMG_IO_L2, l2_offset_of(h, l), &l2);
 

@@ -309,7 +309,7 @@ fill(Qcow2 *q, const uint8_t *bytes, size_t n_bytes, const QimgFormatEnv *env,
     /* Features first: an unknown one may have changed the meaning of all else. */
     if (!load_extensions(q, bytes, n_bytes, error))
         return false;
-    q->geometry = qcow2_geometry_of(h);
+    q->geometry = qcow2_header_geometry(h);
     q->slice_words =
         (unsigned)qimg_min_u64(TABLE_SLICE_BYTES, q->geometry.cluster_bytes) / 8;
     q->codec = h->compression_type == QCOW2_COMPRESSION_ZSTD ? QIMG_CODEC_ZSTD

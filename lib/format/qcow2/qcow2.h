@@ -32,6 +32,7 @@
 #include "base/lock.h"
 #include "codec/qcow2-bitmaps.h"
 #include "codec/qcow2-geometry.h"
+#include "codec/qcow2-header.h"
 #include "format/table-file.h"
 #include "format/write-plan.h"
 #include "transform/compress.h"

@@ -1,0 +1,10 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#pragma once
+
+#include "format/driver.h"
+
+/* qimg_check of the layer @format, which was opened for that; @path is
+ * how the result calls it. */
+QimgCheckResult *image_check(QimgFormat *format, const char *path, QimgRepair mode,
+                             QimgCheckProgress progress, void *progress_data,
+                             GError **error);

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What an image is opened with. */
+#pragma once
+
+#include "qimg.h"
+#include "storage/open-policy.h"
+
+typedef enum {
+    DISCARD_UNMAP,
+    DISCARD_ZERO,
+    DISCARD_IGNORE,
+} DiscardMode;
+
+struct QimgOptions {
+    char *format;           /* NULL: probe */
+    QimgOpenPolicy *policy; /* owned */
+    uint64_t l2_cache_bytes;
+    uint64_t data_cache_bytes;
+    unsigned n_threads;
+    bool no_lock;
+    bool inspect;
+    bool is_writable; /* rw: the image itself takes writes */
+    bool is_cow;      /* an overlay takes them */
+    char *cow_path;   /* the overlay; NULL: one that vanishes */
+    bool is_growable;
+    DiscardMode discard;
+};
