@@ -13,6 +13,7 @@
 #include "image/holes.h"
 #include "image/overlay.h"
 #include "image/read-ahead.h"
+#include "storage/same-file.h"
 
 #define PROBE_BYTES 512u
 
@@ -48,8 +49,7 @@ choose_driver(QimgStorage *file, const char *name, GError **error)
 static bool
 is_same_file(const QimgStorage *a, const QimgStorage *b)
 {
-    return a && b && a != b && S_ISREG(a->status.st_mode) &&
-           a->status.st_dev == b->status.st_dev && a->status.st_ino == b->status.st_ino;
+    return a && b && a != b && qimg_is_same_file(&a->status, &b->status);
 }
 
 /* Whether another storage of the chain is of the same file. */

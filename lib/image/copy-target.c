@@ -11,18 +11,12 @@
 #include "image/copy-out.h"
 #include "storage/file-lock.h"
 #include "storage/file.h"
+#include "storage/same-file.h"
 
 static bool
 is_file_of(const QimgStorage *storage, const struct stat *status)
 {
-    const struct stat *own;
-
-    if (!storage)
-        return false;
-    own = &storage->status;
-    if (S_ISBLK(status->st_mode) && S_ISBLK(own->st_mode))
-        return own->st_rdev == status->st_rdev;
-    return own->st_dev == status->st_dev && own->st_ino == status->st_ino;
+    return storage && qimg_is_same_file(&storage->status, status);
 }
 
 bool

@@ -16,6 +16,7 @@
 #include "storage/file-lock.h"
 #include "storage/file.h"
 #include "storage/new-file.h"
+#include "storage/same-file.h"
 
 #define NEW_MODE 0644
 

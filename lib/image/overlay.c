@@ -19,6 +19,7 @@
 #include "image/backing-name.h"
 #include "storage/file.h"
 #include "storage/new-file.h"
+#include "storage/same-file.h"
 
 #define OVERLAY_CLUSTER_BITS   16u
 #define OVERLAY_REFCOUNT_ORDER 4u

@@ -11,16 +11,9 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "storage/same-file.h"
 
 #define N_NAME_TRIES 100
-
-bool
-qimg_is_same_file(const struct stat *a, const struct stat *b)
-{
-    if (S_ISBLK(a->st_mode) && S_ISBLK(b->st_mode))
-        return a->st_rdev == b->st_rdev;
-    return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
-}
 
 static int
 open_new(int dir_fd, const char *name, mode_t mode)

@@ -31,7 +31,4 @@ QimgErrno qimg_new_file_keep(QimgNewFile *file) QIMG_MUST_CHECK;
 /* Frees, and removes the file unless it was kept; accepts NULL. */
 void qimg_new_file_free(QimgNewFile *file);
 
-/* Whether two files are one: a device may have several nodes. */
-bool qimg_is_same_file(const struct stat *a, const struct stat *b);
-
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(QimgNewFile, qimg_new_file_free)

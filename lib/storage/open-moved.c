@@ -8,6 +8,7 @@
 #include "base/errors.h"
 #include "storage/file.h"
 #include "storage/open-policy-private.h"
+#include "storage/same-file.h"
 
 /* How many of a name's last parts may count, and how many places a message lists. */
 #define MAX_SUFFIX_PARTS 8
@@ -46,26 +47,22 @@ suffixes_of(const char *name)
     return suffixes;
 }
 
-static bool
-is_place_of_same_file(const QimgPlace *a, const QimgPlace *b)
-{
-    return a->file_device == b->file_device && a->file_inode == b->file_inode;
-}
-
 /* Whether the file in @path_fd at @place comes into question, and has not yet. */
 static bool
 is_candidate(const Search *search, int path_fd, const QimgPlace *place)
 {
     g_autofree char *real = open_policy_real_path(path_fd);
-    struct stat status;
 
     if (!real || !open_policy_is_allowed(search->policy, search->naming, real) ||
-        fstat(path_fd, &status) < 0 || !S_ISREG(status.st_mode) ||
-        is_place_of_same_file(place, search->naming))
+        !S_ISREG(place->status.st_mode) ||
+        qimg_is_same_file(&place->status, &search->naming->status))
         return false;
-    for (guint i = 0; i < search->found->len; i++)
-        if (is_place_of_same_file(place, search->found->pdata[i]))
+    for (guint i = 0; i < search->found->len; i++) {
+        const QimgPlace *found = search->found->pdata[i];
+
+        if (qimg_is_same_file(&place->status, &found->status))
             return false;
+    }
     return true;
 }
 

@@ -255,20 +255,17 @@ open_policy_open_place(const QimgOpenPolicy *policy, int dir_fd, const char *nam
     g_autofree char *base = g_path_get_basename(name);
     g_autofree char *real = NULL;
     g_autoptr(QimgPlace) place = g_new0(QimgPlace, 1);
-    struct stat status;
     int fd, errnum;
 
     place->path = g_strdup(path);
     place->dir_fd = open_path(policy, dir_fd, dir);
     fd = place->dir_fd < 0 ? -1 : open_path(policy, place->dir_fd, base);
-    if (fd >= 0 && fstat(fd, &status) < 0) {
+    if (fd >= 0 && fstat(fd, &place->status) < 0) {
         close(fd);
         fd = -1;
     }
     errnum = errno;
     if (fd >= 0) {
-        place->file_device = status.st_dev;
-        place->file_inode = status.st_ino;
         place->dir_real = open_policy_real_path(place->dir_fd);
         real = open_policy_real_path(fd);
         place->file_dir_real = real ? g_path_get_dirname(real) : NULL;

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <glib.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 
 #include "base/types.h"
@@ -41,8 +42,7 @@ typedef struct {
     int dir_fd;          /* O_PATH: the directory part of @path */
     char *dir_real;      /* where that lay; NULL: not known */
     char *file_dir_real; /* the directory in which the file really lay; NULL: not known */
-    dev_t file_device;   /* and which file it was */
-    ino_t file_inode;
+    struct stat status;  /* and which file it was */
 } QimgPlace;
 
 /* Frees and closes; accepts NULL. */

@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "storage/same-file.h"
+
+bool
+qimg_is_same_file(const struct stat *a, const struct stat *b)
+{
+    if ((a->st_mode & S_IFMT) != (b->st_mode & S_IFMT) || (a->st_mode & S_IFMT) == 0)
+        return false;
+    if (S_ISBLK(a->st_mode) || S_ISCHR(a->st_mode))
+        return a->st_rdev == b->st_rdev;
+    return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
+}

@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Whether two statuses are of one file: the one answer for locks, loops, targets, and
+ * searches. */
+#pragma once
+
+#include <stdbool.h>
+#include <sys/stat.h>
+
+/* Whether two files are one: several nodes of a device are the same. A status of zeros,
+ * which storages that are no host files have, is that of no file. */
+bool qimg_is_same_file(const struct stat *a, const struct stat *b);
