@@ -1,8 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
 # run-all.sh [STAGE...]: installs the packages that the tests need, builds every variant and
-# runs all tests. Stages: gcc asan tsan fuzz nofuse install (all without arguments). The last
-# line is "N passed, N failed[, N skipped]", the exit status 1 where anything failed.
+# runs all tests. Stages: gcc asan tsan fuzz nofuse install bigendian (all without arguments).
+# --quick: instead, what is worth five minutes before a commit. The last line is "N passed,
+# N failed[, N skipped]", the exit status 1 where anything failed.
 #
 # Environment: BUILD_ROOT (build-tests), JOBS (the cores), FUZZ_SECONDS (60, for all fuzz
 # targets together), QCOWFS_TEST_SEED (random), ALL=1 (all cases of the large matrices; without,
@@ -23,7 +24,9 @@ tsan_mount=${TSAN_MOUNT:-thread or concurren or parallel or many_opens or many_f
 asan_mount=${ASAN_MOUNT:-not (write_loop or write_kill or write_fsx or write_space)}
 asan_oracle=${ASAN_ORACLE:-not (test_create and combinations) and not (test_dirty and (clusters-512 or clusters-4k))}
 tsan_oracle=${TSAN_ORACLE:-threads and (TestChains or TestZlib or TestZstd or TestRandomImages or test_copy_out) or test_writes and (v3-cs4096 or el2-cs65536 or zlib-cs4096 or raw-base-odd or snapshots or qed-empty or qed-raw-base-long)}
-all_stages=(gcc asan tsan fuzz nofuse install)
+# Of the tests that mount, those worth their time before each commit.
+quick_mount=${QUICK_MOUNT:-not (loop or fsx or kill or space)}
+all_stages=(gcc asan tsan fuzz nofuse install bigendian)
 export QCOWFS_TEST_SEED=${QCOWFS_TEST_SEED:-$((RANDOM * 32768 + RANDOM))}
 export PYTHONDONTWRITEBYTECODE=1
 export PATH=$PATH:/usr/sbin:/sbin
@@ -277,7 +280,68 @@ run_example() {
     [ "$got" = "$expected" ] || { echo "got $got, expected $expected"; return 1; }
 }
 
+# The unit tests and the corpora on a machine of the other byte order: s390x, by Debian's
+# cross compiler and qemu-user.
+stage_bigendian() {
+    local sysroot=$build_root/s390x.sysroot
+    check "s390x: libraries" "$build_root/s390x.sysroot.log" prepare_s390x "$sysroot" || return
+    printf "[constants]\nsysroot = '%s'\n" "$sysroot" >"$sysroot.ini"
+    build_targets meson-test-prereq s390x -Dfuse=disabled \
+        --cross-file "$sysroot.ini" --cross-file tests/support/s390x.ini || return
+    meson_suites s390x 5 unit fuzz
+}
+
+prepare_s390x() {
+    local tool
+    for tool in s390x-linux-gnu-gcc qemu-s390x; do
+        command -v "$tool" || { echo "there is no $tool"; return 77; }
+    done
+    tests/support/foreign-packages.sh s390x "$1"
+}
+
+# What belongs before each commit: no stage of the whole run.
+stage_quick() {
+    build gcc || return
+    meson_suites gcc 1 unit lint
+    pytest_suite gcc oracle 0.02
+    pytest_suite gcc mount 0.05 -k "$quick_mount"
+}
+
 # ---- all --------------------------------------------------------------------------------
+
+usage() {
+    cat <<END
+usage: tests/run-all.sh [--quick | STAGE...]
+
+Builds the variants and runs their tests; the last line says how many passed.
+  --quick   what is worth five minutes before a commit: unit tests, lint, and a share of
+            the tests that read images and mount
+  STAGE...  these stages alone, of: ${all_stages[*]}
+The head of the script lists the environment variables.
+END
+}
+
+stages=()
+while [ $# -gt 0 ]; do
+    case $1 in
+    --quick) stages+=(quick) ;;
+    --help) usage; exit 0 ;;
+    *)
+        if [[ " ${all_stages[*]} " != *" $1 "* ]]; then
+            usage >&2
+            echo "run-all.sh: there is no stage or option $1" >&2
+            exit 2
+        fi
+        stages+=("$1")
+        ;;
+    esac
+    shift
+done
+if [[ " ${stages[*]-} " == *" quick "* ]] && [ "${#stages[@]}" -gt 1 ]; then
+    echo "run-all.sh: --quick is a run of its own, without stages" >&2
+    exit 2
+fi
+[ "${#stages[@]}" -gt 0 ] || stages=("${all_stages[@]}")
 
 if [ "${SKIP_INSTALL-}" != 1 ]; then
     packaging/install-packages.sh build run package test || {
@@ -288,14 +352,7 @@ fi
 mkdir -p "$build_root"
 : >"$results"
 echo "QCOWFS_TEST_SEED=$QCOWFS_TEST_SEED, logs in ${build_root#"$source_root/"}"
-[ $# -gt 0 ] || set -- "${all_stages[@]}"
-for stage; do
-    if ! declare -F "stage_$stage" >/dev/null; then
-        echo "run-all.sh: no stage $stage (there are: ${all_stages[*]})" >&2
-        exit 2
-    fi
-done
-for stage; do
+for stage in "${stages[@]}"; do
     start=$SECONDS
     echo "== $stage"
     "stage_$stage"
