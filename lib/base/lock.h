@@ -3,12 +3,13 @@
  *
  *   COPY     the pieces of a copy, and its journal (image/copy-engine.c, copy-journal.c)
  *   GATE     who waits for an exclusive change to end (base/gate.c)
- *   ALLOC    the allocator of one image, L1 entries and refcounts (format/qcow2/alloc.c)
- *   INFLIGHT the guest ranges that are being changed (format/inflight.c)
- *   PENDING  clusters to be freed after the next flush (format/qcow2/flush.c)
- *   CACHE    one stripe of a slot cache (cache/slot-cache.c): claims and waits for loads
- *   WORKERS  the job queue (base/workers.c)
- *   STORAGE  extents of a host file, and whose turn a sync is (storage/storage.c)
+ *   ALLOC    the allocator of one image, L1 entries and refcounts
+ * (format/qcow2/refcount/alloc.c) INFLIGHT the guest ranges that are being changed
+ * (format/inflight.c) PENDING  clusters to be freed after the next flush
+ * (format/qcow2/refcount/pending.c) CACHE    one stripe of a slot cache
+ * (cache/slot-cache.c): claims and waits for loads WORKERS  the job queue
+ * (base/workers.c) STORAGE  extents of a host file, and whose turn a sync is
+ * (storage/storage.c)
  *
  * No lock is held over I/O of guest data, (de)compression, a callback or a reply to the
  * kernel; metadata are read and written under ALLOC, under no other. A debug build (no

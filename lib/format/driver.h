@@ -231,6 +231,11 @@ struct QimgDriver {
 
     /* ---- writing; all NULL where the format cannot ---- */
 
+    /* Does what must come before the first change of a layer: feature bits, repair.
+     * Called by qimg_format_activate, under the driver's allocation lock. NULL: nothing.
+     */
+    QimgErrno (*activate)(QimgFormat *format);
+
     /* Plans the write of at most @length_bytes > 0 at @guest_offset, which lie within the
      * disk. The first change of an image does what must come before any (feature bits).
      * Threads: any, inside the gate; no lock may be held. Waits for others who change the

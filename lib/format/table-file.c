@@ -14,6 +14,20 @@
 /* More are no sound image: of qcow2, the L1 limit alone is 4194304 tables. */
 #define MAX_METADATA_CLUSTERS (UINT64_C(1) << 23)
 
+void
+qimg_clusters_append(GArray *list, QimgClusters run)
+{
+    if (list->len > 0) {
+        QimgClusters *last = &g_array_index(list, QimgClusters, list->len - 1);
+
+        if (last->first_cluster + last->n_clusters == run.first_cluster) {
+            last->n_clusters += run.n_clusters;
+            return;
+        }
+    }
+    g_array_append_val(list, run);
+}
+
 bool
 qimg_format_look_at_end(QimgFormat *format, GError **error)
 {
@@ -228,8 +242,7 @@ qimg_format_is_broken(const QimgFormat *format)
 }
 
 QimgErrno
-qimg_format_activate(QimgFormat *format, QimgMutex *alloc_lock, _Atomic bool *is_active,
-                     QimgErrno (*activate)(QimgFormat *format))
+qimg_format_activate(QimgFormat *format, QimgMutex *alloc_lock, _Atomic bool *is_active)
 {
     QimgErrno err = 0;
 
@@ -240,7 +253,7 @@ qimg_format_activate(QimgFormat *format, QimgMutex *alloc_lock, _Atomic bool *is
         return 0;
     QIMG_LOCK_SCOPE(alloc_lock);
     if (!atomic_load_explicit(is_active, memory_order_relaxed))
-        err = activate(format);
+        err = format->driver->activate(format);
     if (!err)
         atomic_store_explicit(is_active, true, memory_order_release);
     return err;

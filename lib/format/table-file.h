@@ -19,6 +19,9 @@ typedef struct {
     uint64_t n_clusters;
 } QimgClusters;
 
+/* Adds @run to a list of runs (QimgClusters), joined with the last where they touch. */
+void qimg_clusters_append(GArray *list, QimgClusters run);
+
 /* How many bytes of clusters are made ready for use at once, which costs a sync: as much
  * as the last time suggested (twice what it was), but no more than seems right for the
  * disk; a process that dies leaks what is left of them. */
@@ -99,12 +102,11 @@ bool qimg_is_lack_of_space(QimgErrno err);
 /* Whether nothing may be written any more: the layer is broken, or a sync has failed. */
 bool qimg_format_is_broken(const QimgFormat *format);
 
-/* Does, once, what must come before the first change: @activate, under @alloc_lock, until
- * it succeeds, which *@is_active tells. Cheap when done. Threads: any; no lock may be
- * held. Errors: -EROFS for a broken layer; those of @activate. */
+/* Does what must come before the first change, by QimgDriver.activate under @alloc_lock,
+ * until it succeeds, which *@is_active tells. Cheap when done. Threads: any; no lock may
+ * be held. Errors: -EROFS for a broken layer; those of the driver. */
 QimgErrno qimg_format_activate(QimgFormat *format, QimgMutex *alloc_lock,
-                               _Atomic bool *is_active,
-                               QimgErrno (*activate)(QimgFormat *format)) QIMG_MUST_CHECK;
+                               _Atomic bool *is_active) QIMG_MUST_CHECK;
 
 /* Refuses every further change: @err is a write of metadata that failed. Returns @err. */
 QimgErrno qimg_format_break(QimgFormat *format, QimgErrno err);

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* format/qcow2/check.c, repair.c, rebuild.c, snapshot-mend.c by the user's wish: each
+/* format/qcow2/check/ by the user's wish: each
  * kind of damage, in each mode, with a failure or the end of the machine at each write.
  * The disk and its snapshot are the same at any moment, and a second repair does what is
  * left. */
-#include "format/qcow2/check.h"
+#include "format/qcow2/check/check.h"
+#include "format/qcow2/check/repair-refcounts.h"
+#include "format/qcow2/check/repair.h"
 
 #include <errno.h>
 #include <string.h>

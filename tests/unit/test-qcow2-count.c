@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* format/qcow2/count.c: what is counted, and what is found wrong. */
-#include "format/qcow2/count.h"
+/* format/qcow2/count/count.c: what is counted, and what is found wrong. */
+#include "format/qcow2/count/count.h"
+#include "format/qcow2/count/flags.h"
+#include "format/qcow2/count/refcount-bulk.h"
+#include "format/qcow2/refcount/refcount.h"
 
 #include <errno.h>
 

@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* format/qcow2/repair.c: blocks that are missing; a repair that fails or is cut off at
- * each of its writes; the order of these; what readers see. */
+/* format/qcow2/check/repair.c: blocks that are missing; a repair that fails or is cut off
+ * at each of its writes; the order of these; what readers see. */
 #include <errno.h>
 #include <string.h>
 
 #include "codec/qcow2-tables.h"
 #include "event-storage.h"
-#include "format/qcow2/count.h"
+#include "format/qcow2/check/repair.h"
+#include "format/qcow2/count/count.h"
+#include "format/qcow2/refcount/refcount.h"
+#include "format/qcow2/tables/tables.h"
 #include "image-builder.h"
 #include "test-util.h"
 

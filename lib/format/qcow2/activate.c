@@ -1,15 +1,24 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The life of a writable layer: what is refused at open, what must be done before the
- * first change, fields of the header, damage, and the end. */
+ * first change, and the end. */
 #define G_LOG_DOMAIN "qimg-format"
 
+#include "format/qcow2/activate.h"
+
 #include <errno.h>
-#include <inttypes.h>
 
 #include "base/checked.h"
 #include "base/endian.h"
 #include "base/errors.h"
-#include "format/qcow2/count.h"
+#include "format/qcow2/check/repair.h"
+#include "format/qcow2/count/count.h"
+#include "format/qcow2/count/counts.h"
+#include "format/qcow2/layer/header-io.h"
+#include "format/qcow2/refcount/alloc.h"
+#include "format/qcow2/refcount/pending.h"
+#include "format/qcow2/refcount/refcount.h"
+#include "format/qcow2/tables/overlap.h"
+#include "format/qcow2/write/flush.h"
 
 /* Autoclear bits that stay right, since we keep up what they promise. */
 #define KEPT_AUTOCLEAR_BITS ((uint64_t)QCOW2_AUTOCLEAR_DATA_FILE_RAW)
@@ -44,9 +53,7 @@ qcow2_open_for_writing(Qcow2 *q, GError **error)
                                "invalid, since this version does not keep them up");
     base->zero_unit_bytes = UINT64_C(1) << q->geometry.subcluster_bits;
     qimg_mutex_init(&q->alloc_lock, QIMG_RANK_ALLOC);
-    qimg_mutex_init(&q->pending_lock, QIMG_RANK_PENDING);
-    qimg_cond_init(&q->freed);
-    q->pending = g_array_new(FALSE, FALSE, sizeof(QimgClusters));
+    q->pending = qcow2_pending_new();
     q->is_open_for_writing = true;
     return true;
 }
@@ -60,10 +67,8 @@ qcow2_close_for_writing(Qcow2 *q)
     }
     if (!q->is_open_for_writing)
         return;
-    g_array_unref(q->pending);
+    qcow2_pending_free(q->pending);
     g_free(q->refcount_table);
-    qimg_cond_clear(&q->freed);
-    qimg_mutex_clear(&q->pending_lock);
     qimg_mutex_clear(&q->alloc_lock);
 }
 
@@ -94,73 +99,6 @@ qcow2_end_writing(QimgFormat *format)
         g_warning("%s: not all could be written when it was closed: %s (run qemu-img "
                   "check)",
                   format->file->path, g_strerror(-err));
-}
-
-QimgErrno
-qcow2_write_header_field(Qcow2 *q, uint64_t position, const void *bytes, size_t n_bytes)
-{
-    uint8_t old_bytes[QCOW2_MAX_FIELD_BYTES];
-    QimgErrno err;
-
-    g_assert(n_bytes <= sizeof old_bytes);
-    err = qimg_storage_read(q->base.file, QIMG_IO_HEADER, qimg_host(position), old_bytes,
-                            n_bytes);
-    if (!err)
-        err = qimg_format_write_or_undo(&q->base, QIMG_IO_HEADER, position, bytes,
-                                        old_bytes, n_bytes);
-    if (err)
-        return err;
-    err = qimg_storage_sync(q->base.file);
-    return err ? qimg_format_break(&q->base, err) : 0;
-}
-
-QimgErrno
-qcow2_store_incompatible(Qcow2 *q, uint64_t features)
-{
-    qimg_be64 field = qimg_be64_set(features);
-    QimgErrno err;
-
-    if (features == q->header.incompatible_features)
-        return 0;
-    err = qcow2_write_header_field(q, QCOW2_HEADER_AT_INCOMPATIBLE, &field, sizeof field);
-    if (err)
-        return err;
-    q->header.incompatible_features = features;
-    q->base.is_dirty = (features & QCOW2_INCOMPAT_DIRTY) != 0;
-    q->base.is_corrupt = (features & QCOW2_INCOMPAT_CORRUPT) != 0;
-    return 0;
-}
-
-QimgErrno
-qcow2_set_dirty(Qcow2 *q, bool is_dirty)
-{
-    uint64_t features = q->header.incompatible_features & ~(uint64_t)QCOW2_INCOMPAT_DIRTY;
-
-    if (q->header.version < 3 || (!is_dirty && q->stays_dirty))
-        return 0;
-    return qcow2_store_incompatible(q, is_dirty ? features | QCOW2_INCOMPAT_DIRTY
-                                                : features);
-}
-
-QimgErrno
-qcow2_mark_corrupt(Qcow2 *q, QimgRule rule, uint64_t host_offset)
-{
-    uint64_t features = q->header.incompatible_features | QCOW2_INCOMPAT_CORRUPT;
-    qimg_be64 field = qimg_be64_set(features);
-
-    qimg_format_report(&q->base, rule, host_offset);
-    if (atomic_exchange(&q->base.broken, true))
-        return -EIO;
-    if (q->header.version < 3) {
-        g_warning("%s: it is read-only from now on", q->base.file->path);
-        return -EIO;
-    }
-    g_warning("%s: it is marked corrupt and read-only from now on", q->base.file->path);
-    if (!qimg_storage_write(q->base.file, QIMG_IO_HEADER,
-                            qimg_host(QCOW2_HEADER_AT_INCOMPATIBLE), &field,
-                            sizeof field))
-        (void)!qimg_storage_sync(q->base.file);
-    return -EIO;
 }
 
 static QimgErrno
@@ -202,9 +140,8 @@ check_not_cut(Qcow2 *q)
     return err;
 }
 
-/* Under alloc_lock. */
-static QimgErrno
-activate(QimgFormat *format)
+QimgErrno
+qcow2_activate(QimgFormat *format)
 {
     Qcow2 *q = (Qcow2 *)format;
     QimgErrno err = qimg_storage_get_size(q->base.file, &q->first_file_bytes);
@@ -220,10 +157,4 @@ activate(QimgFormat *format)
     if (!err)
         err = clear_autoclear_bits(q);
     return err;
-}
-
-QimgErrno
-qcow2_activate(Qcow2 *q)
-{
-    return qimg_format_activate(&q->base, &q->alloc_lock, &q->is_active, activate);
 }

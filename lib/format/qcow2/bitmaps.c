@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Persistent bitmaps: what the directory says of them. Spec: bitmaps section 2. */
-#include <errno.h>
+#include "format/qcow2/bitmaps.h"
 
-#include "format/qcow2/qcow2.h"
+#include <errno.h>
 
 /* So much of a directory is listed: thousands of bitmaps. */
 #define MAX_LISTED_BYTES (2 * QIMG_MIB)

@@ -5,6 +5,8 @@
  *
  * Tables of a kind lie one behind the other in the order of what they are about, so that
  * their entries are one array over all of them. */
+#include "format/qcow2/create.h"
+
 #include <string.h>
 
 #include "base/checked.h"
@@ -12,7 +14,6 @@
 #include "base/errors.h"
 #include "codec/qcow2-refcounts.h"
 #include "codec/qcow2-tables.h"
-#include "format/qcow2/qcow2.h"
 
 /* header_length as QEMU writes it: with compression_type. */
 #define NEW_V3_HEADER_BYTES 112u

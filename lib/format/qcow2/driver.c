@@ -6,7 +6,20 @@
 
 #include "base/checked.h"
 #include "base/errors.h"
-#include "format/qcow2/qcow2.h"
+#include "format/qcow2/activate.h"
+#include "format/qcow2/bitmaps.h"
+#include "format/qcow2/check/check.h"
+#include "format/qcow2/check/repair.h"
+#include "format/qcow2/create.h"
+#include "format/qcow2/layer/qcow2.h"
+#include "format/qcow2/snapshot/snapshot-change.h"
+#include "format/qcow2/snapshot/snapshot.h"
+#include "format/qcow2/tables/compressed.h"
+#include "format/qcow2/tables/map.h"
+#include "format/qcow2/write/discard.h"
+#include "format/qcow2/write/flush.h"
+#include "format/qcow2/write/resize.h"
+#include "format/qcow2/write/write.h"
 
 /* Enough for the fixed part of the header, whatever the cluster size. */
 #define FIRST_READ_BYTES 4096u
@@ -373,6 +386,7 @@ const QimgDriver qimg_driver_qcow2 = {
     .read_compressed = qcow2_read_compressed,
     .check_snapshot = qcow2_check_snapshot,
     .list_bitmaps = qcow2_list_bitmaps,
+    .activate = qcow2_activate,
     .plan_write = qcow2_plan_write,
     .publish = qcow2_publish,
     .abandon = qcow2_abandon,

@@ -147,8 +147,8 @@ reclaim_leaks(Qed *qed, const QedWalk *walk) QIMG_REQUIRES(qed->alloc_lock)
 }
 
 /* Under alloc_lock. */
-static QimgErrno
-activate(QimgFormat *format)
+QimgErrno
+qed_activate(QimgFormat *format)
 {
     Qed *qed = (Qed *)format;
     QedWalk walk;
@@ -171,12 +171,6 @@ activate(QimgFormat *format)
     if (!err)
         qed->header.autoclear_features = 0;
     return err;
-}
-
-QimgErrno
-qed_activate(Qed *qed)
-{
-    return qimg_format_activate(&qed->base, &qed->alloc_lock, &qed->is_active, activate);
 }
 
 /* ---- durability ---- */

@@ -116,10 +116,15 @@ bool qed_walk_find_unused(const QedWalk *walk, QimgClusters *run);
  * At open; writes nothing. */
 bool qed_open_for_writing(Qed *qed, GError **error);
 
-/* Does, once, what must come before the first change: a look at all tables, their repair
- * where NEED_CHECK asks for it, autoclear bits. Cheap when done.
- * Threads: any; no lock may be held. Errors: as QimgDriver.plan_write. */
-QimgErrno qed_activate(Qed *qed) QIMG_MUST_CHECK;
+/* QimgDriver.activate. */
+QimgErrno qed_activate(QimgFormat *format);
+
+/* Comes before every change: see qimg_format_activate. */
+static inline QimgErrno
+qed_begin_change(Qed *qed)
+{
+    return qimg_format_activate(&qed->base, &qed->alloc_lock, &qed->is_active);
+}
 
 /* Stores a 64-bit field of the header at @position, durably; @old is what it was. Under
  * alloc_lock or while the gate is closed. */

@@ -106,7 +106,7 @@ qed_plan_write(QimgFormat *format, QimgGuestOffset guest_offset, uint64_t length
 {
     Qed *qed = (Qed *)format;
     QimgTablePlace place = qed_place_of(qed, guest_offset.v, length_bytes);
-    QimgErrno err = qed_activate(qed);
+    QimgErrno err = qed_begin_change(qed);
 
     return err ? err
                : qimg_plan_write_by_steps(format, &place, guest_offset.v, length_bytes,

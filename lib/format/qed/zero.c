@@ -107,7 +107,7 @@ qed_zero(QimgFormat *format, QimgGuestOffset guest_offset, uint64_t length_bytes
     QimgTablePlace p = qed_place_of(qed, guest_offset.v, length_bytes);
     uint64_t table_offset, end;
     QimgInflight inflight;
-    QimgErrno err = qed_activate(qed);
+    QimgErrno err = qed_begin_change(qed);
 
     if (!err)
         err = qed_find_l2_table(qed, p.l1_index, &table_offset);
@@ -137,7 +137,7 @@ qed_extend_tables(QimgFormat *format, uint64_t size_bytes)
                        &max_bytes) ||
         size_bytes > max_bytes)
         return -EFBIG;
-    return qed_activate(qed);
+    return qed_begin_change(qed);
 }
 
 QimgErrno
@@ -153,7 +153,7 @@ qed_resize(QimgFormat *format, uint64_t size_bytes)
         return -EFBIG;
     if (size_bytes < old_bytes)
         return -EOPNOTSUPP;
-    err = qed_activate(qed);
+    err = qed_begin_change(qed);
     if (!err)
         err = qed_store_field(qed, QED_HEADER_AT_IMAGE_SIZE, size_bytes, old_bytes);
     if (!err)

@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The life of a writable layer: opening, the first change, the end. */
+#pragma once
+
+#include "format/qcow2/layer/qcow2.h"
+
+/* Makes the parts of Qcow2 that a writable layer has; refuses images that must not be
+ * written to. At open; writes nothing. */
+bool qcow2_open_for_writing(Qcow2 *q, GError **error);
+void qcow2_close_for_writing(Qcow2 *q);
+
+/* Makes the parts that check and repair need, whatever is wrong with the image. */
+void qcow2_open_for_check(Qcow2 *q);
+
+/* QimgDriver.end_writing. */
+void qcow2_end_writing(QimgFormat *format);
+
+/* QimgDriver.activate. */
+QimgErrno qcow2_activate(QimgFormat *format);

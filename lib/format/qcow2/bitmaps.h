@@ -1,0 +1,7 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#pragma once
+
+#include "format/qcow2/layer/qcow2.h"
+
+/* QimgDriver.list_bitmaps. */
+QimgErrno qcow2_list_bitmaps(QimgFormat *format, GArray **bitmaps_out);

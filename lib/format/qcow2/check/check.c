@@ -1,0 +1,364 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Checks an image: what its tables refer to is counted (count.c) and compared with the
+ * refcounts and COPIED flags that are stored. Never writes. Spec: qcow2-write section 13.
+ *
+ * What is counted as one corruption or leak is what QEMU counts as one: a cluster whose
+ * refcount is wrong, an entry, a flag. */
+
+#include "format/qcow2/check/check.h"
+
+#include <errno.h>
+#include <inttypes.h>
+
+#include "base/checked.h"
+#include "base/errors.h"
+#include "codec/qcow2-refcounts.h"
+#include "codec/qcow2-tables.h"
+#include "format/qcow2/check/snapshot-mend.h"
+#include "format/qcow2/count/count.h"
+#include "format/qcow2/count/counts.h"
+#include "format/qcow2/count/flags.h"
+
+#define READ_BYTES (64 * QIMG_KIB)
+
+/* Clusters side by side that have the same refcount and the same references. */
+typedef struct {
+    uint64_t first_cluster;
+    uint64_t n_clusters; /* 0: none yet */
+    uint64_t refcount;
+    uint64_t n_references;
+} Run;
+
+typedef struct {
+    Qcow2 *q;
+    QimgCheckReport *report;
+    Qcow2Counts counts;
+    Run run;
+} Check;
+
+/* ---- what the tables say ---- */
+
+static void
+report_problems(Check *c)
+{
+    const GArray *problems = c->counts.problems;
+    uint64_t n_unlisted = c->counts.n_problems - problems->len;
+
+    for (guint i = 0; i < problems->len; i++) {
+        const Qcow2Problem *p = &g_array_index(problems, Qcow2Problem, i);
+        QimgFinding finding = {
+            .kind = p->rule == QIMG_RULE_UNREADABLE ? QIMG_FINDING_ERROR
+                                                    : QIMG_FINDING_CORRUPTION,
+            .host_offset = p->host_offset,
+            .guest_offset = p->guest_offset,
+        };
+
+        qimg_check_report_add(c->report, &finding, 1, "%s: %s", qimg_rule_field(p->rule),
+                              qimg_rule_text(p->rule));
+    }
+    if (n_unlisted > 0)
+        qimg_check_report_add(c->report,
+                              &(QimgFinding){.kind = QIMG_FINDING_CORRUPTION,
+                                             .guest_offset = QIMG_NO_GUEST_OFFSET},
+                              n_unlisted, "%" PRIu64 " further damaged places in tables",
+                              n_unlisted);
+}
+
+/* ---- refcounts ---- */
+
+static void
+end_run(Check *c)
+{
+    const Run *run = &c->run;
+    unsigned bits = c->q->geometry.cluster_bits;
+    QimgFinding finding = {
+        .kind = run->refcount > run->n_references ? QIMG_FINDING_LEAK
+                                                  : QIMG_FINDING_CORRUPTION,
+        .host_offset = run->first_cluster << bits,
+        .length_bytes = run->n_clusters << bits,
+        .guest_offset = QIMG_NO_GUEST_OFFSET,
+    };
+
+    if (run->n_clusters > 0)
+        qimg_check_report_add(c->report, &finding, run->n_clusters,
+                              "refcount: is %" PRIu64 " and must be %" PRIu64,
+                              run->refcount, run->n_references);
+    c->run.n_clusters = 0;
+}
+
+/* Compares the refcount of @cluster, and puts it in the place of its references. */
+static void
+compare(Check *c, uint64_t cluster, uint64_t refcount)
+{
+    uint64_t n_references = qcow2_counts_get(&c->counts, cluster);
+    Run *run = &c->run;
+
+    if (refcount > 0 || n_references > 0)
+        c->report->result.image_end_offset = (cluster + 1) << c->q->geometry.cluster_bits;
+    if (refcount == n_references)
+        return;
+    qcow2_counts_set(&c->counts, cluster, refcount);
+    if (run->n_clusters > 0 && run->first_cluster + run->n_clusters == cluster &&
+        run->refcount == refcount && run->n_references == n_references) {
+        run->n_clusters++;
+        return;
+    }
+    end_run(c);
+    *run = (Run){cluster, 1, refcount, n_references};
+}
+
+/* Compares what block @index counts; @block is a buffer for it. */
+static QimgErrno
+compare_block(Check *c, uint64_t index, uint64_t per_block, uint8_t *block)
+{
+    Qcow2 *q = c->q;
+    uint64_t host_offset =
+        index < q->n_refcount_table_entries ? q->refcount_table[index] : 0;
+    uint64_t first = index * per_block;
+    uint64_t end = qimg_min_u64(first + per_block, c->counts.n_clusters);
+    QimgErrno err;
+
+    if (host_offset == 0) {
+        for (uint64_t cluster = first; cluster < end; cluster++)
+            compare(c, cluster, 0);
+        return 0;
+    }
+    err = qimg_storage_read(q->base.file, QIMG_IO_REFCOUNT, qimg_host(host_offset), block,
+                            q->geometry.cluster_bytes);
+    if (err == -ENOMEM)
+        return err;
+    if (err) {
+        qimg_check_report_add(c->report,
+                              &(QimgFinding){.kind = QIMG_FINDING_ERROR,
+                                             .host_offset = host_offset,
+                                             .guest_offset = QIMG_NO_GUEST_OFFSET},
+                              1, "refcount block: cannot be read: %s", g_strerror(-err));
+        return 0;
+    }
+    for (uint64_t cluster = first; cluster < end; cluster++)
+        compare(c, cluster,
+                qcow2_refcount_decode(block, q->header.refcount_order, cluster - first));
+    return 0;
+}
+
+/* Compares all refcounts of the file's clusters. What is counted behind its end is of no
+ * importance: nothing is lost by it. Afterwards the counts hold the refcounts. */
+static QimgErrno
+compare_refcounts(Check *c)
+{
+    Qcow2 *q = c->q;
+    uint64_t n_clusters = c->counts.n_clusters;
+    uint64_t per_block =
+        qcow2_refcounts_per_block(q->geometry.cluster_bits, q->header.refcount_order);
+    g_autofree uint8_t *block = g_try_malloc(q->geometry.cluster_bytes);
+    QimgErrno err = block ? 0 : -ENOMEM;
+
+    for (uint64_t i = 0; !err && i * per_block < n_clusters; i++) {
+        qimg_check_report_progress(c->report, n_clusters + i * per_block, 3 * n_clusters);
+        err = compare_block(c, i, per_block, block);
+    }
+    end_run(c);
+    return err;
+}
+
+/* ---- the active tables: flags, statistics, guest offsets ---- */
+
+/* Damage in an entry of the active disk was found before, where nobody knew whose it is.
+ */
+static void
+add_guest_offset(Check *c, uint64_t entry_offset, uint64_t guest_offset)
+{
+    GArray *problems = c->counts.problems;
+
+    for (guint i = 0; i < problems->len; i++) {
+        Qcow2Problem *p = &g_array_index(problems, Qcow2Problem, i);
+
+        if (p->host_offset == entry_offset)
+            p->guest_offset = guest_offset;
+    }
+}
+
+static void
+report_flag(Check *c, const char *entry_kind, uint64_t entry_offset,
+            uint64_t guest_offset, uint64_t right)
+{
+    QimgFinding finding = {
+        .kind = QIMG_FINDING_CORRUPTION,
+        .host_offset = entry_offset,
+        .guest_offset = guest_offset,
+    };
+
+    qimg_check_report_add(c->report, &finding, 1,
+                          "%s: the COPIED flag is %s, though the refcount %s 1",
+                          entry_kind, right & QCOW2_ENTRY_COPIED ? "clear" : "set",
+                          right & QCOW2_ENTRY_COPIED ? "is" : "is not");
+}
+
+/* Where a cluster follows the one before, in the statistics. */
+static void
+add_to_statistics(Check *c, uint64_t word, uint64_t *next_offset)
+{
+    QimgCheckResult *result = &c->report->result;
+    uint64_t host_offset = word & QCOW2_OFFSET_MASK;
+
+    if (word & QCOW2_L2_COMPRESSED) {
+        result->n_allocated_clusters++;
+        result->n_compressed_clusters++;
+        result->n_fragmented_clusters++; /* it has no cluster of its own */
+    } else if (qcow2_l2_has_cluster(&c->q->geometry, word)) {
+        result->n_allocated_clusters++;
+        if (*next_offset != 0 && *next_offset != host_offset)
+            result->n_fragmented_clusters++;
+        *next_offset = host_offset + c->q->geometry.cluster_bytes;
+    }
+}
+
+static void
+look_at_l2_entry(Check *c, uint64_t word, uint64_t bitmap, uint64_t entry_offset,
+                 uint64_t guest_offset)
+{
+    const Qcow2Geometry *g = &c->q->geometry;
+    uint64_t right = qcow2_right_l2_word(c->q, &c->counts, word);
+    QimgRule rule = qcow2_l2_check_for_change(g, word, bitmap, guest_offset);
+
+    if (rule == QIMG_RULE_DATA_FILE_OFFSET) /* the counting cannot tell that */
+        qimg_check_report_add(c->report,
+                              &(QimgFinding){.kind = QIMG_FINDING_CORRUPTION,
+                                             .host_offset = entry_offset,
+                                             .guest_offset = guest_offset},
+                              1, "%s: %s", qimg_rule_field(rule), qimg_rule_text(rule));
+    else if (rule)
+        add_guest_offset(c, entry_offset, guest_offset);
+    if (right != word && !c->counts.are_refcounts_ruined)
+        report_flag(c, "L2 entry", entry_offset, guest_offset, right);
+}
+
+static QimgErrno
+look_at_l2_table(Check *c, uint64_t l2_table_offset, uint64_t guest_offset,
+                 uint64_t *buffer)
+{
+    const Qcow2Geometry *g = &c->q->geometry;
+    uint64_t n_bytes = qimg_min_u64(g->cluster_bytes, READ_BYTES);
+    uint64_t next_offset = 0;
+
+    for (uint64_t done = 0; done < g->cluster_bytes; done += n_bytes) {
+        uint64_t at = l2_table_offset + done;
+        QimgErrno err = qimg_format_read_words(&c->q->base, QIMG_IO_L2, at, buffer,
+                                               n_bytes / sizeof *buffer);
+
+        if (err)
+            return err == -ENOMEM ? err : 0; /* was found when it was counted */
+        for (uint64_t i = 0; i < n_bytes / sizeof *buffer; i += g->l2_entry_words) {
+            uint64_t bitmap = g->extended_l2 ? buffer[i + 1] : 0;
+
+            if (buffer[i] != 0 || bitmap != 0) {
+                add_to_statistics(c, buffer[i], &next_offset);
+                look_at_l2_entry(c, buffer[i], bitmap, at + i * sizeof *buffer,
+                                 guest_offset);
+            }
+            guest_offset += g->cluster_bytes;
+        }
+    }
+    return 0;
+}
+
+static QimgErrno
+look_at_l1_entry(Check *c, uint64_t l1_index, uint64_t entry, uint64_t *buffer)
+{
+    const Qcow2Geometry *g = &c->q->geometry;
+    uint64_t entry_offset = c->q->base.active.l1_table_offset.v + l1_index * sizeof entry;
+    uint64_t guest_offset = l1_index << g->l1_shift;
+    uint64_t l2_table_offset = entry & QCOW2_OFFSET_MASK;
+    uint64_t right = qcow2_right_l1_entry(c->q, &c->counts, entry);
+    bool is_there = qimg_is_aligned(l2_table_offset, g->cluster_bytes) &&
+                    l2_table_offset >> g->cluster_bits < c->counts.n_clusters;
+
+    if (!is_there || (entry & QCOW2_L1_RESERVED))
+        add_guest_offset(c, entry_offset, guest_offset);
+    if (right != entry && !c->counts.are_refcounts_ruined)
+        report_flag(c, "L1 entry", entry_offset, guest_offset, right);
+    return is_there && l2_table_offset != 0
+               ? look_at_l2_table(c, l2_table_offset, guest_offset, buffer)
+               : 0;
+}
+
+static QimgErrno
+look_at_active_tables(Check *c)
+{
+    Qcow2 *q = c->q;
+    g_autofree uint64_t *l1 = g_try_malloc(READ_BYTES);
+    g_autofree uint64_t *buffer = g_try_malloc(READ_BYTES);
+    uint64_t n_entries = q->base.active.n_l1_entries_in_file;
+    uint64_t n_clusters = c->counts.n_clusters;
+    uint64_t n;
+
+    if (!l1 || !buffer)
+        return -ENOMEM;
+    for (uint64_t i = 0; i < n_entries; i += n) {
+        QimgErrno err;
+
+        n = qimg_min_u64(n_entries - i, READ_BYTES / sizeof *l1);
+        err = qimg_format_read_words(&q->base, QIMG_IO_L1,
+                                     q->base.active.l1_table_offset.v + i * 8, l1, n);
+        if (err)
+            return err == -ENOMEM ? err : 0; /* was found when it was counted */
+        for (uint64_t j = 0; j < n; j++) {
+            if (l1[j] == 0)
+                continue;
+            qimg_check_report_progress(c->report,
+                                       2 * n_clusters + (i + j) * n_clusters / n_entries,
+                                       3 * n_clusters);
+            err = look_at_l1_entry(c, i + j, l1[j], buffer);
+            if (err)
+                return err;
+        }
+    }
+    return 0;
+}
+
+/* ---- the whole ---- */
+
+static QimgErrno
+check(Check *c)
+{
+    Qcow2 *q = c->q;
+    const Qcow2CountOptions options = {.is_for_check = true, .report = c->report};
+    QimgCheckResult *result = &c->report->result;
+    uint64_t n_bad_snapshots;
+    QimgErrno err = qcow2_count_references(q, &options, &c->counts);
+
+    result->n_total_clusters =
+        qimg_div_round_up(q->header.size_bytes, q->geometry.cluster_bytes);
+    result->is_dirty = q->header.incompatible_features & QCOW2_INCOMPAT_DIRTY;
+    result->is_marked_corrupt =
+        (q->header.incompatible_features & QCOW2_INCOMPAT_CORRUPT) != 0;
+    if (!err)
+        err = qcow2_check_snapshot_entries(q, c->report, &n_bad_snapshots);
+    if (!err)
+        err = compare_refcounts(c);
+    if (!err)
+        err = look_at_active_tables(c);
+    if (!err)
+        report_problems(c);
+    return err;
+}
+
+bool
+qcow2_check(QimgFormat *format, QimgCheckReport *report, GError **error)
+{
+    Qcow2 *q = (Qcow2 *)format;
+    Check c = {.q = q, .report = report};
+    QimgErrno err;
+
+    QIMG_LOCK_SCOPE(&q->alloc_lock); /* nobody else has the layer */
+    err = check(&c);
+    qcow2_counts_clear(&c.counts);
+    if (err == -EFBIG)
+        qimg_set_error(error, QIMG_ERROR_UNSUPPORTED,
+                       "its file has more clusters than can be counted (at most "
+                       "%" PRIu64 ")",
+                       QCOW2_MAX_COUNT_BYTES / sizeof(uint32_t));
+    else if (err)
+        qimg_set_error_errno(error, -err, NULL, "cannot be checked");
+    return err == 0;
+}

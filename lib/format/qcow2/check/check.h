@@ -1,0 +1,7 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#pragma once
+
+#include "format/qcow2/layer/qcow2.h"
+
+/* QimgDriver.check. */
+bool qcow2_check(QimgFormat *format, QimgCheckReport *report, GError **error);

@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Makes the refcount table and blocks anew, of what is counted alone, where the old ones
+ * are ruined or too small. Spec: qcow2-write section 13, "Rebuild".
+ *
+ * Everything goes behind the end of the file, where no cluster can be in use; the header
+ * is switched to it when all is durable. Until then nothing of the image has changed,
+ * afterwards the refcounts are right, the old table and blocks being free: a rebuild that
+ * was cut off is begun again. */
+#include "format/qcow2/check/rebuild.h"
+
+#include <errno.h>
+
+#include "base/checked.h"
+#include "base/endian.h"
+#include "codec/qcow2-refcounts.h"
+#include "format/qcow2/check/repair-refcounts.h"
+#include "format/qcow2/count/count.h"
+#include "format/qcow2/count/counts.h"
+#include "format/qcow2/layer/header-io.h"
+
+typedef struct {
+    Qcow2Repair *r;
+    uint64_t n_table_clusters;
+    uint64_t table_offset;
+} Rebuild;
+
+/* Begins with a table without blocks, large enough for all clusters that there may be. */
+static QimgErrno
+plan(Rebuild *b)
+{
+    Qcow2Repair *r = b->r;
+    Qcow2 *q = r->q;
+    unsigned bits = q->geometry.cluster_bits;
+    uint64_t n_blocks = qimg_div_round_up(r->counts.n_words, r->per_block);
+    uint64_t first;
+
+    b->n_table_clusters =
+        qimg_div_round_up(n_blocks * sizeof(uint64_t), q->geometry.cluster_bytes);
+    if (b->n_table_clusters << bits > QCOW2_MAX_REFCOUNT_TABLE_BYTES ||
+        !qcow2_repair_take_run(r, b->n_table_clusters, &first))
+        return -EFBIG;
+    b->table_offset = first << bits;
+    g_free(q->refcount_table);
+    q->n_refcount_table_entries = 0;
+    q->refcount_table = g_try_malloc0(b->n_table_clusters << bits);
+    if (!q->refcount_table)
+        return -ENOMEM;
+    q->n_refcount_table_entries = (b->n_table_clusters << bits) / sizeof(uint64_t);
+    r->is_partial = true; /* no place inside the file */
+    return qcow2_repair_plan_blocks(r) ? -EFBIG : 0;
+}
+
+static QimgErrno
+write_table(const Rebuild *b)
+{
+    Qcow2 *q = b->r->q;
+    uint64_t n_bytes = b->n_table_clusters << q->geometry.cluster_bits;
+    g_autofree uint64_t *words = g_try_malloc0(n_bytes);
+
+    if (!words)
+        return -ENOMEM;
+    for (guint i = 0; i < b->r->new_blocks->len; i++) {
+        const Qcow2NewBlock *block = &g_array_index(b->r->new_blocks, Qcow2NewBlock, i);
+
+        words[block->index] = block->cluster << q->geometry.cluster_bits;
+    }
+    qimg_host_to_be64_array(words, n_bytes / sizeof *words);
+    return qimg_storage_write(q->base.file, QIMG_IO_REFCOUNT_TABLE,
+                              qimg_host(b->table_offset), words, n_bytes);
+}
+
+static QimgErrno
+switch_header(const Rebuild *b)
+{
+    Qcow2 *q = b->r->q;
+    struct {
+        qimg_be64 offset;
+        qimg_be32 n_clusters;
+    } field = {qimg_be64_set(b->table_offset),
+               qimg_be32_set((uint32_t)b->n_table_clusters)};
+    QimgErrno err =
+        qcow2_write_header_field(q, QCOW2_HEADER_AT_REFCOUNT_TABLE, &field, sizeof field);
+
+    if (err)
+        return err;
+    q->header.refcount_table_offset = b->table_offset;
+    q->header.n_refcount_table_clusters = (uint32_t)b->n_table_clusters;
+    return 0;
+}
+
+QimgErrno
+qcow2_rebuild_refcounts(Qcow2Repair *r)
+{
+    const Qcow2CountOptions options = {
+        .is_for_check = true,
+        .leaves_out_refcounts = true,
+        .report = r->report,
+    };
+    Rebuild b = {.r = r};
+    QimgErrno err;
+
+    qcow2_counts_clear(&r->counts);
+    g_array_set_size(r->new_blocks, 0);
+    err = qcow2_count_references(r->q, &options, &r->counts);
+    if (!err && r->counts.n_unread > 0)
+        err = qcow2_repair_settle(r, true);
+    if (!err)
+        err = plan(&b);
+    if (!err)
+        err = qcow2_repair_write_blocks(r);
+    if (!err)
+        err = write_table(&b);
+    if (!err)
+        err = qimg_storage_sync(r->q->base.file);
+    return err ? err : switch_header(&b);
+}

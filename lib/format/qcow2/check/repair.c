@@ -1,0 +1,274 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Repairs an image: makes refcounts and COPIED flags what its references say. Spec: qcow2
+ * section 13, qcow2-write section 13.
+ *
+ * There are three modes. A dirty image that is going to be written to is repaired wholly,
+ * or, where anything else is wrong with it, not at all. Leaks are only lowered. And a
+ * repair of everything does what can be done without losing anything: what refers to what
+ * stays as it is.
+ *
+ * Each of the values that are written is right by itself, whatever else got to the disk,
+ * and a repair that was cut off anywhere is done again: the dirty and corrupt bits are
+ * cleared last. These things are kept in order all the same:
+ *
+ * R1  Nothing of a dirty image is written before it is known that everything can be
+ *     repaired.
+ * R2  A new refcount block, or snapshot table, is durable before anything refers to it,
+ *     and so is its own refcount.
+ * R3  Refcounts that are too low are raised, durably, before others are lowered: somebody
+ *     who knows nothing of the dirty bit finds leaks at worst. What drops a reference is
+ *     durable before the refcount is lowered.
+ * R4  No refcount is lowered, and no cluster inside the file is used for something new,
+ *     while there may be references that could not be counted. */
+#define G_LOG_DOMAIN "qimg-format"
+
+#include "format/qcow2/check/repair.h"
+
+#include <errno.h>
+#include <inttypes.h>
+
+#include "base/checked.h"
+#include "base/errors.h"
+#include "codec/qcow2-refcounts.h"
+#include "format/qcow2/check/check.h"
+#include "format/qcow2/check/rebuild.h"
+#include "format/qcow2/check/repair-refcounts.h"
+#include "format/qcow2/check/snapshot-mend.h"
+#include "format/qcow2/count/count.h"
+#include "format/qcow2/count/counts.h"
+#include "format/qcow2/count/flags.h"
+#include "format/qcow2/layer/header-io.h"
+
+/* Refuses all changes of the layer from now on; what can be read stays readable. */
+static QimgErrno
+refuse(Qcow2Repair *r, QimgRule rule, uint64_t host_offset)
+{
+    if (!atomic_exchange(&r->q->base.broken, true))
+        g_warning("%s: was not closed properly and cannot be repaired: %s: %s (host "
+                  "offset %" PRIu64 "; %" PRIu64
+                  " such places); nothing was changed, and "
+                  "it is read-only from now on (run qimg check -r all)",
+                  r->q->base.file->path, qimg_rule_field(rule), qimg_rule_text(rule),
+                  host_offset, qimg_max_u64(r->counts.n_problems, 1));
+    return -EIO;
+}
+
+/* R1: everything that can stand in the way. */
+static QimgErrno
+plan_dirty(Qcow2Repair *r)
+{
+    QimgErrno err = qcow2_count_references(r->q, NULL, &r->counts);
+    QimgRule rule;
+
+    if (err == -EFBIG && !atomic_exchange(&r->q->base.broken, true))
+        g_warning("%s: was not closed properly, and its file is too large for a repair; "
+                  "it is read-only from now on (run qimg check -r all)",
+                  r->q->base.file->path);
+    if (err)
+        return err;
+    if (r->counts.n_problems > 0) {
+        const Qcow2Problem *first = &g_array_index(r->counts.problems, Qcow2Problem, 0);
+
+        return refuse(r, first->rule, first->host_offset);
+    }
+    if (!qcow2_repair_do_counts_fit(r))
+        return refuse(r, QIMG_RULE_REFCOUNT_RANGE, 0);
+    rule = qcow2_repair_plan_blocks(r);
+    return rule ? refuse(r, rule, r->q->header.refcount_table_offset) : 0;
+}
+
+/* ---- the whole ---- */
+
+/* Corrects the flags of the active tables, and the entries that the repair mends in all
+ * tables. */
+static QimgErrno
+correct_entries(Qcow2Repair *r)
+{
+    return qcow2_repair_flags(r->q, &r->counts, r->mends_entries, &r->n_flags);
+}
+
+/* Does what is planned. */
+static QimgErrno
+repair_as_planned(Qcow2Repair *r)
+{
+    QimgStorage *file = r->q->base.file;
+    QimgErrno err = qcow2_repair_correct_blocks(r, QCOW2_PASS_RAISE);
+
+    if (!err)
+        err = qcow2_repair_add_blocks(r);
+    if (!err)
+        err = qcow2_write_snapshot_table(r);
+    if (!err)
+        err = qimg_storage_sync(file); /* R2, R3 */
+    if (!err)
+        err = qcow2_switch_snapshot_table(r);
+    /* Where tables overlap, a change of one is a change of the other. */
+    if (!err && r->counts.n_table_overlaps == 0)
+        err = correct_entries(r);
+    if (!err)
+        err = qimg_storage_sync(file);
+    if (!err && !r->is_partial) /* R4 */
+        err = qcow2_repair_correct_blocks(r, QCOW2_PASS_LOWER);
+    return err ? err : qimg_storage_sync(file);
+}
+
+static Qcow2Repair
+repair_new(Qcow2 *q, const QimgCheckReport *report)
+{
+    return (Qcow2Repair){
+        .q = q,
+        .report = report,
+        .per_block =
+            qcow2_refcounts_per_block(q->geometry.cluster_bits, q->header.refcount_order),
+        .new_blocks = g_array_new(FALSE, FALSE, sizeof(Qcow2NewBlock)),
+        .block = g_try_malloc(q->geometry.cluster_bytes),
+    };
+}
+
+static void
+repair_clear(Qcow2Repair *r)
+{
+    qcow2_counts_clear(&r->counts);
+    g_clear_pointer(&r->snapshot_table, g_byte_array_unref);
+    g_array_unref(r->new_blocks);
+    g_clear_pointer(&r->freed, g_array_unref);
+    g_free(r->block);
+}
+
+/* ---- a dirty image at its first change ---- */
+
+QimgErrno
+qcow2_repair_dirty(Qcow2 *q)
+{
+    Qcow2Repair r = repair_new(q, NULL);
+    QimgErrno err = r.block ? plan_dirty(&r) : -ENOMEM;
+
+    if (!err)
+        err = repair_as_planned(&r);
+    if (!err)
+        err = qcow2_set_dirty(q, false);
+    if (!err)
+        g_message("%s: was not closed properly and has been repaired: %" PRIu64
+                  " refcounts raised, %" PRIu64 " lowered (leaks), %" PRIu64
+                  " COPIED flags corrected",
+                  q->base.file->path, r.n_raised, r.n_lowered, r.n_flags);
+    repair_clear(&r);
+    return err;
+}
+
+/* ---- any image, by the user's wish ---- */
+
+/* Counts anew, whatever is found. */
+static QimgErrno
+count_for_repair(Qcow2Repair *r)
+{
+    const Qcow2CountOptions options = {.is_for_check = true, .report = r->report};
+    QimgErrno err;
+
+    qcow2_counts_clear(&r->counts);
+    g_array_set_size(r->new_blocks, 0);
+    g_clear_pointer(&r->snapshot_table, g_byte_array_unref);
+    err = qcow2_count_references(r->q, &options, &r->counts);
+    r->is_partial = r->counts.n_unread > 0;
+    return err;
+}
+
+static QimgErrno
+repair_leaks(Qcow2Repair *r)
+{
+    uint64_t n_bad_snapshots;
+    QimgErrno err = count_for_repair(r);
+
+    if (err || r->is_partial || r->counts.are_refcounts_ruined)
+        return err;
+    err = qcow2_check_snapshot_entries(r->q, NULL, &n_bad_snapshots);
+    if (!err)
+        err = qcow2_repair_correct_blocks(r, QCOW2_PASS_LOWER);
+    for (uint64_t i = r->q->n_refcount_table_entries;
+         !err && i * r->per_block < r->counts.n_clusters; i++)
+        r->n_too_low += qcow2_repair_is_range_used(r, i);
+    /* Flags are no leaks, but nothing else is left to be done then. */
+    if (!err && r->counts.n_problems == 0 && r->n_too_low == 0 && n_bad_snapshots == 0)
+        err = correct_entries(r);
+    return err ? err : qimg_storage_sync(r->q->base.file);
+}
+
+/* Plans a repair of everything; *@is_rebuild_needed_out: the refcounts have to be rebuilt
+ * before. */
+static QimgErrno
+plan_all(Qcow2Repair *r, bool *is_rebuild_needed_out)
+{
+    QimgErrno err = count_for_repair(r);
+
+    r->mends_entries = true;
+    *is_rebuild_needed_out = r->counts.are_refcounts_ruined;
+    if (err || r->counts.are_refcounts_ruined)
+        return err;
+    err = qcow2_plan_snapshot_table(r);
+    if (!err && r->is_partial)
+        err = qcow2_repair_settle(r, false);
+    if (!err)
+        *is_rebuild_needed_out = qcow2_repair_plan_blocks(r) != QIMG_RULE_OK;
+    return err;
+}
+
+static QimgErrno
+repair_all(Qcow2Repair *r)
+{
+    bool is_rebuild_needed;
+    QimgErrno err = plan_all(r, &is_rebuild_needed);
+
+    if (!err && is_rebuild_needed) {
+        err = qcow2_rebuild_refcounts(r);
+        if (!err || err == -EFBIG)
+            err = plan_all(r, &is_rebuild_needed);
+        /* Where the file must not grow, at least what is there is corrected. */
+        g_array_set_size(r->new_blocks, is_rebuild_needed ? 0 : r->new_blocks->len);
+    }
+    return err || r->counts.are_refcounts_ruined ? err : repair_as_planned(r);
+}
+
+static void
+set_repair_error(GError **error, QimgErrno err)
+{
+    if (err == -EFBIG)
+        qimg_set_error(error, QIMG_ERROR_UNSUPPORTED,
+                       "cannot be repaired: its file is too large to be counted, or for "
+                       "a refcount table of clusters of this size (copy its content to "
+                       "another image)");
+    else
+        qimg_set_error_errno(error, -err, "it can be done again",
+                             "the repair was not finished");
+}
+
+bool
+qcow2_repair(QimgFormat *format, QimgRepair mode, QimgCheckReport *report, GError **error)
+{
+    Qcow2 *q = (Qcow2 *)format;
+    Qcow2Repair r = repair_new(q, report);
+    QimgErrno err = r.block ? 0 : -ENOMEM;
+
+    r.freed = g_array_new(FALSE, FALSE, sizeof(QimgClusters));
+    qimg_mutex_lock(&q->alloc_lock); /* nobody else has the layer */
+    if (!err)
+        err = mode == QIMG_REPAIR_LEAKS ? repair_leaks(&r) : repair_all(&r);
+    qimg_mutex_unlock(&q->alloc_lock);
+    repair_clear(&r);
+    if (err) {
+        set_repair_error(error, err);
+        return false;
+    }
+    if (!qcow2_check(format, report, error))
+        return false;
+    if (report->result.n_corruptions > 0 || report->result.n_check_errors > 0)
+        return true;
+    err = qcow2_store_incompatible(
+        q, q->header.incompatible_features &
+               ~(uint64_t)(QCOW2_INCOMPAT_DIRTY | QCOW2_INCOMPAT_CORRUPT));
+    if (err) {
+        set_repair_error(error, err);
+        return false;
+    }
+    report->result.is_dirty = report->result.is_marked_corrupt = FALSE;
+    return true;
+}

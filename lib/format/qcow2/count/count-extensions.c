@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Counts what header extensions refer to: bitmaps, and the header of the encryption.
+ * Spec: bitmaps sections 1 to 3, encryption section 3. */
+#include "format/qcow2/count/count-extensions.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "base/endian.h"
+#include "codec/qcow2-bitmaps.h"
+#include "format/qcow2/count/count-walk.h"
+
+static QimgErrno
+count_bitmap_table(Qcow2Walk *w, const Qcow2BitmapEntry *bitmap)
+{
+    const Qcow2Geometry *g = &w->q->geometry;
+    uint64_t n;
+
+    if (!qcow2_walk_table(w, bitmap->table_offset, (uint64_t)bitmap->n_table_entries * 8))
+        return 0;
+    for (uint64_t i = 0; i < bitmap->n_table_entries; i += n) {
+        QimgErrno err;
+
+        n = qimg_min_u64(bitmap->n_table_entries - i, QCOW2_WALK_READ_BYTES / 8);
+        err = qcow2_walk_read(w, QIMG_IO_BITMAP, bitmap->table_offset + i * 8, n);
+        if (err)
+            return qcow2_walk_error(w, err, bitmap->table_offset);
+        for (uint64_t j = 0; j < n; j++) {
+            uint64_t host_offset = 0;
+
+            if (qcow2_bitmap_table_entry_decode(w->buffer[j], g->cluster_bytes,
+                                                &host_offset)
+                    .rule)
+                qcow2_walk_unread(w, QIMG_RULE_BITMAP_TABLE, bitmap->table_offset);
+            else if (host_offset != 0)
+                (void)qcow2_walk_alone(w, host_offset, g->cluster_bytes);
+        }
+    }
+    return 0;
+}
+
+/* Counts the directory, the tables and the data of all bitmaps. */
+static QimgErrno
+count_bitmaps(Qcow2Walk *w, const Qcow2Extension *extension)
+{
+    uint64_t cluster_bytes = w->q->geometry.cluster_bytes;
+    g_autofree uint8_t *directory = NULL;
+    Qcow2BitmapsExtension e;
+    uint64_t at = 0;
+    QimgErrno err;
+
+    if (qcow2_bitmaps_extension_decode(extension->data, extension->data_bytes,
+                                       cluster_bytes, &e)
+            .rule) {
+        qcow2_walk_unread(w, QIMG_RULE_BITMAP_DIRECTORY, 0);
+        return 0;
+    }
+    if (!qcow2_walk_table(w, e.directory_offset, e.directory_bytes))
+        return 0;
+    directory = g_try_malloc(e.directory_bytes);
+    if (!directory)
+        return -ENOMEM;
+    err = qimg_storage_read(w->q->base.file, QIMG_IO_BITMAP,
+                            qimg_host(e.directory_offset), directory, e.directory_bytes);
+    if (err)
+        return qcow2_walk_error(w, err, e.directory_offset);
+    for (uint32_t i = 0; !err && i < e.n_bitmaps; i++) {
+        Qcow2BitmapEntry bitmap;
+
+        if (qcow2_bitmap_entry_decode(directory + at, e.directory_bytes - at,
+                                      cluster_bytes, &bitmap)
+                .rule) {
+            qcow2_walk_unread(w, QIMG_RULE_BITMAP_DIRECTORY, e.directory_offset + at);
+            return 0;
+        }
+        at += bitmap.entry_bytes;
+        err = count_bitmap_table(w, &bitmap);
+    }
+    if (!err && at != e.directory_bytes)
+        qcow2_walk_problem(w, QIMG_RULE_BITMAP_DIRECTORY, e.directory_offset);
+    return err;
+}
+
+/* Counts the area of the LUKS header and its key material. Spec: encryption section 3. */
+static void
+count_encryption_header(Qcow2Walk *w, const Qcow2Extension *extension)
+{
+    qimg_be64 fields[2];
+    uint64_t host_offset;
+
+    if (extension->data_bytes == sizeof fields) {
+        memcpy(fields, extension->data, sizeof fields);
+        host_offset = qimg_be64_get(fields[0]);
+        if (host_offset != 0 &&
+            qimg_is_aligned(host_offset, w->q->geometry.cluster_bytes)) {
+            (void)qcow2_walk_table(w, host_offset, qimg_be64_get(fields[1]));
+            return;
+        }
+    }
+    qcow2_walk_unread(w, QIMG_RULE_ENCRYPTION_HEADER, 0);
+}
+
+QimgErrno
+qcow2_walk_extensions(Qcow2Walk *w)
+{
+    const Qcow2Header *h = &w->q->header;
+    size_t end = qimg_min_u64(qcow2_header_extensions_end(h), w->end_bytes);
+    size_t position = h->header_bytes;
+    g_autofree uint8_t *bytes = g_try_malloc(end);
+    Qcow2Extension e;
+    QimgErrno err;
+
+    if (!bytes)
+        return -ENOMEM;
+    err = qimg_storage_read(w->q->base.file, QIMG_IO_HEADER, qimg_host(0), bytes, end);
+    while (!err) {
+        if (qcow2_extension_decode(bytes, end, &position, &e).rule) {
+            qcow2_walk_unread(w, QIMG_RULE_EXTENSION_BOUNDS, position);
+            return 0;
+        }
+        if (e.type == QCOW2_EXT_END)
+            return 0;
+        if (e.type == QCOW2_EXT_BITMAPS &&
+            (h->autoclear_features & QCOW2_AUTOCLEAR_BITMAPS))
+            err = count_bitmaps(w, &e);
+        else if (e.type == QCOW2_EXT_ENCRYPTION && h->crypt_method == QCOW2_CRYPT_LUKS)
+            count_encryption_header(w, &e);
+    }
+    return err;
+}

@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The COPIED flags: whether the active disk alone refers to a cluster, so that it may be
+ * written in place. What they must be, and correcting them; and the few entries that a
+ * repair replaces. Each entry is right by itself, whatever else got to the disk. Spec:
+ * qcow2 section 4. */
+
+#include "format/qcow2/count/flags.h"
+
+#include <errno.h>
+
+#include "base/checked.h"
+#include "codec/qcow2-tables.h"
+#include "format/qcow2/count/counts.h"
+#include "format/qcow2/tables/tables.h"
+
+#define READ_BYTES (64 * QIMG_KIB)
+
+/* What is corrected, and by what. */
+typedef struct {
+    Qcow2 *q;
+    const QimgView *view;
+    const Qcow2Counts *counts; /* NULL: all is shared */
+    bool knows_tables;  /* @counts tells which clusters are L2 tables, and only these */
+    bool mends_entries; /* zero clusters with an unaligned offset lose it */
+    bool passes_over_errors;
+    uint64_t n_corrected;
+} Flags;
+
+/* ---- what is right ---- */
+
+static uint64_t
+with_right_flag(const Qcow2 *q, const Qcow2Counts *counts, uint64_t word)
+{
+    uint64_t host_offset = word & QCOW2_OFFSET_MASK;
+    uint64_t cluster = host_offset >> q->geometry.cluster_bits;
+
+    if (host_offset == 0 || !qimg_is_aligned(host_offset, q->geometry.cluster_bytes) ||
+        (counts && cluster >= counts->n_clusters))
+        return word;
+    return counts && qcow2_counts_get(counts, cluster) == 1 ? word | QCOW2_ENTRY_COPIED
+                                                            : word & ~QCOW2_ENTRY_COPIED;
+}
+
+uint64_t
+qcow2_right_l1_entry(const Qcow2 *q, const Qcow2Counts *counts, uint64_t entry)
+{
+    return with_right_flag(q, counts, entry);
+}
+
+uint64_t
+qcow2_right_l2_word(const Qcow2 *q, const Qcow2Counts *counts, uint64_t word)
+{
+    if (word & QCOW2_L2_COMPRESSED)
+        return word & ~QCOW2_ENTRY_COPIED;
+    /* In a data file each guest cluster has a place of its own; at offset 0 the flag
+     * alone tells whether it is used. */
+    if (q->geometry.has_data_file)
+        return (word & QCOW2_OFFSET_MASK) ? word | QCOW2_ENTRY_COPIED : word;
+    return with_right_flag(q, counts, word);
+}
+
+/* ---- correcting L2 tables ---- */
+
+/* An entry's first word as it shall be; @is_active: flags count. */
+static uint64_t
+right_word(const Flags *f, uint64_t word, uint64_t bitmap, bool is_active)
+{
+    const Qcow2Geometry *g = &f->q->geometry;
+
+    if (f->mends_entries && qcow2_is_unaligned_zero(g, word, bitmap))
+        return g->extended_l2 ? 0 : QCOW2_L2_ZERO;
+    return is_active ? qcow2_right_l2_word(f->q, f->counts, word) : word;
+}
+
+/* Corrects a slice: all from its first wrong word to its last is written at once. */
+static QimgErrno
+correct_slice(Flags *f, uint64_t l2_table_offset, uint64_t first_entry, bool is_active)
+{
+    Qcow2 *q = f->q;
+    unsigned step = q->geometry.l2_entry_words;
+    uint64_t words[TABLE_SLICE_WORDS];
+    uint64_t first = UINT64_MAX, end = 0;
+    Qcow2L2Slice slice;
+    QimgErrno err = qcow2_l2_pin(q, l2_table_offset, first_entry, &slice);
+
+    if (err)
+        return err;
+    for (unsigned i = 0; i < q->slice_words; i++)
+        words[i] = table_slice_get(&slice.slice, i);
+    for (unsigned i = 0; i < q->slice_words; i += step) {
+        uint64_t right = right_word(f, words[i], words[i + step - 1], is_active);
+
+        if (words[i] == right)
+            continue;
+        words[i] = right;
+        first = qimg_min_u64(first, i);
+        end = i + step;
+        f->n_corrected++;
+    }
+    if (end > 0)
+        err = qcow2_l2_store(q, &slice, first, words + first, end - first, false);
+    table_slice_unpin(&slice.slice);
+    return err;
+}
+
+/* Corrects an L2 table. It is read past the cache, which is left to the readers; only
+ * slices in which something is wrong are loaded. */
+static QimgErrno
+correct_l2_table(Flags *f, uint64_t l2_table_offset, bool is_active, uint64_t *buffer)
+{
+    Qcow2 *q = f->q;
+    unsigned step = q->geometry.l2_entry_words;
+    uint64_t n_bytes = qimg_min_u64(q->geometry.cluster_bytes, READ_BYTES);
+
+    for (uint64_t done = 0; done < q->geometry.cluster_bytes; done += n_bytes) {
+        uint64_t n_words = n_bytes / sizeof *buffer;
+        QimgErrno err = qimg_format_read_words(&q->base, QIMG_IO_L2,
+                                               l2_table_offset + done, buffer, n_words);
+        uint64_t i = 0;
+
+        if (err) /* a check that found it unreadable says so again */
+            return f->passes_over_errors && err != -ENOMEM ? 0 : err;
+        while (i < n_words) {
+            if (right_word(f, buffer[i], buffer[i + step - 1], is_active) == buffer[i]) {
+                i += step;
+                continue;
+            }
+            err = correct_slice(f, l2_table_offset, (done / sizeof *buffer + i) / step,
+                                is_active);
+            if (err)
+                return err;
+            i = qimg_align_down(i, q->slice_words) + q->slice_words;
+        }
+    }
+    return 0;
+}
+
+/* Entries of snapshots' tables, which the active disk need not have. */
+static QimgErrno
+correct_all_l2_tables(Flags *f, uint64_t *buffer)
+{
+    QimgErrno err = 0;
+
+    for (uint64_t c = 0; !err && c < f->counts->n_clusters; c++)
+        if (qcow2_counts_get_use(f->counts, c) == QCOW2_USE_L2)
+            err = correct_l2_table(f, c << f->q->geometry.cluster_bits, false, buffer);
+    return err;
+}
+
+/* ---- the active L1 table ---- */
+
+static QimgErrno
+correct_l1_entry(Flags *f, uint64_t l1_index, uint64_t entry, uint64_t *buffer)
+{
+    const Qcow2Geometry *g = &f->q->geometry;
+    uint64_t l2_table_offset = entry & QCOW2_OFFSET_MASK;
+    uint64_t right = qcow2_right_l1_entry(f->q, f->counts, entry);
+
+    /* Those of snapshots' L1 tables mean nothing. */
+    if (f->view == &f->q->base.active && right != entry) {
+        QimgErrno err = qcow2_l1_store(f->q, l1_index, right);
+
+        if (err)
+            return err;
+        f->n_corrected++;
+    }
+    /* What lies in the cluster of another table must not be changed like this one. */
+    if (!qimg_is_aligned(l2_table_offset, g->cluster_bytes) ||
+        (f->knows_tables &&
+         qcow2_counts_get_use(f->counts, l2_table_offset >> g->cluster_bits) !=
+             QCOW2_USE_L2))
+        return 0;
+    return correct_l2_table(f, l2_table_offset, true, buffer);
+}
+
+static QimgErrno
+correct_all(Flags *f)
+{
+    g_autofree uint64_t *l1 = g_try_malloc(READ_BYTES);
+    g_autofree uint64_t *buffer = g_try_malloc(READ_BYTES);
+    uint64_t n_entries = f->view->n_l1_entries_in_file;
+    uint64_t n;
+
+    if (!l1 || !buffer)
+        return -ENOMEM;
+    for (uint64_t i = 0; i < n_entries; i += n) {
+        QimgErrno err;
+
+        n = qimg_min_u64(n_entries - i, READ_BYTES / sizeof *l1);
+        err = qimg_format_read_words(&f->q->base, QIMG_IO_L1,
+                                     f->view->l1_table_offset.v + i * 8, l1, n);
+        if (err)
+            return err;
+        for (uint64_t j = 0; j < n; j++) {
+            if ((l1[j] & QCOW2_OFFSET_MASK) == 0)
+                continue;
+            err = correct_l1_entry(f, i + j, l1[j], buffer);
+            if (err)
+                return err;
+        }
+    }
+    if (f->mends_entries && f->counts->n_unaligned_zeros > 0)
+        return correct_all_l2_tables(f, buffer);
+    return 0;
+}
+
+QimgErrno
+qcow2_repair_flags(Qcow2 *q, const Qcow2Counts *counts, bool mends_entries,
+                   uint64_t *n_corrected)
+{
+    Flags f = {
+        .q = q,
+        .view = &q->base.active,
+        .counts = counts,
+        .knows_tables = true,
+        .mends_entries = mends_entries,
+        .passes_over_errors = counts->n_errors > 0,
+    };
+    QimgErrno err = correct_all(&f);
+
+    *n_corrected += f.n_corrected;
+    return err;
+}
+
+QimgErrno
+qcow2_correct_copied_flags(Qcow2 *q, const QimgView *view, const Qcow2Counts *counts)
+{
+    Flags f = {.q = q, .view = view, .counts = counts};
+
+    return correct_all(&f);
+}

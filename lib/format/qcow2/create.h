@@ -1,0 +1,8 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#pragma once
+
+#include "format/qcow2/layer/qcow2.h"
+
+/* QimgDriver.check_create and create. */
+bool qcow2_check_create(const QimgCreateOptions *options, GError **error);
+bool qcow2_create(QimgStorage *file, const QimgCreateOptions *options, GError **error);

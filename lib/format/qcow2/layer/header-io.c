@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Changes of the header. */
+#define G_LOG_DOMAIN "qimg-format"
+
+#include "format/qcow2/layer/header-io.h"
+
+#include <errno.h>
+
+#include "base/endian.h"
+
+QimgErrno
+qcow2_write_header_field(Qcow2 *q, uint64_t position, const void *bytes, size_t n_bytes)
+{
+    uint8_t old_bytes[QCOW2_MAX_FIELD_BYTES];
+    QimgErrno err;
+
+    g_assert(n_bytes <= sizeof old_bytes);
+    err = qimg_storage_read(q->base.file, QIMG_IO_HEADER, qimg_host(position), old_bytes,
+                            n_bytes);
+    if (!err)
+        err = qimg_format_write_or_undo(&q->base, QIMG_IO_HEADER, position, bytes,
+                                        old_bytes, n_bytes);
+    if (err)
+        return err;
+    err = qimg_storage_sync(q->base.file);
+    return err ? qimg_format_break(&q->base, err) : 0;
+}
+
+QimgErrno
+qcow2_store_incompatible(Qcow2 *q, uint64_t features)
+{
+    qimg_be64 field = qimg_be64_set(features);
+    QimgErrno err;
+
+    if (features == q->header.incompatible_features)
+        return 0;
+    err = qcow2_write_header_field(q, QCOW2_HEADER_AT_INCOMPATIBLE, &field, sizeof field);
+    if (err)
+        return err;
+    q->header.incompatible_features = features;
+    q->base.is_dirty = (features & QCOW2_INCOMPAT_DIRTY) != 0;
+    q->base.is_corrupt = (features & QCOW2_INCOMPAT_CORRUPT) != 0;
+    return 0;
+}
+
+QimgErrno
+qcow2_set_dirty(Qcow2 *q, bool is_dirty)
+{
+    uint64_t features = q->header.incompatible_features & ~(uint64_t)QCOW2_INCOMPAT_DIRTY;
+
+    if (q->header.version < 3 || (!is_dirty && q->stays_dirty))
+        return 0;
+    return qcow2_store_incompatible(q, is_dirty ? features | QCOW2_INCOMPAT_DIRTY
+                                                : features);
+}
+
+QimgErrno
+qcow2_mark_corrupt(Qcow2 *q, QimgRule rule, uint64_t host_offset)
+{
+    uint64_t features = q->header.incompatible_features | QCOW2_INCOMPAT_CORRUPT;
+    qimg_be64 field = qimg_be64_set(features);
+
+    qimg_format_report(&q->base, rule, host_offset);
+    if (atomic_exchange(&q->base.broken, true))
+        return -EIO;
+    if (q->header.version < 3) {
+        g_warning("%s: it is read-only from now on", q->base.file->path);
+        return -EIO;
+    }
+    g_warning("%s: it is marked corrupt and read-only from now on", q->base.file->path);
+    if (!qimg_storage_write(q->base.file, QIMG_IO_HEADER,
+                            qimg_host(QCOW2_HEADER_AT_INCOMPATIBLE), &field,
+                            sizeof field))
+        (void)!qimg_storage_sync(q->base.file);
+    return -EIO;
+}

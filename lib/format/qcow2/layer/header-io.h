@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Changes of the header: fields, feature bits, the mark that the image is corrupt. */
+#pragma once
+
+#include "format/qcow2/layer/qcow2.h"
+
+#define QCOW2_MAX_FIELD_BYTES 24u
+
+/* Writes @n_bytes (at most QCOW2_MAX_FIELD_BYTES) of the header at @position and makes
+ * them durable. @bytes are as on disk. Under alloc_lock, or while the gate is closed. */
+QimgErrno qcow2_write_header_field(Qcow2 *q, uint64_t position, const void *bytes,
+                                   size_t n_bytes) QIMG_MUST_CHECK;
+
+/* Stores the incompatible feature bits, durably. As qcow2_write_header_field. */
+QimgErrno qcow2_store_incompatible(Qcow2 *q, uint64_t features) QIMG_MUST_CHECK;
+
+/* Sets or clears the dirty bit, which version 2 lacks. With stays_dirty it is not
+ * cleared: who opens the image next repairs it. As qcow2_store_incompatible. */
+QimgErrno qcow2_set_dirty(Qcow2 *q, bool is_dirty) QIMG_MUST_CHECK;
+
+/* Damage was met by a writer: sets the corrupt bit (version 3), refuses every further
+ * change and logs @rule with @host_offset. Returns -EIO.
+ * Threads: any, with or without alloc_lock. */
+QimgErrno qcow2_mark_corrupt(Qcow2 *q, QimgRule rule, uint64_t host_offset);

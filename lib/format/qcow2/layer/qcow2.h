@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Private state of an open qcow2 layer, and how it is changed safely.
+ *
+ * I1  A layer that is not writable is never written to, and nothing of it changes after
+ *     open but @file_end_bytes: maps and reads from any number of threads need no lock.
+ * I2  Tables are read through the chain's table cache only, and never trusted: each entry
+ *     is decoded (codec/qcow2-tables.h) each time it is used.
+ * I3  What lies beyond the end of the file is damage, not zeros: a cut image must not
+ *     pass for an empty one. (QEMU reads zeros there.) The last cluster may be cut.
+ *
+ * Writing. All metadata are written through: an entry is in the file when the write that
+ * made it is acknowledged, so that a process that dies loses nothing, and there is no
+ * dirty table to flush, to evict in order or to bound. What makes this safe against a
+ * machine that dies is that nothing is written to the file before what it relies on is
+ * durable:
+ *
+ * W1  Clusters are taken from a reserve (refcount/alloc.c): their refcounts are 1 and
+ * their bytes zeros, durably, before any of them is used. Dying leaks what is left of it.
+ * W2  An entry of a reachable table is written only after the data that it refers to is
+ *     durable, except where both the disk and the new cluster read as zeros: then every
+ *     mixture of old and new is one that a disk may show.
+ * W3  A cluster whose last entry was replaced waits (refcount/pending.c): only when the
+ * new entry is durable, and no request is left that may still use the old one, is its
+ * refcount lowered; only from then on can it be found free. W4  The guest range of an
+ * entry that is being changed is announced (format/inflight.h); L1 entries, refcounts and
+ * the reserve change under alloc_lock. And T1, T2 of format/table-file.h. */
+#pragma once
+
+#include <stdatomic.h>
+
+#include "base/lock.h"
+#include "codec/qcow2-bitmaps.h"
+#include "codec/qcow2-geometry.h"
+#include "codec/qcow2-header.h"
+#include "format/table-file.h"
+#include "format/write-plan.h"
+#include "transform/compress.h"
+
+#define QCOW2_MAX_RESERVED_RUNS 256u
+
+typedef struct Qcow2Pending Qcow2Pending; /* refcount/pending.c */
+
+typedef struct Qcow2 {
+    QimgFormat base;
+    Qcow2Header header; /* const after open; a writable layer's: see layer/header-io.c */
+    Qcow2Geometry geometry; /* const after open */
+    unsigned slice_words;   /* const after open: words of an L2 slice */
+    QimgCodec codec;        /* const after open */
+
+    /* The rest: writable layers only. */
+    QimgMutex alloc_lock;     /* rank QIMG_RANK_ALLOC */
+    _Atomic bool is_active;   /* atomic: what comes before the first change is done */
+    bool is_open_for_writing; /* const after open */
+    bool is_open_for_check;   /* const after open */
+    uint64_t *refcount_table QIMG_GUARDED_BY(alloc_lock); /* host-endian entries */
+    uint64_t n_refcount_table_entries QIMG_GUARDED_BY(alloc_lock);
+    uint64_t search_from QIMG_GUARDED_BY(alloc_lock); /* no free cluster lies below */
+    QimgClusters reserve[QCOW2_MAX_RESERVED_RUNS] QIMG_GUARDED_BY(alloc_lock);
+    unsigned n_reserve QIMG_GUARDED_BY(alloc_lock);
+    uint64_t next_reserve_bytes QIMG_GUARDED_BY(alloc_lock);
+    /* changed with the gate closed: refcounts or flags are not what they should be, and
+     * nobody is going to correct them now */
+    bool stays_dirty;
+    uint64_t first_file_bytes;     /* const once active: the file's length before */
+    uint64_t snapshot_table_bytes; /* const after open */
+    Qcow2BitmapsExtension bitmaps; /* const after open; no bitmaps: all 0 */
+
+    Qcow2Pending
+        *pending; /* owned, has a lock of its own; NULL unless open for writing */
+} Qcow2;
+
+/* Whether the image has an external data file that is the disk, byte for byte. */
+static inline bool
+qcow2_has_raw_data_file(const Qcow2 *q)
+{
+    return (q->header.autoclear_features & QCOW2_AUTOCLEAR_DATA_FILE_RAW) != 0;
+}
+
+/* Comes before every change: see qimg_format_activate. */
+static inline QimgErrno
+qcow2_begin_change(Qcow2 *q)
+{
+    return qimg_format_activate(&q->base, &q->alloc_lock, &q->is_active);
+}

@@ -1,0 +1,459 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Taking, deleting and renaming snapshots, and going back to one. Spec: qcow2-write
+ * section 7.
+ *
+ * A snapshot is one more L1 table that refers to the L2 tables of the disk: what costs is
+ * counting all that they refer to once more, or once less. All of it runs with the gate
+ * closed, so the tables stand still.
+ *
+ * S1  The image is marked dirty (version 3) before the first refcount is changed, and
+ *     clean when all is done: whoever opens it in between repairs refcounts and COPIED
+ *     flags from the tables, which at any moment are those before or those after the
+ *     change.
+ *
+ * S2  Refcounts are raised, durably, before the header refers to what they count; they
+ *     are lowered after it has ceased to. Without the dirty bit (version 2) a change that
+ *     is cut short leaves leaks, and COPIED flags that a check finds, but nothing that a
+ *     write could damage: a flag is cleared before two disks share the cluster, and set
+ *     after only one is left.
+ *
+ * S3  All clusters are allocated, and all refcounts known to have room, before S1. */
+#define G_LOG_DOMAIN "qimg-format"
+
+#include "format/qcow2/snapshot/snapshot-change.h"
+
+#include <errno.h>
+#include <limits.h>
+
+#include "base/checked.h"
+#include "base/endian.h"
+#include "base/scratch.h"
+#include "codec/qcow2-tables.h"
+#include "format/qcow2/count/count.h"
+#include "format/qcow2/count/counts.h"
+#include "format/qcow2/count/flags.h"
+#include "format/qcow2/count/refcount-bulk.h"
+#include "format/qcow2/layer/header-io.h"
+#include "format/qcow2/layer/qcow2.h"
+#include "format/qcow2/refcount/alloc.h"
+#include "format/qcow2/snapshot/snapshot-table.h"
+#include "format/qcow2/tables/overlap.h"
+#include "format/qcow2/tables/tables.h"
+#include "format/qcow2/write/flush.h"
+
+#define READ_BYTES (64 * QIMG_KIB)
+
+/* What must come before any of the changes; takes alloc_lock itself. A reference that
+ * still waits to go would be counted: a cluster could be found shared that is not. */
+static QimgErrno
+prepare(Qcow2 *q)
+{
+    QimgErrno err;
+
+    if (q->geometry.has_data_file) /* it would have to hold several disks */
+        return -EOPNOTSUPP;
+    err = qcow2_begin_change(q);
+    return err ? err : qcow2_flush_all(q);
+}
+
+/* Counts a tree without a flaw, whose refcounts can be changed by @sign. */
+static QimgErrno
+count_tree(Qcow2 *q, const QimgView *view, bool with_l1, int sign, Qcow2Counts *out)
+{
+    QimgErrno err = qcow2_count_tree(q, view, with_l1, out);
+
+    if (!err && out->n_problems > 0) {
+        const Qcow2Problem *first = &g_array_index(out->problems, Qcow2Problem, 0);
+
+        qimg_format_report(&q->base, first->rule, first->host_offset);
+        return -EIO;
+    }
+    if (!err)
+        err = qcow2_refcount_check_counts(q, out, sign);
+    if (err == -ERANGE && sign < 0) {
+        qimg_format_report(&q->base, QIMG_RULE_REFCOUNT_TOO_LOW, view->l1_table_offset.v);
+        return -EIO;
+    }
+    return err;
+}
+
+/* Whether what the tree of @counts refers to is counted at least as often as all tables
+ * refer to it. Else lowering its refcounts could free what others use. */
+static QimgErrno
+check_other_uses(Qcow2 *q, const Qcow2Counts *counts)
+{
+    Qcow2Counts all;
+    QimgErrno err = qcow2_count_references(q, NULL, &all);
+
+    for (uint64_t c = 0; !err && c < all.n_words; c++)
+        if (qcow2_counts_get(counts, c) == 0)
+            all.words[c] = 0;
+    if (!err)
+        err = qcow2_refcount_check_counts(q, &all, -1);
+    if (err == -ERANGE) {
+        qimg_format_report(&q->base, QIMG_RULE_REFCOUNT_TOO_LOW, 0);
+        err = -EIO;
+    }
+    qcow2_counts_clear(&all);
+    return err;
+}
+
+/* Writes the L1 table of @view to @to_offset, without COPIED flags: who refers to the
+ * same tables from elsewhere must not write to them. What is behind its end is zeros
+ * (W1). */
+static QimgErrno
+copy_l1(Qcow2 *q, const QimgView *view, uint64_t to_offset)
+{
+    uint64_t *words = qimg_scratch_get(QIMG_SCRATCH_TABLE, READ_BYTES);
+    uint64_t n;
+
+    if (!words)
+        return -ENOMEM;
+    for (uint64_t i = 0; i < view->n_l1_entries; i += n) {
+        QimgErrno err;
+
+        n = qimg_min_u64(view->n_l1_entries - i, READ_BYTES / 8);
+        err = qimg_format_read_words(&q->base, QIMG_IO_L1,
+                                     view->l1_table_offset.v + i * 8, words, n);
+        if (err)
+            return err;
+        for (uint64_t j = 0; j < n; j++)
+            words[j] &= ~QCOW2_ENTRY_COPIED;
+        qimg_host_to_be64_array(words, n);
+        err = qimg_storage_write(q->base.file, QIMG_IO_L1, qimg_host(to_offset + i * 8),
+                                 words, n * 8);
+        if (err)
+            return err;
+    }
+    return 0;
+}
+
+static uint64_t
+l1_clusters(const Qcow2 *q, uint64_t n_entries)
+{
+    return qimg_div_round_up(n_entries * 8, q->geometry.cluster_bytes);
+}
+
+/* Makes the flags of the active tables right after refcounts fell. */
+static QimgErrno
+correct_flags(Qcow2 *q)
+{
+    Qcow2Counts refcounts;
+    QimgErrno err = qcow2_refcount_load_all(q, &refcounts);
+
+    if (!err)
+        err = qcow2_correct_copied_flags(q, &q->base.active, &refcounts);
+    qcow2_counts_clear(&refcounts);
+    return err;
+}
+
+/* Lowers refcounts, frees what fell to 0, corrects the flags, and ends the change. What
+ * goes wrong here leaves the image dirty, to be repaired: the change itself is done, so
+ * what has been freed stays so. */
+static QimgErrno
+finish(Qcow2 *q, const Qcow2Counts *gone)
+{
+    g_autoptr(GArray) freed = g_array_new(FALSE, FALSE, sizeof(QimgClusters));
+    QimgErrno err = gone ? qcow2_refcount_add_counts(q, gone, -1, freed) : 0;
+
+    for (guint i = 0; i < freed->len; i++)
+        qcow2_forget_clusters(q, g_array_index(freed, QimgClusters, i));
+    if (!err && gone)
+        err = correct_flags(q);
+    if (!err)
+        err = qimg_storage_sync(q->base.file);
+    return err ? err : qcow2_set_dirty(q, false);
+}
+
+/* What finish could not do is no failure of the change. */
+static QimgErrno
+finish_or_leave_dirty(Qcow2 *q, const Qcow2Counts *gone)
+{
+    QimgErrno err = finish(q, gone);
+
+    q->stays_dirty |= err != 0;
+    if (err)
+        g_warning("%s: clusters that snapshots used could not be freed: %s (they are "
+                  "leaked; run qimg check -r leaks)",
+                  q->base.file->path, g_strerror(-err));
+    return 0;
+}
+
+/* Switches to the table, or takes back its clusters from @first_cluster on. */
+static QimgErrno
+switch_table(Qcow2 *q, const GByteArray *table, uint64_t first_cluster,
+             unsigned n_snapshots, unsigned removed_place)
+{
+    uint64_t host_offset = first_cluster << q->geometry.cluster_bits;
+    uint64_t n_bytes = table->len;
+    QimgErrno err = qimg_format_metadata_add(&q->base, host_offset, n_bytes);
+
+    if (!err)
+        err = qcow2_snapshot_table_switch(q, n_bytes > 0 ? host_offset : 0, n_snapshots,
+                                          removed_place);
+    if (err)
+        qimg_format_metadata_remove(&q->base, host_offset, n_bytes);
+    return err;
+}
+
+/* ---- taking one ---- */
+
+/* Undoes what raised the refcounts, as far as that can be: else the image stays dirty. */
+static void
+undo_create(Qcow2 *q, const Qcow2Counts *counts, QimgClusters run, bool is_raised)
+{
+    if (atomic_load(&q->base.broken))
+        return;
+    if (is_raised &&
+        (qcow2_refcount_add_counts(q, counts, -1, NULL) || correct_flags(q))) {
+        q->stays_dirty = true;
+        return;
+    }
+    qcow2_alloc_undo(q, run);
+    if (!qimg_storage_sync(q->base.file))
+        (void)!qcow2_set_dirty(q, false);
+}
+
+/* With the clusters of the L1 table's copy and of the snapshot table allocated. */
+static QimgErrno
+share_all(Qcow2 *q, const Qcow2Counts *counts, const GByteArray *table, QimgClusters run)
+{
+    unsigned bits = q->geometry.cluster_bits;
+    uint64_t n_l1_clusters = l1_clusters(q, q->base.active.n_l1_entries);
+    uint64_t l1_offset = run.first_cluster << bits;
+    uint64_t l1_bytes = (uint64_t)q->base.active.n_l1_entries * 8;
+    bool is_raised = false;
+    QimgErrno err = qcow2_set_dirty(q, true);
+
+    qcow2_forget_table(q, TABLE_L1, l1_offset, n_l1_clusters << bits);
+    if (!err)
+        err = copy_l1(q, &q->base.active, l1_offset);
+    if (!err)
+        err = qcow2_snapshot_table_write(q, table, l1_offset + (n_l1_clusters << bits));
+    if (!err)
+        err = qcow2_refcount_add_counts(q, counts, 1, NULL);
+    is_raised = !err;
+    if (!err)
+        err = qcow2_correct_copied_flags(q, &q->base.active, NULL);
+    if (!err)
+        err = qimg_storage_sync(q->base.file);
+    if (!err)
+        err = qimg_format_metadata_add(&q->base, l1_offset, l1_bytes);
+    if (!err)
+        err = switch_table(q, table, run.first_cluster + n_l1_clusters,
+                           q->header.n_snapshots + 1, UINT_MAX);
+    if (err) {
+        qimg_format_metadata_remove(&q->base, l1_offset, l1_bytes);
+        undo_create(q, counts, run, is_raised);
+    }
+    return err;
+}
+
+QimgErrno
+qcow2_create_snapshot(QimgFormat *format, const QimgNewSnapshot *snapshot)
+{
+    Qcow2 *q = (Qcow2 *)format;
+    g_autoptr(GByteArray) table = NULL;
+    QimgClusters run = {0};
+    Qcow2Counts counts = {0};
+    guint entry_start = 0;
+    QimgErrno err = prepare(q);
+
+    if (err)
+        return err;
+    QIMG_LOCK_SCOPE(&q->alloc_lock);
+    err = count_tree(q, &format->active, false, 1, &counts);
+    if (!err)
+        err = qcow2_snapshot_table_load(q, &table);
+    if (!err)
+        err = qcow2_snapshot_table_append(q, table, snapshot, &entry_start);
+    if (!err) {
+        run.n_clusters = l1_clusters(q, format->active.n_l1_entries) +
+                         qcow2_snapshot_table_clusters(q, table);
+        err = qcow2_alloc_exactly(q, run.n_clusters, &run.first_cluster);
+    }
+    if (!err && format->active.n_l1_entries > 0)
+        qcow2_snapshot_table_set_l1(table, entry_start,
+                                    run.first_cluster << q->geometry.cluster_bits);
+    if (!err)
+        err = share_all(q, &counts, table, run);
+    if (!err)
+        err = finish_or_leave_dirty(q, NULL);
+    qcow2_counts_clear(&counts);
+    return err;
+}
+
+/* ---- deleting and renaming ---- */
+
+/* Writes the changed table to new clusters and switches to it. */
+static QimgErrno
+replace_table(Qcow2 *q, const GByteArray *table, unsigned n_snapshots,
+              unsigned removed_place)
+{
+    QimgClusters run = {0, qcow2_snapshot_table_clusters(q, table)};
+    QimgErrno err = 0;
+
+    if (run.n_clusters > 0) {
+        err = qcow2_alloc_exactly(q, run.n_clusters, &run.first_cluster);
+        if (err)
+            return err;
+        err = qcow2_snapshot_table_write(q, table,
+                                         run.first_cluster << q->geometry.cluster_bits);
+        if (!err)
+            err = qimg_storage_sync(q->base.file);
+    }
+    if (!err)
+        err = switch_table(q, table, run.first_cluster, n_snapshots, removed_place);
+    if (err && run.n_clusters > 0 && !atomic_load(&q->base.broken))
+        qcow2_alloc_undo(q, run);
+    return err;
+}
+
+QimgErrno
+qcow2_delete_snapshot(QimgFormat *format, unsigned place)
+{
+    Qcow2 *q = (Qcow2 *)format;
+    g_autoptr(GByteArray) table = NULL;
+    Qcow2Counts counts = {0};
+    QimgErrno err = prepare(q);
+
+    if (err)
+        return err;
+    QIMG_LOCK_SCOPE(&q->alloc_lock);
+    err = count_tree(q, &format->snapshots->items[place].view, true, -1, &counts);
+    if (!err)
+        err = check_other_uses(q, &counts);
+    if (!err)
+        err = qcow2_snapshot_table_load(q, &table);
+    if (!err)
+        err = qcow2_snapshot_table_remove(table, place);
+    if (!err)
+        err = qcow2_set_dirty(q, true);
+    if (!err) {
+        err = replace_table(q, table, q->header.n_snapshots - 1, place);
+        if (!err)
+            err = finish_or_leave_dirty(q, &counts);
+        else if (!atomic_load(&q->base.broken))
+            (void)!qcow2_set_dirty(q, false);
+    }
+    qcow2_counts_clear(&counts);
+    return err;
+}
+
+QimgErrno
+qcow2_rename_snapshot(QimgFormat *format, unsigned place, const char *name)
+{
+    Qcow2 *q = (Qcow2 *)format;
+    g_autoptr(GByteArray) table = NULL;
+    QimgErrno err = prepare(q);
+
+    if (err)
+        return err;
+    QIMG_LOCK_SCOPE(&q->alloc_lock);
+    err = qcow2_snapshot_table_load(q, &table);
+    if (!err)
+        err = qcow2_snapshot_table_rename(table, place, name);
+    return err ? err : replace_table(q, table, q->header.n_snapshots, UINT_MAX);
+}
+
+/* ---- going back ---- */
+
+/* Lets the header name the new L1 table and the disk's size, in one write. */
+static QimgErrno
+switch_disk(Qcow2 *q, uint64_t size_bytes, uint64_t l1_offset, uint32_t n_l1_entries)
+{
+    struct {
+        qimg_be64 size_bytes;
+        qimg_be32 crypt_method;
+        qimg_be32 n_l1_entries;
+        qimg_be64 l1_offset;
+    } field = {
+        qimg_be64_set(size_bytes),
+        qimg_be32_set(q->header.crypt_method),
+        qimg_be32_set(n_l1_entries),
+        qimg_be64_set(l1_offset),
+    };
+    QimgErrno err =
+        qcow2_write_header_field(q, QCOW2_HEADER_AT_SIZE, &field, sizeof field);
+
+    if (err)
+        return err;
+    q->header.size_bytes = size_bytes;
+    q->header.l1_table_offset = l1_offset;
+    q->header.n_l1_entries = n_l1_entries;
+    q->base.active = (QimgView){
+        .size_bytes = size_bytes,
+        .l1_table_offset = qimg_host(l1_offset),
+        .n_l1_entries = n_l1_entries,
+        .n_l1_entries_in_file = n_l1_entries,
+    };
+    return 0;
+}
+
+/* With the L1 table's clusters allocated. */
+static QimgErrno
+exchange(Qcow2 *q, const QimgView *view, uint32_t n_l1_entries, const Qcow2Counts *wanted,
+         QimgClusters run)
+{
+    uint64_t l1_offset = run.first_cluster << q->geometry.cluster_bits;
+    bool is_raised = false;
+    QimgErrno err = qcow2_set_dirty(q, true);
+
+    qcow2_forget_table(q, TABLE_L1, l1_offset,
+                       run.n_clusters << q->geometry.cluster_bits);
+    if (!err)
+        err = copy_l1(q, view, l1_offset);
+    if (!err)
+        err = qcow2_refcount_add_counts(q, wanted, 1, NULL);
+    is_raised = !err;
+    /* Tables of snapshots may have flags that mean nothing there. */
+    if (!err)
+        err = qcow2_correct_copied_flags(q, view, NULL);
+    if (!err)
+        err = qimg_storage_sync(q->base.file);
+    if (!err)
+        err = switch_disk(q, view->size_bytes, l1_offset, n_l1_entries);
+    if (err)
+        undo_create(q, wanted, run, is_raised);
+    return err;
+}
+
+QimgErrno
+qcow2_revert_to_snapshot(QimgFormat *format, unsigned place)
+{
+    Qcow2 *q = (Qcow2 *)format;
+    const QimgView *view = &format->snapshots->items[place].view;
+    /* A disk of no bytes has a table, too: its cluster would be nobody's. */
+    uint64_t n_l1_entries = qimg_max_u64(
+        1, qimg_max_u64(qcow2_geometry_l1_entries_for(&q->geometry, view->size_bytes),
+                        view->n_l1_entries));
+    Qcow2Counts wanted = {0}, gone = {0};
+    QimgClusters run = {0, l1_clusters(q, n_l1_entries)};
+    QimgErrno err;
+
+    if (n_l1_entries > QCOW2_MAX_L1_BYTES / 8)
+        return -EFBIG;
+    err = prepare(q);
+    if (err)
+        return err;
+    QIMG_LOCK_SCOPE(&q->alloc_lock);
+    err = count_tree(q, view, false, 1, &wanted);
+    if (!err)
+        err = count_tree(q, &format->active, true, -1, &gone);
+    if (!err)
+        err = check_other_uses(q, &gone);
+    if (!err)
+        err = qcow2_alloc_exactly(q, run.n_clusters, &run.first_cluster);
+    if (!err)
+        err = exchange(q, view, (uint32_t)n_l1_entries, &wanted, run);
+    if (!err) {
+        err = finish_or_leave_dirty(q, &gone);
+        /* Other L2 tables are the active ones now; nothing is written to a disk of which
+         * they are not known. */
+        if (qcow2_collect_metadata(q))
+            err = qimg_format_break(&q->base, -EIO);
+    }
+    qcow2_counts_clear(&wanted);
+    qcow2_counts_clear(&gone);
+    return err;
+}

@@ -1,0 +1,10 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* See QimgDriver. The layer is active. */
+#pragma once
+
+#include "format/qcow2/layer/qcow2.h"
+
+QimgErrno qcow2_create_snapshot(QimgFormat *format, const QimgNewSnapshot *snapshot);
+QimgErrno qcow2_delete_snapshot(QimgFormat *format, unsigned place);
+QimgErrno qcow2_rename_snapshot(QimgFormat *format, unsigned place, const char *name);
+QimgErrno qcow2_revert_to_snapshot(QimgFormat *format, unsigned place);

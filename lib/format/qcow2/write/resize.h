@@ -1,0 +1,8 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* See QimgDriver. The layer is active. */
+#pragma once
+
+#include "format/qcow2/layer/qcow2.h"
+
+QimgErrno qcow2_extend_tables(QimgFormat *format, uint64_t size_bytes);
+QimgErrno qcow2_resize(QimgFormat *format, uint64_t size_bytes);
