@@ -6,6 +6,7 @@
 
 #include "base/checked.h"
 #include "base/errors.h"
+#include "base/zeros.h"
 #include "image/copy-out.h"
 
 #define READ_BYTES QIMG_MIB
@@ -69,9 +70,9 @@ void
 copy_digest_add(CopyDigest *digest, const uint8_t *bytes, uint64_t n_bytes)
 {
     while (n_bytes > 0) {
-        size_t n = bytes ? n_bytes : qimg_min_u64(n_bytes, sizeof copy_zeros);
+        size_t n = bytes ? n_bytes : qimg_min_u64(n_bytes, COPY_ZEROS_BYTES);
 
-        must(EVP_DigestUpdate(digest->context, bytes ? bytes : copy_zeros, n));
+        must(EVP_DigestUpdate(digest->context, bytes ? bytes : qimg_zeros, n));
         n_bytes -= n;
     }
 }

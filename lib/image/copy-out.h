@@ -54,9 +54,8 @@ bool copy_plan_next(CopyPlan *plan, CopyPiece *out);
 /* ---- image/copy-zeros.c ---------------------------------------------------------------
  */
 
-/* Zeros for whoever has to write or digest them. */
+/* Zeros that are written or digested at once, of base/zeros.h. */
 #define COPY_ZEROS_BYTES (64 * QIMG_KIB)
-extern const uint8_t copy_zeros[COPY_ZEROS_BYTES];
 
 /* Finds the next run of granules with data at or behind @*start_inout, an offset in
  * @buffer at the start of a granule: false when all is zeros up to @n_bytes, else the run

@@ -8,6 +8,7 @@
 #include "base/checked.h"
 #include "base/cleanup.h"
 #include "base/errors.h"
+#include "base/zeros.h"
 #include "image/copy-out.h"
 #include "storage/file-lock.h"
 #include "storage/file.h"
@@ -156,10 +157,10 @@ write_zeros(CopyTarget *target, uint64_t guest_offset, uint64_t n_bytes)
     QimgErrno err = 0;
 
     while (!err && n_bytes > 0) {
-        size_t n = qimg_min_u64(n_bytes, sizeof copy_zeros);
+        size_t n = qimg_min_u64(n_bytes, COPY_ZEROS_BYTES);
 
         err = qimg_storage_write(target->storage, QIMG_IO_DATA, qimg_host(guest_offset),
-                                 copy_zeros, n);
+                                 qimg_zeros, n);
         guest_offset += n;
         n_bytes -= n;
     }
@@ -187,8 +188,8 @@ copy_target_append(CopyTarget *target, const uint8_t *buffer, uint64_t n_bytes,
                    const _Atomic bool *stop)
 {
     while (n_bytes > 0) {
-        size_t n = buffer ? n_bytes : qimg_min_u64(n_bytes, sizeof copy_zeros);
-        ssize_t put = write(target->stream_fd, buffer ? buffer : copy_zeros, n);
+        size_t n = buffer ? n_bytes : qimg_min_u64(n_bytes, COPY_ZEROS_BYTES);
+        ssize_t put = write(target->stream_fd, buffer ? buffer : qimg_zeros, n);
 
         if (put < 0 && errno != EINTR)
             return -errno;

@@ -3,9 +3,8 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "base/zeros.h"
 #include "image/copy-out.h"
-
-const uint8_t copy_zeros[COPY_ZEROS_BYTES];
 
 static bool
 is_zero(const uint8_t *bytes, size_t n_bytes)
@@ -13,8 +12,8 @@ is_zero(const uint8_t *bytes, size_t n_bytes)
     /* Mostly the first bytes decide. */
     size_t n_head = n_bytes < 16 ? n_bytes : 16;
 
-    return memcmp(bytes, copy_zeros, n_head) == 0 &&
-           memcmp(bytes, copy_zeros, n_bytes) == 0;
+    return memcmp(bytes, qimg_zeros, n_head) == 0 &&
+           memcmp(bytes, qimg_zeros, n_bytes) == 0;
 }
 
 bool

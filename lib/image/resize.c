@@ -3,12 +3,11 @@
 #include <errno.h>
 
 #include "base/checked.h"
+#include "base/zeros.h"
 #include "image/resize.h"
 #include "image/runs.h"
 #include "image/write.h"
 #include "image/zero.h"
-
-#define ZEROS_BYTES (2 * QIMG_MIB)
 
 /* Whether no layer holds anything at [@start, @end), behind the disk's end. */
 static QimgErrno
@@ -116,15 +115,14 @@ static QimgErrno
 preallocate(QimgImage *image, uint64_t start, uint64_t end,
             QimgPreallocation preallocation)
 {
-    static const uint8_t zeros[ZEROS_BYTES];
     QimgFormat *top = image->chain->layers[0];
     QimgErrno err = 0;
 
     while (!err && start < end) {
-        uint64_t n_bytes = qimg_min_u64(end - start, ZEROS_BYTES);
+        uint64_t n_bytes = qimg_min_u64(end - start, QIMG_ZEROS_BYTES);
 
         err = preallocation == QIMG_PREALLOCATION_FULL
-                  ? image_write_inside(image, start, zeros, n_bytes)
+                  ? image_write_inside(image, start, qimg_zeros, n_bytes)
                   : image_allocate_inside(image, start, n_bytes,
                                           preallocation == QIMG_PREALLOCATION_FALLOC);
         if (!err && top->driver->wants_flush && top->driver->wants_flush(top))

@@ -4,6 +4,7 @@
 #include <errno.h>
 
 #include "base/checked.h"
+#include "base/zeros.h"
 #include "image/runs.h"
 #include "image/write.h"
 #include "image/zero.h"
@@ -12,11 +13,12 @@
  * stays bounded, and no cluster lies across. */
 #define SEGMENT_BYTES (UINT64_C(1) << 32)
 
+/* Zeros that are written at once. */
+#define ZEROS_BYTES (64 * QIMG_KIB)
+
 QimgErrno
 image_write_zeros(QimgImage *image, uint64_t start, uint64_t end)
 {
-    static const uint8_t zeros[64 * 1024];
-
     while (start < end) {
         uint64_t n_bytes;
         QimgErrno err;
@@ -27,8 +29,8 @@ image_write_zeros(QimgImage *image, uint64_t start, uint64_t end)
             return err;
         n_bytes = r.run.length_bytes;
         if (r.run.kind != QIMG_RUN_UNALLOCATED && r.run.kind != QIMG_RUN_ZERO) {
-            n_bytes = qimg_min_u64(n_bytes, sizeof zeros);
-            err = image_write_inside(image, start, zeros, n_bytes);
+            n_bytes = qimg_min_u64(n_bytes, ZEROS_BYTES);
+            err = image_write_inside(image, start, qimg_zeros, n_bytes);
             if (err)
                 return err;
         }

@@ -8,6 +8,7 @@
 
 #include "base/checked.h"
 #include "base/lock.h"
+#include "base/zeros.h"
 
 /* How far below a place its extent is looked for. */
 #define EXTENT_WINDOW_BYTES (256 * QIMG_MIB)
@@ -201,8 +202,6 @@ static QimgErrno
 write_zeros(QimgStorage *storage, QimgIoPurpose purpose, uint64_t offset,
             uint64_t n_bytes)
 {
-    static const uint8_t zeros[ZEROS_BYTES];
-
     while (n_bytes > 0) {
         struct iovec parts[MAX_ZERO_PARTS];
         uint64_t done = 0;
@@ -210,9 +209,9 @@ write_zeros(QimgStorage *storage, QimgIoPurpose purpose, uint64_t offset,
         int n = 0;
 
         for (; n < (int)MAX_ZERO_PARTS && done < n_bytes; n++) {
-            size_t part_bytes = qimg_min_u64(sizeof zeros, n_bytes - done);
+            size_t part_bytes = qimg_min_u64(ZEROS_BYTES, n_bytes - done);
 
-            parts[n] = (struct iovec){(void *)zeros, part_bytes};
+            parts[n] = (struct iovec){(void *)qimg_zeros, part_bytes};
             done += part_bytes;
         }
         err = qimg_storage_writev(storage, purpose, qimg_host(offset), parts, n);

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """check-symbols.py ROOT LIBRARY: the shared library exports what the public header declares,
-no more and no less."""
+no more and no less, and holds no large constants."""
 
 import re
 import shutil
@@ -10,7 +10,19 @@ import sys
 
 import sources
 
+# base/zeros.h has the zeros; a table of this size is better computed.
+MAX_CONSTANT_BYTES = 16384
 DECLARATION = re.compile(r"^QIMG_API\b[^;]*?\b(qimg_\w+)\s*\(", re.MULTILINE)
+
+
+def large_constants(library):
+    """Of the read-only data, which lie in each program."""
+    listing = subprocess.run(["nm", "--print-size", "--defined-only", library], check=True,
+                             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
+    for line in listing.splitlines():
+        fields = line.split()
+        if len(fields) == 4 and fields[2] in "rR" and int(fields[1], 16) > MAX_CONSTANT_BYTES:
+            yield f"{fields[3]}: a constant of {int(fields[1], 16)} bytes"
 
 
 def main():
@@ -35,6 +47,7 @@ def main():
     exported = {name for name in exported if not name.startswith("__")}
     problems += [f"{name}: declared, not exported" for name in sorted(declared - exported)]
     problems += [f"{name}: exported, not declared" for name in sorted(exported - declared)]
+    problems += large_constants(library)
     if not declared:
         problems.append("no declaration was found")
     return sources.report(problems, f"{len(declared)} exported functions")

@@ -9,6 +9,7 @@
 #include "base/checked.h"
 #include "base/endian.h"
 #include "base/scratch.h"
+#include "base/zeros.h"
 #include "codec/qcow2-tables.h"
 #include "format/qcow2/layer/header-io.h"
 #include "format/qcow2/layer/qcow2.h"
@@ -149,7 +150,7 @@ static QimgErrno
 free_entries(Qcow2 *q, uint64_t l1_index, uint64_t table_offset, uint64_t from,
              bool clears)
 {
-    static const uint64_t zeros[TABLE_SLICE_WORDS];
+    const uint64_t *zeros = (const uint64_t *)(const void *)qimg_zeros;
     const Qcow2Geometry *g = &q->geometry;
     uint64_t n_table_words = g->l2_entry_words << g->l2_bits;
     QimgErrno err = 0;
