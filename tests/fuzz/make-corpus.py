@@ -142,11 +142,9 @@ def compact_extended(image):
 
 
 def make_luks(folder):
-    path = os.path.join(folder, "luks")
-    run("qemu-img", "create", "-q", "-f", "qcow2", "--object", "secret,id=s,data=x", "-o",
-        "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10,cluster_size=64k",
-        path, "64k")
-    return read(path)[:4096]
+    from qtest import qemu
+
+    return read(qemu.create_encrypted(os.path.join(folder, "luks"), 65536))[:4096]
 
 
 def spoiled(image):

@@ -196,14 +196,7 @@ def test_compression_type(kind, bit, disk, mnt):
 
 
 def encrypted(tmp_path, method):
-    image = tmp_path / "secret.qcow2"
-    options = ["encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10"
-               if method == "luks" else "encrypt.format=aes,encrypt.key-secret=s"]
-    result = qemu.img("create", "-q", "-f", "qcow2", "--object", "secret,id=s,data=passphrase",
-                      "-o", *options, image, "1M", check=False)
-    if result.status:
-        pytest.skip(f"this qemu-img makes no {method} images: {result.errors.strip()}")
-    return image
+    return qemu.create_encrypted(tmp_path / "secret.qcow2", MIB, method)
 
 
 @pytest.mark.parametrize("method", ["luks", "aes"])

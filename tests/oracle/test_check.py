@@ -11,7 +11,7 @@ import pytest
 
 from qtest import env, fixtures, pattern, qemu
 from qtest.evidence import Unchanged
-from qtest.procs import run
+from qtest.procs import Result, run
 from qtest.qcow2 import COMPRESSED, COPIED, CORRUPT, DIRTY, OFFSET_MASK, ZERO, Qcow2File
 from qtest.writing import allocated_bytes
 
@@ -135,10 +135,7 @@ def test_sound(layout, layouts, tmp_path):
 
 def test_encrypted(tmp_path):
     """The area of the LUKS header is counted without a key."""
-    path = tmp_path / "disk.qcow2"
-    secret = ("--object", "secret,id=s,data=words")
-    qemu.img("create", "-q", *secret, "-f", "qcow2", "-o",
-             "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10", path, "4M")
+    path = qemu.create_encrypted(tmp_path / "disk.qcow2", 4 << 20, secret="words")
     status, ours = qimg_check(path)
     assert (status, ours["findings"]) == (CLEAN, [])
     with Qcow2File(path) as image:
@@ -146,8 +143,23 @@ def test_encrypted(tmp_path):
         set_refcount(image, image.file_size() // image.cluster_size - 1, 5)
     assert qimg_check(path)[0] == CORRUPTED
     assert qimg_check(path, "-r", "all")[0] == CLEAN
-    qemu.img("check", *secret, "--image-opts",
+    qemu.img("check", "--object", "secret,id=s,data=words", "--image-opts",
              f"driver=qcow2,file.filename={path},encrypt.key-secret=s")
+
+
+def test_key_derivation_gets_more_time(tmp_path, monkeypatch):
+    """A machine too fast to measure the first times."""
+    given, make = [], qemu.img
+
+    def img(*argv, **options):
+        given.append(next(a for a in argv if "iter-time" in str(a)))
+        if len(given) < 3:
+            return Result(argv, 1, b"", b"qemu-img: Unable to get accurate CPU usage", 0)
+        return make(*argv, **options)
+
+    monkeypatch.setattr(qemu, "img", img)
+    qemu.create_encrypted(tmp_path / "disk.qcow2", 1 << 20)
+    assert [text.rpartition("=")[2] for text in given] == ["10", "100", "1000"]
 
 
 @pytest.mark.parametrize("options", [{}, {"cluster_size": 512, "size": 16 << 30}, {"extended_l2": "on"},
