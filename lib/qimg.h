@@ -52,7 +52,19 @@ typedef enum {
  */
 QIMG_API int qimg_error_to_errno(const GError *error);
 
-/* The version of the library, "MAJOR.MINOR.PATCH". Static storage. */
+/* The version of this header. */
+#define QIMG_VERSION_MAJOR 0
+#define QIMG_VERSION_MINOR 1
+#define QIMG_VERSION_MICRO 0
+
+/* Whether this header is of that version or a later one; for the preprocessor, too. */
+#define QIMG_CHECK_VERSION(major, minor, micro)                                          \
+    (QIMG_VERSION_MAJOR > (major) ||                                                     \
+     (QIMG_VERSION_MAJOR == (major) && QIMG_VERSION_MINOR > (minor)) ||                  \
+     (QIMG_VERSION_MAJOR == (major) && QIMG_VERSION_MINOR == (minor) &&                  \
+      QIMG_VERSION_MICRO >= (micro)))
+
+/* The version of the library that runs, "MAJOR.MINOR.MICRO". Static storage. */
 QIMG_API const char *qimg_version(void);
 
 /* ---- options --------------------------------------------------------------------------

@@ -233,6 +233,7 @@ stage_install() {
     check "install: files" "$build_root/install.log" install_files "$dest" || return
     check "install: example, shared" "$build_root/install.shared.log" run_example "$dest" shared
     check "install: example, static" "$build_root/install.static.log" run_example "$dest" static
+    check "install: subproject" "$build_root/install.subproject.log" build_superproject
 }
 
 install_files() {
@@ -305,6 +306,24 @@ stage_quick() {
     meson_suites gcc 1 unit lint
     pytest_suite gcc oracle 0.02
     pytest_suite gcc mount 0.05 -k "$quick_mount"
+}
+
+# A project that has this one as its subproject, and asks for its library as for any other.
+build_superproject() {
+    local project=$build_root/superproject
+    rm -rf "$project" && mkdir -p "$project/subprojects"
+    ln -s "$source_root" "$project/subprojects/qcowfs"
+    cp docs/examples/qimg-digest.c "$project/"
+    cat >"$project/meson.build" <<'END'
+project('super', 'c', default_options: ['c_std=gnu11'])
+qimg = dependency('qimg', version: '>=0.1', fallback: 'qcowfs', default_options: ['fuse=disabled'])
+executable('digest', 'qimg-digest.c', dependencies: qimg)
+END
+    meson setup "$project/build" "$project" --force-fallback-for=qimg &&
+        ninja -C "$project/build" -j "$jobs" digest || return 1
+    truncate -s 1M "$project/disk.raw"
+    [ "$("$project/build/digest" "$project/disk.raw")" = \
+        "1048576 $(sha256sum <"$project/disk.raw" | cut -d' ' -f1)" ]
 }
 
 # ---- all --------------------------------------------------------------------------------

@@ -11,7 +11,8 @@
 const char *
 qimg_version(void)
 {
-    return QIMG_VERSION;
+    return G_STRINGIFY(QIMG_VERSION_MAJOR) "." G_STRINGIFY(
+        QIMG_VERSION_MINOR) "." G_STRINGIFY(QIMG_VERSION_MICRO);
 }
 
 QimgImage *
