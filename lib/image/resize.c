@@ -9,6 +9,9 @@
 #include "image/write.h"
 #include "image/zero.h"
 
+/* What stands behind the end of a disk that grows bit by bit is cleared in steps. */
+#define AHEAD_BYTES (4 * QIMG_MIB)
+
 /* Whether no layer holds anything at [@start, @end), behind the disk's end. */
 static QimgErrno
 is_nothing_there(const QimgImage *image, uint64_t start, uint64_t end,
@@ -27,44 +30,70 @@ is_nothing_there(const QimgImage *image, uint64_t start, uint64_t end,
     return 0;
 }
 
-/* Lets what is added to the disk read as zeros, before it becomes a part of it: the rest
- * of its last cluster, what tables still hold behind it, and what a longer backing file
- * has there. */
+/* Lets [@start, @end), behind the disk's end, read as zeros, durably; @end is that of a
+ * cluster. */
 static QimgErrno
-prepare_growth(QimgImage *image, uint64_t new_size_bytes)
+make_zeros(QimgImage *image, uint64_t start, uint64_t end)
 {
     QimgFormat *top = image->chain->layers[0];
-    uint64_t size_bytes = image_size_bytes(image);
-    uint64_t cluster_end, new_end;
-    bool is_nothing;
+    uint64_t cluster_end = end;
     QimgErrno err;
 
-    if (!top->driver->extend_tables)
-        return 0;
-    if (!qimg_align_up(size_bytes, top->cluster_bytes, &cluster_end) ||
-        !qimg_align_up(new_size_bytes, top->cluster_bytes, &new_end))
-        return -EFBIG;
-    err = top->driver->extend_tables(top, new_end);
+    (void)!qimg_align_up(start, top->cluster_bytes, &cluster_end);
+    err = image_write_zeros(image, start, cluster_end);
     if (!err)
-        err = is_nothing_there(image, size_bytes, new_end, &is_nothing);
-    if (err || is_nothing)
-        return err;
-    err = image_write_zeros(image, size_bytes, cluster_end);
-    if (!err)
-        err = image_zero_units(image, cluster_end, new_end, QIMG_ZERO_UNMAP);
+        err = image_zero_units(image, cluster_end, end, QIMG_ZERO_UNMAP);
     return err ? err : top->driver->flush(top);
 }
 
-/* With the gate closed. */
+/* Lets what is added to the disk read as zeros, before it becomes a part of it: the rest
+ * of its last cluster, what tables still hold behind it, and what a longer backing file
+ * has there. Where something has to be done, it is done for @ahead_bytes more. */
 static QimgErrno
-resize_closed(QimgImage *image, uint64_t size_bytes)
+prepare_growth(QimgImage *image, uint64_t new_size_bytes, uint64_t ahead_bytes)
+{
+    QimgChain *chain = image->chain;
+    QimgFormat *top = chain->layers[0];
+    uint64_t known_end =
+        atomic_load_explicit(&chain->zeros_end_bytes, memory_order_relaxed);
+    uint64_t start = qimg_max_u64(image_size_bytes(image), known_end);
+    uint64_t new_end, far_end;
+    bool is_nothing;
+    QimgErrno err;
+
+    if (!top->driver->extend_tables || new_size_bytes <= known_end)
+        return 0;
+    if (!qimg_align_up(new_size_bytes, top->cluster_bytes, &new_end))
+        return -EFBIG;
+    err = top->driver->extend_tables(top, new_end);
+    if (!err)
+        err = is_nothing_there(image, start, new_end, &is_nothing);
+    if (err)
+        return err;
+    if (!is_nothing &&
+        qimg_align_up(new_end + ahead_bytes, top->cluster_bytes, &far_end) &&
+        top->driver->extend_tables(top, far_end) == 0)
+        new_end = far_end;
+    /* Of an entry of the last cluster it is not known that its change is durable. */
+    if (!is_nothing || !qimg_is_aligned(start, top->cluster_bytes))
+        err = make_zeros(image, start, new_end);
+    if (!err)
+        atomic_store_explicit(&chain->zeros_end_bytes, new_end, memory_order_relaxed);
+    return err;
+}
+
+/* With the gate closed; @ahead_bytes: as prepare_growth. */
+static QimgErrno
+resize_closed(QimgImage *image, uint64_t size_bytes, uint64_t ahead_bytes)
 {
     QimgChain *chain = image->chain;
     QimgFormat *top = chain->layers[0];
     QimgErrno err = 0;
 
     if (size_bytes > image_size_bytes(image))
-        err = prepare_growth(image, size_bytes);
+        err = prepare_growth(image, size_bytes, ahead_bytes);
+    else
+        chain_forget_zeros(chain);
     if (!err)
         err = top->driver->resize(top, size_bytes);
     atomic_store_explicit(&chain->disk_bytes, top->active.size_bytes,
@@ -79,7 +108,7 @@ image_grow(QimgImage *image, uint64_t min_size_bytes)
 
     qimg_gate_close(image->chain->gate);
     if (min_size_bytes > image_size_bytes(image)) /* nobody else has grown it meanwhile */
-        err = resize_closed(image, min_size_bytes);
+        err = resize_closed(image, min_size_bytes, AHEAD_BYTES);
     qimg_gate_open(image->chain->gate);
     return err;
 }
@@ -104,7 +133,10 @@ qimg_image_resize(QimgImage *image, uint64_t size_bytes)
         return err;
     qimg_gate_close(image->chain->gate);
     if (size_bytes != image_size_bytes(image))
-        err = resize_closed(image, size_bytes);
+        err = resize_closed(image, size_bytes, 0);
+    /* The disk may be longer than was asked for, by a part of a sector. */
+    if (!err && size_bytes < image_size_bytes(image))
+        err = image_write_zeros(image, size_bytes, image_size_bytes(image));
     qimg_gate_open(image->chain->gate);
     image_after_change(image->chain, err);
     return err;
@@ -145,10 +177,10 @@ qimg_image_grow(QimgImage *image, uint64_t size_bytes, QimgPreallocation preallo
         return -EOPNOTSUPP; /* there are none */
     qimg_gate_close(image->chain->gate);
     old_size_bytes = image_size_bytes(image);
-    err = size_bytes > old_size_bytes ? resize_closed(image, size_bytes) : -EINVAL;
+    err = size_bytes > old_size_bytes ? resize_closed(image, size_bytes, 0) : -EINVAL;
     if (!err && preallocation != QIMG_PREALLOCATION_OFF) {
         err = preallocate(image, old_size_bytes, image_size_bytes(image), preallocation);
-        if (err && resize_closed(image, old_size_bytes) != 0)
+        if (err && resize_closed(image, old_size_bytes, 0) != 0)
             g_debug("the disk stays larger than it was");
     }
     qimg_gate_open(image->chain->gate);

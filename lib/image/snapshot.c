@@ -277,6 +277,7 @@ qimg_image_revert_to_snapshot(QimgImage *image, uint32_t serial, GError **error)
     if (found)
         err = top->driver->revert_to_snapshot(top,
                                               (unsigned)(found - top->snapshots->items));
+    chain_forget_zeros(chain);
     atomic_store_explicit(&chain->disk_bytes, top->active.size_bytes,
                           memory_order_release);
     qimg_gate_open(chain->gate);

@@ -101,8 +101,10 @@ zero_range(QimgImage *image, uint64_t guest_offset, uint64_t length_bytes,
         return -EINVAL;
     if (!qimg_align_up(guest_offset, unit_bytes, &first_unit))
         first_unit = end;
-    /* What lies behind the disk's end belongs to the last unit, and is zeros. */
+    /* What lies behind the disk's end belongs to the last unit. */
     last_unit = end == image_size_bytes(image) ? end : qimg_align_down(end, unit_bytes);
+    if (end == image_size_bytes(image)) /* perhaps the backing file shows there then */
+        chain_forget_zeros(image->chain);
     if (first_unit >= last_unit)
         return image_write_zeros(image, guest_offset, end);
     err = image_write_zeros(image, guest_offset, first_unit);

@@ -16,6 +16,7 @@
 #include "test-util.h"
 
 #define CLUSTER 65536u
+#define MIB     UINT64_C(1048576)
 
 /* An image in memory, open for writing. */
 typedef struct {
@@ -31,7 +32,7 @@ open_bytes(const GByteArray *bytes)
     Open o = {.file = memory_storage_new_writable(bytes->data, bytes->len, "image")};
     QimgChain *chain;
 
-    options->is_writable = true;
+    options->is_writable = options->is_growable = true;
     chain = chain_open_storages(&o.file, 1, options, &error);
     g_assert_no_error(error);
     o.disk = image_new(chain, 0, &chain->layers[0]->active);
@@ -354,6 +355,169 @@ test_reference_waits_for_room(void)
     g_assert_cmpuint(result.n_flags, ==, 0);
 }
 
+/* Appends @n_appends times a few sectors; how many syncs that takes, of both files. */
+static uint64_t
+count_syncs_of_appends(Open *o, QimgStorage *data, unsigned n_appends)
+{
+    uint8_t block[4096], read[4096];
+    uint64_t n_before = atomic_load(&o->file->n_syncs), n_syncs;
+    uint64_t start = qimg_image_get_size_bytes(o->disk);
+
+    if (data)
+        n_before += atomic_load(&data->n_syncs);
+    for (unsigned i = 0; i < n_appends; i++) {
+        memset(block, (int)(i % 255 + 1), sizeof block);
+        g_assert_cmpint(
+            qimg_image_write(o->disk, start + i * sizeof block, block, sizeof block), ==,
+            0);
+    }
+    n_syncs = atomic_load(&o->file->n_syncs);
+    if (data)
+        n_syncs += atomic_load(&data->n_syncs);
+    for (unsigned i = 0; i < n_appends; i++) {
+        memset(block, (int)(i % 255 + 1), sizeof block);
+        g_assert_cmpint(
+            qimg_image_read(o->disk, start + i * sizeof block, read, sizeof read), ==, 0);
+        g_assert_cmpmem(read, sizeof read, block, sizeof block);
+    }
+    return n_syncs - n_before;
+}
+
+static GByteArray *
+create_qed(uint64_t size_bytes)
+{
+    const QimgCreateOptions options = {
+        .size_bytes = size_bytes, .cluster_bits = 16, .table_clusters = 4};
+    QimgStorage *file = memory_storage_new_writable("", 0, "new");
+    g_autoptr(GError) error = NULL;
+    GByteArray *bytes;
+
+    g_assert_true(qimg_driver_qed.create(file, &options, &error));
+    g_assert_no_error(error);
+    bytes = memory_storage_copy_all(file);
+    qimg_storage_close(file);
+    return bytes;
+}
+
+/* Small appends sync for the reserve, and for the place of a data file, only. */
+static void
+test_small_appends(void)
+{
+    g_autoptr(GByteArray) standard = create(4096, 16);
+    g_autoptr(GByteArray) extended =
+        create_with(&(QimgCreateOptions){.size_bytes = 4096,
+                                         .version = 3,
+                                         .cluster_bits = 16,
+                                         .refcount_order = 4,
+                                         .extended_l2 = true});
+    g_autoptr(GByteArray) qed = create_qed(4096);
+    g_autoptr(GByteArray) with_data =
+        create_with(&(QimgCreateOptions){.size_bytes = 0,
+                                         .version = 3,
+                                         .cluster_bits = 16,
+                                         .refcount_order = 4,
+                                         .data_file_name = "data",
+                                         .data_file_raw = true});
+    const GByteArray *images[] = {standard, extended, qed, with_data};
+
+    for (size_t i = 0; i < G_N_ELEMENTS(images); i++) {
+        Open o = open_bytes(images[i]);
+        QimgStorage *data = NULL;
+
+        if (images[i] == with_data)
+            o.disk->chain->layers[0]->data_file = data =
+                memory_storage_new_writable("", 0, "data");
+        g_assert_cmpuint(count_syncs_of_appends(&o, data, 2000), <, 24);
+        qimg_image_close(o.disk);
+    }
+}
+
+/* What stood behind the disk's end does not show when small appends reach it, though
+ * nothing is synced for each. */
+static void
+test_appends_over_old_bytes(void)
+{
+    g_autoptr(GByteArray) empty = create(MIB, 16);
+    Open o = open_bytes(empty);
+    uint8_t bytes[3 * CLUSTER];
+
+    write_value(&o, 0, MIB, 7, 0);
+    g_assert_cmpint(qimg_image_resize(o.disk, CLUSTER / 2), ==, 0);
+    for (uint64_t at = CLUSTER / 2 + 512; at < 3 * CLUSTER; at += 1024)
+        write_value(&o, at, 512, 8, 0);
+    g_assert_cmpint(qimg_image_discard(o.disk, 2 * CLUSTER, CLUSTER - 512), ==, 0);
+    g_assert_cmpint(qimg_image_resize(o.disk, 3 * CLUSTER), ==, 0);
+    g_assert_cmpint(qimg_image_read(o.disk, 0, bytes, sizeof bytes), ==, 0);
+    for (unsigned i = 0; i < sizeof bytes; i++)
+        g_assert_cmpuint(bytes[i], ==,
+                         i < CLUSTER / 2                             ? 7
+                         : i >= 2 * CLUSTER && i < 3 * CLUSTER - 512 ? 0
+                         : i / 512 % 2                               ? 8
+                                                                     : 0);
+    qimg_image_close(o.disk);
+}
+
+/* A disk that is cut inside a sector keeps the sector, with zeros behind the cut. */
+static void
+test_cut_inside_sector(void)
+{
+    g_autoptr(GByteArray) qcow2 = create(MIB, 16);
+    g_autoptr(GByteArray) qed = create_qed(1024);
+    const GByteArray *images[] = {qcow2, qed};
+
+    for (size_t i = 0; i < G_N_ELEMENTS(images); i++) {
+        Open o = open_bytes(images[i]);
+        uint8_t bytes[2048];
+
+        write_value(&o, 0, qimg_image_get_size_bytes(o.disk), 7, 0);
+        g_assert_cmpint(qimg_image_resize(o.disk, 1000), ==, 0);
+        g_assert_cmpuint(qimg_image_get_size_bytes(o.disk), ==, 1024);
+        for (unsigned n = 1024; n <= sizeof bytes; n += 1024) {
+            g_assert_cmpint(qimg_image_resize(o.disk, n), ==, 0);
+            g_assert_cmpint(qimg_image_read(o.disk, 0, bytes, n), ==, 0);
+            for (unsigned j = 0; j < n; j++)
+                g_assert_cmpuint(bytes[j], ==, j < 1000 ? 7 : 0);
+        }
+        qimg_image_close(o.disk);
+    }
+}
+
+/* What waits to be freed is bounded by the disk, not by a constant: nobody syncs here. */
+static void
+test_pending_is_bounded(void)
+{
+    static const struct {
+        uint64_t disk_bytes;
+        uint32_t cluster_bits;
+        bool extended_l2;
+    } cases[] = {{MIB, 12, false},
+                 {8 * MIB, 16, false},
+                 {8 * MIB, 16, true},
+                 {32 * MIB, 21, false}};
+
+    for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+        uint64_t disk_bytes = cases[i].disk_bytes, file_bytes;
+        g_autoptr(GByteArray) empty =
+            create_with(&(QimgCreateOptions){.size_bytes = disk_bytes,
+                                             .version = 3,
+                                             .cluster_bits = cases[i].cluster_bits,
+                                             .refcount_order = 4,
+                                             .extended_l2 = cases[i].extended_l2});
+        Open o = open_bytes(empty);
+
+        for (unsigned n = 0; n < 10; n++) {
+            write_value(&o, 0, disk_bytes, 7, 0);
+            g_assert_cmpint(qimg_image_discard(o.disk, 0, disk_bytes), ==, 0);
+        }
+        g_assert_cmpint(qimg_storage_get_size(o.file, &file_bytes), ==, 0);
+        /* The disk, what waits, the reserve, tables. */
+        g_assert_cmpuint(file_bytes, <=,
+                         2 * disk_bytes + 2 * MIB +
+                             (UINT64_C(16) << cases[i].cluster_bits));
+        qimg_image_close(o.disk);
+    }
+}
+
 int
 main(int argc, char **argv)
 {
@@ -367,5 +531,9 @@ main(int argc, char **argv)
                     test_raw_data_file_grows_again);
     g_test_add_func("/qcow2-write/reference-waits-for-room",
                     test_reference_waits_for_room);
+    g_test_add_func("/qcow2-write/small-appends", test_small_appends);
+    g_test_add_func("/qcow2-write/appends-over-old-bytes", test_appends_over_old_bytes);
+    g_test_add_func("/qcow2-write/cut-inside-sector", test_cut_inside_sector);
+    g_test_add_func("/qcow2-write/pending-is-bounded", test_pending_is_bounded);
     return g_test_run();
 }

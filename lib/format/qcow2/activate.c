@@ -54,6 +54,7 @@ qcow2_open_for_writing(Qcow2 *q, GError **error)
     base->zero_unit_bytes = UINT64_C(1) << q->geometry.subcluster_bits;
     qimg_mutex_init(&q->alloc_lock, QIMG_RANK_ALLOC);
     q->pending = qcow2_pending_new();
+    atomic_init(&q->data_zeros_start_bytes, UINT64_MAX);
     q->is_open_for_writing = true;
     return true;
 }
@@ -95,6 +96,9 @@ qcow2_end_writing(QimgFormat *format)
             err = qimg_storage_sync(format->file);
         qimg_mutex_unlock(&q->alloc_lock);
     }
+    /* It may be ahead of a disk that has grown. */
+    if (!err && q->data_zeros_end_bytes > q->header.size_bytes)
+        err = qimg_storage_set_size(format->data_file, q->header.size_bytes);
     if (err)
         g_warning("%s: not all could be written when it was closed: %s (run qemu-img "
                   "check)",

@@ -5,6 +5,7 @@
 #include <errno.h>
 
 #include "base/checked.h"
+#include "base/endian.h"
 #include "format/qed/qed.h"
 
 typedef struct {
@@ -145,6 +146,7 @@ qed_resize(QimgFormat *format, uint64_t size_bytes)
 {
     Qed *qed = (Qed *)format;
     uint64_t old_bytes = format->active.size_bytes;
+    qimg_le64 field, old_field;
     QimgErrno err;
 
     /* What is refused changes nothing, so it comes before the first change. */
@@ -154,8 +156,13 @@ qed_resize(QimgFormat *format, uint64_t size_bytes)
     if (size_bytes < old_bytes)
         return -EOPNOTSUPP;
     err = qed_begin_change(qed);
-    if (!err)
-        err = qed_store_field(qed, QED_HEADER_AT_IMAGE_SIZE, size_bytes, old_bytes);
+    if (err || size_bytes == old_bytes)
+        return err;
+    /* Not synced: what a larger size shows is durable already. */
+    field = qimg_le64_set(size_bytes);
+    old_field = qimg_le64_set(old_bytes);
+    err = qimg_format_write_or_undo(format, QIMG_IO_HEADER, QED_HEADER_AT_IMAGE_SIZE,
+                                    &field, &old_field, sizeof field);
     if (!err)
         format->active.size_bytes = size_bytes;
     return err;

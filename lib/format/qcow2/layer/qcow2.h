@@ -61,6 +61,12 @@ typedef struct Qcow2 {
     /* changed with the gate closed: refcounts or flags are not what they should be, and
      * nobody is going to correct them now */
     bool stays_dirty;
+    /* The stretch of an external data file that growing the disk has made zeros, durably;
+     * it may reach behind the disk's end, and none of it that an entry does not name was
+     * written since. Grows while the gate is closed; the start: atomic, UINT64_MAX: none
+     */
+    _Atomic uint64_t data_zeros_start_bytes;
+    uint64_t data_zeros_end_bytes;
     uint64_t first_file_bytes;     /* const once active: the file's length before */
     uint64_t snapshot_table_bytes; /* const after open */
     Qcow2BitmapsExtension bitmaps; /* const after open; no bitmaps: all 0 */

@@ -6,9 +6,12 @@
 #include "base/checked.h"
 #include "format/qcow2/layer/qcow2.h"
 
-/* So much may wait before a flush is due that nobody asked for. */
+/* So much may wait before a flush is due that nobody asked for: a share of the disk,
+ * since the file grows by what waits. */
 #define MAX_WAITING_RUNS  4096u
 #define MAX_WAITING_BYTES (256 * QIMG_MIB)
+#define MIN_WAITING_BYTES QIMG_MIB
+#define WAITING_SHARE     8u
 
 struct Qcow2Pending {
     QimgMutex lock;                     /* rank QIMG_RANK_PENDING */
@@ -41,6 +44,16 @@ qcow2_pending_free(Qcow2Pending *p)
     g_free(p);
 }
 
+static uint64_t
+max_waiting_clusters(const Qcow2 *q)
+{
+    uint64_t n_bytes = qimg_min_u64(
+        qimg_max_u64(q->base.active.size_bytes / WAITING_SHARE, MIN_WAITING_BYTES),
+        MAX_WAITING_BYTES);
+
+    return n_bytes >> q->geometry.cluster_bits;
+}
+
 void
 qcow2_free_later(Qcow2 *q, QimgClusters run)
 {
@@ -50,9 +63,8 @@ qcow2_free_later(Qcow2 *q, QimgClusters run)
     qimg_clusters_append(p->list, run);
     p->n_clusters += run.n_clusters;
     atomic_store_explicit(&p->is_much,
-                          p->list->len > MAX_WAITING_RUNS || p->n_clusters >
-                                                                 MAX_WAITING_BYTES >>
-                                                                 q->geometry.cluster_bits,
+                          p->list->len > MAX_WAITING_RUNS ||
+                              p->n_clusters > max_waiting_clusters(q),
                           memory_order_relaxed);
 }
 

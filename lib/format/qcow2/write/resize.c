@@ -20,6 +20,8 @@
 #include "format/qcow2/write/old-entry.h"
 
 #define COPY_BYTES (64 * QIMG_KIB)
+/* More than that at once is no growing bit by bit. */
+#define MAX_STEP_BYTES QIMG_MIB
 
 static QimgErrno
 copy_l1(Qcow2 *q, uint64_t to_offset)
@@ -243,6 +245,8 @@ cut_off(Qcow2 *q, uint64_t size_bytes, uint64_t old_size_bytes)
 {
     QimgErrno err = qimg_storage_sync(q->base.file);
 
+    atomic_store(&q->data_zeros_start_bytes, UINT64_MAX);
+    q->data_zeros_end_bytes = 0;
     /* First: it takes no room, as the tables may. */
     if (!err && q->base.data_file)
         err = qimg_storage_set_size(q->base.data_file, size_bytes);
@@ -271,21 +275,38 @@ store_size(Qcow2 *q, uint64_t size_bytes)
     return 0;
 }
 
-/* Lets the data file reach to the disk's new end, durably. A raw one shows zeros there to
- * all its readers: a device, or a file that was not cut, may hold anything behind the
- * disk's end. */
+/* Lets the data file reach to the disk's new end, durably, with zeros there: a device, or
+ * a file that was not cut, may hold anything behind the disk's end. Where a disk grows
+ * bit by bit the file goes ahead of it, until writing ends. */
 static QimgErrno
 grow_data_file(Qcow2 *q, uint64_t size_bytes, uint64_t old_size_bytes)
 {
     QimgStorage *data_file = q->base.data_file;
-    QimgErrno err = 0;
+    uint64_t start = qimg_max_u64(old_size_bytes, q->data_zeros_end_bytes);
+    uint64_t end = size_bytes;
+    QimgErrno err = -ENOSPC;
 
-    if (qcow2_has_raw_data_file(q))
-        err = qimg_storage_zero(data_file, QIMG_IO_DATA, qimg_host(old_size_bytes),
-                                size_bytes - old_size_bytes);
+    if (size_bytes <= q->data_zeros_end_bytes)
+        return 0;
+    if (size_bytes - old_size_bytes <= MAX_STEP_BYTES) {
+        end += qimg_reserve_bytes(&q->base, q->next_reserve_bytes);
+        err = qimg_storage_set_size(data_file, end);
+    }
+    if (err) {
+        end = size_bytes;
+        err = qimg_storage_set_size(data_file, end);
+    }
     if (!err)
-        err = qimg_storage_set_size(data_file, size_bytes);
-    return err ? err : qimg_storage_sync(data_file);
+        err = qimg_storage_zero(data_file, QIMG_IO_DATA, qimg_host(start), end - start);
+    if (!err)
+        err = qimg_storage_sync(data_file);
+    if (err)
+        return err;
+    if (start > q->data_zeros_end_bytes ||
+        atomic_load(&q->data_zeros_start_bytes) == UINT64_MAX)
+        atomic_store(&q->data_zeros_start_bytes, start);
+    q->data_zeros_end_bytes = end;
+    return 0;
 }
 
 QimgErrno

@@ -186,6 +186,16 @@ old_kind_of(const Qcow2Geometry *g, Entry e, uint32_t mask)
     return ((zeros | allocated) & mask) == 0 ? QIMG_RUN_UNALLOCATED : QIMG_RUN_DATA;
 }
 
+/* Whether the place of a guest cluster in the data file is zeros, durably: the disk has
+ * grown over it, and nothing was written there. */
+static bool
+is_zeroed_in_data_file(const Qcow2 *q, Entry e, uint64_t cluster_start)
+{
+    return q->geometry.has_data_file && e.word == 0 && e.bitmap == 0 &&
+           cluster_start >= atomic_load(&q->data_zeros_start_bytes) &&
+           cluster_start < q->data_zeros_end_bytes;
+}
+
 /* Plans a piece inside the cluster that the first entry has already (HOW_ADD): the
  * subclusters, or whole cluster, from the request's first byte to where another answer
  * begins. */
@@ -214,6 +224,11 @@ plan_addition(const Qcow2 *q, const QimgTablePlace *p, Entry e, uint64_t guest_o
     plan->fill_end = p->cluster_start + qimg_align_down(end + unit_bytes - 1, unit_bytes);
     plan->n_clusters = 1;
     plan->host_cluster_offset = host_cluster;
+    if (is_zeroed_in_data_file(q, e, p->cluster_start)) {
+        plan->is_zeroed = true;
+        plan->clusters_start = p->cluster_start;
+        plan->clusters_end = p->cluster_start + g->cluster_bytes;
+    }
     plan->old_kind = old_kind_of(
         g, e,
         g->extended_l2 ? qcow2_subcluster_mask(g, plan->fill_start - p->cluster_start,
@@ -385,6 +400,8 @@ qcow2_publish(QimgFormat *format, QimgWritePlan *plan)
         err = qcow2_l2_store(q, &slice, plan->l2_index * n_words % q->slice_words, words,
                              plan->n_clusters * n_words, was_compressed);
     table_slice_unpin(&slice.slice);
+    if (err && q->geometry.has_data_file)
+        atomic_store(&q->data_zeros_start_bytes, UINT64_MAX);
     if (err && plan->is_new_cluster) /* perhaps an entry got to the file for a moment */
         qcow2_free_later(q, run);
     for (uint64_t i = 0; !err && plan->is_new_cluster && i < plan->n_clusters; i++)
@@ -398,6 +415,8 @@ qcow2_abandon(QimgFormat *format, QimgWritePlan *plan)
 {
     Qcow2 *q = (Qcow2 *)format;
 
+    if (plan->is_zeroed && !plan->is_new_cluster) /* some of the data may be there */
+        atomic_store(&q->data_zeros_start_bytes, UINT64_MAX);
     if (plan->is_new_cluster) {
         QIMG_LOCK_SCOPE(&q->alloc_lock);
 
