@@ -42,12 +42,12 @@ _Static_assert(offsetof(DiskHeader, compression_type) == QCOW2_V3_HEADER_BYTES,
 bool
 qcow2_header_probe(const uint8_t *bytes, size_t n_bytes)
 {
-    qimg_be32 words[2];
+    qimg_be32 words[2] = {0};
 
-    if (n_bytes < sizeof words)
+    if (n_bytes < sizeof words[0])
         return false;
-    memcpy(words, bytes, sizeof words);
-    return qimg_be32_get(words[0]) == QCOW2_MAGIC && qimg_be32_get(words[1]) >= 2;
+    memcpy(words, bytes, qimg_min_u64(n_bytes, sizeof words));
+    return qimg_be32_get(words[0]) == QCOW2_MAGIC && qimg_be32_get(words[1]) != 1;
 }
 
 static void

@@ -76,7 +76,8 @@ typedef struct {
 /* The geometry that a header which qcow2_header_decode accepted describes. */
 Qcow2Geometry qcow2_header_geometry(const Qcow2Header *header);
 
-/* Whether @n_bytes at @bytes begin like a qcow2 image (magic and a version from 2 on). */
+/* Whether @n_bytes at @bytes begin like a qcow2 image: the magic number, and no version
+ * 1, which is another format. */
 bool qcow2_header_probe(const uint8_t *bytes, size_t n_bytes);
 
 /* Decodes the fixed part of the header from the first @n_bytes of the file (a cluster, or

@@ -11,6 +11,7 @@
 #include "cache/table-cache.h"
 #include "codec/rules.h"
 #include "format/check-report.h"
+#include "format/foreign.h"
 #include "format/inflight.h"
 #include "format/snapshots.h"
 #include "qimg.h"
@@ -198,7 +199,9 @@ struct QimgDriver {
     /* Whether images can say of which format their backing file is. */
     bool records_backing_format;
 
-    /* Whether the first @n_bytes of a file are of this format. NULL: never probed. */
+    /* Whether the first @n_bytes of a file begin as images of this format do, of versions
+     * that open does not know and cut ones as well: a file that has the magic number is
+     * no raw disk. NULL: never probed. */
     bool (*probe)(const uint8_t *bytes, size_t n_bytes);
 
     /* Opens the layer in @file, of which it takes possession on success only. NULL with
@@ -337,9 +340,11 @@ const QimgDriver *qimg_driver_find(const char *name);
  * C". Free with g_free. */
 char *qimg_driver_names(bool made_only);
 
-/* The driver for a file that begins with @bytes (raw where no format is recognised).
- * NULL with @error set for formats that are recognised and cannot be read. */
-const QimgDriver *qimg_driver_probe(const uint8_t *bytes, size_t n_bytes, GError **error);
+/* The driver for a file that begins with @bytes: that of the format whose magic number
+ * they have, whether or not it can read the rest, else raw. NULL with *@foreign_out set
+ * where they are of a format that has no driver. */
+const QimgDriver *qimg_driver_probe(const uint8_t *bytes, size_t n_bytes,
+                                    const QimgForeign **foreign_out);
 
 /* Sets the common head of a new layer. */
 void qimg_format_init(QimgFormat *format, const QimgDriver *driver, QimgStorage *file,

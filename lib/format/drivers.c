@@ -15,22 +15,6 @@ static const QimgDriver *const drivers[] = {
     &qimg_driver_raw,
 };
 
-/* Formats that must not be taken for raw data: their bytes are not the disk's. */
-static const struct {
-    const char *name;
-    size_t position;
-    size_t n_bytes;
-    const char *magic;
-} foreign_formats[] = {
-    {"VMDK", 0, 4, "KDMV"},
-    {"VHDX", 0, 8, "vhdxfile"},
-    {"LUKS", 0, 6, "LUKS\xba\xbe"},
-    {"Parallels", 0, 16, "WithoutFreeSpace"},
-    {"Parallels", 0, 16, "WithouFreSpacExt"},
-    {"VHD", 0, 8, "conectix"},
-    {"VDI", 64, 4, "\x7f\x10\xda\xbe"},
-};
-
 const QimgDriver *
 qimg_driver_find(const char *name)
 {
@@ -60,25 +44,13 @@ qimg_driver_names(bool made_only)
 }
 
 const QimgDriver *
-qimg_driver_probe(const uint8_t *bytes, size_t n_bytes, GError **error)
+qimg_driver_probe(const uint8_t *bytes, size_t n_bytes, const QimgForeign **foreign_out)
 {
     for (size_t i = 0; i < G_N_ELEMENTS(drivers); i++)
         if (drivers[i]->probe && drivers[i]->probe(bytes, n_bytes))
             return drivers[i];
-    for (size_t i = 0; i < G_N_ELEMENTS(foreign_formats); i++) {
-        size_t end = foreign_formats[i].position + foreign_formats[i].n_bytes;
-
-        if (n_bytes >= end &&
-            memcmp(bytes + foreign_formats[i].position, foreign_formats[i].magic,
-                   foreign_formats[i].n_bytes) == 0) {
-            qimg_set_error(error, QIMG_ERROR_UNSUPPORTED,
-                           "is a %s image, which this version cannot read (convert it "
-                           "with qemu-img convert, or show its bytes with -o format=raw)",
-                           foreign_formats[i].name);
-            return NULL;
-        }
-    }
-    return &qimg_driver_raw;
+    *foreign_out = qimg_foreign_find(bytes, n_bytes);
+    return *foreign_out ? NULL : &qimg_driver_raw;
 }
 
 void

@@ -17,18 +17,37 @@
 
 #define PROBE_BYTES 512u
 
-/* The driver by name, or by probing where @name is NULL. */
-static const QimgDriver *
-choose_driver(QimgStorage *file, const char *name, GError **error)
+/* Refuses a file of a format that is known and cannot be read: as a raw disk it would be
+ * shown, and written over, wrongly. @above names it as its backing file; NULL: the user
+ * does. */
+static void
+refuse_foreign(const QimgForeign *foreign, const QimgFormat *above, GError **error)
 {
+    const char *as_raw = !above ? "show its bytes with -o format=raw"
+                         : above->driver->records_backing_format
+                             ? "record that it is raw with qemu-img rebase -u -F raw"
+                             : "convert the image above it to qcow2";
+
+    qimg_set_error(error, QIMG_ERROR_UNSUPPORTED,
+                   "is %s, which this version cannot read (%s, or %s)", foreign->what,
+                   foreign->advice, as_raw);
+}
+
+/* The driver by name, or by probing where @name is NULL. @above: as refuse_foreign. */
+static const QimgDriver *
+choose_driver(QimgStorage *file, const char *name, const QimgFormat *above,
+              GError **error)
+{
+    const QimgDriver *driver;
+    const QimgForeign *foreign;
     uint8_t bytes[PROBE_BYTES] = {0};
     uint64_t size_bytes = 0;
     QimgErrno err;
 
     if (name) {
-        const QimgDriver *driver = qimg_driver_find(name);
         g_autofree char *shown = g_strescape(name, NULL);
 
+        driver = qimg_driver_find(name);
         if (!driver)
             qimg_set_error(error, QIMG_ERROR_UNSUPPORTED,
                            "its recorded format \"%s\" cannot be read by this version "
@@ -43,7 +62,10 @@ choose_driver(QimgStorage *file, const char *name, GError **error)
         qimg_set_error_errno(error, -err, NULL, "cannot read its first sector");
         return NULL;
     }
-    return qimg_driver_probe(bytes, qimg_min_u64(size_bytes, sizeof bytes), error);
+    driver = qimg_driver_probe(bytes, qimg_min_u64(size_bytes, sizeof bytes), &foreign);
+    if (!driver)
+        refuse_foreign(foreign, above, error);
+    return driver;
 }
 
 static bool
@@ -143,13 +165,15 @@ add_format(QimgChain *chain, const QimgOptions *options, QimgStorage *file,
          */
         .has_snapshots = chain->n_layers == chain->image_layer,
     };
+    const QimgFormat *above =
+        chain->n_layers == chain->image_layer ? NULL : chain->layers[chain->n_layers - 1];
     const QimgDriver *driver = NULL;
     QimgFormat *format = NULL;
 
     if (!file)
         return false;
     if (check_no_loop(chain, file, error))
-        driver = choose_driver(file, format_name, error);
+        driver = choose_driver(file, format_name, above, error);
     if (driver)
         format = driver->open(file, &env, error);
     if (!format) {
@@ -466,7 +490,7 @@ add_format_for_check(QimgChain *chain, const QimgOptions *options, QimgStorage *
         .has_snapshots = true,
         .for_check = true,
     };
-    const QimgDriver *driver = choose_driver(file, options->format, error);
+    const QimgDriver *driver = choose_driver(file, options->format, NULL, error);
     QimgFormat *format = NULL;
 
     if (driver && !driver->check)

@@ -195,7 +195,8 @@ qimg_image_get_stamp(const QimgImage *image)
 const char *
 qimg_probe(const void *bytes, size_t n_bytes)
 {
-    const QimgDriver *driver = qimg_driver_probe(bytes, n_bytes, NULL);
+    const QimgForeign *foreign;
+    const QimgDriver *driver = qimg_driver_probe(bytes, n_bytes, &foreign);
 
     return driver && driver->probe ? driver->name : NULL;
 }

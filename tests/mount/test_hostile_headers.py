@@ -4,6 +4,7 @@ names the file and the field, within seconds, in little memory. Spec: qcow2, "Ch
 open"."""
 
 import errno
+import json
 import os
 import struct
 
@@ -72,10 +73,65 @@ def test_field(field, value, words, disk, mnt):
 
 @pytest.mark.parametrize("field,value", [("magic", 0x51464900), ("version", 1), ("version", 0)])
 def test_not_qcow2_at_all(field, value, disk, mnt):
-    """Raw when probed, refused when asked for as qcow2."""
+    """Refused when asked for as qcow2."""
     with Qcow2File(disk) as file:
         file.set(field, value)
     refused("-o", "format=qcow2", disk, mnt, file=disk, contains=[field])
+
+
+# What no version of a format is, or another program's, and yet no raw disk.
+NO_RAW_DISKS = [
+    ("version 0", b"QFI\xfb" + bytes(508), "version"),
+    ("version 4", b"QFI\xfb\0\0\0\4" + bytes(504), "version"),
+    ("magic alone", b"QFI\xfb", "header"),
+    ("half a version", b"QFI\xfb\0\0", "header"),
+    ("cut qcow", b"QFI\xfb\0\0\0\1" + bytes(8), "header"),
+    ("cut QED", b"QED\0", "header"),
+    ("VMDK", b"KDMV" + bytes(508), "VMDK"),
+    ("VMDK of ESX", b"COWD" + bytes(508), "VMDK"),
+    ("VMDK descriptor", b"# Disk DescriptorFile\nversion=1\n", "VMDK"),
+    ("LUKS", b"LUKS\xba\xbe\0\1" + bytes(504), "LUKS"),
+    ("VDI", bytes(64) + b"\x7f\x10\xda\xbe" + bytes(444), "VDI"),
+    ("Bochs", b"Bochs Virtual HD Image" + bytes(490), "Bochs"),
+]
+
+
+@pytest.mark.parametrize("start,word", [row[1:] for row in NO_RAW_DISKS],
+                         ids=[row[0] for row in NO_RAW_DISKS])
+def test_magic_is_no_raw_disk(start, word, tmp_path, mnt):
+    """What begins with a magic number is never written over as a raw disk unasked."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    disk = folder / "disk.img"
+    disk.write_bytes(start)
+    with Unchanged(folder):
+        for options in ([], ["-o", "rw"], ["-o", "cow"]):
+            refused(*options, disk, mnt, file=disk, contains=[word, "format=raw"])
+        result = procs.run(env.qimg(), "resize", disk, "1M", check=False)
+        assert result.status == 1 and word in result.errors, result
+        with Mount(folder, mnt, "-o", "rw") as mount:
+            with pytest.raises(OSError) as caught:
+                os.stat(mnt / "disk.raw")
+            assert caught.value.errno == errno.EIO
+            told = json.loads(mount.facts("errors.json").read_text())
+            assert [entry["file"] for entry in told] == [str(disk)] and word in told[0]["reason"]
+    with Mount(disk, mnt, "-o", "rw,format=raw") as mount:
+        with open(mnt / "disk.raw", "r+b", buffering=0) as file:
+            file.write(b"new")
+    assert disk.read_bytes() == b"new" + start[3:]
+
+
+def test_probed_backing_file_with_a_foreign_magic(tmp_path, mnt):
+    """The advice is one for backing files."""
+    (tmp_path / "base.img").write_bytes(b"KDMV" + bytes(MIB - 4))
+    top = qemu.create(tmp_path / "top.qcow2", MIB)
+    with Qcow2File(top) as file:
+        file.set_backing(b"base.img")
+    refused(top, mnt, file=top, contains=["VMDK", "rebase -u -F raw"])
+    with Qcow2File(top) as file:
+        file.set_backing(b"base.img", b"raw")
+    with Mount(top, mnt) as mount:
+        assert read_all(mount.raw(top))[:4] == b"KDMV"
 
 
 @pytest.mark.parametrize("size,offset", [(1024, 512), (0xffffffff, 512), (100, 65500), (1023, 65000)])

@@ -96,6 +96,9 @@ test_probe(void)
     } cases[] = {
         {"QFI\xfb\0\0\0\3", 8, "qcow2"},
         {"QFI\xfb\0\0\0\2", 8, "qcow2"},
+        {"QFI\xfb\0\0\0\1", 8, "qcow"},
+        {"QFI\xfb\0\0\0\0", 8, "qcow2"}, /* no version that there is, and no raw disk */
+        {"QFI\xfb", 4, "qcow2"},
         {"QFI", 3, NULL},
         {"", 0, NULL},
         {"plain text", 10, NULL},

@@ -44,6 +44,7 @@ SPOIL(cut_40, {
     g_byte_array_set_size(b->bytes, 40);
 })
 SPOIL(version_9, h->version = 9)
+SPOIL(version_0, h->version = 0)
 SPOIL(bits_8, h->cluster_bits = 8)
 SPOIL(length_100, h->header_length = 100)
 SPOIL(name_offset, h->backing_file_offset = 600)
@@ -131,6 +132,8 @@ static const Row rows[] = {
      "header: is 40 (0x28) and the file is shorter than its header" ADVICE},
     {"version", QIMG_RULE_VERSION, version_9, INVALID,
      "version: is 9 (0x9) and must be 2 or 3" ADVICE},
+    {"version", QIMG_RULE_VERSION, version_0, INVALID,
+     "version: is 0 (0x0) and must be 2 or 3" ADVICE},
     {"cluster-bits", QIMG_RULE_CLUSTER_BITS, bits_8, INVALID,
      "cluster_bits: is 8 (0x8) and must be 9 to 21" ADVICE},
     {"header-length", QIMG_RULE_HEADER_LENGTH, length_100, INVALID,
@@ -303,6 +306,12 @@ open_with(const char *path, const char *dir, const char *option, const char *val
     "is a " name " image, which this version cannot read (convert it with qemu-img "     \
     "convert, or show its bytes with -o format=raw)"
 
+/* A signature behind 64 bytes of text. */
+#define VDI_START                                                                        \
+    "<<< Oracle VM VirtualBox Disk Image "                                               \
+    ">>>\n\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"                              \
+    "\x7f\x10\xda\xbe"
+
 static void
 test_formats(void)
 {
@@ -322,9 +331,22 @@ test_formats(void)
          "magic: is 1936682341 (0x736f6d65) and is not that of a qcow version 1 "
          "image" QCOW1_ADVICE},
         {"KDMV", 4, NULL, QIMG_ERROR_UNSUPPORTED, FOREIGN("VMDK")},
+        {"COWD", 4, NULL, QIMG_ERROR_UNSUPPORTED, FOREIGN("VMDK")},
+        {"# Disk DescriptorFile\n", 22, NULL, QIMG_ERROR_UNSUPPORTED, FOREIGN("VMDK")},
+        {"Bochs Virtual HD Image\0", 23, NULL, QIMG_ERROR_UNSUPPORTED, FOREIGN("Bochs")},
+        {"#!/bin/sh\n#V2.0 Format\nx", 24, NULL, QIMG_ERROR_UNSUPPORTED,
+         FOREIGN("cloop")},
+        {VDI_START, 68, NULL, QIMG_ERROR_UNSUPPORTED, FOREIGN("VDI")},
+        {VDI_START, 67, NULL, 0, NULL},
+        {"WithouFreSpacExt", 16, NULL, QIMG_ERROR_UNSUPPORTED, FOREIGN("Parallels")},
+        {"KDM", 3, NULL, 0, NULL},
+        {"COWD", 4, "raw", 0, NULL},
+        {"#!/bin/sh\n", 10, NULL, 0, NULL},
         {"vhdxfile", 8, NULL, QIMG_ERROR_UNSUPPORTED, FOREIGN("VHDX")},
         {"conectix", 8, NULL, QIMG_ERROR_UNSUPPORTED, FOREIGN("VHD")},
-        {"LUKS\xba\xbe", 6, NULL, QIMG_ERROR_UNSUPPORTED, FOREIGN("LUKS")},
+        {"LUKS\xba\xbe", 6, NULL, QIMG_ERROR_UNSUPPORTED,
+         "is a LUKS container, which this version cannot read (open it with cryptsetup, "
+         "or show its bytes with -o format=raw)"},
         {"WithoutFreeSpace", 16, NULL, QIMG_ERROR_UNSUPPORTED, FOREIGN("Parallels")},
         {"QED\0", 4, "raw", 0, NULL},
         {"QED", 3, NULL, 0, NULL},
@@ -333,6 +355,11 @@ test_formats(void)
          "header: is 0 (0x0) and the file is shorter than its header" ADVICE},
         {"some text", 9, "qcow2", QIMG_ERROR_NOT_AN_IMAGE,
          "magic: is 1936682341 (0x736f6d65) and is not that of a qcow2 image" ADVICE},
+        {"QFI\xfb", 4, NULL, INVALID,
+         "header: is 4 (0x4) and the file is shorter than its header" ADVICE},
+        {"QFI\xfb\0\0\0", 7, NULL, INVALID,
+         "header: is 7 (0x7) and the file is shorter than its header" ADVICE},
+        {"QFI\xfb\0\0\0", 7, "raw", 0, NULL},
         {"QFI\xfb\0\0\0\2", 8, NULL, INVALID,
          "header: is 8 (0x8) and the file is shorter than its header" ADVICE},
     };
