@@ -82,8 +82,12 @@ QIMG_API QimgOptions *qimg_options_new(void);
 QIMG_API void qimg_options_free(QimgOptions *options);
 
 /* Sets one option by its name, as on the command lines:
- *   format=qcow2|qed|qcow|raw     the format of the image (not of its backing files)
- *   backing=same-dir|any|none|DIR[:DIR...]   which named files may be opened
+ *   format=qcow2|qed|qcow|raw     the format of the image (not of its backing files).
+ *                                 Else it is probed: then the files that the header names
+ *                                 are opened, as the default of "backing" allows, unless
+ *                                 the image is a block device or has a raw disk's name
+ *   backing=same-dir|any|none|DIR[:DIR...]   which named files may be opened; where it is
+ *                                 set, also by an image whose format was probed
  *   backing_map=OLD=NEW           open NEW where an image names OLD; may be repeated
  *   l2_cache=SIZE, data_cache=SIZE   bytes, with an optional suffix K, M, G, T
  *   threads=N                     threads that decompress
@@ -141,7 +145,9 @@ QIMG_API QimgImage *qimg_image_open(const char *path, const QimgOptions *options
                                     GError **error);
 
 /* As qimg_image_open, of @name, which is relative to the open directory @dir_fd as in
- * openat(2) (O_PATH will do); messages and qimg_image_get_layer_path call it @path. */
+ * openat(2) (O_PATH will do); messages and qimg_image_get_layer_path call it @path. It
+ * counts as found in that directory, not as named by the user: what its header names as a
+ * data file is opened for writing only where "format" or "backing" was set. */
 QIMG_API QimgImage *qimg_image_open_at(int dir_fd, const char *name, const char *path,
                                        const QimgOptions *options, GError **error);
 

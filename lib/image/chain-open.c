@@ -3,6 +3,7 @@
  * limits, and the policy on which named files may be opened. */
 #include "image/chain-open.h"
 
+#include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -12,6 +13,7 @@
 #include "image/backing-name.h"
 #include "image/holes.h"
 #include "image/overlay.h"
+#include "image/probed.h"
 #include "image/read-ahead.h"
 #include "storage/same-file.h"
 
@@ -193,19 +195,19 @@ how_to_record(const QimgFormat *above)
     return g_strdup_printf("%s images cannot record it", above->driver->name);
 }
 
-/* A guest can write a qcow2 header into a raw disk; where the format was not recorded,
- * what a probed header names is therefore not opened unless the user allows it. (QED
- * records that a backing file is raw, and means others to be probed.) */
+/* Checks that what the last layer, a backing file whose format was probed, names may be
+ * opened: where @above could have recorded the format and has not, nothing. (QED records
+ * that a backing file is raw, and means others to be probed.) */
 static bool
-check_probed(const QimgChain *chain, const QimgOptions *options, GError **error)
+check_probed_backing(const QimgFormat *format, const QimgFormat *above,
+                     const QimgPlace *place, GError **error)
 {
-    const QimgFormat *format = chain->layers[chain->n_layers - 1];
-    const QimgFormat *above = chain->layers[chain->n_layers - 2];
     g_autofree char *advice = NULL;
 
-    if (qimg_open_policy_is_explicit(options->policy) ||
-        (!format->backing_name && !format->needs_data_file))
+    if (!format->backing_name && !format->needs_data_file)
         return true;
+    if (above->lets_probe)
+        return probed_check(format, place, PROBED_BACKING, error);
     advice = how_to_record(above);
     qimg_set_error(error, QIMG_ERROR_REFUSED,
                    "has no recorded format, was probed as %s, and names a further file, "
@@ -216,12 +218,27 @@ check_probed(const QimgChain *chain, const QimgOptions *options, GError **error)
     return false;
 }
 
+/* Checks that what the last layer, whose format was probed, names may be opened. */
+static bool
+check_probed(const QimgChain *chain, const QimgOptions *options, ProbedOrigin origin,
+             GError **error)
+{
+    unsigned last = chain->n_layers - 1;
+
+    if (qimg_open_policy_is_explicit(options->policy))
+        return true;
+    return origin == PROBED_BACKING
+               ? check_probed_backing(chain->layers[last], chain->layers[last - 1],
+                                      chain->places[last], error)
+               : probed_check(chain->layers[last], chain->places[last], origin, error);
+}
+
 /* Adds the image in @fd (owned), opened at @place (owned), as the next layer.
- * @format_name may be NULL: then what a probed header names is not opened unasked where
- * @is_doubtful. */
+ * @format_name may be NULL: then it is probed, and @origin decides what its header may
+ * name. */
 static bool
 add_layer(QimgChain *chain, const QimgOptions *options, int fd, QimgPlace *place,
-          const char *format_name, bool is_doubtful, GError **error)
+          const char *format_name, ProbedOrigin origin, GError **error)
 {
     bool is_writable = chain->n_layers == 0 && options->is_writable; /* no overlay */
     QimgStorage *file =
@@ -229,7 +246,7 @@ add_layer(QimgChain *chain, const QimgOptions *options, int fd, QimgPlace *place
 
     chain->places[chain->n_layers] = place;
     return add_format(chain, options, file, format_name, error) &&
-           (format_name || !is_doubtful || check_probed(chain, options, error)) &&
+           (format_name || check_probed(chain, options, origin, error)) &&
            attach_data_file(chain, options, chain->layers[chain->n_layers - 1], error);
 }
 
@@ -307,7 +324,7 @@ add_backing(QimgChain *chain, const QimgOptions *options, GError **error)
         return false;
     }
     shown = g_strescape(place->path, "\"'");
-    if (!add_layer(chain, options, fd, place, format_name, !above->lets_probe, error)) {
+    if (!add_layer(chain, options, fd, place, format_name, PROBED_BACKING, error)) {
         g_prefix_error(error, "backing file \"%s\": ", shown);
         return false;
     }
@@ -401,12 +418,13 @@ open_layers(QimgChain *chain, int dir_fd, const char *name, const char *path,
             const QimgOptions *options, GError **error)
 {
     bool for_writing = options->is_writable && !options->is_cow;
+    ProbedOrigin origin = dir_fd == AT_FDCWD ? PROBED_NAMED : PROBED_IN_DIRECTORY;
     QimgPlace *place = NULL;
     int fd = qimg_open_named_by_user_at(options->policy, dir_fd, name, path, for_writing,
                                         &place, error);
 
     chain->n_layers = chain->image_layer = options->is_cow ? 1 : 0;
-    if (fd < 0 || !add_layer(chain, options, fd, place, options->format, false, error))
+    if (fd < 0 || !add_layer(chain, options, fd, place, options->format, origin, error))
         return false;
     while (chain->layers[chain->n_layers - 1]->backing_name)
         if (!add_backing(chain, options, error))

@@ -15,8 +15,8 @@
 
 typedef struct {
     QimgStorage storage;
-    int fd;                /* const after open */
-    uint64_t device_bytes; /* const after open: size of a block device, 0 for a file */
+    int fd;         /* const after open */
+    bool is_device; /* const after open: a block device */
 } FileStorage;
 
 static ssize_t
@@ -73,19 +73,9 @@ file_punch(QimgStorage *storage, QimgIoPurpose purpose, uint64_t file_offset,
 static QimgErrno
 file_allocate(QimgStorage *storage, uint64_t file_offset, uint64_t n_bytes)
 {
-    if (((FileStorage *)storage)->device_bytes) /* nothing that fallocate knows of */
+    if (((FileStorage *)storage)->is_device) /* nothing that fallocate knows of */
         return -EOPNOTSUPP;
     return call_fallocate(storage, FALLOC_FL_KEEP_SIZE, file_offset, n_bytes);
-}
-
-static QimgErrno
-file_set_size(QimgStorage *storage, uint64_t size_bytes)
-{
-    FileStorage *file = (FileStorage *)storage;
-
-    if (file->device_bytes) /* it is what it is, and shorter uses are fine */
-        return size_bytes <= file->device_bytes ? 0 : -ENOSPC;
-    return ftruncate(file->fd, (off_t)size_bytes) < 0 ? -errno : 0;
 }
 
 static QimgErrno
@@ -94,14 +84,28 @@ file_get_size(QimgStorage *storage, uint64_t *size_bytes_out)
     FileStorage *file = (FileStorage *)storage;
     struct stat status;
 
-    if (file->device_bytes) {
-        *size_bytes_out = file->device_bytes;
-        return 0;
-    }
+    /* A device may have been enlarged since. */
+    if (file->is_device)
+        return ioctl(file->fd, BLKGETSIZE64, size_bytes_out) < 0 ? -errno : 0;
     if (fstat(file->fd, &status) < 0)
         return -errno;
     *size_bytes_out = (uint64_t)status.st_size;
     return 0;
+}
+
+static QimgErrno
+file_set_size(QimgStorage *storage, uint64_t size_bytes)
+{
+    FileStorage *file = (FileStorage *)storage;
+    uint64_t device_bytes = 0;
+    QimgErrno err;
+
+    if (!file->is_device)
+        return ftruncate(file->fd, (off_t)size_bytes) < 0 ? -errno : 0;
+    err = file_get_size(storage, &device_bytes);
+    if (err) /* it is what it is, and shorter uses are fine */
+        return err;
+    return size_bytes <= device_bytes ? 0 : -ENOSPC;
 }
 
 static QimgErrno
@@ -111,7 +115,7 @@ file_get_status(QimgStorage *storage, struct stat *out)
 
     if (fstat(file->fd, out) < 0)
         return -errno;
-    if (file->device_bytes)
+    if (file->is_device)
         out->st_blocks = storage->status.st_blocks;
     return 0;
 }
@@ -148,7 +152,7 @@ file_get_free(QimgStorage *storage, uint64_t *free_bytes_out)
     FileStorage *file = (FileStorage *)storage;
     struct statvfs host;
 
-    if (file->device_bytes) {
+    if (file->is_device) {
         *free_bytes_out = 0;
         return 0;
     }
@@ -237,14 +241,20 @@ qimg_file_reopen(int path_fd, bool allow_device, bool for_writing, GError **erro
                        kind_of(status.st_mode), allow_device ? " or block device" : "");
         return -1;
     }
+    if (for_writing && S_ISBLK(status.st_mode))
+        flags |= O_EXCL; /* fails while it is mounted or a part of a volume */
     fd = open(link, flags);
     if (fd < 0 && errno == EPERM) /* O_NOATIME is for the file's owner and root */
         fd = open(link, flags & ~O_NOATIME);
     if (fd < 0)
         qimg_set_error_errno(error, errno,
                              errno == EMFILE ? "raise the limit of open files, ulimit -n"
-                             : for_writing   ? "check its permissions, or leave out -o rw"
-                                             : "check its permissions",
+                             : errno == EBUSY
+                                 ? "it is mounted, used by LVM, RAID or another device, "
+                                   "or written to by another program: end that first, "
+                                   "or leave out -o rw"
+                             : for_writing ? "check its permissions, or leave out -o rw"
+                                           : "check its permissions",
                              "cannot open%s", for_writing ? " for writing" : "");
     return fd;
 }
@@ -274,7 +284,7 @@ qimg_file_storage_new(int fd_in, const char *path, bool is_writable, GError **er
     if (S_ISBLK(status.st_mode))
         file->storage.status.st_blocks = (blkcnt_t)(device_bytes / QIMG_SECTOR_BYTES);
     file->storage.punch_unit_bytes = (uint64_t)block_bytes;
-    file->device_bytes = device_bytes;
+    file->is_device = S_ISBLK(status.st_mode);
     file->fd = qimg_steal_fd(&fd);
     return &file->storage;
 }

@@ -13,8 +13,9 @@ typedef enum {
 
 struct QimgOpenPolicy {
     PolicyKind kind;
-    GPtrArray *dirs; /* char *, real paths */
-    GPtrArray *maps; /* char *, OLD and NEW alternating */
+    bool is_explicit; /* the user has set it */
+    GPtrArray *dirs;  /* char *, real paths */
+    GPtrArray *maps;  /* char *, OLD and NEW alternating */
     bool avoids;
     dev_t avoided_device; /* where @avoids */
 };

@@ -50,6 +50,7 @@ qimg_open_policy_set(QimgOpenPolicy *policy, const char *text, GError **error)
     g_auto(GStrv) dirs = NULL;
 
     g_ptr_array_set_size(policy->dirs, 0);
+    policy->is_explicit = true;
     for (size_t i = 0; i < G_N_ELEMENTS(words); i++) {
         if (strcmp(text, words[i].word) == 0) {
             policy->kind = words[i].kind;
@@ -117,7 +118,7 @@ qimg_open_policy_avoid_device(QimgOpenPolicy *policy, dev_t device)
 bool
 qimg_open_policy_is_explicit(const QimgOpenPolicy *policy)
 {
-    return policy->kind == POLICY_ANY || policy->kind == POLICY_DIRS;
+    return policy->is_explicit;
 }
 
 char **
@@ -145,6 +146,7 @@ qimg_place_free(QimgPlace *place)
     g_free(place->path);
     g_free(place->dir_real);
     g_free(place->file_dir_real);
+    g_free(place->file_name_real);
     g_free(place);
 }
 
@@ -269,6 +271,8 @@ open_policy_open_place(const QimgOpenPolicy *policy, int dir_fd, const char *nam
         place->dir_real = open_policy_real_path(place->dir_fd);
         real = open_policy_real_path(fd);
         place->file_dir_real = real ? g_path_get_dirname(real) : NULL;
+        if (real && place->status.st_nlink > 0)
+            place->file_name_real = g_path_get_basename(real);
         *place_out = g_steal_pointer(&place);
     }
     errno = errnum;

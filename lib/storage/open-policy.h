@@ -27,8 +27,8 @@ bool qimg_open_policy_add_map(QimgOpenPolicy *policy, const char *text, GError *
  */
 void qimg_open_policy_avoid_device(QimgOpenPolicy *policy, dev_t device);
 
-/* Whether the user has named what may be opened (directories, or "any"), so that a format
- * found by probing may lead to further files. */
+/* Whether the user has set the policy, so that a format found by probing may lead to what
+ * it allows. */
 bool qimg_open_policy_is_explicit(const QimgOpenPolicy *policy);
 
 /* What the policy and the mappings allow besides the directories of the images: "/" for
@@ -42,7 +42,8 @@ typedef struct {
     int dir_fd;          /* O_PATH: the directory part of @path */
     char *dir_real;      /* where that lay; NULL: not known */
     char *file_dir_real; /* the directory in which the file really lay; NULL: not known */
-    struct stat status;  /* and which file it was */
+    char *file_name_real; /* and the name it had there; NULL: none, or not known */
+    struct stat status;   /* and which file it was */
 } QimgPlace;
 
 /* Frees and closes; accepts NULL. */

@@ -2,6 +2,7 @@
 """Which files an image may name, where they are looked for, and what the refusals say.
 Spec: design, "Mount options"; qcow2, "Backing files", "External data file"."""
 
+import errno
 import json
 import os
 import shutil
@@ -9,8 +10,9 @@ import socket
 
 import pytest
 
-from qtest import env, pattern, procs, qemu
+from qtest import env, loop, pattern, procs, qemu
 from qtest.checks import read_all
+from qtest.evidence import Unchanged
 from qtest.mount import Mount, refused
 from qtest.qcow2 import EXT_BACKING_FORMAT, Qcow2File
 from qtest.trace import opened_files
@@ -295,6 +297,130 @@ def test_probed_qcow2_that_names_a_file(folders, mnt):
     top = overlay(images / "disk.qcow2", "middle.qcow2", None)
     refused(top, mnt, file=top, contains=["format", "middle.qcow2"])
     assert_reads(top, mnt, "-o", "backing=any")
+
+
+# The names of raw disks, whose guests can write any header into them.
+RAW_NAMES = ["disk.raw", "disk.img", "disk.IMG", "disk.dd", "disk.iso", "disk.001"]
+
+
+def neighbours(images, name, kind):
+    """A guest's disk @name with a header that names the disk of another guest."""
+    victim = qemu.make_raw(images / "victim", MIB, (0, MIB, "words", 40))
+    if kind == "backing file":
+        guest = qemu.create(images / "made.qcow2", MIB)
+        with Qcow2File(guest) as file:
+            file.set_backing(b"victim", b"raw")
+    else:
+        guest = external(images, "victim")
+        (images / "data.bin").unlink()
+    return guest.rename(images / name), victim
+
+
+@pytest.mark.parametrize("kind", ["backing file", "data file"])
+@pytest.mark.parametrize("name", RAW_NAMES)
+def test_header_in_a_raw_disk_names_nothing(name, kind, folders, mnt, tmp_path):
+    """Probed, it is not followed: not read, and never written to."""
+    images, _ = folders
+    guest, victim = neighbours(images, name, kind)
+    with Unchanged(images):
+        for mode in ("ro", "rw", "cow", f"cow={tmp_path}/overlay"):
+            refused("-o", mode, guest, mnt, file=guest,
+                    contains=["probed as qcow2", "victim", kind, "not followed", "format=qcow2",
+                              "format=raw", "backing=same-dir"])
+        assert not (tmp_path / "overlay").exists()
+        for command in (["info"], ["map"], ["resize", "2M"], ["snapshot", "list"],
+                        ["copy-out", tmp_path / "copy"]):
+            argv = [*command[:1], guest, *command[1:]]
+            if command[0] == "snapshot":
+                argv = [*command, guest]
+            result = procs.run(env.qimg(), *argv, check=False)
+            assert result.status == 1 and "not followed" in result.errors, result
+    for option in ("format=qcow2", "backing=same-dir", "backing=any", f"backing={images}"):
+        with Mount(guest, mnt, "-o", option) as mount:
+            assert read_all(mount.raw(guest)) == BASE
+    with Mount(guest, mnt, "-o", "format=raw") as mount:
+        assert read_all(mount.raw(guest))[:4] == b"QFI\xfb"
+
+
+@pytest.mark.parametrize("kind", ["backing file", "data file"])
+@pytest.mark.parametrize("name", ["disk.qcow2", "disk.QCOW2", "disk.1700000000", "disk.snap1"])
+def test_header_below_another_name_is_read(name, kind, folders, mnt):
+    images, _ = folders
+    guest, _ = neighbours(images, name, kind)
+    with Mount(guest, mnt) as mount:
+        assert read_all(mount.raw(guest)) == BASE
+
+
+@pytest.mark.parametrize("name,is_written", [("disk.qcow2", True), ("disk.snap1", False),
+                                             ("disk", False)])
+def test_data_file_is_written_by_a_name_that_says_so(name, is_written, folders, mnt):
+    images, _ = folders
+    guest, victim = neighbours(images, name, "data file")
+    if not is_written:
+        refused("-o", "rw", guest, mnt, file=guest,
+                contains=["victim", "not opened for writing", "format=qcow2"])
+    with Mount(guest, mnt, "-o", "rw" if is_written else "rw,format=qcow2") as mount:
+        with open(mount.raw(guest), "r+b", buffering=0) as file:
+            file.write(b"new")
+    assert victim.read_bytes() == b"new" + BASE[3:]
+
+
+def test_data_file_is_not_written_from_a_directory(folders, mnt):
+    """The user has not named the image, whatever it is called."""
+    images, _ = folders
+    guest, victim = neighbours(images, "disk.qcow2", "data file")
+    with Unchanged(images), Mount(images, mnt, "-o", "rw") as mount:
+        with pytest.raises(OSError) as caught:
+            os.stat(mnt / "disk.raw")
+        assert caught.value.errno == errno.EACCES
+        told = json.loads(mount.facts("errors.json").read_text())
+        assert [entry["file"] for entry in told] == [str(guest)]
+        assert "not opened for writing" in told[0]["reason"]
+    with Mount(images, mnt) as mount:
+        assert read_all(mnt / "disk.raw") == BASE
+    for option in ("backing=same-dir", "format=qcow2"):
+        with Mount(images, mnt, "-o", f"rw,{option}") as mount:
+            with open(mnt / "disk.raw", "r+b", buffering=0) as file:
+                file.write(option[:3].encode())
+        assert victim.read_bytes() == option[:3].encode() + BASE[3:]
+
+
+def test_link_does_not_hide_the_name(folders, mnt):
+    images, _ = folders
+    neighbours(images, "disk.img", "backing file")
+    link = images / "link.qcow2"
+    link.symlink_to("disk.img")
+    refused(link, mnt, file=link, contains=["not followed"])
+
+
+def test_header_in_a_device_names_nothing(folders, mnt):
+    loop.need_loop_devices()
+    images, _ = folders
+    guest, victim = neighbours(images, "disk.qcow2", "backing file")
+    os.truncate(guest, MIB)     # whole sectors
+    with loop.attached(guest) as device:
+        refused(device, mnt, file=device, contains=["not followed"])
+        refused("-o", "rw", device, mnt, file=device, contains=["not followed"])
+
+
+def test_qed_below_qed_obeys_the_name(folders, mnt):
+    """A QED image says no more of its backing file than that it need not be raw."""
+    images, _ = folders
+    qemu.make_raw(images / "victim", MIB, (0, MIB, "words", 40))
+    for name, opens in (("middle.img", False), ("middle.qcow2", True)):
+        middle = qemu.create(images / "made.qcow2", MIB)
+        with Qcow2File(middle) as file:
+            file.set_backing(b"victim", b"raw")
+        middle.rename(images / name)
+        top = images / f"{name}.qed"
+        qemu.img("create", "-f", "qed", "-b", name, "-F", "qcow2", top, cwd=images)
+        if opens:
+            with Mount(top, mnt) as mount:
+                assert read_all(mount.raw(top)) == BASE
+        else:
+            refused(top, mnt, file=top, contains=["middle.img", "not followed"])
+            with Mount(top, mnt, "-o", "backing=same-dir") as mount:
+                assert read_all(mount.raw(top)) == BASE
 
 
 def test_recorded_raw_is_not_probed(folders, mnt):

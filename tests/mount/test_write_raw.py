@@ -5,6 +5,7 @@ length are those of the disk at any moment; and block devices."""
 import errno
 import json
 import os
+import stat
 
 import pytest
 
@@ -310,3 +311,63 @@ def test_device_punch_reaches_below(device, mnt):
             os.fsync(fd)
     assert before - allocated_bytes(path) > 280_000
     assert path.read_bytes()[100:290_100] == bytes(290_000)
+
+
+def test_device_in_use_is_refused(device, mnt, tmp_path):
+    """One that a file system is mounted from, or another mount writes to."""
+    node, path, _ = device
+    loop.need_filesystem("ext4", "mke2fs")
+    procs.run("mke2fs", "-q", "-t", "ext4", node)
+    with loop.mounted(node, tmp_path / "fs", kind="ext4"):
+        refused("-o", "rw", node, mnt, file=node, contains=["busy", "mounted", "-o rw"])
+        result = procs.run(env.qimg(), "resize", "-o", "format=raw", node, "4M", check=False)
+        assert result.status == 1 and "mounted" in result.errors, result
+        with Mount(node, mnt) as mount:
+            assert os.stat(mount.path(node.name + ".raw")).st_size == 8 * MIB
+
+
+def test_two_nodes_are_one_device(device, mnt, tmp_path):
+    node, _, content = device
+    second = tmp_path / "node.img"
+    os.mknod(second, stat.S_IFBLK | 0o600, os.stat(node).st_rdev)
+    try:
+        os.close(os.open(second, os.O_RDONLY))
+    except OSError as error:
+        pytest.skip(f"a second node cannot be opened: {error}")
+    other = tmp_path / "other"
+    other.mkdir()
+    with Mount(node, mnt, "-o", "rw"):
+        refused("-o", "rw", second, other, file=second, contains=["busy", "another program"])
+    overlay = tmp_path / "overlay.qcow2"
+    refused("-o", f"cow={second}", node, mnt, file=second, contains=["image itself"])
+    with Mount(node, mnt, "-o", f"cow={overlay}"):
+        pass
+    with Mount(second, mnt, "-o", f"cow={overlay}") as mount:
+        assert read_all(mount.path("node.raw")) == bytes(content)
+
+
+@pytest.mark.parametrize("kind", ["raw", "qcow2", "qed"])
+def test_enlarged_device_is_used(kind, mnt, tmp_path):
+    loop.need_loop_devices()
+    below = tmp_path / "below"
+    if kind == "raw":
+        qemu.make_raw(below, MIB)
+    else:
+        qemu.create(below, 8 * MIB, image_format=kind)
+        os.truncate(below, MIB)
+    data = os.urandom(4 * MIB)
+    with loop.attached(below) as node, Mount(node, mnt, "-o", "rw") as mount:
+        raw = mount.path(node.name + ".raw")
+        with opened(raw) as fd:
+            with pytest.raises(OSError) as caught:
+                for at in range(0, len(data), 65536):
+                    os.pwrite(fd, data[at:at + 65536], at)
+            assert caught.value.errno == errno.ENOSPC
+            os.truncate(below, 8 * MIB)
+            procs.run("losetup", "-c", node)
+            for at in range(0, len(data), 65536):
+                assert os.pwrite(fd, data[at:at + 65536], at) == 65536
+            os.fsync(fd)
+        assert read_all(raw)[:len(data)] == data
+        if kind == "raw":
+            assert os.stat(raw).st_size == 8 * MIB

@@ -132,7 +132,7 @@ static const Row rows[] = {
      "header: is 40 (0x28) and the file is shorter than its header" ADVICE},
     {"version", QIMG_RULE_VERSION, version_9, INVALID,
      "version: is 9 (0x9) and must be 2 or 3" ADVICE},
-    {"version", QIMG_RULE_VERSION, version_0, INVALID,
+    {"version 0", QIMG_RULE_VERSION, version_0, INVALID,
      "version: is 0 (0x0) and must be 2 or 3" ADVICE},
     {"cluster-bits", QIMG_RULE_CLUSTER_BITS, bits_8, INVALID,
      "cluster_bits: is 8 (0x8) and must be 9 to 21" ADVICE},

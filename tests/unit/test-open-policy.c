@@ -359,9 +359,9 @@ test_settings(void)
         bool is_explicit;
         const char *error;
     } cases[] = {
-        {"same-dir", false, NULL},
+        {"same-dir", true, NULL},
         {"any", true, NULL},
-        {"none", false, NULL},
+        {"none", true, NULL},
         {"/", true, NULL},
         {"/:/proc", true, NULL},
         {"", false, "backing= is empty (give same-dir, any, none, or directories)"},

@@ -240,7 +240,7 @@ static void
 test_raw_data_file(void)
 {
     char *dir = test_util_make_dir();
-    g_autofree char *path = g_build_filename(dir, "image", NULL);
+    g_autofree char *path = g_build_filename(dir, "image.qcow2", NULL);
     g_autoptr(QimgCreate) create = qimg_create_new();
     g_autoptr(QimgOptions) options = qimg_options_new();
     g_autoptr(GError) error = NULL;

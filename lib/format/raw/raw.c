@@ -79,9 +79,11 @@ raw_resize(QimgFormat *format, uint64_t size_bytes)
 {
     QimgErrno err = qimg_storage_set_size(format->file, size_bytes);
 
-    /* A device is as long as it is. */
+    /* A device is as long as it is; one that was enlarged becomes visible as a whole. */
     if (!err && S_ISBLK(format->file->status.st_mode))
-        err = -EOPNOTSUPP;
+        err = size_bytes < format->active.size_bytes
+                  ? -EOPNOTSUPP
+                  : qimg_storage_get_size(format->file, &size_bytes);
     if (!err)
         format->active.size_bytes = size_bytes;
     return err;

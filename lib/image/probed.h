@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What a header that was found by probing may lead to. The guest of a raw disk can write
+ * any bytes to its first sector, and so a header of another format, whose names would be
+ * those of other guests' disks. */
+#pragma once
+
+#include "format/driver.h"
+#include "storage/open-policy.h"
+
+/* How the file of a layer came to be opened. */
+typedef enum {
+    PROBED_NAMED,        /* the user has named it */
+    PROBED_IN_DIRECTORY, /* it was found in a directory that the user has named */
+    PROBED_BACKING,      /* an image names it, and says no more than that it is not raw */
+} ProbedOrigin;
+
+/* Whether @file_name (without directories) is one that raw disks have. Any thread. */
+bool probed_is_raw_name(const char *file_name);
+
+/* Checks that the files that @format names may be opened, where neither its format nor
+ * the policy was given by the user. @place: where its file was opened. Errors: REFUSED,
+ * with the option that allows it. */
+bool probed_check(const QimgFormat *format, const QimgPlace *place, ProbedOrigin origin,
+                  GError **error);
