@@ -9,5 +9,15 @@ char *log_line(const char *text);
 /* Messages become lines on the terminal, "qcowfs: warning: …". */
 void log_to_terminal(void);
 
-/* From now on they go to the system's log. */
+/* From now on they go to the system's log, whose socket is opened now. */
 void log_to_syslog(void);
+
+/* A new socket, connected to the system's log: its number, or -1. Thread-safe. */
+int log_connect(void);
+
+/* As log_connect, in another way. */
+typedef int (*LogConnect)(void *user);
+
+/* The socket is opened anew by @connect_by(@user), one call at a time, when the log was
+ * started anew; by log_connect for NULL. */
+void log_connect_by(LogConnect connect_by, void *user);

@@ -114,9 +114,9 @@ end_session(const Options *options, Session *session, const Tree *tree)
     g_autoptr(GError) error = NULL;
     bool is_good = images_flush(tree->images, &error);
 
-    session_free(session);
-    if (!is_good)
+    if (!is_good) /* while the system's log can still be opened anew */
         fail_while_running(options, NULL, error);
+    session_free(session);
     return is_good;
 }
 

@@ -42,6 +42,7 @@ notify_send(const char *format, ...)
     va_start(args, format);
     text = g_strdup_vprintf(format, args);
     va_end(args);
-    if (send(notify_fd, text, strlen(text), MSG_NOSIGNAL) < 0)
+    /* No signal comes of it: that is for streams. */
+    if (write(notify_fd, text, strlen(text)) < 0)
         g_debug("the service manager cannot be told \"%s\"", text);
 }

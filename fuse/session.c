@@ -21,6 +21,7 @@
 
 #include "coherence.h"
 #include "fuse-messages.h"
+#include "log.h"
 #include "mountpoint.h"
 #include "notify.h"
 #include "ops.h"
@@ -192,10 +193,11 @@ session_confine(Session *session, Sandbox *sandbox, char **report_out, GError **
         session->read_ahead_fd = read_ahead_open(session->absolute_mountpoint);
     if (!sandbox)
         return true;
-    if (session->absolute_mountpoint) {
+    if (session->absolute_mountpoint || !session->options->foreground) {
         session->unmounter = unmounter_start(session->absolute_mountpoint, error);
         if (!session->unmounter)
             return false;
+        log_connect_by(unmounter_connect_log, session->unmounter);
     }
     return sandbox_enter(sandbox, report_out, error);
 }
@@ -415,6 +417,7 @@ session_free(Session *session)
 {
     if (session->is_mounted)
         end_connection(session);
+    log_connect_by(NULL, NULL);
     unmounter_end(session->unmounter);
     if (session->read_ahead_fd >= 0)
         close(session->read_ahead_fd);

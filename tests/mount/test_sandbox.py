@@ -67,6 +67,10 @@ print (int)open("%(image)s", 0)
 print (int)open("%(image)s.new", 0102, 0600)
 print (int)unlink("%(image)s")
 print (int)socket(2, 1, 0)
+print (int)socket(1, 2, 0)
+print (int)fcntl(%(fd)d, 8, %(parent)d)
+print (int)sendto(%(fd)d, $sp, 1, 0, $sp, 110)
+print (int)connect(%(fd)d, $sp, 110)
 print (int)execl("/bin/true", "true", (char *)0)
 print (int)fork()
 print (int)pread(%(fd)d, $sp - 4096, 16, 0)
@@ -86,12 +90,12 @@ def test_opening_a_file_fails(kind, disk, mnt, tmp_path):
         fd = next(int(link.name) for link in Path(f"/proc/{mount.pid}/fd").iterdir()
                   if os.readlink(link) == str(disk))
         script = tmp_path / "calls"
-        script.write_text(GDB_CALLS % {"image": disk, "fd": fd})
+        script.write_text(GDB_CALLS % {"image": disk, "fd": fd, "parent": os.getpid()})
         result = procs.run("gdb", "-p", str(mount.pid), "-batch", "-nx", "-x", script, check=False)
         values = [int(v) for v in re.findall(r"^\$\d+ = (-?\d+)$", result.text, re.M)]
         if not values and "ptrace" in result.errors:
             pytest.skip("gdb cannot attach: " + result.errors)
-        assert values == [-1] * 7 + [16], result
+        assert values == [-1] * 11 + [16], result
     assert disk.exists() and not Path(f"{disk}.new").exists()
 
 

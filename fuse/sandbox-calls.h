@@ -1,0 +1,253 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The system calls of a running mount, each with its user: a call without one is refused.
+ * Names of other machines than this one may stand here (…64, …_time64): where there is no
+ * such call, there is no rule. sandbox-filter-gen.c makes filters of it, when the program
+ * is built; test-sandbox tries each row. */
+#pragma once
+
+#include <stdint.h>
+
+typedef enum {
+    CALL_ALWAYS,
+    CALL_WITH_DIRS,      /* where images are opened later */
+    CALL_WITH_SANITIZER, /* in builds that report */
+} CallScope;
+
+/* Of an argument: (value & mask) == wanted. Numbers, not names: the filter may be made on
+ * another machine than it is for, and these are the same on all. */
+typedef struct {
+    const char *name;
+    CallScope scope;
+    const char *user;
+    uint64_t mask; /* 0: whatever the arguments */
+    uint64_t wanted;
+    unsigned argument;
+} AllowedCall;
+
+#define ARGUMENT(number, bits, value)                                                    \
+    .argument = (number), .mask = (bits), .wanted = (value)
+#define ALL_BITS 0xffffffffu /* of an int */
+
+/* Stands for the process's own number, which is known when the filter is loaded. */
+#define CALL_OWN_PID 0x7fabcdefu
+
+static const AllowedCall sandbox_calls[] = {
+    /* Data of images and requests. */
+    {"read", CALL_ALWAYS, "libfuse: requests; unmounter.c: answers; dir-watch.c: events"},
+    {"write", CALL_ALWAYS, "log.c, notify.c: messages; unmounter.c: orders; stdio: -d"},
+    {"writev", CALL_ALWAYS, "libfuse: answers"},
+    {"pread64", CALL_ALWAYS, "storage/file.c: images"},
+    {"pwritev", CALL_ALWAYS, "storage/file.c: images"},
+    {"pwrite64", CALL_ALWAYS, "partition/content.c: what libblkid looks at"},
+    {"lseek", CALL_ALWAYS, "storage/file.c: SEEK_DATA, SEEK_HOLE"},
+    {"_llseek", CALL_ALWAYS, "lseek of 32 bits"},
+    {"fallocate", CALL_ALWAYS, "storage/file.c: holes and zeros"},
+    {"ftruncate", CALL_ALWAYS, "storage/file.c: size; partition/content.c: memory"},
+    {"ftruncate64", CALL_ALWAYS, "ftruncate of 32 bits"},
+    {"fdatasync", CALL_ALWAYS, "storage/file.c: flush"},
+    /* Descriptors. */
+    {"fadvise64", CALL_ALWAYS, "libblkid"},
+    {"fadvise64_64", CALL_ALWAYS, "fadvise64 of 32 bits"},
+    {"close", CALL_ALWAYS, "images that are closed, the log that is opened anew"},
+    {"pipe2", CALL_ALWAYS, "session.c: the end of /dev/fuse"},
+    {"dup2", CALL_ALWAYS, "session.c: the end of /dev/fuse"},
+    {"dup3", CALL_ALWAYS, "dup2 where there is no such call"},
+    {"poll", CALL_ALWAYS, "session.c, dir-watch.c: waits"},
+    {"ppoll", CALL_ALWAYS, "poll where there is no such call"},
+    {"ppoll_time64", CALL_ALWAYS, "poll where there is no such call"},
+    {"recvmsg", CALL_ALWAYS, "unmounter.c: the log's new socket"},
+    {"fstat", CALL_ALWAYS, "storage/file.c: an image's size and times"},
+    {"fstat64", CALL_ALWAYS, "fstat of 32 bits"},
+    {"newfstatat", CALL_ALWAYS, "fstat and lstat in the C library; image-dir.c"},
+    {"fstatat64", CALL_ALWAYS, "newfstatat of 32 bits"},
+    {"statx", CALL_ALWAYS, "fstat where times have 64 bits; storage/open-policy.c"},
+    {"lstat", CALL_ALWAYS, "mountpoint.c: the mark, in an older C library"},
+    {"lstat64", CALL_ALWAYS, "lstat of 32 bits"},
+    {"fstatfs", CALL_ALWAYS, "storage/file.c, images-dir.c: room on the disk"},
+    {"fstatfs64", CALL_ALWAYS, "fstatfs of 32 bits"},
+    {"unlink", CALL_ALWAYS, "mountpoint.c: the mark"},
+    {"unlinkat", CALL_ALWAYS, "unlink where there is no such call"},
+    {"fcntl", CALL_ALWAYS, "storage/file-lock.c: F_OFD_GETLK", ARGUMENT(1, ALL_BITS, 36)},
+    {"fcntl", CALL_ALWAYS, "storage/file-lock.c: F_OFD_SETLK", ARGUMENT(1, ALL_BITS, 37)},
+    {"fcntl64", CALL_ALWAYS, "F_OFD_GETLK of 32 bits", ARGUMENT(1, ALL_BITS, 36)},
+    {"fcntl64", CALL_ALWAYS, "F_OFD_SETLK of 32 bits", ARGUMENT(1, ALL_BITS, 37)},
+    /* Images of directories are opened later; Landlock decides which. The upper half of a
+     * request, its direction and size, is not the same on all machines. */
+    {"open", CALL_WITH_DIRS, "openat in an older C library"},
+    {"openat", CALL_WITH_DIRS, "image-dir.c, storage/open-policy.c, image/overlay.c"},
+    {"stat", CALL_WITH_DIRS, "fstatat in an older C library"},
+    {"stat64", CALL_WITH_DIRS, "stat of 32 bits"},
+    {"readlink", CALL_WITH_DIRS, "storage/open-policy.c: the name of what is open"},
+    {"readlinkat", CALL_WITH_DIRS, "storage/open-policy.c: links"},
+    {"getdents64", CALL_WITH_DIRS, "image-dir.c: readdir"},
+    {"fcntl", CALL_WITH_DIRS, "image-dir.c: fdopendir, F_GETFL",
+     ARGUMENT(1, ALL_BITS, 3)},
+    {"fcntl64", CALL_WITH_DIRS, "F_GETFL of 32 bits", ARGUMENT(1, ALL_BITS, 3)},
+    {"fcntl", CALL_WITH_DIRS, "image-dir.c: fdopendir, F_SETFD",
+     ARGUMENT(1, ALL_BITS, 2)},
+    {"fcntl64", CALL_WITH_DIRS, "F_SETFD of 32 bits", ARGUMENT(1, ALL_BITS, 2)},
+    {"ioctl", CALL_WITH_DIRS, "storage/file.c: BLKSSZGET", ARGUMENT(1, 0xffff, 0x1268)},
+    {"ioctl", CALL_WITH_DIRS, "storage/file.c: BLKGETSIZE64",
+     ARGUMENT(1, 0xffff, 0x1272)},
+    /* Memory holds data or code (PROT_EXEC), and all the code is there. */
+    {"mmap", CALL_ALWAYS, "cache/slot-cache.c; malloc; stacks", ARGUMENT(2, 4, 0)},
+    {"mmap2", CALL_ALWAYS, "mmap of 32 bits", ARGUMENT(2, 4, 0)},
+    {"mprotect", CALL_ALWAYS, "malloc: heaps that grow; stacks", ARGUMENT(2, 4, 0)},
+    {"munmap", CALL_ALWAYS, "cache/slot-cache.c; malloc; stacks"},
+    {"mremap", CALL_ALWAYS, "realloc"},
+    {"brk", CALL_ALWAYS, "malloc"},
+    {"madvise", CALL_ALWAYS, "the C library: stacks of threads that have ended; malloc"},
+    {"memfd_create", CALL_ALWAYS, "partition/content.c: what libblkid looks at"},
+    /* Threads (CLONE_THREAD), and no processes. clone3 cannot be looked into, so it is
+     * not there: the C library then takes clone. */
+    {"clone", CALL_ALWAYS, "pthread_create", ARGUMENT(0, 0x10000, 0x10000)},
+    {"set_robust_list", CALL_ALWAYS, "the C library: a thread's begin"},
+    {"rseq", CALL_ALWAYS, "the C library: a thread's begin"},
+    {"exit", CALL_ALWAYS, "the C library: a thread's end"},
+    {"exit_group", CALL_ALWAYS, "the end"},
+    {"futex", CALL_ALWAYS, "mutexes and conditions"},
+    {"futex_time64", CALL_ALWAYS, "futex where times have 64 bits"},
+    {"sched_yield", CALL_ALWAYS, "base/gate.c, cache/slot-cache.c"},
+    {"sched_getaffinity", CALL_ALWAYS, "malloc: as many arenas as processors",
+     ARGUMENT(0, ALL_BITS, 0)},
+    {"getpid", CALL_ALWAYS, "log.c; pthread_kill"},
+    {"gettid", CALL_ALWAYS, "pthread_kill to itself"},
+    {"getppid", CALL_ALWAYS, "GLib: random numbers without /dev/urandom"},
+    {"geteuid", CALL_ALWAYS, "mountpoint.c: whose mark; libfuse: unmounts"},
+    {"geteuid32", CALL_ALWAYS, "geteuid of 32 bits"},
+    {"tgkill", CALL_ALWAYS, "pthread_kill, pthread_cancel",
+     ARGUMENT(0, ALL_BITS, CALL_OWN_PID)},
+    {"rt_sigaction", CALL_ALWAYS, "pthread_cancel; libfuse"},
+    {"rt_sigprocmask", CALL_ALWAYS, "base/workers.c; pthread_create"},
+    {"rt_sigreturn", CALL_ALWAYS, "pthread_cancel: the handler"},
+    {"sigreturn", CALL_ALWAYS, "rt_sigreturn of 32 bits"},
+    {"rt_sigtimedwait", CALL_ALWAYS, "session.c: sigwait"},
+    {"rt_sigtimedwait_time64", CALL_ALWAYS, "rt_sigtimedwait of 32 bits"},
+    {"restart_syscall", CALL_ALWAYS, "the kernel: a wait that was stopped goes on"},
+    {"wait4", CALL_ALWAYS, "unmounter.c: its end"},
+    {"waitpid", CALL_ALWAYS, "wait4 of 32 bits"},
+    /* Time and chance. */
+    {"clock_gettime", CALL_ALWAYS, "timeouts, where the kernel's page has no clock"},
+    {"clock_gettime64", CALL_ALWAYS, "clock_gettime of 32 bits"},
+    {"gettimeofday", CALL_ALWAYS, "GLib, as clock_gettime"},
+    {"time", CALL_ALWAYS, "log.c, as clock_gettime"},
+    {"clock_nanosleep", CALL_ALWAYS, "base/gate.c, storage/file-lock.c: naps"},
+    {"clock_nanosleep_time64", CALL_ALWAYS, "clock_nanosleep of 32 bits"},
+    {"nanosleep", CALL_ALWAYS, "clock_nanosleep in an older C library"},
+    {"getrandom", CALL_ALWAYS, "the C library: malloc, mkstemp"},
+    /* LeakSanitizer traces the process from a copy of it; a report is symbolized by
+     * another program, and has colours where it goes to a terminal. */
+    {"open", CALL_WITH_SANITIZER, "reports"},
+    {"openat", CALL_WITH_SANITIZER, "reports"},
+    {"stat", CALL_WITH_SANITIZER, "reports"},
+    {"access", CALL_WITH_SANITIZER, "reports"},
+    {"faccessat", CALL_WITH_SANITIZER, "reports"},
+    {"readlink", CALL_WITH_SANITIZER, "reports"},
+    {"readlinkat", CALL_WITH_SANITIZER, "reports"},
+    {"readv", CALL_WITH_SANITIZER, "reports"},
+    {"lstat", CALL_WITH_SANITIZER, "reports"},
+    {"pipe", CALL_WITH_SANITIZER, "reports"},
+    {"fcntl", CALL_WITH_SANITIZER, "reports"},
+    {"dup", CALL_WITH_SANITIZER, "reports"},
+    {"close_range", CALL_WITH_SANITIZER, "reports"},
+    {"ptrace", CALL_WITH_SANITIZER, "reports"},
+    {"clone", CALL_WITH_SANITIZER, "reports"},
+    {"fork", CALL_WITH_SANITIZER, "reports"},
+    {"vfork", CALL_WITH_SANITIZER, "reports"},
+    {"execve", CALL_WITH_SANITIZER, "reports"},
+    {"waitid", CALL_WITH_SANITIZER, "reports"},
+    {"kill", CALL_WITH_SANITIZER, "reports"},
+    {"tgkill", CALL_WITH_SANITIZER, "reports"},
+    {"tkill", CALL_WITH_SANITIZER, "reports"},
+    {"prctl", CALL_WITH_SANITIZER, "reports"},
+    {"ioctl", CALL_WITH_SANITIZER, "reports"},
+    {"personality", CALL_WITH_SANITIZER, "reports"},
+    {"getdents", CALL_WITH_SANITIZER, "reports"},
+    {"getdents64", CALL_WITH_SANITIZER, "reports"},
+    {"getcwd", CALL_WITH_SANITIZER, "reports"},
+    {"mmap", CALL_WITH_SANITIZER, "reports"},
+    {"mmap2", CALL_WITH_SANITIZER, "reports"},
+    {"mprotect", CALL_WITH_SANITIZER, "reports"},
+    {"mincore", CALL_WITH_SANITIZER, "reports"},
+    {"mlock", CALL_WITH_SANITIZER, "reports"},
+    {"munlock", CALL_WITH_SANITIZER, "reports"},
+    {"membarrier", CALL_WITH_SANITIZER, "the sanitizer's own locks"},
+    {"sigaltstack", CALL_WITH_SANITIZER, "threads of the sanitizer"},
+    {"sched_getaffinity", CALL_WITH_SANITIZER, "reports"},
+    {"getrusage", CALL_WITH_SANITIZER, "limits of memory"},
+    {"getrlimit", CALL_WITH_SANITIZER, "stacks"},
+    {"prlimit64", CALL_WITH_SANITIZER, "stacks"},
+    {"setrlimit", CALL_WITH_SANITIZER, "stacks"},
+    {"uname", CALL_WITH_SANITIZER, "reports"},
+    {"sysinfo", CALL_WITH_SANITIZER, "limits of memory"},
+    {"getuid", CALL_WITH_SANITIZER, "reports"},
+    {"rename", CALL_WITH_SANITIZER, "reports"},
+    {"mkdir", CALL_WITH_SANITIZER, "reports"},
+    {"process_vm_readv", CALL_WITH_SANITIZER, "reports"},
+    {"socket", CALL_WITH_SANITIZER, "reports"},
+};
+
+/* The ways out, which exist on kernels of all ages: refused with EPERM on all alike. What
+ * else is missing fails with ENOSYS, for which the C library has other ways. */
+static const char *const sandbox_refused_calls[] = {
+    "execve",
+    "execveat",
+    "fork",
+    "vfork",
+    "ptrace",
+    "process_vm_readv",
+    "kill",
+    "process_vm_writev",
+    "tkill",
+    "mount",
+    "umount",
+    "umount2",
+    "fsopen",
+    "fsmount",
+    "open_tree",
+    "move_mount",
+    "pivot_root",
+    "chroot",
+    "unshare",
+    "setns",
+    "open_by_handle_at",
+    "bpf",
+    "perf_event_open",
+    "userfaultfd",
+    "keyctl",
+    "io_uring_setup",
+    "add_key",
+    "request_key",
+    "init_module",
+    "finit_module",
+    "kexec_load",
+    "delete_module",
+    "kexec_file_load",
+    "reboot",
+    "swapon",
+    "swapoff",
+    "setuid",
+    "setgid",
+    "setreuid",
+    "setregid",
+    "setresuid",
+    "setresgid",
+    "setgroups",
+    "capset",
+    "socket",
+    "socketpair",
+    "connect",
+    "bind",
+    "listen",
+    "accept",
+    "accept4",
+    "send",
+    "sendto",
+    "sendmsg",
+    "sendmmsg",
+    "pidfd_send_signal",
+    "rt_sigqueueinfo",
+    "pidfd_open",
+    "rt_tgsigqueueinfo",
+    "pidfd_getfd",
+};
