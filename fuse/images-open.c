@@ -235,6 +235,7 @@ take_opened(Images *images, ImageEntry *entry, QimgImage *image, uint64_t stamp,
             uint64_t signature)
 {
     entry->image = image;
+    atomic_store_explicit(&entry->info_bytes, 0, memory_order_relaxed);
     entry->state = IMAGE_OPEN;
     if (entry->stamp != stamp)
         forget_content(entry);

@@ -173,22 +173,75 @@ images_get_n(Images *images)
     return n;
 }
 
-bool
-images_next(Images *images, unsigned *number)
+static bool
+is_there(const ImageEntry *entry)
 {
-    unsigned place;
+    return !entry->has_gone;
+}
+
+static bool
+is_open(const ImageEntry *entry)
+{
+    return !entry->has_gone && entry->state == IMAGE_OPEN;
+}
+
+static bool
+is_broken(const ImageEntry *entry)
+{
+    return !entry->has_gone && entry->error;
+}
+
+static bool
+find_next(Images *images, unsigned *number, bool (*is_wanted)(const ImageEntry *))
+{
     bool is_found = false;
 
     pthread_mutex_lock(&images->lock);
-    for (place = lower_bound(images, *number); place < images->entries->len && !is_found;
-         place++) {
+    for (unsigned place = lower_bound(images, *number);
+         place < images->entries->len && !is_found; place++) {
         const ImageEntry *entry = images->entries->pdata[place];
 
-        is_found = !entry->has_gone;
+        is_found = is_wanted(entry);
         *number = entry->number;
     }
     pthread_mutex_unlock(&images->lock);
     return is_found;
+}
+
+bool
+images_next(Images *images, unsigned *number)
+{
+    return find_next(images, number, is_there);
+}
+
+bool
+images_next_open(Images *images, unsigned *number)
+{
+    return find_next(images, number, is_open);
+}
+
+bool
+images_next_error(Images *images, unsigned *number)
+{
+    return find_next(images, number, is_broken);
+}
+
+bool
+image_entry_get_info_bytes(ImageEntry *entry, uint64_t *n_bytes_out)
+{
+    uint64_t stored = atomic_load_explicit(&entry->info_bytes, memory_order_relaxed);
+
+    if (stored == 0)
+        return false;
+    *n_bytes_out = stored - 1;
+    return true;
+}
+
+void
+image_entry_set_info_bytes(ImageEntry *entry, uint64_t n_bytes)
+{
+    if (!qimg_image_is_writable(entry->image))
+        atomic_store_explicit(&entry->info_bytes, n_bytes + 1, memory_order_relaxed);
 }
 
 bool

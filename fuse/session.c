@@ -68,9 +68,9 @@ new_fuse_session(Session *session)
     fuse_opt_add_arg(&args, "qcowfs");
     if (!options->is_writable)
         add_fuse_option(&args, "ro");
-    else if (options->allow_other)
-        /* Who may write is a matter of permission bits: without this, all who may enter.
-         */
+    if (options->allow_other)
+        /* The permission bits that are shown are enforced: without this, all who may
+         * enter may read, and write. */
         add_fuse_option(&args, "default_permissions");
     add_fuse_option(&args, "subtype=qcowfs");
     for (guint i = 0; i < options->fuse_options->len; i++) {

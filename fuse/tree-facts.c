@@ -1,9 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* What nodes are: attributes, texts, and the disks behind them. */
-#include <jansson.h>
-#include <stdlib.h>
-#include <string.h>
-
+#include "control-text.h"
 #include "tree.h"
 
 /* The snapshot of @node; NULL with @error set. It belongs to *@dir_out. */
@@ -19,17 +16,14 @@ snapshot_of(ImageEntry *entry, Node node, SnapshotDir **dir_out, GError **error)
     return snapshot;
 }
 
-/* As tree_text, of an open image. */
-static char *
-text_of(const Tree *tree, ImageEntry *entry, Node node, GError **error)
+char *
+tree_text(const Tree *tree, ImageEntry *entry, Node node, GError **error)
 {
     g_autoptr(SnapshotDir) dir = NULL;
     const QimgSnapshot *snapshot;
 
     if (node_is_of_partitions(node))
         return tree_partitions_text(tree, entry, node, error);
-    if (node.kind == NODE_INFO)
-        return qimg_image_info_json(entry->image);
     snapshot = snapshot_of(entry, node, &dir, error);
     return snapshot ? qimg_snapshot_json(snapshot) : NULL;
 }
@@ -41,7 +35,6 @@ size_within(const Tree *tree, ImageEntry *entry, Node node)
     g_autoptr(QimgImage) layer = NULL;
     g_autoptr(SnapshotDir) dir = NULL;
     g_autoptr(QimgPartitions) list = NULL;
-    g_autofree char *text = NULL;
     const QimgSnapshot *snapshot;
     const QimgPartition *item;
 
@@ -61,8 +54,7 @@ size_within(const Tree *tree, ImageEntry *entry, Node node)
         layer = qimg_image_open_layer(entry->image, node.index, NULL);
         return layer ? qimg_image_get_size_bytes(layer) : 0;
     default:
-        text = text_of(tree, entry, node, NULL);
-        return text ? strlen(text) : 0;
+        return control_text_measure(tree, entry, node);
     }
 }
 
@@ -86,6 +78,9 @@ get_size(const Tree *tree, Node node, const ImageFacts *facts, uint64_t *size_by
     case NODE_PARTITION:
     case NODE_SNAPSHOT_PARTITION:
     case NODE_LAYER_PARTITION:
+    case NODE_PARTITIONS_INFO:
+    case NODE_SNAPSHOT_PARTITIONS_INFO:
+    case NODE_LAYER_PARTITIONS_INFO:
         err = tree_pin(tree, node, &entry);
         if (!err)
             *size_bytes_out = size_within(tree, entry, node);
@@ -126,6 +121,9 @@ tree_stat(const Tree *tree, Node node, struct stat *out)
     if (!node_is_of_image(node)) {
         images_get_times(tree->images, &times);
         stat_basically(tree, node, &times, out);
+        if (!node_is_directory(node))
+            out->st_size = (off_t)control_text_measure(tree, NULL, node);
+        out->st_blocks = (out->st_size + 511) / 512;
         return 0;
     }
     if (!images_get_facts(tree->images, node.image_index, &facts, &error))
@@ -146,70 +144,6 @@ tree_stat(const Tree *tree, Node node, struct stat *out)
             out->st_blocks = MIN(out->st_blocks, MAX(facts.status.st_blocks, 1));
     }
     return 0;
-}
-
-/* @json (owned) as a text of lines. */
-static char *
-text_of_json(json_t *json)
-{
-    char *text = json_dumps(json, JSON_INDENT(4));
-    char *line = g_strconcat(text ? text : "null", "\n", NULL);
-
-    free(text);
-    json_decref(json);
-    return line;
-}
-
-static char *
-stats_text(const Tree *tree)
-{
-    json_t *all = json_object();
-
-    for (unsigned number = 0; images_next(tree->images, &number); number++) {
-        g_autoptr(ImageEntry) entry = images_pin_open(tree->images, number);
-        g_autofree char *name = images_get_name(tree->images, number);
-        g_autofree char *valid = name ? g_utf8_make_valid(name, -1) : NULL;
-        g_autofree char *stats = entry ? qimg_image_stats_json(entry->image) : NULL;
-
-        if (stats && valid)
-            json_object_set_new(all, valid, json_loads(stats, 0, NULL));
-    }
-    return text_of_json(all);
-}
-
-/* The images that could not be opened, each with its file and the reason. */
-static char *
-errors_text(const Tree *tree)
-{
-    json_t *all = json_array();
-
-    for (unsigned number = 0; images_next(tree->images, &number); number++) {
-        g_autofree char *file = NULL;
-        g_autofree char *reason = NULL;
-        g_autofree char *valid_file = NULL;
-        g_autofree char *valid_reason = NULL;
-
-        if (!images_get_error(tree->images, number, &file, &reason))
-            continue;
-        valid_file = g_utf8_make_valid(file, -1);
-        valid_reason = g_utf8_make_valid(reason, -1);
-        json_array_append_new(
-            all, json_pack("{s:s, s:s}", "file", valid_file, "reason", valid_reason));
-    }
-    return text_of_json(all);
-}
-
-char *
-tree_text(const Tree *tree, Node node, GError **error)
-{
-    g_autoptr(ImageEntry) entry = NULL;
-
-    if (node.kind == NODE_STATS)
-        return stats_text(tree);
-    if (node.kind == NODE_ERRORS)
-        return errors_text(tree);
-    entry = images_pin(tree->images, node.image_index, error);
-    return entry ? text_of(tree, entry, node, error) : NULL;
 }
 
 static QimgImage *

@@ -37,6 +37,9 @@ tree_is_live(const Tree *tree, Node node)
         return images_is_writable(tree->images, node.image_index);
     case NODE_SNAPSHOT_INFO: /* it has the name */
         return can_change_snapshots(tree, node);
+    case NODE_STATS:
+    case NODE_ERRORS: /* whose images come and go */
+        return images_get_directory(tree->images, 0) != NULL;
     case NODE_LAYER_PARTITION:
     case NODE_LAYER: /* those below the first never change */
         return node.index == 0 && images_is_writable(tree->images, node.image_index);

@@ -151,10 +151,9 @@ bool tree_is_lasting(const Tree *tree, Node node);
 /* The attributes of a node. */
 int tree_stat(const Tree *tree, Node node, struct stat *out);
 
-/* The text of NODE_INFO, NODE_SNAPSHOT_INFO, NODE_STATS or NODE_ERRORS; free with g_free.
- * NULL with
- * @error set. */
-char *tree_text(const Tree *tree, Node node, GError **error);
+/* The text of NODE_SNAPSHOT_INFO, or about partitions, of an image that is pinned; free
+ * with g_free. NULL with @error set. The others are longer: see control-text.h. */
+char *tree_text(const Tree *tree, ImageEntry *entry, Node node, GError **error);
 
 /* Opens the image behind a file that shows bytes of a disk: a new handle, or NULL with
  * @error set. *@entry_out is its image, pinned: unpin it after closing the handle. */

@@ -686,6 +686,29 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(QimgCopy, qimg_copy_free)
  * and more). Free with g_free. */
 QIMG_API char *qimg_image_info_json(const QimgImage *image);
 
+/* The same text, made while it is read, since an image with many snapshots has a long
+ * one. A text takes what may change (lists of snapshots, the disk's size) when it is
+ * made; apart from bitmaps, later changes do not show. It borrows @image, which must
+ * outlive it. Making one costs little, whatever the image has. Never NULL; free accepts
+ * NULL. */
+typedef struct QimgInfo QimgInfo;
+QIMG_API QimgInfo *qimg_image_info_new(const QimgImage *image);
+QIMG_API void qimg_info_free(QimgInfo *info);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(QimgInfo, qimg_info_free)
+
+/* A place in the text; the start is all zeros. */
+typedef struct {
+    uint64_t number;
+    unsigned round, step;
+} QimgInfoPlace;
+
+/* Appends to @out the piece at *@place, which is that of a snapshot or less, and moves
+ * *@place behind it. FALSE at the end. The same place gives the same piece again.
+ * Threads: any; reads the image where that has bitmaps. */
+QIMG_API gboolean qimg_info_next(const QimgInfo *info, QimgInfoPlace *place,
+                                 GString *out);
+
 /* One snapshot as a JSON object. Free with g_free. */
 QIMG_API char *qimg_snapshot_json(const QimgSnapshot *snapshot);
 

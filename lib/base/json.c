@@ -42,3 +42,43 @@ qimg_json_finish(json_t *root)
     json_decref(root);
     return line;
 }
+
+/* Appends @value, which it consumes, with @n_spaces more before each line but the first;
+ * without @n_skipped bytes at both ends. */
+static void
+append_shifted(GString *out, json_t *value, unsigned n_spaces, size_t n_skipped)
+{
+    char *text = json_dumps(value, JSON_INDENT(4));
+    const char *line, *end;
+
+    if (!text)
+        g_error("out of memory");
+    end = text + strlen(text) - n_skipped;
+    for (line = text + n_skipped; line < end;) {
+        const char *newline = memchr(line, '\n', (size_t)(end - line));
+        const char *next = newline ? newline + 1 : end;
+
+        g_string_append_len(out, line, next - line);
+        if (newline)
+            g_string_append_printf(out, "%*s", (int)n_spaces, "");
+        line = next;
+    }
+    free(text);
+    json_decref(value);
+}
+
+void
+qimg_json_append(GString *out, json_t *value, unsigned level)
+{
+    append_shifted(out, value, level * 4, 0);
+}
+
+void
+qimg_json_append_members(GString *out, json_t *object, unsigned level)
+{
+    gsize start = out->len;
+
+    /* Without the brace, the newline and at the start the first indentation. */
+    append_shifted(out, object, (level - 1) * 4, 2);
+    g_string_erase(out, (gssize)start, 4);
+}

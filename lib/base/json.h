@@ -2,6 +2,7 @@
 /* Building JSON texts out of values that an image may have named. */
 #pragma once
 
+#include <glib.h>
 #include <jansson.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -18,3 +19,9 @@ void qimg_json_add_number(json_t *object, const char *name, uint64_t number);
 /* Renders @root, which it consumes, as indented text that ends in a newline; free with
  * g_free. Ends the process where memory is out, as GLib does. */
 char *qimg_json_finish(json_t *root);
+
+/* Append @value to @out as indented text, for a document that is made in pieces: @value
+ * stands at @level of indentation, its first line is not indented. append_members: the
+ * members of a non-empty object, without its braces. Both consume it. */
+void qimg_json_append(GString *out, json_t *value, unsigned level);
+void qimg_json_append_members(GString *out, json_t *object, unsigned level);

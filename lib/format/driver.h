@@ -227,10 +227,13 @@ struct QimgDriver {
     bool (*check_snapshot)(QimgFormat *format, const QimgFormatSnapshot *snapshot,
                            QimgGuestOffset *vm_state_out, GError **error);
 
-    /* Lists the persistent bitmaps that are valid: QimgBitmap, names freed with the
-     * array. NULL: there are none. Threads: any, inside the gate. Errors: -EIO for a
-     * damaged directory, those of the storage, -ENOMEM. */
-    QimgErrno (*list_bitmaps)(QimgFormat *format, GArray **bitmaps_out);
+    /* Lists persistent bitmaps that are valid: QimgBitmap, names freed with the array.
+     * Those at *@position (0: the first) that one read of bounded length gives, which it
+     * moves behind them; an empty array behind the last one. NULL: there are none.
+     * Threads: any, inside the gate. Errors: -EIO for a damaged directory, those of the
+     * storage, -ENOMEM. */
+    QimgErrno (*list_bitmaps)(QimgFormat *format, uint64_t *position,
+                              GArray **bitmaps_out);
 
     /* ---- writing; all NULL where the format cannot ---- */
 

@@ -4,8 +4,9 @@
 
 #include <errno.h>
 
-/* So much of a directory is listed: thousands of bitmaps. */
-#define MAX_LISTED_BYTES (2 * QIMG_MIB)
+/* So much of a directory is read at once: dozens of entries at least. An entry that is
+ * longer, by data that we do not know, ends the list. */
+#define WINDOW_BYTES (64 * QIMG_KIB)
 
 static void
 clear_bitmap(gpointer data)
@@ -13,9 +14,9 @@ clear_bitmap(gpointer data)
     g_free(((QimgBitmap *)data)->name);
 }
 
-/* Reads @n_bytes of the directory; NULL with *@err_out set. */
+/* Reads @n_bytes of the directory at @position; NULL with *@err_out set. */
 static uint8_t *
-load_directory(Qcow2 *q, uint64_t n_bytes, QimgErrno *err_out)
+load_window(Qcow2 *q, uint64_t position, uint64_t n_bytes, QimgErrno *err_out)
 {
     const Qcow2BitmapsExtension *e = &q->bitmaps;
     g_autofree uint8_t *bytes = NULL;
@@ -27,45 +28,46 @@ load_directory(Qcow2 *q, uint64_t n_bytes, QimgErrno *err_out)
     *err_out = -ENOMEM;
     if (!bytes)
         return NULL;
-    *err_out = qimg_storage_read(q->base.file, QIMG_IO_BITMAP,
-                                 qimg_host(e->directory_offset), bytes, n_bytes);
+    *err_out =
+        qimg_storage_read(q->base.file, QIMG_IO_BITMAP,
+                          qimg_host(e->directory_offset + position), bytes, n_bytes);
     return *err_out ? NULL : g_steal_pointer(&bytes);
 }
 
 QimgErrno
-qcow2_list_bitmaps(QimgFormat *format, GArray **bitmaps_out)
+qcow2_list_bitmaps(QimgFormat *format, uint64_t *position, GArray **bitmaps_out)
 {
     Qcow2 *q = (Qcow2 *)format;
     g_autoptr(GArray) list = g_array_new(FALSE, FALSE, sizeof(QimgBitmap));
-    g_autofree uint8_t *directory = NULL;
-    uint64_t n_bytes = qimg_min_u64(q->bitmaps.directory_bytes, MAX_LISTED_BYTES);
-    uint64_t at = 0;
+    g_autofree uint8_t *window = NULL;
+    uint64_t directory_bytes = q->bitmaps.directory_bytes;
+    uint64_t n_bytes, at = 0;
     QimgErrno err;
 
     g_array_set_clear_func(list, clear_bitmap);
     /* Without the bit they are stale: somebody who does not know them has written. */
-    if (q->bitmaps.n_bitmaps == 0 ||
+    if (q->bitmaps.n_bitmaps == 0 || *position >= directory_bytes ||
         !(q->header.autoclear_features & QCOW2_AUTOCLEAR_BITMAPS)) {
         *bitmaps_out = g_steal_pointer(&list);
         return 0;
     }
-    directory = load_directory(q, n_bytes, &err);
-    if (!directory)
+    n_bytes = qimg_min_u64(directory_bytes - *position, WINDOW_BYTES);
+    window = load_window(q, *position, n_bytes, &err);
+    if (!window)
         return err;
-    for (uint32_t i = 0; i < q->bitmaps.n_bitmaps; i++) {
+    while (at < n_bytes) {
         Qcow2BitmapEntry e;
         QimgBitmap bitmap;
 
-        if (qcow2_bitmap_entry_decode(directory + at, n_bytes - at,
+        if (qcow2_bitmap_entry_decode(window + at, n_bytes - at,
                                       q->geometry.cluster_bytes, &e)
                 .rule) {
-            if (n_bytes < q->bitmaps.directory_bytes) /* cut by us */
+            if (n_bytes < directory_bytes - *position) /* cut by us, perhaps */
                 break;
             return -EIO;
         }
         bitmap = (QimgBitmap){
-            .name =
-                g_strndup((const char *)directory + at + e.name_position, e.name_bytes),
+            .name = g_strndup((const char *)window + at + e.name_position, e.name_bytes),
             .name_bytes = e.name_bytes,
             .granularity_bits = e.granularity_bits,
             .is_in_use = e.flags & QCOW2_BITMAP_IN_USE,
@@ -74,6 +76,7 @@ qcow2_list_bitmaps(QimgFormat *format, GArray **bitmaps_out)
         g_array_append_val(list, bitmap);
         at += e.entry_bytes;
     }
+    *position += at;
     *bitmaps_out = g_steal_pointer(&list);
     return 0;
 }

@@ -4,4 +4,5 @@
 #include "format/qcow2/layer/qcow2.h"
 
 /* QimgDriver.list_bitmaps. */
-QimgErrno qcow2_list_bitmaps(QimgFormat *format, GArray **bitmaps_out);
+QimgErrno qcow2_list_bitmaps(QimgFormat *format, uint64_t *position,
+                             GArray **bitmaps_out);

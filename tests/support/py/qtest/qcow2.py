@@ -227,9 +227,9 @@ class Qcow2File(ImageFile):
 
     def write_snapshots(self, entries):
         """Writes a new snapshot table to fresh clusters: entries as of snapshots()."""
-        table = b""
+        table = bytearray()
         for entry in entries:
-            table = table.ljust(-(-len(table) // 8) * 8, b"\0")
+            table += bytes(-len(table) % 8)
             extra = entry.get("extra", 24)
             vm_state = entry.get("vm_state", 0)
             narrow = vm_state if vm_state < 1 << 32 else 0
