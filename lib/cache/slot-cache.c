@@ -37,6 +37,7 @@ struct Slot {
     _Atomic uint64_t key;     /* atomic: 0 or the key of the content */
     _Atomic uint32_t pins;    /* atomic: readers, and CLAIMED */
     _Atomic uint32_t is_used; /* atomic, relaxed: was pinned since the last sweep */
+    _Atomic uint64_t n_steps; /* atomic: of the users who pinned the slot; only grows */
     uint64_t pending;         /* guarded by the stripe's lock */
     uint8_t *bytes;           /* const after new; own slots: freed with them */
     bool was_filled;          /* guarded by the stripe's lock */
@@ -143,6 +144,12 @@ void *
 slot_bytes(const Slot *slot)
 {
     return slot->bytes;
+}
+
+_Atomic uint64_t *
+slot_steps(Slot *slot)
+{
+    return &slot->n_steps;
 }
 
 static Slot *

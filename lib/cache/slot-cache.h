@@ -4,6 +4,8 @@
  * each key however many threads want it. */
 #pragma once
 
+#include <stdatomic.h>
+
 #include "base/types.h"
 
 typedef struct SlotCache SlotCache;
@@ -45,6 +47,9 @@ void slot_cache_forget(SlotCache *cache, uint64_t key);
 
 /* The content of a pinned slot. */
 void *slot_bytes(const Slot *slot);
+
+/* The steps in which the content of a pinned slot was changed, counted by its users. */
+_Atomic uint64_t *slot_steps(Slot *slot);
 
 typedef struct {
     uint64_t n_hits;

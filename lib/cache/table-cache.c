@@ -48,7 +48,10 @@ table_cache_pin(TableCache *cache, TableKind kind, TableFile file,
 
     if (err)
         return err;
-    *slice_out = (TableSlice){.cache = cache, .slot = slot, .words = slot_bytes(slot)};
+    *slice_out = (TableSlice){.cache = cache,
+                              .slot = slot,
+                              .words = slot_bytes(slot),
+                              .n_steps = slot_steps(slot)};
     return 0;
 }
 

@@ -35,6 +35,7 @@ typedef struct {
     Slot *slot;        /* owned pin; NULL: nothing is pinned */
     /* The slice's words: loaded with acquire, stored with release. */
     _Atomic uint64_t *words;
+    _Atomic uint64_t *n_steps; /* see table_slice_begin_step */
 } TableSlice;
 
 /* Key of a slice: @layer below 256, @number below 2^54 (host offset / 512, or an index).
@@ -82,6 +83,24 @@ static inline void
 table_slice_set(TableSlice *slice, uint64_t word_index, uint64_t word)
 {
     atomic_store_explicit(&slice->words[word_index], word, memory_order_release);
+}
+
+/* Begins a step: a writer of an entry of several words stores at most one of them in each
+ * step. A reader that finds the same number before and after its loads has words that
+ * stood in the slice together: at most one store of the entry lies between its loads. */
+static inline void
+table_slice_begin_step(TableSlice *slice)
+{
+    /* Release: pairs with table_slice_get_step. */
+    atomic_fetch_add_explicit(slice->n_steps, 1, memory_order_acq_rel);
+}
+
+/* The number of steps begun. Acquire: loads that follow find all that was stored in
+ * earlier steps. */
+static inline uint64_t
+table_slice_get_step(const TableSlice *slice)
+{
+    return atomic_load_explicit(slice->n_steps, memory_order_acquire);
 }
 
 /* The number of words from @index on, at most @n_max, that are 0: entries that walks over

@@ -118,8 +118,13 @@ qimg_count_empty_l1(QimgFormat *format, const QimgView *view, uint64_t l1_index,
 
     if (err)
         return err;
+    /* One look at the first entry: a writer may be making its table. */
     *entry_out = table_slice_get(&slice, in_slice);
-    n_empty = table_slice_count_zeros(&slice, in_slice, n_max);
+    if ((*entry_out & offset_mask) != 0) {
+        *n_empty_out = 0;
+        return 0;
+    }
+    n_empty = 1 + table_slice_count_zeros(&slice, in_slice + 1, n_max - 1);
     while (n_empty < n_max &&
            (table_slice_get(&slice, in_slice + n_empty) & offset_mask) == 0)
         n_empty++;

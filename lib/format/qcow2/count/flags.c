@@ -85,8 +85,7 @@ correct_slice(Flags *f, uint64_t l2_table_offset, uint64_t first_entry, bool is_
 
     if (err)
         return err;
-    for (unsigned i = 0; i < q->slice_words; i++)
-        words[i] = table_slice_get(&slice.slice, i);
+    qcow2_l2_load_words(&slice.slice, 0, step, words, q->slice_words);
     for (unsigned i = 0; i < q->slice_words; i += step) {
         uint64_t right = right_word(f, words[i], words[i + step - 1], is_active);
 

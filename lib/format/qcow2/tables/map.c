@@ -5,6 +5,7 @@
 
 #include "base/checked.h"
 #include "codec/qcow2-tables.h"
+#include "format/qcow2/tables/l2-entry.h"
 #include "format/runs.h"
 
 /* Scans the entries of one slice of standard entries from @index on. */
@@ -13,14 +14,14 @@ scan_standard(const Qcow2Geometry *g, const TableSlice *slice, uint64_t index,
               uint64_t n_max, uint64_t cluster_guest_offset, uint64_t *n_out)
 {
     QimgL2Entry first =
-        qcow2_l2_decode(g, table_slice_get(slice, index), cluster_guest_offset);
+        qcow2_l2_decode(g, qcow2_l2_load(slice, index, 1).word, cluster_guest_offset);
     uint64_t n = first.kind == QIMG_L2_UNALLOCATED
                      ? qimg_max_u64(table_slice_count_zeros(slice, index, n_max), 1)
                      : 1;
 
     for (; n < n_max; n++) {
         uint64_t distance = n << g->cluster_bits;
-        QimgL2Entry next = qcow2_l2_decode(g, table_slice_get(slice, index + n),
+        QimgL2Entry next = qcow2_l2_decode(g, qcow2_l2_load(slice, index + n, 1).word,
                                            cluster_guest_offset + distance);
 
         if (!qimg_l2_continues(&first, &next, distance))
@@ -30,28 +31,14 @@ scan_standard(const Qcow2Geometry *g, const TableSlice *slice, uint64_t index,
     return first;
 }
 
-/* Decodes the part from @subcluster on of the extended entry @index. A writer changes its
- * two words one after the other, in the order in which the old word goes with either
- * bitmap or the new word does; so a bitmap between two equal looks at the word fits it.
- * (A place that was given up does not come back while a request runs, W3; the word 0 may,
- * which is why the bitmap is looked at twice as well: one of an entry that was zeroed and
- * written to meanwhile would make it damage.) */
+/* Decodes the part from @subcluster on of the extended entry @index. */
 static QimgL2Entry
 decode_extended(const Qcow2Geometry *g, const TableSlice *slice, uint64_t index,
                 uint32_t subcluster, uint64_t guest_offset)
 {
-    uint64_t word = table_slice_get(slice, index * 2);
-    uint64_t bitmap = table_slice_get(slice, index * 2 + 1);
+    Qcow2L2Words e = qcow2_l2_load(slice, index, 2);
 
-    for (;;) {
-        uint64_t word_again = table_slice_get(slice, index * 2);
-        uint64_t bitmap_again = table_slice_get(slice, index * 2 + 1);
-
-        if (word_again == word && bitmap_again == bitmap)
-            return qcow2_l2_decode_extended(g, word, bitmap, subcluster, guest_offset);
-        word = word_again;
-        bitmap = bitmap_again;
-    }
+    return qcow2_l2_decode_extended(g, e.word, e.bitmap, subcluster, guest_offset);
 }
 
 /* The same for extended entries, in subclusters: from @subcluster of entry @index on.

@@ -147,12 +147,7 @@ qcow2_l2_store(Qcow2 *q, Qcow2L2Slice *slice, uint64_t word_index, const uint64_
                                   word_index, words, n_words);
     if (err)
         return err;
-    for (uint64_t i = 0; i < n_words; i += 2) {
-        unsigned first = is_bitmap_first ? 1 : 0;
-
-        table_slice_set(&slice->slice, word_index + i + first, words[i + first]);
-        table_slice_set(&slice->slice, word_index + i + 1 - first, words[i + 1 - first]);
-    }
+    qcow2_l2_set_extended(&slice->slice, word_index, words, n_words, is_bitmap_first);
     return 0;
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "format/qcow2/layer/qcow2.h"
+#include "format/qcow2/tables/l2-entry.h"
 
 static inline QimgTablePlace
 qcow2_place_of(const Qcow2 *q, uint64_t guest_offset, uint64_t length_bytes)
@@ -33,6 +34,15 @@ typedef struct {
  * table_slice_unpin(&slice->slice). */
 QimgErrno qcow2_l2_pin(Qcow2 *q, uint64_t l2_table_offset, uint64_t l2_index,
                        Qcow2L2Slice *out) QIMG_MUST_CHECK;
+
+/* The entry @l2_index of its table, in the slice with it. */
+static inline Qcow2L2Words
+qcow2_l2_get(const Qcow2 *q, const Qcow2L2Slice *slice, uint64_t l2_index)
+{
+    uint64_t n_words = q->geometry.l2_entry_words;
+
+    return qcow2_l2_load(&slice->slice, l2_index % (q->slice_words / n_words), n_words);
+}
 
 /* Writes @n_words at word @word_index of the slice to the file, and then to the slice;
  * @words are host-endian. @is_bitmap_first: of extended entries, the bitmap is to be seen

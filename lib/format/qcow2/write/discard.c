@@ -80,12 +80,14 @@ make_change(const Zeroing *z, const Qcow2L2Slice *slice, uint64_t l2_index,
         uint64_t end =
             qimg_min_u64(z->end, guest_offset + g->cluster_bytes) - guest_offset;
         uint64_t *old = &change->old_words[i * n_words];
+        Qcow2L2Words e;
         QimgErrno err;
 
-        for (uint64_t w = 0; w < n_words; w++)
-            old[w] = table_slice_get(&slice->slice,
-                                     (l2_index + i) * n_words % z->q->slice_words + w);
-        err = qcow2_check_entry(z->q, old[0], n_words == 2 ? old[1] : 0, guest_offset);
+        e = qcow2_l2_get(z->q, slice, l2_index + i);
+        old[0] = e.word;
+        if (n_words == 2)
+            old[1] = e.bitmap;
+        err = qcow2_check_entry(z->q, e.word, e.bitmap, guest_offset);
         if (err)
             return err;
         if (n_words == 2)

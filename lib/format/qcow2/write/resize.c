@@ -164,12 +164,12 @@ free_entries(Qcow2 *q, uint64_t l1_index, uint64_t table_offset, uint64_t from,
         Qcow2L2Slice slice = {0};
 
         err = qcow2_l2_pin(q, table_offset, w / g->l2_entry_words, &slice);
-        for (uint64_t i = 0; !err && i < n; i++)
-            words[i] = table_slice_get(&slice.slice, in_slice + i);
-        if (!err)
+        if (!err) {
+            qcow2_l2_load_words(&slice.slice, in_slice, g->l2_entry_words, words, n);
             err = check_words(q, words, n,
                               (l1_index << g->l1_shift) +
                                   (w / g->l2_entry_words << g->cluster_bits));
+        }
         if (!err && clears)
             err = qcow2_l2_store(q, &slice, in_slice, zeros, n, true);
         table_slice_unpin(&slice.slice);

@@ -14,28 +14,10 @@
 #include "format/qcow2/tables/tables.h"
 #include "format/qcow2/write/old-entry.h"
 
-/* An entry as it stands in its slice. */
-typedef struct {
-    uint64_t word;
-    uint64_t bitmap; /* extended entries; else 0 */
-} Entry;
-
-static Entry
-get_entry(const Qcow2 *q, const Qcow2L2Slice *slice, uint64_t l2_index)
-{
-    uint64_t n_words = q->geometry.l2_entry_words;
-    uint64_t word_index = l2_index * n_words % q->slice_words;
-
-    return (Entry){
-        .word = table_slice_get(&slice->slice, word_index),
-        .bitmap = n_words == 2 ? table_slice_get(&slice->slice, word_index + 1) : 0,
-    };
-}
-
 /* How many bytes from @in_cluster_bytes on, of @n_bytes, can be written where the entry
  * says: 0 where the first cannot. */
 static uint64_t
-count_in_place(const Qcow2Geometry *g, Entry e, uint64_t in_cluster_bytes,
+count_in_place(const Qcow2Geometry *g, Qcow2L2Words e, uint64_t in_cluster_bytes,
                uint64_t n_bytes)
 {
     uint32_t missing;
@@ -88,7 +70,7 @@ plan_in_place(QimgFormat *format, const QimgTablePlace *p, uint64_t guest_offset
     if (err)
         return err;
     for (uint64_t i = 0; i < p->n_entries && done < length_bytes; i++) {
-        Entry e = get_entry(q, &slice, p->l2_index + i);
+        Qcow2L2Words e = qcow2_l2_get(q, &slice, p->l2_index + i);
         uint64_t at = i == 0 ? in_cluster : 0;
         uint64_t n_max = qimg_min_u64(length_bytes - done, g->cluster_bytes - at);
         uint64_t n = count_in_place(g, e, at, n_max);
@@ -148,7 +130,7 @@ typedef enum {
 } How;
 
 static How
-how_to_allocate(const Qcow2Geometry *g, Entry e)
+how_to_allocate(const Qcow2Geometry *g, Qcow2L2Words e)
 {
     bool is_ours = !(e.word & QCOW2_L2_COMPRESSED) && qcow2_l2_has_cluster(g, e.word) &&
                    (e.word & QCOW2_ENTRY_COPIED);
@@ -171,7 +153,7 @@ how_to_allocate(const Qcow2Geometry *g, Entry e)
 
 /* What the disk holds at the subclusters of @mask, in the words of a plan. */
 static QimgRunKind
-old_kind_of(const Qcow2Geometry *g, Entry e, uint32_t mask)
+old_kind_of(const Qcow2Geometry *g, Qcow2L2Words e, uint32_t mask)
 {
     uint32_t zeros = (uint32_t)(e.bitmap >> 32), allocated = (uint32_t)e.bitmap;
 
@@ -189,7 +171,7 @@ old_kind_of(const Qcow2Geometry *g, Entry e, uint32_t mask)
 /* Whether the place of a guest cluster in the data file is zeros, durably: the disk has
  * grown over it, and nothing was written there. */
 static bool
-is_zeroed_in_data_file(const Qcow2 *q, Entry e, uint64_t cluster_start)
+is_zeroed_in_data_file(const Qcow2 *q, Qcow2L2Words e, uint64_t cluster_start)
 {
     return q->geometry.has_data_file && e.word == 0 && e.bitmap == 0 &&
            cluster_start >= atomic_load(&q->data_zeros_start_bytes) &&
@@ -200,8 +182,8 @@ is_zeroed_in_data_file(const Qcow2 *q, Entry e, uint64_t cluster_start)
  * subclusters, or whole cluster, from the request's first byte to where another answer
  * begins. */
 static void
-plan_addition(const Qcow2 *q, const QimgTablePlace *p, Entry e, uint64_t guest_offset,
-              uint64_t length_bytes, QimgWritePlan *plan)
+plan_addition(const Qcow2 *q, const QimgTablePlace *p, Qcow2L2Words e,
+              uint64_t guest_offset, uint64_t length_bytes, QimgWritePlan *plan)
 {
     const Qcow2Geometry *g = &q->geometry;
     uint64_t in_cluster = guest_offset - p->cluster_start;
@@ -281,7 +263,7 @@ plan_new_clusters(Qcow2 *q, const QimgTablePlace *p, How how, uint64_t n_entries
  * way. *@how_out is set if *@n_out > 0; it is 0 where the write can be done in place. */
 static QimgErrno
 look_at_entries(Qcow2 *q, const QimgTablePlace *p, const QimgWritePlan *plan,
-                uint64_t in_cluster_bytes, Entry *first_out, How *how_out,
+                uint64_t in_cluster_bytes, Qcow2L2Words *first_out, How *how_out,
                 uint64_t *n_out)
 {
     const Qcow2Geometry *g = &q->geometry;
@@ -291,7 +273,7 @@ look_at_entries(Qcow2 *q, const QimgTablePlace *p, const QimgWritePlan *plan,
 
     *n_out = 0;
     for (uint64_t i = 0; i < n_max && !err; i++) {
-        Entry e = get_entry(q, &slice, p->l2_index + i);
+        Qcow2L2Words e = qcow2_l2_get(q, &slice, p->l2_index + i);
         uint64_t at = i == 0 ? in_cluster_bytes : 0;
 
         if (count_in_place(g, e, at, 1) > 0)
@@ -318,7 +300,7 @@ plan_allocation(QimgFormat *format, const QimgTablePlace *p, uint64_t guest_offs
     Qcow2 *q = (Qcow2 *)format;
     How how = HOW_ADD;
     uint64_t n_entries;
-    Entry first = {0};
+    Qcow2L2Words first = {0};
     QimgErrno err = qcow2_ensure_l2_table(q, p->l1_index, &plan->l2_table_offset);
 
     if (!err)
@@ -352,16 +334,16 @@ qcow2_plan_write(QimgFormat *format, QimgGuestOffset guest_offset, uint64_t leng
 }
 
 /* The entry that the plan makes of @old for its cluster number @i. */
-static Entry
-new_entry(const Qcow2 *q, const QimgWritePlan *plan, uint64_t i, Entry old)
+static Qcow2L2Words
+new_entry(const Qcow2 *q, const QimgWritePlan *plan, uint64_t i, Qcow2L2Words old)
 {
     const Qcow2Geometry *g = &q->geometry;
     uint64_t cluster_start = plan->inflight.start + (i << g->cluster_bits);
     uint64_t start = qimg_max_u64(plan->fill_start, cluster_start) - cluster_start;
     uint64_t end =
         qimg_min_u64(plan->fill_end, cluster_start + g->cluster_bytes) - cluster_start;
-    Entry e = {.word = (plan->host_cluster_offset + (i << g->cluster_bits)) |
-                       QCOW2_ENTRY_COPIED};
+    Qcow2L2Words e = {.word = (plan->host_cluster_offset + (i << g->cluster_bits)) |
+                              QCOW2_ENTRY_COPIED};
     uint64_t mask;
 
     if (!g->extended_l2)
@@ -387,8 +369,8 @@ qcow2_publish(QimgFormat *format, QimgWritePlan *plan)
     QimgErrno err = qcow2_l2_pin(q, plan->l2_table_offset, plan->l2_index, &slice);
 
     for (uint64_t i = 0; !err && i < plan->n_clusters; i++) {
-        Entry old = get_entry(q, &slice, plan->l2_index + i);
-        Entry e = new_entry(q, plan, i, old);
+        Qcow2L2Words old = qcow2_l2_get(q, &slice, plan->l2_index + i);
+        Qcow2L2Words e = new_entry(q, plan, i, old);
 
         was_compressed |= (old.word & QCOW2_L2_COMPRESSED) != 0;
         old_words[i] = old.word;
