@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "coherence.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 
 /* A lock on one page may be one on all of a large folio around it. */
@@ -30,7 +31,8 @@ struct CoherentChange {
 };
 
 struct Coherence {
-    struct fuse_session *fuse; /* const after start */
+    CoherentDrop drop; /* const after start */
+    void *user;        /* of drop; const after start */
     pthread_t thread;
     bool is_started;
     pthread_mutex_t lock; /* held for no I/O */
@@ -170,23 +172,33 @@ send(const CoherentAnswer *answer)
 }
 
 /* Joins @change, which is early and ready, with one of its file that waits: where they
- * touch, or where too many wait. The lock is held. */
+ * touch, or where too many wait. Only changes between the same two syncs of the disk are
+ * joined: a sync waits for those before it, and would miss one that moves behind it. The
+ * lock is held. */
 static void
 join_early(Coherence *c, CoherentChange *change)
 {
-    CoherentChange *other, *last = NULL;
+    CoherentChange *last = NULL;
+    bool is_past = false;
     unsigned n = 0;
 
     for (GList *l = c->changes.head; l; l = l->next) {
-        other = l->data;
-        if (other == change || other->view != change->view || other->is_sync ||
-            !other->is_early || !other->is_ready || other->is_running)
-            continue;
-        n++;
-        if (change->start <= other->end && other->start <= change->end)
-            last = other;
-        else if (n >= MAX_EARLY && !last)
-            last = other;
+        CoherentChange *other = l->data;
+
+        if (other == change) {
+            is_past = true;
+        } else if (other->is_sync && other->view->disk == change->view->disk) {
+            if (is_past)
+                break;
+            last = NULL;
+            n = 0;
+        } else if (other->view == change->view && !other->is_sync && other->is_early &&
+                   other->is_ready && !other->is_running) {
+            n++;
+            if ((change->start <= other->end && other->start <= change->end) ||
+                (n >= MAX_EARLY && !last))
+                last = other;
+        }
     }
     if (!last)
         return;
@@ -303,9 +315,9 @@ next_change(const Coherence *c)
 }
 
 typedef struct {
-    fuse_ino_t inode;
-    off_t start;
-    off_t length;
+    uint64_t inode;
+    int64_t start;
+    int64_t length;
 } Stretch;
 
 /* What the other views have of the change. The lock is held. */
@@ -324,8 +336,8 @@ stretches_of(const CoherentChange *change)
         if (view == change->view || start >= end || start - view->start > INT64_MAX)
             continue;
         stretch.inode = view->inode;
-        stretch.start = (off_t)(start - view->start);
-        stretch.length = (off_t)MIN(end - start, (uint64_t)(INT64_MAX - stretch.start));
+        stretch.start = (int64_t)(start - view->start);
+        stretch.length = (int64_t)MIN(end - start, (uint64_t)(INT64_MAX - stretch.start));
         g_array_append_val(stretches, stretch);
     }
     return stretches;
@@ -337,8 +349,7 @@ tell(Coherence *c, const GArray *stretches)
     for (guint i = 0; i < stretches->len; i++) {
         const Stretch *s = &g_array_index(stretches, Stretch, i);
 
-        /* Fails where the kernel has forgotten the file, and its pages with it. */
-        (void)fuse_lowlevel_notify_inval_inode(c->fuse, s->inode, s->start, s->length);
+        c->drop(c->user, s->inode, s->start, s->length);
     }
 }
 
@@ -378,9 +389,10 @@ notify(void *user)
 }
 
 bool
-coherence_start(Coherence *c, struct fuse_session *fuse)
+coherence_start(Coherence *c, CoherentDrop drop, void *user)
 {
-    c->fuse = fuse;
+    c->drop = drop;
+    c->user = user;
     c->is_started = pthread_create(&c->thread, NULL, notify, c) == 0;
     return c->is_started;
 }

@@ -21,7 +21,11 @@
  * when all early changes before it have been told. */
 #pragma once
 
-#include "ops.h"
+#include <glib.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+typedef struct Coherence Coherence;
 
 /* A file that shows a stretch of a disk, and was open at some time: the kernel may have
  * pages of it. Lives as long as its Coherence. */
@@ -30,18 +34,24 @@ typedef struct CoherentView CoherentView;
 /* A change that is registered. */
 typedef struct CoherentChange CoherentChange;
 
+/* Drops the kernel's pages of [@start, @start + @length) of the file @inode. Called by
+ * the notifier, without locks. */
+typedef void (*CoherentDrop)(void *user, uint64_t inode, int64_t start, int64_t length);
+
+struct fuse_req;
+
 /* How a request is answered in the end, in any thread. */
 typedef struct {
-    void (*send)(fuse_req_t req, int err, uint64_t value);
-    fuse_req_t req;
+    void (*send)(struct fuse_req *req, int err, uint64_t value);
+    struct fuse_req *req;
     int err;
     uint64_t value;
 } CoherentAnswer;
 
 Coherence *coherence_new(void);
 
-/* Starts the notifier for @fuse. False where no thread can be had. */
-bool coherence_start(Coherence *coherence, struct fuse_session *fuse);
+/* Starts the notifier, which calls @drop with @user. False where no thread can be had. */
+bool coherence_start(Coherence *coherence, CoherentDrop drop, void *user);
 
 /* Ends it, while the threads that serve still do, and the kernel with them: from then on
  * all is answered at once, and nobody is told. Accepts NULL, may be repeated. */

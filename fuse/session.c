@@ -373,13 +373,22 @@ end_connection(Session *session)
     session->is_mounted = false;
 }
 
+/* CoherentDrop. Fails where the kernel has forgotten the file, and its pages with it. */
+static void
+drop_pages(void *user, uint64_t inode, int64_t start, int64_t length)
+{
+    const Session *session = user;
+
+    (void)fuse_lowlevel_notify_inval_inode(session->fuse, inode, start, length);
+}
+
 bool
 session_run(Session *session, GError **error)
 {
     session->main_thread = pthread_self();
     answer_first_request(session);
     if (session->mount.coherence &&
-        !coherence_start(session->mount.coherence, session->fuse)) {
+        !coherence_start(session->mount.coherence, drop_pages, session)) {
         g_set_error(error, QIMG_ERROR, QIMG_ERROR_FAILED, "cannot serve the mount: %s",
                     g_strerror(EAGAIN));
         return false;
