@@ -3,18 +3,18 @@
  *
  *   COPY     the pieces of a copy, and its journal (image/copy-engine.c, copy-journal.c)
  *   GATE     who waits for an exclusive change to end (base/gate.c)
- *   ALLOC    the allocator of one image, L1 entries and refcounts
- * (format/qcow2/refcount/alloc.c) INFLIGHT the guest ranges that are being changed
- * (format/inflight.c) PENDING  clusters to be freed after the next flush
- * (format/qcow2/refcount/pending.c) CACHE    one stripe of a slot cache
- * (cache/slot-cache.c): claims and waits for loads WORKERS  the job queue
- * (base/workers.c) STORAGE  extents of a host file, and whose turn a sync is
- * (storage/storage.c)
+ *   ALLOC    the allocator of one image, L1 entries, refcounts (qcow2/refcount/alloc.c)
+ *   HEADER   the feature bits of one image (format/qcow2/layer/header-io.c)
+ *   INFLIGHT the guest ranges that are being changed (format/inflight.c)
+ *   PENDING  clusters to be freed after the next flush (format/qcow2/refcount/pending.c)
+ *   CACHE    one stripe of a slot cache (cache/slot-cache.c): claims and waits for loads
+ *   WORKERS  the job queue (base/workers.c)
+ *   STORAGE  extents of a host file, and whose turn a sync is (storage/storage.c)
  *
  * No lock is held over I/O of guest data, (de)compression, a callback or a reply to the
- * kernel; metadata are read and written under ALLOC, under no other. A debug build (no
- * NDEBUG) keeps the ranks held by a thread and aborts on a wrong order, and storage/
- * aborts on I/O under a lock that forbids it.
+ * kernel; metadata are read and written under ALLOC and HEADER, under no other. A debug
+ * build (no NDEBUG) keeps the ranks held by a thread and aborts on a wrong order, and
+ * storage/ aborts on I/O under a lock that forbids it.
  *
  * GLib's own locks are not used: ThreadSanitizer cannot see into a packaged GLib. */
 #pragma once
@@ -25,6 +25,7 @@ typedef enum {
     QIMG_RANK_COPY,
     QIMG_RANK_GATE,
     QIMG_RANK_ALLOC,
+    QIMG_RANK_HEADER,
     QIMG_RANK_INFLIGHT,
     QIMG_RANK_PENDING,
     QIMG_RANK_CACHE,
@@ -64,8 +65,8 @@ void qimg_mutex_unlock(QimgMutex *mutex);
  * I/O of guest data, which must not happen under one. */
 void qimg_lock_assert_none_held(void);
 
-/* Aborts in a debug build when the calling thread holds a lock other than ALLOC: called
- * before I/O of metadata. */
+/* Aborts in a debug build when the calling thread holds a lock other than ALLOC and
+ * HEADER: called before I/O of metadata. */
 void qimg_lock_assert_metadata_io(void);
 
 void qimg_cond_init(QimgCond *cond);

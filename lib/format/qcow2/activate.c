@@ -53,6 +53,7 @@ qcow2_open_for_writing(Qcow2 *q, GError **error)
                                "invalid, since this version does not keep them up");
     base->zero_unit_bytes = UINT64_C(1) << q->geometry.subcluster_bits;
     qimg_mutex_init(&q->alloc_lock, QIMG_RANK_ALLOC);
+    qimg_mutex_init(&q->header_lock, QIMG_RANK_HEADER);
     q->pending = qcow2_pending_new();
     atomic_init(&q->data_zeros_start_bytes, UINT64_MAX);
     q->is_open_for_writing = true;
@@ -64,12 +65,14 @@ qcow2_close_for_writing(Qcow2 *q)
 {
     if (q->is_open_for_check) {
         g_free(q->refcount_table);
+        qimg_mutex_clear(&q->header_lock);
         qimg_mutex_clear(&q->alloc_lock);
     }
     if (!q->is_open_for_writing)
         return;
     qcow2_pending_free(q->pending);
     g_free(q->refcount_table);
+    qimg_mutex_clear(&q->header_lock);
     qimg_mutex_clear(&q->alloc_lock);
 }
 
@@ -77,6 +80,7 @@ void
 qcow2_open_for_check(Qcow2 *q)
 {
     qimg_mutex_init(&q->alloc_lock, QIMG_RANK_ALLOC);
+    qimg_mutex_init(&q->header_lock, QIMG_RANK_HEADER);
     q->is_open_for_check = true;
 }
 
@@ -152,7 +156,7 @@ qcow2_activate(QimgFormat *format)
 
     if (!err)
         err = qcow2_refcount_load_table(q);
-    if (!err && (q->header.incompatible_features & QCOW2_INCOMPAT_DIRTY))
+    if (!err && (qcow2_get_incompatible(q) & QCOW2_INCOMPAT_DIRTY))
         err = qcow2_repair_dirty(q);
     if (!err)
         err = check_not_cut(q);

@@ -262,9 +262,7 @@ qcow2_repair(QimgFormat *format, QimgRepair mode, QimgCheckReport *report, GErro
         return false;
     if (report->result.n_corruptions > 0 || report->result.n_check_errors > 0)
         return true;
-    err = qcow2_store_incompatible(
-        q, q->header.incompatible_features &
-               ~(uint64_t)(QCOW2_INCOMPAT_DIRTY | QCOW2_INCOMPAT_CORRUPT));
+    err = qcow2_change_incompatible(q, 0, QCOW2_INCOMPAT_DIRTY | QCOW2_INCOMPAT_CORRUPT);
     if (err) {
         set_repair_error(error, err);
         return false;

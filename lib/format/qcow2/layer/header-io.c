@@ -26,9 +26,20 @@ qcow2_write_header_field(Qcow2 *q, uint64_t position, const void *bytes, size_t 
     return err ? qimg_format_break(&q->base, err) : 0;
 }
 
-QimgErrno
-qcow2_store_incompatible(Qcow2 *q, uint64_t features)
+uint64_t
+qcow2_get_incompatible(Qcow2 *q)
 {
+    QIMG_LOCK_SCOPE(&q->header_lock);
+
+    return q->header.incompatible_features;
+}
+
+QimgErrno
+qcow2_change_incompatible(Qcow2 *q, uint64_t set, uint64_t clear)
+{
+    QIMG_LOCK_SCOPE(&q->header_lock);
+    uint64_t kept = q->is_marked ? QCOW2_INCOMPAT_CORRUPT : 0;
+    uint64_t features = ((q->header.incompatible_features | set) & ~clear) | kept;
     qimg_be64 field = qimg_be64_set(features);
     QimgErrno err;
 
@@ -39,27 +50,39 @@ qcow2_store_incompatible(Qcow2 *q, uint64_t features)
         return err;
     q->header.incompatible_features = features;
     q->base.is_dirty = (features & QCOW2_INCOMPAT_DIRTY) != 0;
-    q->base.is_corrupt = (features & QCOW2_INCOMPAT_CORRUPT) != 0;
+    if (!kept)
+        q->base.is_corrupt = (features & QCOW2_INCOMPAT_CORRUPT) != 0;
     return 0;
 }
 
 QimgErrno
 qcow2_set_dirty(Qcow2 *q, bool is_dirty)
 {
-    uint64_t features = q->header.incompatible_features & ~(uint64_t)QCOW2_INCOMPAT_DIRTY;
-
     if (q->header.version < 3 || (!is_dirty && q->stays_dirty))
         return 0;
-    return qcow2_store_incompatible(q, is_dirty ? features | QCOW2_INCOMPAT_DIRTY
-                                                : features);
+    return qcow2_change_incompatible(q, is_dirty ? QCOW2_INCOMPAT_DIRTY : 0,
+                                     is_dirty ? 0 : QCOW2_INCOMPAT_DIRTY);
+}
+
+/* Sets the corrupt bit as far as that can be done: the layer is broken in any case. */
+static void
+store_corrupt_bit(Qcow2 *q)
+{
+    QIMG_LOCK_SCOPE(&q->header_lock);
+    qimg_be64 field;
+
+    q->is_marked = true;
+    q->header.incompatible_features |= QCOW2_INCOMPAT_CORRUPT;
+    field = qimg_be64_set(q->header.incompatible_features);
+    if (!qimg_storage_write(q->base.file, QIMG_IO_HEADER,
+                            qimg_host(QCOW2_HEADER_AT_INCOMPATIBLE), &field,
+                            sizeof field))
+        (void)!qimg_storage_sync(q->base.file);
 }
 
 QimgErrno
 qcow2_mark_corrupt(Qcow2 *q, QimgRule rule, uint64_t host_offset)
 {
-    uint64_t features = q->header.incompatible_features | QCOW2_INCOMPAT_CORRUPT;
-    qimg_be64 field = qimg_be64_set(features);
-
     qimg_format_report(&q->base, rule, host_offset);
     if (atomic_exchange(&q->base.broken, true))
         return -EIO;
@@ -68,9 +91,6 @@ qcow2_mark_corrupt(Qcow2 *q, QimgRule rule, uint64_t host_offset)
         return -EIO;
     }
     g_warning("%s: it is marked corrupt and read-only from now on", q->base.file->path);
-    if (!qimg_storage_write(q->base.file, QIMG_IO_HEADER,
-                            qimg_host(QCOW2_HEADER_AT_INCOMPATIBLE), &field,
-                            sizeof field))
-        (void)!qimg_storage_sync(q->base.file);
+    store_corrupt_bit(q);
     return -EIO;
 }

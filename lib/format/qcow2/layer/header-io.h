@@ -11,11 +11,16 @@
 QimgErrno qcow2_write_header_field(Qcow2 *q, uint64_t position, const void *bytes,
                                    size_t n_bytes) QIMG_MUST_CHECK;
 
-/* Stores the incompatible feature bits, durably. As qcow2_write_header_field. */
-QimgErrno qcow2_store_incompatible(Qcow2 *q, uint64_t features) QIMG_MUST_CHECK;
+/* Sets, then clears incompatible feature bits, durably; the others stay, and so does a
+ * corrupt bit of qcow2_mark_corrupt. As qcow2_write_header_field. */
+QimgErrno qcow2_change_incompatible(Qcow2 *q, uint64_t set, uint64_t clear)
+    QIMG_MUST_CHECK;
+
+/* The incompatible feature bits. Any thread; no lock but alloc_lock may be held. */
+uint64_t qcow2_get_incompatible(Qcow2 *q);
 
 /* Sets or clears the dirty bit, which version 2 lacks. With stays_dirty it is not
- * cleared: who opens the image next repairs it. As qcow2_store_incompatible. */
+ * cleared: who opens the image next repairs it. As qcow2_change_incompatible. */
 QimgErrno qcow2_set_dirty(Qcow2 *q, bool is_dirty) QIMG_MUST_CHECK;
 
 /* Damage was met by a writer: sets the corrupt bit (version 3), refuses every further

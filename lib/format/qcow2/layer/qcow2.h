@@ -42,13 +42,17 @@ typedef struct Qcow2Pending Qcow2Pending; /* refcount/pending.c */
 
 typedef struct Qcow2 {
     QimgFormat base;
-    Qcow2Header header; /* const after open; a writable layer's: see layer/header-io.c */
+    /* const after open; of a writable layer, incompatible_features: header_lock,
+     * autoclear_features: see activate.c */
+    Qcow2Header header;
     Qcow2Geometry geometry; /* const after open */
     unsigned slice_words;   /* const after open: words of an L2 slice */
     QimgCodec codec;        /* const after open */
 
     /* The rest: writable layers only. */
-    QimgMutex alloc_lock;     /* rank QIMG_RANK_ALLOC */
+    QimgMutex alloc_lock;                        /* rank QIMG_RANK_ALLOC */
+    QimgMutex header_lock;                       /* rank QIMG_RANK_HEADER */
+    bool is_marked QIMG_GUARDED_BY(header_lock); /* corrupt, since open: stays so */
     _Atomic bool is_active;   /* atomic: what comes before the first change is done */
     bool is_open_for_writing; /* const after open */
     bool is_open_for_check;   /* const after open */
