@@ -165,11 +165,12 @@ def test_cut_header(length, image, mnt):
     refused(image, mnt, file=image, contains=["shorter than its header"])
 
 
-def test_version_0_is_raw_bytes(image, mnt):
-    """Not a version that ever was; never taken for the disk of version 1."""
+def test_version_0_is_refused(image, mnt):
+    """Not a version that ever was: neither the disk of version 1 nor, unasked, a raw one."""
     with Qcow1File(image) as file:
         file.set("version", 0)
-    with Mount(image, mnt) as mount:
+    refused(image, mnt, file=image, contains=["version", "format=raw"])
+    with Mount(image, mnt, "-o", "format=raw") as mount:
         assert read_all(mount.raw(image)) == image.read_bytes()
     refused("-o", "format=qcow", image, mnt, file=image, contains=["must be 1"])
 
