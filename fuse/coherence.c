@@ -4,6 +4,8 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "base/lock.h"
+
 /* A lock on one page may be one on all of a large folio around it. */
 #define NEAR_BYTES (UINT64_C(2) << 20)
 /* Early changes of one view that wait: beyond this many they are told as one. */
@@ -35,8 +37,8 @@ struct Coherence {
     void *user;        /* of drop; const after start */
     pthread_t thread;
     bool is_started;
-    pthread_mutex_t lock; /* held for no I/O */
-    pthread_cond_t wakes;
+    QimgMutex lock; /* held for no I/O */
+    QimgCond wakes;
     /* Guarded by lock: */
     GHashTable *disks; /* by image: Disk *, owned */
     GQueue changes;    /* CoherentChange *, owned, in the order of registration */
@@ -57,8 +59,8 @@ coherence_new(void)
 {
     Coherence *c = g_new0(Coherence, 1);
 
-    pthread_mutex_init(&c->lock, NULL);
-    pthread_cond_init(&c->wakes, NULL);
+    qimg_mutex_init(&c->lock, QIMG_RANK_COHERENCE);
+    qimg_cond_init(&c->wakes);
     c->disks = g_hash_table_new_full(NULL, NULL, NULL, free_disk);
     g_queue_init(&c->changes);
     return c;
@@ -71,8 +73,8 @@ coherence_free(Coherence *c)
         return;
     g_queue_clear_full(&c->changes, g_free);
     g_hash_table_unref(c->disks);
-    pthread_cond_destroy(&c->wakes);
-    pthread_mutex_destroy(&c->lock);
+    qimg_cond_clear(&c->wakes);
+    qimg_mutex_clear(&c->lock);
     g_free(c);
 }
 
@@ -95,7 +97,7 @@ coherence_get_view(Coherence *c, unsigned image_index, uint64_t inode, uint64_t 
     CoherentView *view;
     Disk *disk;
 
-    pthread_mutex_lock(&c->lock);
+    qimg_mutex_lock(&c->lock);
     disk = g_hash_table_lookup(c->disks, GUINT_TO_POINTER(image_index));
     if (!disk) {
         disk = g_new0(Disk, 1);
@@ -111,7 +113,7 @@ coherence_get_view(Coherence *c, unsigned image_index, uint64_t inode, uint64_t 
          * or the view's first read sees the change. */
         atomic_fetch_add(&disk->n_views, 1);
     }
-    pthread_mutex_unlock(&c->lock);
+    qimg_mutex_unlock(&c->lock);
     return view;
 }
 
@@ -157,11 +159,11 @@ coherence_begin(CoherentView *view, uint64_t start, uint64_t length)
         return NULL;
     c = view->coherence;
     change = new_change(view, start, length);
-    pthread_mutex_lock(&c->lock);
+    qimg_mutex_lock(&c->lock);
     for (GList *l = c->changes.head; l && !change->is_early; l = l->next)
         change->is_early = may_collide(change, l->data); /* I1 */
     g_queue_push_tail(&c->changes, change);
-    pthread_mutex_unlock(&c->lock);
+    qimg_mutex_unlock(&c->lock);
     return change;
 }
 
@@ -213,11 +215,11 @@ static void
 finish_early(Coherence *c, CoherentChange *change, const CoherentAnswer *answer)
 {
     send(answer);
-    pthread_mutex_lock(&c->lock);
+    qimg_mutex_lock(&c->lock);
     change->is_ready = true;
     join_early(c, change);
-    pthread_cond_signal(&c->wakes);
-    pthread_mutex_unlock(&c->lock);
+    qimg_cond_signal(&c->wakes);
+    qimg_mutex_unlock(&c->lock);
 }
 
 void
@@ -232,7 +234,7 @@ coherence_finish(CoherentView *view, CoherentChange *change, uint64_t start,
         return;
     }
     c = view->coherence;
-    pthread_mutex_lock(&c->lock);
+    qimg_mutex_lock(&c->lock);
     if (!change) { /* registered before it is answered: a sync must find it */
         change = new_change(view, start, length);
         change->is_early = true;
@@ -241,10 +243,10 @@ coherence_finish(CoherentView *view, CoherentChange *change, uint64_t start,
     if (!change->is_early && !c->is_stopping) {
         change->answer = *answer;
         change->is_ready = waits = true;
-        pthread_cond_signal(&c->wakes);
+        qimg_cond_signal(&c->wakes);
     }
     change->is_early |= c->is_stopping;
-    pthread_mutex_unlock(&c->lock);
+    qimg_mutex_unlock(&c->lock);
     if (!waits)
         finish_early(c, change, answer);
 }
@@ -273,14 +275,14 @@ coherence_sync(CoherentView *view, const CoherentAnswer *answer)
         sync = new_change(view, 0, 0);
         sync->is_sync = sync->is_ready = true;
         sync->answer = *answer;
-        pthread_mutex_lock(&c->lock);
+        qimg_mutex_lock(&c->lock);
         if (!c->is_stopping && has_early_before(c, sync)) {
             g_queue_push_tail(&c->changes, sync);
-            pthread_cond_signal(&c->wakes);
+            qimg_cond_signal(&c->wakes);
         } else {
             g_clear_pointer(&sync, g_free);
         }
-        pthread_mutex_unlock(&c->lock);
+        qimg_mutex_unlock(&c->lock);
     }
     if (!sync)
         send(answer);
@@ -358,7 +360,7 @@ notify(void *user)
 {
     Coherence *c = user;
 
-    pthread_mutex_lock(&c->lock);
+    qimg_mutex_lock(&c->lock);
     for (;;) {
         CoherentChange *change = next_change(c);
         g_autoptr(GArray) stretches = NULL;
@@ -367,24 +369,24 @@ notify(void *user)
         if (!change && c->is_stopping)
             break;
         if (!change) {
-            pthread_cond_wait(&c->wakes, &c->lock);
+            qimg_cond_wait(&c->wakes, &c->lock);
             continue;
         }
         change->is_running = true;
         stretches = stretches_of(change);
-        pthread_mutex_unlock(&c->lock);
+        qimg_mutex_unlock(&c->lock);
         if (!is_silent)
             tell(c, stretches);
-        pthread_mutex_lock(&c->lock);
+        qimg_mutex_lock(&c->lock);
         g_queue_remove(&c->changes, change);
-        pthread_mutex_unlock(&c->lock);
+        qimg_mutex_unlock(&c->lock);
         /* Last: who is answered may go on by another file at once, and not early. */
         if (!change->is_early)
             send(&change->answer);
         g_free(change);
-        pthread_mutex_lock(&c->lock);
+        qimg_mutex_lock(&c->lock);
     }
-    pthread_mutex_unlock(&c->lock);
+    qimg_mutex_unlock(&c->lock);
     return NULL;
 }
 
@@ -402,10 +404,10 @@ coherence_stop(Coherence *c)
 {
     if (!c || !c->is_started)
         return;
-    pthread_mutex_lock(&c->lock);
+    qimg_mutex_lock(&c->lock);
     c->is_stopping = true;
-    pthread_cond_signal(&c->wakes);
-    pthread_mutex_unlock(&c->lock);
+    qimg_cond_signal(&c->wakes);
+    qimg_mutex_unlock(&c->lock);
     pthread_join(c->thread, NULL);
     c->is_started = false;
 }

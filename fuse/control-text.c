@@ -5,8 +5,9 @@
 #include "control-text.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <string.h>
+
+#include "base/lock.h"
 
 /* One extent may take a second of a hostile image; a read takes little more. */
 #define MAX_READ_USECS 1000000
@@ -48,7 +49,7 @@ typedef struct {
 } Source;
 
 struct ControlText {
-    pthread_mutex_t lock;
+    QimgMutex lock;
     Source source; /* const */
     char *whole;   /* const: all of the text, or NULL */
     size_t whole_bytes;
@@ -299,7 +300,7 @@ control_text_open(const Tree *tree, Node node, GError **error)
     if (!entry && node_is_of_image(node))
         return NULL;
     text = g_new0(ControlText, 1);
-    pthread_mutex_init(&text->lock, NULL);
+    qimg_mutex_init(&text->lock, QIMG_RANK_TEXT);
     text->source = (Source){.tree = tree, .node = node, .entry = entry, .image = image};
     if (node.kind == NODE_INFO)
         text->source.info = qimg_image_info_new(entry->image);
@@ -322,7 +323,7 @@ control_text_close(ControlText *text)
     image_entry_unpin(text->source.entry);
     g_string_free(text->piece, TRUE);
     g_free(text->whole);
-    pthread_mutex_destroy(&text->lock);
+    qimg_mutex_clear(&text->lock);
     g_free(text);
 }
 
@@ -417,8 +418,8 @@ control_text_read(ControlText *text, uint64_t position, char *buffer, size_t n_b
         memcpy(buffer, text->whole + position, n_bytes);
         return (ssize_t)n_bytes;
     }
-    pthread_mutex_lock(&text->lock);
+    qimg_mutex_lock(&text->lock);
     n = read_generated(text, position, buffer, n_bytes);
-    pthread_mutex_unlock(&text->lock);
+    qimg_mutex_unlock(&text->lock);
     return n;
 }

@@ -177,7 +177,7 @@ update(Images *images, ImageDir *dir, const char *name, FileEvent event)
     if (is_image && event == FILE_CREATED &&
         (S_ISLNK(status.st_mode) || status.st_nlink > 1))
         event = FILE_COMPLETE;
-    pthread_mutex_lock(&images->lock);
+    qimg_mutex_lock(&images->lock);
     entry = g_hash_table_lookup(dir->files, name);
     is_same = entry && is_image && is_file_of(entry, dir, &status);
     if (entry && !is_same)
@@ -188,15 +188,15 @@ update(Images *images, ImageDir *dir, const char *name, FileEvent event)
         images_close_entry(images, entry);
     if (is_image && !is_same && event == FILE_COMPLETE && !is_named(images, &status))
         add_file(images, dir, name, &status);
-    pthread_mutex_unlock(&images->lock);
+    qimg_mutex_unlock(&images->lock);
 }
 
 void
 images_update(Images *images, ImageDir *dir, const char *name, FileEvent event)
 {
-    pthread_mutex_lock(&images->scan_lock);
+    qimg_mutex_lock(&images->scan_lock);
     update(images, dir, name, event);
-    pthread_mutex_unlock(&images->scan_lock);
+    qimg_mutex_unlock(&images->scan_lock);
 }
 
 /* The names of the files of @dir that have entries. */
@@ -207,11 +207,11 @@ known_files(Images *images, const ImageDir *dir)
     GHashTableIter iter;
     gpointer name;
 
-    pthread_mutex_lock(&images->lock);
+    qimg_mutex_lock(&images->lock);
     g_hash_table_iter_init(&iter, dir->files);
     while (g_hash_table_iter_next(&iter, &name, NULL))
         g_ptr_array_add(names, g_strdup(name));
-    pthread_mutex_unlock(&images->lock);
+    qimg_mutex_unlock(&images->lock);
     return names;
 }
 
@@ -254,9 +254,9 @@ images_scan(Images *images, ImageDir *dir)
 {
     bool is_read;
 
-    pthread_mutex_lock(&images->scan_lock);
+    qimg_mutex_lock(&images->scan_lock);
     is_read = scan(images, dir);
-    pthread_mutex_unlock(&images->scan_lock);
+    qimg_mutex_unlock(&images->scan_lock);
     return is_read;
 }
 
@@ -282,12 +282,12 @@ images_refresh(Images *images)
 
         if (dir->is_watched)
             continue;
-        pthread_mutex_lock(&images->scan_lock);
+        qimg_mutex_lock(&images->scan_lock);
         if (fstat(dir->fd, &status) == 0 &&
             (status.st_mtim.tv_sec != dir->mtime.tv_sec ||
              status.st_mtim.tv_nsec != dir->mtime.tv_nsec))
             scan_again(images, dir);
-        pthread_mutex_unlock(&images->scan_lock);
+        qimg_mutex_unlock(&images->scan_lock);
     }
 }
 
@@ -296,10 +296,10 @@ images_take_gone(Images *images)
 {
     GPtrArray *gone;
 
-    pthread_mutex_lock(&images->lock);
+    qimg_mutex_lock(&images->lock);
     gone = images->gone;
     images->gone = g_ptr_array_new_with_free_func(g_free);
-    pthread_mutex_unlock(&images->lock);
+    qimg_mutex_unlock(&images->lock);
     return gone;
 }
 
@@ -316,14 +316,14 @@ images_get_error(Images *images, unsigned number, char **file_out, char **reason
     const ImageEntry *entry;
     bool has_error = false;
 
-    pthread_mutex_lock(&images->lock);
+    qimg_mutex_lock(&images->lock);
     entry = images_find_entry(images, number);
     if (entry && entry->error && !entry->has_gone) {
         *file_out = image_dir_path_of(entry->dir, entry->file_name);
         *reason_out = g_strdup(entry->error->message);
         has_error = true;
     }
-    pthread_mutex_unlock(&images->lock);
+    qimg_mutex_unlock(&images->lock);
     return has_error;
 }
 

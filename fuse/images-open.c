@@ -60,7 +60,7 @@ keeps_failed(Images *images, ImageEntry *entry, const GError *reason)
         return false;
     entry->is_kept = true;
     entry->state = IMAGE_OPEN;
-    pthread_cond_broadcast(&images->changed);
+    qimg_cond_broadcast(&images->changed);
     return true;
 }
 
@@ -93,18 +93,18 @@ images_close_entry(Images *images, ImageEntry *entry)
     bool is_flushed;
 
     entry->state = IMAGE_BUSY;
-    pthread_mutex_unlock(&images->lock);
+    qimg_mutex_unlock(&images->lock);
     fill_facts(entry->image, &facts);
     signature = signature_of(entry->image);
     is_flushed = image_entry_flush(entry, &reason);
     if (!is_flushed)
         g_critical("%s", reason->message);
-    pthread_mutex_lock(&images->lock);
+    qimg_mutex_lock(&images->lock);
     if (!is_flushed && keeps_failed(images, entry, reason))
         return;
-    pthread_mutex_unlock(&images->lock);
+    qimg_mutex_unlock(&images->lock);
     close_image(entry, file_name, &facts, &closed);
-    pthread_mutex_lock(&images->lock);
+    qimg_mutex_lock(&images->lock);
     entry->facts = facts;
     entry->has_facts = !entry->is_link;
     entry->closed = closed;
@@ -113,7 +113,7 @@ images_close_entry(Images *images, ImageEntry *entry)
     entry->signature = signature;
     entry->state = IMAGE_CLOSED;
     g_ptr_array_remove_fast(images->open, entry);
-    pthread_cond_broadcast(&images->changed);
+    qimg_cond_broadcast(&images->changed);
     images_drop_if_unused(images, entry);
 }
 
@@ -152,7 +152,7 @@ images_close_idle(Images *images)
     gint64 idle_usecs = (gint64)images->options->idle_s * G_USEC_PER_SEC;
     int due_ms = -1;
 
-    pthread_mutex_lock(&images->lock);
+    qimg_mutex_lock(&images->lock);
     for (;;) {
         ImageEntry *entry = find_idle(images);
         gint64 left_usecs =
@@ -167,7 +167,7 @@ images_close_idle(Images *images)
             due_ms = (int)MIN(left_usecs / 1000 + 1, 1000 * 1000);
         break;
     }
-    pthread_mutex_unlock(&images->lock);
+    qimg_mutex_unlock(&images->lock);
     return due_ms;
 }
 
@@ -286,7 +286,7 @@ open_entry(Images *images, ImageEntry *entry, GError **error)
            (idle = find_idle(images)) != NULL)
         images_close_entry(images, idle);
     file_name = g_strdup(entry->file_name);
-    pthread_mutex_unlock(&images->lock);
+    qimg_mutex_unlock(&images->lock);
     image = open_file(images, entry, file_name, &reason);
     if (image) {
         show_warnings(entry, image);
@@ -296,14 +296,14 @@ open_entry(Images *images, ImageEntry *entry, GError **error)
         log_error(entry, file_name, reason);
         images_update(images, entry->dir, file_name, FILE_COMPLETE);
     }
-    pthread_mutex_lock(&images->lock);
+    qimg_mutex_lock(&images->lock);
     images->n_opening--;
     entry->n_tries++;
     if (image)
         take_opened(images, entry, image, stamp, signature);
     else
         take_error(entry, reason);
-    pthread_cond_broadcast(&images->changed);
+    qimg_cond_broadcast(&images->changed);
     if (image)
         return true;
     if (entry->has_gone)
@@ -336,7 +336,7 @@ ensure_open(Images *images, ImageEntry *entry, GError **error)
     unsigned n_tries = entry->n_tries;
 
     while (entry->state == IMAGE_BUSY)
-        pthread_cond_wait(&images->changed, &images->lock);
+        qimg_cond_wait(&images->changed, &images->lock);
     if (entry->state == IMAGE_OPEN)
         return true;
     if (entry->has_gone) {
@@ -355,7 +355,7 @@ images_pin(Images *images, unsigned number, GError **error)
 {
     ImageEntry *entry;
 
-    pthread_mutex_lock(&images->lock);
+    qimg_mutex_lock(&images->lock);
     entry = images_find_entry(images, number);
     if (!entry) {
         g_set_error(error, IMAGE_GONE, 0, "the image has gone");
@@ -366,7 +366,7 @@ images_pin(Images *images, unsigned number, GError **error)
             entry = NULL;
         }
     }
-    pthread_mutex_unlock(&images->lock);
+    qimg_mutex_unlock(&images->lock);
     return entry;
 }
 
@@ -375,13 +375,13 @@ images_pin_open(Images *images, unsigned number)
 {
     ImageEntry *entry;
 
-    pthread_mutex_lock(&images->lock);
+    qimg_mutex_lock(&images->lock);
     entry = images_find_entry(images, number);
     if (entry && entry->state == IMAGE_OPEN)
         entry->n_pins++;
     else
         entry = NULL;
-    pthread_mutex_unlock(&images->lock);
+    qimg_mutex_unlock(&images->lock);
     return entry;
 }
 
@@ -393,9 +393,9 @@ image_entry_unpin(ImageEntry *entry)
     if (!entry)
         return;
     images = entry->images;
-    pthread_mutex_lock(&images->lock);
+    qimg_mutex_lock(&images->lock);
     unpin_locked(images, entry);
-    pthread_mutex_unlock(&images->lock);
+    qimg_mutex_unlock(&images->lock);
 }
 
 /* ---- what is known of those that are closed ---- */
@@ -420,7 +420,7 @@ recall_facts(Images *images, unsigned number, ImageFacts *out)
     ImageEntry *entry;
     int dir_fd = -1;
 
-    pthread_mutex_lock(&images->lock);
+    qimg_mutex_lock(&images->lock);
     entry = images_find_entry(images, number);
     if (entry && entry->state == IMAGE_CLOSED && entry->has_facts) {
         *out = entry->facts;
@@ -428,7 +428,7 @@ recall_facts(Images *images, unsigned number, ImageFacts *out)
         dir_fd = entry->dir->fd;
         file_name = g_strdup(entry->file_name);
     }
-    pthread_mutex_unlock(&images->lock);
+    qimg_mutex_unlock(&images->lock);
     return file_name && fstatat(dir_fd, file_name, &now, AT_SYMLINK_NOFOLLOW) == 0 &&
            is_unchanged(&closed, &now);
 }

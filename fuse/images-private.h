@@ -2,18 +2,19 @@
 /* What images.c, images-open.c and images-dir.c share. */
 #pragma once
 
+#include "base/lock.h"
 #include "images.h"
 
 /* The domain of the error that an image has gone. */
 #define IMAGE_GONE g_quark_from_static_string("qcowfs-image-gone")
 
 struct Images {
-    const Options *options;    /* const */
-    GPtrArray *dirs;           /* ImageDir *, owned; const while mounted */
-    int wake_fd;               /* const */
-    pthread_mutex_t scan_lock; /* taken before lock: one thread looks for changes */
-    pthread_mutex_t lock;
-    pthread_cond_t changed; /* an entry is not busy any more */
+    const Options *options; /* const */
+    GPtrArray *dirs;        /* ImageDir *, owned; const while mounted */
+    int wake_fd;            /* const */
+    QimgMutex scan_lock;    /* taken before lock: one thread looks for changes */
+    QimgMutex lock;
+    QimgCond changed; /* an entry is not busy any more */
     /* Guarded by lock: */
     GPtrArray *entries;  /* ImageEntry *, owned, by number */
     GHashTable *by_name; /* names to entries, of those that have not gone */

@@ -38,9 +38,9 @@ images_new(const Options *options)
     Images *images = g_new0(Images, 1);
 
     images->options = options;
-    pthread_mutex_init(&images->lock, NULL);
-    pthread_mutex_init(&images->scan_lock, NULL);
-    pthread_cond_init(&images->changed, NULL);
+    qimg_mutex_init(&images->lock, QIMG_RANK_IMAGES);
+    qimg_mutex_init(&images->scan_lock, QIMG_RANK_SCAN);
+    qimg_cond_init(&images->changed);
     images->dirs = g_ptr_array_new_with_free_func(free_dir);
     images->entries = g_ptr_array_new_with_free_func(free_entry);
     images->by_name = g_hash_table_new(g_str_hash, g_str_equal);
@@ -63,9 +63,9 @@ images_free(Images *images)
     g_free(images->flush_error);
     if (images->wake_fd >= 0)
         close(images->wake_fd);
-    pthread_cond_destroy(&images->changed);
-    pthread_mutex_destroy(&images->scan_lock);
-    pthread_mutex_destroy(&images->lock);
+    qimg_cond_clear(&images->changed);
+    qimg_mutex_clear(&images->scan_lock);
+    qimg_mutex_clear(&images->lock);
     g_free(images);
 }
 
@@ -140,7 +140,7 @@ images_add_open(Images *images, QimgImage *image, const char *path, GError **err
     struct stat status;
 
     qimg_image_get_stat(image, &status);
-    pthread_mutex_lock(&images->lock);
+    qimg_mutex_lock(&images->lock);
     if (names_is_reserved(name))
         g_set_error(error, QIMG_ERROR, QIMG_ERROR_USAGE,
                     "the name %s is taken (mount it by a link of another name)", name);
@@ -158,7 +158,7 @@ images_add_open(Images *images, QimgImage *image, const char *path, GError **err
         entry->device = status.st_dev;
         entry->inode = status.st_ino;
     }
-    pthread_mutex_unlock(&images->lock);
+    qimg_mutex_unlock(&images->lock);
     return entry != NULL;
 }
 
@@ -167,9 +167,9 @@ images_get_n(Images *images)
 {
     unsigned n;
 
-    pthread_mutex_lock(&images->lock);
+    qimg_mutex_lock(&images->lock);
     n = g_hash_table_size(images->by_name);
-    pthread_mutex_unlock(&images->lock);
+    qimg_mutex_unlock(&images->lock);
     return n;
 }
 
@@ -196,7 +196,7 @@ find_next(Images *images, unsigned *number, bool (*is_wanted)(const ImageEntry *
 {
     bool is_found = false;
 
-    pthread_mutex_lock(&images->lock);
+    qimg_mutex_lock(&images->lock);
     for (unsigned place = lower_bound(images, *number);
          place < images->entries->len && !is_found; place++) {
         const ImageEntry *entry = images->entries->pdata[place];
@@ -204,7 +204,7 @@ find_next(Images *images, unsigned *number, bool (*is_wanted)(const ImageEntry *
         is_found = is_wanted(entry);
         *number = entry->number;
     }
-    pthread_mutex_unlock(&images->lock);
+    qimg_mutex_unlock(&images->lock);
     return is_found;
 }
 
@@ -249,11 +249,11 @@ images_find(Images *images, const char *name, unsigned *number_out)
 {
     const ImageEntry *entry;
 
-    pthread_mutex_lock(&images->lock);
+    qimg_mutex_lock(&images->lock);
     entry = g_hash_table_lookup(images->by_name, name);
     if (entry)
         *number_out = entry->number;
-    pthread_mutex_unlock(&images->lock);
+    qimg_mutex_unlock(&images->lock);
     return entry != NULL;
 }
 
@@ -262,9 +262,9 @@ images_has(Images *images, unsigned number)
 {
     bool has;
 
-    pthread_mutex_lock(&images->lock);
+    qimg_mutex_lock(&images->lock);
     has = images_find_entry(images, number) != NULL;
-    pthread_mutex_unlock(&images->lock);
+    qimg_mutex_unlock(&images->lock);
     return has;
 }
 
@@ -274,10 +274,10 @@ images_get_name(Images *images, unsigned number)
     const ImageEntry *entry;
     char *name;
 
-    pthread_mutex_lock(&images->lock);
+    qimg_mutex_lock(&images->lock);
     entry = images_find_entry(images, number);
     name = entry && !entry->has_gone ? g_strdup(entry->name) : NULL;
-    pthread_mutex_unlock(&images->lock);
+    qimg_mutex_unlock(&images->lock);
     return name;
 }
 
@@ -287,10 +287,10 @@ images_get_generation(Images *images, unsigned number)
     const ImageEntry *entry;
     uint64_t generation;
 
-    pthread_mutex_lock(&images->lock);
+    qimg_mutex_lock(&images->lock);
     entry = images_find_entry(images, number);
     generation = entry ? entry->generation : 0;
-    pthread_mutex_unlock(&images->lock);
+    qimg_mutex_unlock(&images->lock);
     return generation;
 }
 
@@ -316,10 +316,10 @@ images_can_go(Images *images, unsigned number)
     const ImageEntry *entry;
     bool can_go;
 
-    pthread_mutex_lock(&images->lock);
+    qimg_mutex_lock(&images->lock);
     entry = images_find_entry(images, number);
     can_go = !entry || entry->dir;
-    pthread_mutex_unlock(&images->lock);
+    qimg_mutex_unlock(&images->lock);
     return can_go;
 }
 
@@ -337,13 +337,13 @@ images_get_closed_bytes(Images *images, unsigned number)
     const ImageEntry *entry;
     uint64_t bytes = 0;
 
-    pthread_mutex_lock(&images->lock);
+    qimg_mutex_lock(&images->lock);
     entry = images_find_entry(images, number);
     if (entry && entry->has_facts && !entry->facts.is_writable)
         bytes = (entry->facts.size_bytes + 4095) / 4096 * 4096;
     else if (entry)
         bytes = entry->host_bytes;
-    pthread_mutex_unlock(&images->lock);
+    qimg_mutex_unlock(&images->lock);
     return bytes;
 }
 
@@ -356,9 +356,9 @@ image_entry_get_snapshots(ImageEntry *entry)
     if (n > 0 && entry->dir) {
         unsigned last = qimg_snapshots_get(dir->list, n - 1)->serial;
 
-        pthread_mutex_lock(&entry->images->lock);
+        qimg_mutex_lock(&entry->images->lock);
         entry->n_indices = MAX(entry->n_indices, last + 1);
-        pthread_mutex_unlock(&entry->images->lock);
+        qimg_mutex_unlock(&entry->images->lock);
     }
     return dir;
 }
@@ -368,9 +368,9 @@ image_entry_expect_writes(ImageEntry *entry)
 {
     if (!entry->images->options->is_cow) /* else the overlay goes when it is closed */
         return;
-    pthread_mutex_lock(&entry->images->lock);
+    qimg_mutex_lock(&entry->images->lock);
     entry->is_kept = true;
-    pthread_mutex_unlock(&entry->images->lock);
+    qimg_mutex_unlock(&entry->images->lock);
 }
 
 bool
@@ -378,19 +378,19 @@ image_entry_keeps_pages(ImageEntry *entry, uint64_t inode)
 {
     bool keeps;
 
-    pthread_mutex_lock(&entry->images->lock);
+    qimg_mutex_lock(&entry->images->lock);
     keeps = !entry->dir || g_hash_table_contains(entry->fresh, &inode);
-    pthread_mutex_unlock(&entry->images->lock);
+    qimg_mutex_unlock(&entry->images->lock);
     return keeps;
 }
 
 void
 image_entry_has_fresh_pages(ImageEntry *entry, uint64_t inode)
 {
-    pthread_mutex_lock(&entry->images->lock);
+    qimg_mutex_lock(&entry->images->lock);
     if (entry->dir && !g_hash_table_contains(entry->fresh, &inode))
         g_hash_table_add(entry->fresh, g_memdup2(&inode, sizeof inode));
-    pthread_mutex_unlock(&entry->images->lock);
+    qimg_mutex_unlock(&entry->images->lock);
 }
 
 bool
@@ -446,9 +446,9 @@ images_knows_partitions(Images *images, unsigned number)
     ImageEntry *entry;
     bool is_known;
 
-    pthread_mutex_lock(&images->lock);
+    qimg_mutex_lock(&images->lock);
     entry = images_find_entry(images, number);
     is_known = entry && partition_dir_is_known(&entry->partitions);
-    pthread_mutex_unlock(&images->lock);
+    qimg_mutex_unlock(&images->lock);
     return is_known;
 }

@@ -2,7 +2,6 @@
 #include "log.h"
 
 #include <glib.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -10,6 +9,8 @@
 #include <syslog.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "base/lock.h"
 
 #define ERROR_LEVELS (G_LOG_LEVEL_ERROR | G_LOG_LEVEL_CRITICAL)
 #define QUIET_LEVELS (G_LOG_LEVEL_INFO | G_LOG_LEVEL_DEBUG)
@@ -46,11 +47,12 @@ print(const char *domain, GLogLevelFlags level, const char *message, gpointer us
 #define MAX_TIME_BYTES 32
 
 static struct {
-    pthread_mutex_t lock; /* held for a message: taken under other locks, takes none */
-    int fd;               /* connected, or -1 */
+    QimgMutex lock; /* rank QIMG_RANK_LOG: held for a message: taken under other locks,
+                       takes none */
+    int fd;         /* connected, or -1 */
     LogConnect connect;
     void *user;
-} syslog_socket = {.lock = PTHREAD_MUTEX_INITIALIZER, .fd = -1};
+} syslog_socket = {.lock = QIMG_MUTEX_INITIALIZER(QIMG_RANK_LOG), .fd = -1};
 
 int
 log_connect(void)
@@ -92,7 +94,7 @@ write_to_syslog(const char *line)
 {
     size_t n_bytes = strlen(line);
 
-    pthread_mutex_lock(&syslog_socket.lock);
+    qimg_mutex_lock(&syslog_socket.lock);
     if (syslog_socket.fd < 0 || write(syslog_socket.fd, line, n_bytes) < 0) {
         if (syslog_socket.fd >= 0)
             close(syslog_socket.fd);
@@ -102,7 +104,7 @@ write_to_syslog(const char *line)
             syslog_socket.fd = -1;
         }
     }
-    pthread_mutex_unlock(&syslog_socket.lock);
+    qimg_mutex_unlock(&syslog_socket.lock);
 }
 
 static void
@@ -138,8 +140,8 @@ log_to_syslog(void)
 void
 log_connect_by(LogConnect connect_by, void *user)
 {
-    pthread_mutex_lock(&syslog_socket.lock);
+    qimg_mutex_lock(&syslog_socket.lock);
     syslog_socket.connect = connect_by ? connect_by : connect_here;
     syslog_socket.user = user;
-    pthread_mutex_unlock(&syslog_socket.lock);
+    qimg_mutex_unlock(&syslog_socket.lock);
 }

@@ -74,22 +74,22 @@ close_file(OpenFile *file)
 static void
 register_file(Mount *mount, OpenFile *file)
 {
-    pthread_mutex_lock(&mount->files_lock);
+    qimg_mutex_lock(&mount->files_lock);
     g_hash_table_add(mount->files, file);
-    pthread_mutex_unlock(&mount->files_lock);
+    qimg_mutex_unlock(&mount->files_lock);
 }
 
 static void
 unregister_and_close(Mount *mount, OpenFile *file)
 {
-    pthread_mutex_lock(&mount->files_lock);
+    qimg_mutex_lock(&mount->files_lock);
     g_hash_table_remove(mount->files, file);
-    pthread_mutex_unlock(&mount->files_lock);
+    qimg_mutex_unlock(&mount->files_lock);
     close_file(file);
-    pthread_mutex_lock(&mount->files_lock);
+    qimg_mutex_lock(&mount->files_lock);
     mount->n_released++;
-    pthread_cond_broadcast(&mount->released);
-    pthread_mutex_unlock(&mount->files_lock);
+    qimg_cond_broadcast(&mount->released);
+    qimg_mutex_unlock(&mount->files_lock);
 }
 
 void
@@ -113,12 +113,12 @@ ops_data_count_files(Mount *mount, unsigned *n_writers_out)
     unsigned n_files;
 
     *n_writers_out = 0;
-    pthread_mutex_lock(&mount->files_lock);
+    qimg_mutex_lock(&mount->files_lock);
     n_files = g_hash_table_size(mount->files);
     g_hash_table_iter_init(&iter, mount->files);
     while (g_hash_table_iter_next(&iter, &file, NULL))
         *n_writers_out += ((OpenFile *)file)->is_for_writing;
-    pthread_mutex_unlock(&mount->files_lock);
+    qimg_mutex_unlock(&mount->files_lock);
     return n_files;
 }
 

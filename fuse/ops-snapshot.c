@@ -89,20 +89,20 @@ delete_snapshot(Mount *mount, Node child, GError **error)
         g_autoptr(GError) reason = NULL;
         unsigned n_released;
 
-        pthread_mutex_lock(&mount->files_lock);
+        qimg_mutex_lock(&mount->files_lock);
         n_released = mount->n_released;
-        pthread_mutex_unlock(&mount->files_lock);
+        qimg_mutex_unlock(&mount->files_lock);
         if (tree_delete_snapshot(mount->tree, child, &reason))
             return true;
         if (is_late || !g_error_matches(reason, QIMG_ERROR, QIMG_ERROR_BUSY)) {
             g_propagate_error(error, g_steal_pointer(&reason));
             return false;
         }
-        pthread_mutex_lock(&mount->files_lock);
+        qimg_mutex_lock(&mount->files_lock);
         while (!is_late && mount->n_released == n_released)
-            is_late = pthread_cond_timedwait(&mount->released, &mount->files_lock,
-                                             &deadline) == ETIMEDOUT;
-        pthread_mutex_unlock(&mount->files_lock);
+            is_late =
+                !qimg_cond_wait_until(&mount->released, &mount->files_lock, &deadline);
+        qimg_mutex_unlock(&mount->files_lock);
     }
 }
 

@@ -4,8 +4,8 @@
 
 #define FUSE_USE_VERSION 314
 #include <fuse_lowlevel.h>
-#include <pthread.h>
 
+#include "base/lock.h"
 #include "tree.h"
 
 typedef struct Coherence Coherence;
@@ -15,11 +15,11 @@ typedef struct {
     const Tree *tree;
     Coherence *coherence; /* see coherence.h; NULL: no two files show the same bytes, or
                              nothing changes */
-    unsigned max_read_bytes;    /* 0: no limit of our own */
-    pthread_mutex_t files_lock; /* held for open and release alone */
-    GHashTable *files;          /* guarded by files_lock: the open files */
-    unsigned n_released;        /* guarded by files_lock: files that were closed */
-    pthread_cond_t released;    /* signalled when n_released changes */
+    unsigned max_read_bytes; /* 0: no limit of our own */
+    QimgMutex files_lock;    /* held for open and release alone */
+    GHashTable *files;       /* guarded by files_lock: the open files */
+    unsigned n_released;     /* guarded by files_lock: files that were closed */
+    QimgCond released;       /* signalled when n_released changes */
 } Mount;
 
 /* Fills in the handlers of ops-meta.c, ops-data.c and ops-snapshot.c. @names_change:

@@ -15,7 +15,7 @@ void
 partition_dir_cache_init(PartitionDirCache *cache)
 {
     *cache = (PartitionDirCache){.n_writers = 0};
-    pthread_mutex_init(&cache->lock, NULL);
+    qimg_mutex_init(&cache->lock, QIMG_RANK_PARTITIONS);
 }
 
 void
@@ -23,7 +23,7 @@ partition_dir_cache_clear(PartitionDirCache *cache)
 {
     g_clear_pointer(&cache->lists, g_hash_table_unref);
     g_free(cache->places);
-    pthread_mutex_destroy(&cache->lock);
+    qimg_mutex_clear(&cache->lock);
 }
 
 static gint64
@@ -103,13 +103,13 @@ partition_dir_get(PartitionDirCache *cache, QimgImage *image, PartitionsOf of,
     if (of == PARTITIONS_OF_LAYER && index == 0)
         of = PARTITIONS_OF_DISK;
     key = key_of(of, index);
-    pthread_mutex_lock(&cache->lock);
+    qimg_mutex_lock(&cache->lock);
     is_kept =
         cache->lists && g_hash_table_lookup_extended(cache->lists, &key, NULL, &kept);
     if (kept)
         list = qimg_partitions_ref(kept);
     version = cache->version;
-    pthread_mutex_unlock(&cache->lock);
+    qimg_mutex_unlock(&cache->lock);
     if (is_kept)
         return list;
     whole = partition_dir_open_whole(image, of,
@@ -117,9 +117,9 @@ partition_dir_get(PartitionDirCache *cache, QimgImage *image, PartitionsOf of,
     if (!whole)
         return NULL;
     list = qimg_partitions_read(whole);
-    pthread_mutex_lock(&cache->lock);
+    qimg_mutex_lock(&cache->lock);
     keep(cache, key, version, list);
-    pthread_mutex_unlock(&cache->lock);
+    qimg_mutex_unlock(&cache->lock);
     return list;
 }
 
@@ -148,9 +148,9 @@ partition_dir_get_generation(PartitionDirCache *cache, unsigned number)
 {
     unsigned generation;
 
-    pthread_mutex_lock(&cache->lock);
+    qimg_mutex_lock(&cache->lock);
     generation = cache->places ? cache->places[number].generation : 0;
-    pthread_mutex_unlock(&cache->lock);
+    qimg_mutex_unlock(&cache->lock);
     return generation;
 }
 
@@ -168,10 +168,10 @@ forget_disk(PartitionDirCache *cache)
 void
 partition_dir_forget(PartitionDirCache *cache)
 {
-    pthread_mutex_lock(&cache->lock);
+    qimg_mutex_lock(&cache->lock);
     cache->version++;
     g_clear_pointer(&cache->lists, g_hash_table_unref);
-    pthread_mutex_unlock(&cache->lock);
+    qimg_mutex_unlock(&cache->lock);
 }
 
 bool
@@ -180,34 +180,34 @@ partition_dir_is_known(PartitionDirCache *cache)
     gint64 key = key_of(PARTITIONS_OF_DISK, 0);
     bool is_known;
 
-    pthread_mutex_lock(&cache->lock);
+    qimg_mutex_lock(&cache->lock);
     is_known = cache->lists && g_hash_table_lookup(cache->lists, &key) != NULL;
-    pthread_mutex_unlock(&cache->lock);
+    qimg_mutex_unlock(&cache->lock);
     return is_known;
 }
 
 void
 partition_dir_add_writer(PartitionDirCache *cache)
 {
-    pthread_mutex_lock(&cache->lock);
+    qimg_mutex_lock(&cache->lock);
     cache->n_writers++;
-    pthread_mutex_unlock(&cache->lock);
+    qimg_mutex_unlock(&cache->lock);
 }
 
 void
 partition_dir_remove_writer(PartitionDirCache *cache)
 {
-    pthread_mutex_lock(&cache->lock);
+    qimg_mutex_lock(&cache->lock);
     if (--cache->n_writers == 0)
         forget_disk(cache);
-    pthread_mutex_unlock(&cache->lock);
+    qimg_mutex_unlock(&cache->lock);
 }
 
 void
 partition_dir_note_change(PartitionDirCache *cache)
 {
-    pthread_mutex_lock(&cache->lock);
+    qimg_mutex_lock(&cache->lock);
     if (cache->n_writers == 0)
         forget_disk(cache);
-    pthread_mutex_unlock(&cache->lock);
+    qimg_mutex_unlock(&cache->lock);
 }

@@ -5,9 +5,9 @@
 #pragma once
 
 #include <glib.h>
-#include <pthread.h>
 #include <stdbool.h>
 
+#include "base/lock.h"
 #include "qimg.h"
 
 /* Whose partitions. */
@@ -26,7 +26,7 @@ typedef struct {
 } PartitionPlace;
 
 typedef struct {
-    pthread_mutex_t lock;
+    QimgMutex lock;
     /* Guarded by lock; NULL until they are needed, since there may be many images: */
     GHashTable *lists;      /* by kind and index: QimgPartitions *, or NULL: no table */
     PartitionPlace *places; /* by number, up to QIMG_MAX_PARTITION_NUMBER */

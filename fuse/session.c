@@ -148,8 +148,8 @@ session_mount(const Options *options, const Tree *tree, DirWatch *watch, GError 
     };
     if (options->is_writable && !options->no_partitions && !tree->is_single_file)
         session->mount.coherence = coherence_new();
-    pthread_mutex_init(&session->mount.files_lock, NULL);
-    pthread_cond_init(&session->mount.released, NULL);
+    qimg_mutex_init(&session->mount.files_lock, QIMG_RANK_FILES);
+    qimg_cond_init(&session->mount.released);
     ops_meta_fill(&session->ops, watch != NULL);
     ops_data_fill(&session->ops);
     ops_snapshot_fill(&session->ops);
@@ -435,8 +435,8 @@ session_free(Session *session)
     ops_data_close_files(&session->mount);
     coherence_free(session->mount.coherence);
     g_hash_table_unref(session->mount.files);
-    pthread_cond_destroy(&session->mount.released);
-    pthread_mutex_destroy(&session->mount.files_lock);
+    qimg_cond_clear(&session->mount.released);
+    qimg_mutex_clear(&session->mount.files_lock);
     g_free(session->threads);
     g_free(session->absolute_mountpoint);
     g_free(session);

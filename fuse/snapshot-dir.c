@@ -6,7 +6,7 @@
 void
 snapshot_dir_cache_init(SnapshotDirCache *cache)
 {
-    pthread_mutex_init(&cache->lock, NULL);
+    qimg_mutex_init(&cache->lock, QIMG_RANK_SNAPSHOTS);
     cache->present = NULL;
 }
 
@@ -15,7 +15,7 @@ snapshot_dir_cache_clear(SnapshotDirCache *cache)
 {
     if (cache->present)
         snapshot_dir_unref(cache->present);
-    pthread_mutex_destroy(&cache->lock);
+    qimg_mutex_clear(&cache->lock);
 }
 
 static void
@@ -54,7 +54,7 @@ snapshot_dir_get(SnapshotDirCache *cache, const QimgImage *image)
     QimgSnapshots *list = qimg_image_get_snapshots(image);
     SnapshotDir *dir;
 
-    pthread_mutex_lock(&cache->lock);
+    qimg_mutex_lock(&cache->lock);
     if (cache->present && cache->present->list == list) {
         qimg_snapshots_unref(list);
     } else {
@@ -63,7 +63,7 @@ snapshot_dir_get(SnapshotDirCache *cache, const QimgImage *image)
         cache->present = make(list);
     }
     dir = g_atomic_rc_box_acquire(cache->present);
-    pthread_mutex_unlock(&cache->lock);
+    qimg_mutex_unlock(&cache->lock);
     return dir;
 }
 

@@ -4,9 +4,9 @@
 #pragma once
 
 #include <glib.h>
-#include <pthread.h>
 #include <stdbool.h>
 
+#include "base/lock.h"
 #include "qimg.h"
 
 typedef struct {
@@ -17,7 +17,7 @@ typedef struct {
 
 /* Where the present one of an image is kept. */
 typedef struct {
-    pthread_mutex_t lock;
+    QimgMutex lock;
     SnapshotDir *present; /* guarded by lock; NULL: not asked for yet */
 } SnapshotDirCache;
 

@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -11,6 +10,7 @@
 #include <unistd.h>
 
 #include "background.h"
+#include "base/lock.h"
 #include "log.h"
 #include "mountpoint.h"
 #include "qimg.h"
@@ -18,7 +18,7 @@
 struct Unmounter {
     int fd; /* a byte there is an order, and one back whether it went well; or its end */
     pid_t pid;
-    pthread_mutex_t lock; /* from an order to its answer */
+    QimgMutex lock; /* rank QIMG_RANK_UNMOUNTER: from an order to its answer */
 };
 
 enum { ORDER_UNMOUNT = 'u', ORDER_LOG = 'l' };
@@ -165,7 +165,7 @@ unmounter_start(const char *absolute_path, GError **error)
     }
     unmounter = g_new0(Unmounter, 1);
     *unmounter = (Unmounter){.fd = fds[0], .pid = pid};
-    pthread_mutex_init(&unmounter->lock, NULL);
+    qimg_mutex_init(&unmounter->lock, QIMG_RANK_UNMOUNTER);
     return unmounter;
 }
 
@@ -175,10 +175,10 @@ unmounter_unmount(Unmounter *unmounter)
     char byte = ORDER_UNMOUNT;
     bool is_done;
 
-    pthread_mutex_lock(&unmounter->lock);
+    qimg_mutex_lock(&unmounter->lock);
     is_done =
         write(unmounter->fd, &byte, 1) == 1 && read(unmounter->fd, &byte, 1) == 1 && byte;
-    pthread_mutex_unlock(&unmounter->lock);
+    qimg_mutex_unlock(&unmounter->lock);
     return is_done;
 }
 
@@ -190,11 +190,11 @@ unmounter_connect_log(void *user)
     int fd = -1;
 
     /* It may unmount at this moment, and that wait for the caller to answer a request. */
-    if (pthread_mutex_trylock(&unmounter->lock) != 0)
+    if (!qimg_mutex_trylock(&unmounter->lock))
         return -1;
     if (write(unmounter->fd, &byte, 1) == 1)
         fd = receive_descriptor(unmounter->fd);
-    pthread_mutex_unlock(&unmounter->lock);
+    qimg_mutex_unlock(&unmounter->lock);
     return fd;
 }
 
@@ -206,6 +206,6 @@ unmounter_end(Unmounter *unmounter)
     close(unmounter->fd);
     while (waitpid(unmounter->pid, NULL, 0) < 0 && errno == EINTR)
         ;
-    pthread_mutex_destroy(&unmounter->lock);
+    qimg_mutex_clear(&unmounter->lock);
     g_free(unmounter);
 }

@@ -28,9 +28,9 @@ struct QimgGate {
     Shard shards[N_SHARDS];
     atomic_uint phase;     /* atomic: 0 or 1; changed by who holds turn_lock */
     atomic_bool is_closed; /* atomic; changed under lock */
-    pthread_mutex_t turns; /* one who waits for requests at a time; no rank: see close */
-    QimgMutex lock;        /* rank QIMG_RANK_GATE */
-    QimgCond changed;      /* is_closed has changed */
+    QimgMutex turns;  /* rank QIMG_RANK_TURNS: one caller waits for requests at a time */
+    QimgMutex lock;   /* rank QIMG_RANK_GATE */
+    QimgCond changed; /* is_closed has changed */
 };
 
 static unsigned
@@ -53,7 +53,7 @@ qimg_gate_new(void)
     if (!gate)
         g_error("no memory for a gate");
     *gate = (QimgGate){.is_closed = false};
-    pthread_mutex_init(&gate->turns, NULL);
+    qimg_mutex_init(&gate->turns, QIMG_RANK_TURNS);
     qimg_mutex_init(&gate->lock, QIMG_RANK_GATE);
     qimg_cond_init(&gate->changed);
     return gate;
@@ -66,7 +66,7 @@ qimg_gate_free(QimgGate *gate)
         return;
     qimg_cond_clear(&gate->changed);
     qimg_mutex_clear(&gate->lock);
-    pthread_mutex_destroy(&gate->turns);
+    qimg_mutex_clear(&gate->turns);
     free(gate);
 }
 
@@ -126,14 +126,14 @@ qimg_gate_wait_for_requests(QimgGate *gate)
     if (!gate)
         return;
     qimg_lock_assert_none_held();
-    pthread_mutex_lock(&gate->turns);
+    qimg_mutex_lock(&gate->turns);
     for (unsigned i = 0; i < 2; i++) { /* I2 */
         unsigned phase = atomic_load(&gate->phase);
 
         atomic_store(&gate->phase, phase ^ 1);
         wait_for_phase(gate, phase);
     }
-    pthread_mutex_unlock(&gate->turns);
+    qimg_mutex_unlock(&gate->turns);
 }
 
 void

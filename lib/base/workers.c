@@ -15,13 +15,13 @@
 #define MAX_PARALLEL_HELPERS 16u
 
 struct QimgWorkers {
-    QimgMutex lock;                     /* rank QIMG_RANK_WORKERS */
-    QimgCond wake;                      /* a job was queued, or stop */
-    QimgCond done;                      /* a helper of a parallel call has ended */
-    QimgJob head QIMG_GUARDED_BY(lock); /* ring; head.next runs first */
-    bool stop QIMG_GUARDED_BY(lock);
-    unsigned n_started QIMG_GUARDED_BY(lock);
-    unsigned n_idle QIMG_GUARDED_BY(lock);
+    QimgMutex lock;     /* rank QIMG_RANK_WORKERS */
+    QimgCond wake;      /* a job was queued, or stop */
+    QimgCond done;      /* a helper of a parallel call has ended */
+    QimgJob head;       /* guarded by lock: ring; head.next runs first */
+    bool stop;          /* guarded by lock */
+    unsigned n_started; /* guarded by lock */
+    unsigned n_idle;    /* guarded by lock */
     unsigned n_threads; /* const after new */
     pthread_t *threads; /* guarded by lock until stop */
 };
@@ -112,9 +112,9 @@ qimg_thread_start(pthread_t *thread_out, void *(*run)(void *user), void *user)
     return err == 0;
 }
 
-/* Starts one more thread when jobs would otherwise wait. */
+/* Starts one more thread when jobs would otherwise wait. Under lock. */
 static void
-ensure_thread(QimgWorkers *workers) QIMG_REQUIRES(workers->lock)
+ensure_thread(QimgWorkers *workers)
 {
     if (workers->n_idle > 0 || workers->n_started == workers->n_threads)
         return;
@@ -159,7 +159,7 @@ typedef struct {
     void *user;
     unsigned n_items;
     atomic_uint next_item; /* relaxed: only hands out indices */
-    unsigned n_unfinished QIMG_GUARDED_BY(workers->lock); /* helpers queued or running */
+    unsigned n_unfinished; /* guarded by workers->lock: helpers queued or running */
 } Batch;
 
 typedef struct {

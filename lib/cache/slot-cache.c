@@ -47,9 +47,9 @@ struct Slot {
 typedef struct {
     QimgMutex lock; /* rank QIMG_RANK_CACHE */
     QimgCond loaded;
-    unsigned n_waiting QIMG_GUARDED_BY(lock);
-    uint64_t n_misses QIMG_GUARDED_BY(lock);
-    uint64_t n_filled QIMG_GUARDED_BY(lock); /* slots that ever held something */
+    unsigned n_waiting; /* guarded by lock */
+    uint64_t n_misses;  /* guarded by lock */
+    uint64_t n_filled;  /* guarded by lock: slots that ever held something */
 } Stripe;
 
 /* Counters on the hit path are spread, so that threads do not share a cache line. */

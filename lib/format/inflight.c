@@ -7,10 +7,10 @@
 #include "base/lock.h"
 
 struct InflightSet {
-    QimgMutex lock; /* rank QIMG_RANK_INFLIGHT */
-    QimgCond ended; /* a range has ended or become shorter */
-    QimgInflight *first QIMG_GUARDED_BY(lock);
-    unsigned n_waiting QIMG_GUARDED_BY(lock);
+    QimgMutex lock;      /* rank QIMG_RANK_INFLIGHT */
+    QimgCond ended;      /* a range has ended or become shorter */
+    QimgInflight *first; /* guarded by lock */
+    unsigned n_waiting;  /* guarded by lock */
 };
 
 InflightSet *

@@ -45,18 +45,18 @@ struct Engine {
     unsigned n_slots;   /* const */
     bool is_read_later; /* const: somebody needs the content behind the workers */
 
-    QimgMutex lock;    /* rank QIMG_RANK_COPY */
-    QimgCond work;     /* for the workers: a piece was planned, or the end */
-    QimgCond progress; /* for all others: a piece is done, a digest went on */
-    RingSlot *slots QIMG_GUARDED_BY(lock); /* as I1 says */
-    uint64_t n_planned QIMG_GUARDED_BY(lock);
-    uint64_t n_taken QIMG_GUARDED_BY(lock);
-    uint64_t n_consumed QIMG_GUARDED_BY(lock);
-    uint64_t n_freed QIMG_GUARDED_BY(lock);
-    uint64_t consumed_bytes QIMG_GUARDED_BY(lock);
-    bool is_ending QIMG_GUARDED_BY(lock);
-    uint8_t **free_buffers QIMG_GUARDED_BY(lock); /* a stack: the last used is warm */
-    unsigned n_free_buffers QIMG_GUARDED_BY(lock);
+    QimgMutex lock;          /* rank QIMG_RANK_COPY */
+    QimgCond work;           /* for the workers: a piece was planned, or the end */
+    QimgCond progress;       /* for all others: a piece is done, a digest went on */
+    RingSlot *slots;         /* guarded by lock: as I1 says */
+    uint64_t n_planned;      /* guarded by lock */
+    uint64_t n_taken;        /* guarded by lock */
+    uint64_t n_consumed;     /* guarded by lock */
+    uint64_t n_freed;        /* guarded by lock */
+    uint64_t consumed_bytes; /* guarded by lock */
+    bool is_ending;          /* guarded by lock */
+    uint8_t **free_buffers;  /* guarded by lock: a stack: the last used is warm */
+    unsigned n_free_buffers; /* guarded by lock */
 
     pthread_t *workers; /* of the calling thread, as all below */
     unsigned n_workers;
@@ -91,8 +91,9 @@ take_buffer(Engine *engine)
     return g_try_malloc(engine->plan.chunk_bytes);
 }
 
+/* Under lock. */
 static void
-give_buffer(Engine *engine, uint8_t *buffer) QIMG_REQUIRES(engine->lock)
+give_buffer(Engine *engine, uint8_t *buffer)
 {
     if (buffer)
         engine->free_buffers[engine->n_free_buffers++] = buffer;
@@ -199,9 +200,9 @@ worker_main(void *user)
 /* ---- digests --------------------------------------------------------------------------
  */
 
-/* Makes the places free that all have passed. */
+/* Makes the places free that all have passed. Under lock. */
 static void
-free_places(Engine *engine) QIMG_REQUIRES(engine->lock)
+free_places(Engine *engine)
 {
     uint64_t n = engine->n_consumed;
 

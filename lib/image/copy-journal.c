@@ -31,10 +31,10 @@ struct CopyJournal {
     bool is_running; /* of the thread that posts */
     QimgMutex lock;  /* rank QIMG_RANK_COPY */
     QimgCond wake;
-    CopyState posted QIMG_GUARDED_BY(lock);
-    bool is_posted QIMG_GUARDED_BY(lock); /* until it is written */
-    bool is_ending QIMG_GUARDED_BY(lock);
-    QimgErrno error QIMG_GUARDED_BY(lock);
+    CopyState posted; /* guarded by lock */
+    bool is_posted;   /* guarded by lock: until it is written */
+    bool is_ending;   /* guarded by lock */
+    QimgErrno error;  /* guarded by lock */
 };
 
 void

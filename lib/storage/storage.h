@@ -81,14 +81,14 @@ struct QimgStorage {
     QimgMutex extent_lock;     /* rank QIMG_RANK_STORAGE */
     /* [start, end) was found to be data without a hole: a file system without extents
      * (tmpfs) goes through all pages to tell that. */
-    uint64_t data_start QIMG_GUARDED_BY(extent_lock);
-    uint64_t data_end QIMG_GUARDED_BY(extent_lock);
+    uint64_t data_start; /* guarded by extent_lock */
+    uint64_t data_end;   /* guarded by extent_lock */
     /* Whose turn a sync is: one runs at a time, and who comes meanwhile shares the next.
      */
     QimgMutex sync_lock; /* rank QIMG_RANK_STORAGE */
     QimgCond sync_ended;
-    uint64_t n_syncs_begun QIMG_GUARDED_BY(sync_lock);
-    uint64_t n_syncs_ended QIMG_GUARDED_BY(sync_lock);
+    uint64_t n_syncs_begun; /* guarded by sync_lock */
+    uint64_t n_syncs_ended; /* guarded by sync_lock */
     _Atomic int sync_error; /* atomic: -errno of the first sync that failed (I3) */
     /* Both relaxed, counters only. */
     _Atomic uint64_t n_reads[QIMG_N_IO_PURPOSES];

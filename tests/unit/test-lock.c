@@ -44,6 +44,71 @@ same_rank(void)
     qimg_mutex_lock(&inner);
 }
 
+/* Whole operations of the file system may be serialised; nothing else is held over I/O.
+ */
+static void
+test_outer_ranks(void)
+{
+    static const struct timespec past = {.tv_sec = 1};
+    QimgCond never;
+
+    qimg_cond_init(&never);
+    qimg_mutex_init(&outer, QIMG_RANK_SCAN);
+    qimg_mutex_init(&inner, QIMG_RANK_IMAGES);
+    qimg_mutex_lock(&outer);
+    qimg_lock_assert_none_held();
+    qimg_lock_assert_metadata_io();
+    qimg_mutex_lock(&inner);
+    g_assert_false(qimg_cond_wait_until(&never, &inner, &past));
+    qimg_mutex_unlock(&inner);
+    qimg_mutex_unlock(&outer);
+    qimg_mutex_clear(&inner);
+    qimg_mutex_clear(&outer);
+    qimg_cond_clear(&never);
+}
+
+/* A lock that another holds is not taken, and none counts as held. */
+static void
+test_trylock(void)
+{
+    static QimgMutex fixed = QIMG_MUTEX_INITIALIZER(QIMG_RANK_LOG);
+
+    g_assert_true(qimg_mutex_trylock(&fixed));
+    g_assert_false(qimg_mutex_trylock(&fixed));
+    qimg_mutex_unlock(&fixed);
+    qimg_lock_assert_none_held();
+    qimg_mutex_lock(&fixed);
+    qimg_mutex_unlock(&fixed);
+}
+
+/* The registry is taken before what it keeps of an image. */
+static void
+registry_last(void)
+{
+    qimg_mutex_init(&outer, QIMG_RANK_IMAGES);
+    qimg_mutex_init(&inner, QIMG_RANK_PARTITIONS);
+    qimg_mutex_lock(&inner);
+    qimg_mutex_lock(&outer);
+}
+
+/* A lock of the file system is further out than those of the library. */
+static void
+program_last(void)
+{
+    qimg_mutex_init(&outer, QIMG_RANK_COHERENCE);
+    qimg_mutex_init(&inner, QIMG_RANK_COPY);
+    qimg_mutex_lock(&inner);
+    qimg_mutex_lock(&outer);
+}
+
+static void
+registry_at_io(void)
+{
+    qimg_mutex_init(&outer, QIMG_RANK_IMAGES);
+    qimg_mutex_lock(&outer);
+    qimg_lock_assert_metadata_io();
+}
+
 static void
 held_at_io(void)
 {
@@ -78,5 +143,12 @@ main(int argc, char **argv)
     g_test_add_data_func("/lock/wrong-order", (gconstpointer)wrong_order, test_misuse);
     g_test_add_data_func("/lock/same-rank", (gconstpointer)same_rank, test_misuse);
     g_test_add_data_func("/lock/held-at-io", (gconstpointer)held_at_io, test_misuse);
+    g_test_add_func("/lock/outer-ranks", test_outer_ranks);
+    g_test_add_func("/lock/trylock", test_trylock);
+    g_test_add_data_func("/lock/registry-last", (gconstpointer)registry_last,
+                         test_misuse);
+    g_test_add_data_func("/lock/program-last", (gconstpointer)program_last, test_misuse);
+    g_test_add_data_func("/lock/registry-at-io", (gconstpointer)registry_at_io,
+                         test_misuse);
     return g_test_run();
 }

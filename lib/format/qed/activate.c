@@ -122,9 +122,10 @@ look_at_tables(Qed *qed, QedWalk *walk)
 }
 
 /* Clusters to which nothing refers are what a program that died has left: those at the
- * end of the file are cut off, the others taken for new data, zeros again (E2). */
+ * end of the file are cut off, the others taken for new data, zeros again (E2). Under
+ * alloc_lock. */
 static QimgErrno
-reclaim_leaks(Qed *qed, const QedWalk *walk) QIMG_REQUIRES(qed->alloc_lock)
+reclaim_leaks(Qed *qed, const QedWalk *walk)
 {
     unsigned bits = qed->header.cluster_bits;
     QimgErrno err = 0;

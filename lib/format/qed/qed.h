@@ -40,10 +40,10 @@ typedef struct {
     uint64_t first_file_bytes; /* const once active: the file's length then */
     uint64_t first_cluster;    /* const once active: the first that was free then */
     /* [next, end) is the reserve; what lies between first_cluster and next is taken. */
-    uint64_t next_cluster QIMG_GUARDED_BY(alloc_lock);
-    uint64_t end_cluster QIMG_GUARDED_BY(alloc_lock);
-    uint64_t next_reserve_bytes QIMG_GUARDED_BY(alloc_lock);
-    GArray *returned QIMG_GUARDED_BY(alloc_lock); /* QimgClusters: zeros again */
+    uint64_t next_cluster;       /* guarded by alloc_lock */
+    uint64_t end_cluster;        /* guarded by alloc_lock */
+    uint64_t next_reserve_bytes; /* guarded by alloc_lock */
+    GArray *returned;            /* guarded by alloc_lock: QimgClusters: zeros again */
 } Qed;
 
 /* ---- map.c: reading ---- */

@@ -11,12 +11,11 @@
  * check), its lock held. Errors: of the storage, -ENOMEM; -EFBIG where the counts would
  * take more than QCOW2_MAX_COUNT_BYTES. */
 QimgErrno qcow2_count_references(Qcow2 *q, const Qcow2CountOptions *options,
-                                 Qcow2Counts *out)
-    QIMG_MUST_CHECK QIMG_REQUIRES(q->alloc_lock);
+                                 Qcow2Counts *out) QIMG_MUST_CHECK;
 
 /* Counts the references that the tree of one L1 table makes: L2 tables and all that they
  * refer to; with @with_l1 the clusters of the table itself, too. What the tree refers to
  * must not be another table of the image. @view is that of the disk or of a snapshot in
  * the layer's list; the layer is active. Else as qcow2_count_references. */
 QimgErrno qcow2_count_tree(Qcow2 *q, const QimgView *view, bool with_l1, Qcow2Counts *out)
-    QIMG_MUST_CHECK QIMG_REQUIRES(q->alloc_lock);
+    QIMG_MUST_CHECK;

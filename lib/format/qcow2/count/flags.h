@@ -20,5 +20,4 @@ QimgErrno qcow2_repair_flags(Qcow2 *q, const Qcow2Counts *counts, bool mends_ent
  * in the file and the cached slices; not synced. Those in the L1 table of a snapshot mean
  * nothing and stay. Threads, errors: as qcow2_count_references. */
 QimgErrno qcow2_correct_copied_flags(Qcow2 *q, const QimgView *view,
-                                     const Qcow2Counts *counts)
-    QIMG_MUST_CHECK QIMG_REQUIRES(q->alloc_lock);
+                                     const Qcow2Counts *counts) QIMG_MUST_CHECK;

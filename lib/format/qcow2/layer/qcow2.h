@@ -50,18 +50,18 @@ typedef struct Qcow2 {
     QimgCodec codec;        /* const after open */
 
     /* The rest: writable layers only. */
-    QimgMutex alloc_lock;                        /* rank QIMG_RANK_ALLOC */
-    QimgMutex header_lock;                       /* rank QIMG_RANK_HEADER */
-    bool is_marked QIMG_GUARDED_BY(header_lock); /* corrupt, since open: stays so */
+    QimgMutex alloc_lock;     /* rank QIMG_RANK_ALLOC */
+    QimgMutex header_lock;    /* rank QIMG_RANK_HEADER */
+    bool is_marked;           /* guarded by header_lock: corrupt, since open: stays so */
     _Atomic bool is_active;   /* atomic: what comes before the first change is done */
     bool is_open_for_writing; /* const after open */
     bool is_open_for_check;   /* const after open */
-    uint64_t *refcount_table QIMG_GUARDED_BY(alloc_lock); /* host-endian entries */
-    uint64_t n_refcount_table_entries QIMG_GUARDED_BY(alloc_lock);
-    uint64_t search_from QIMG_GUARDED_BY(alloc_lock); /* no free cluster lies below */
-    QimgClusters reserve[QCOW2_MAX_RESERVED_RUNS] QIMG_GUARDED_BY(alloc_lock);
-    unsigned n_reserve QIMG_GUARDED_BY(alloc_lock);
-    uint64_t next_reserve_bytes QIMG_GUARDED_BY(alloc_lock);
+    uint64_t *refcount_table; /* guarded by alloc_lock: host-endian entries */
+    uint64_t n_refcount_table_entries; /* guarded by alloc_lock */
+    uint64_t search_from; /* guarded by alloc_lock: no free cluster lies below */
+    QimgClusters reserve[QCOW2_MAX_RESERVED_RUNS]; /* guarded by alloc_lock */
+    unsigned n_reserve;                            /* guarded by alloc_lock */
+    uint64_t next_reserve_bytes;                   /* guarded by alloc_lock */
     /* changed with the gate closed: refcounts or flags are not what they should be, and
      * nobody is going to correct them now */
     bool stays_dirty;

@@ -14,12 +14,12 @@
 #define WAITING_SHARE     8u
 
 struct Qcow2Pending {
-    QimgMutex lock;                     /* rank QIMG_RANK_PENDING */
-    GArray *list QIMG_GUARDED_BY(lock); /* QimgClusters */
-    uint64_t n_clusters QIMG_GUARDED_BY(lock);
-    unsigned n_taken QIMG_GUARDED_BY(lock); /* lists that flushes have */
-    QimgCond ended;                         /* n_taken has become 0 */
-    _Atomic bool is_much;                   /* atomic, relaxed: a hint */
+    QimgMutex lock;       /* rank QIMG_RANK_PENDING */
+    GArray *list;         /* guarded by lock: QimgClusters */
+    uint64_t n_clusters;  /* guarded by lock */
+    unsigned n_taken;     /* guarded by lock: lists that flushes have */
+    QimgCond ended;       /* n_taken has become 0 */
+    _Atomic bool is_much; /* atomic, relaxed: a hint */
 };
 
 Qcow2Pending *
