@@ -210,13 +210,22 @@ QIMG_API void qimg_image_get_stat(const QimgImage *image, struct stat *out);
  * thread. */
 QIMG_API uint64_t qimg_image_get_stamp(const QimgImage *image);
 
+/* The path of a file of the chain that another program has changed since @image was
+ * opened, or NULL. From when that is noticed on, all that reads or changes the disk gives
+ * -EIO on every handle of the chain: tables and data would be of two moments. Files that
+ * @image writes to do not count, and with the option "nolock" none does. Files are looked
+ * at once a second while the image is read, and now where @look_now. Owned by @image; any
+ * thread. */
+QIMG_API const char *qimg_image_find_changed(QimgImage *image, gboolean look_now);
+
 /* Warnings of the open, oldest first, each a line that names its file; NULL-terminated,
  * owned by @image. */
 QIMG_API const char *const *qimg_image_get_warnings(const QimgImage *image);
 
 /* Reads @length_bytes at @guest_offset into @buffer; the range must lie within the disk.
- * Threads: any number at once. Returns 0, -EINVAL beyond the disk, -EIO on damage or a
- * failing host file (the content of @buffer is then undefined), -ENOMEM, -ENOKEY. */
+ * Threads: any number at once. Returns 0, -EINVAL beyond the disk, -EIO on damage, a file
+ * that was changed (qimg_image_find_changed) or a failing host file (the content of
+ * @buffer is then undefined), -ENOMEM, -ENOKEY. */
 QIMG_API int qimg_image_read(QimgImage *image, uint64_t guest_offset, void *buffer,
                              size_t length_bytes);
 

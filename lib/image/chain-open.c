@@ -470,7 +470,7 @@ free_places(QimgChain *chain)
 
 /* Makes what depends on all the layers. */
 static bool
-finish_chain(QimgChain *chain, GError **error)
+finish_chain(QimgChain *chain, const QimgOptions *options, GError **error)
 {
     if (!make_cluster_caches(chain, error))
         return false;
@@ -480,6 +480,7 @@ finish_chain(QimgChain *chain, GError **error)
     if (!chain->gate)
         chain->holes = hole_map_new(chain->layers[0]->active.size_bytes);
     atomic_init(&chain->disk_bytes, chain->layers[0]->active.size_bytes);
+    chain->is_watched = !options->no_lock;
     g_ptr_array_add(chain->warnings, NULL);
     free_places(chain);
     return true;
@@ -492,7 +493,7 @@ chain_open(int dir_fd, const char *name, const char *path, const QimgOptions *op
     QimgChain *chain = chain_new(options, error);
 
     if (chain && (!open_layers(chain, dir_fd, name, path, options, error) ||
-                  !finish_chain(chain, error)))
+                  !finish_chain(chain, options, error)))
         g_clear_pointer(&chain, chain_unref);
     return chain;
 }
@@ -558,7 +559,7 @@ chain_open_storages(QimgStorage *const *storages, unsigned n_storages,
     }
     while (n_taken < n_storages)
         qimg_storage_close(storages[n_taken++]);
-    if (chain && (!is_open || !finish_chain(chain, error)))
+    if (chain && (!is_open || !finish_chain(chain, options, error)))
         g_clear_pointer(&chain, chain_unref);
     return chain;
 }

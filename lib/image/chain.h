@@ -63,6 +63,10 @@ typedef struct {
     GPtrArray *warnings;       /* const after open; NULL-terminated */
     struct stat status;        /* const after open */
     unsigned image_layer;      /* const after open: 1 below an overlay of ours, else 0 */
+    bool is_watched;           /* const after open: others are not expected to write */
+    _Atomic int64_t next_look_ms; /* atomic, relaxed: of the monotonic clock */
+    /* Atomic: the file that another program has changed; NULL: none. Set once. */
+    const QimgStorage *_Atomic changed;
     _Atomic uint64_t counters[N_COUNTERS]; /* atomic, relaxed */
     QimgRuleSet reported_rules;            /* damage logged already */
 } QimgChain;

@@ -2,6 +2,9 @@
 /* Checking and repairing an image file, and the result as an object of its own. */
 #include "image/check.h"
 #include "image/chain-open.h"
+#include "image/changes.h"
+
+#include "base/errors.h"
 
 /* What qimg_check_result_free needs beyond what callers see. */
 typedef struct {
@@ -100,6 +103,12 @@ qimg_check(const char *path, const QimgOptions *options, QimgRepair mode,
     if (!chain)
         return NULL;
     result = image_check(chain->layers[0], path, mode, progress, progress_data, error);
+    if (result && !options->no_lock && chain_find_changed(chain)) {
+        qimg_set_error(error, QIMG_ERROR_FAILED,
+                       "was changed by another program while it was checked (stop that "
+                       "program, and check it again)");
+        g_clear_pointer(&result, qimg_check_result_free);
+    }
     chain_unref(chain);
     return result;
 }

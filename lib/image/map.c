@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "base/checked.h"
+#include "image/changes.h"
 #include "image/holes.h"
 #include "image/runs.h"
 
@@ -179,6 +180,8 @@ qimg_image_map(QimgImage *image, uint64_t guest_offset, QimgExtent *out)
             break;
         r.run.length_bytes += next.run.length_bytes;
     }
+    if (chain_is_stale(image->chain))
+        return -EIO;
     extent_of(image, &r, guest_offset, out);
     return 0;
 }
@@ -247,9 +250,11 @@ qimg_image_seek(QimgImage *image, uint64_t guest_offset, gboolean hole,
                 uint64_t *offset_out)
 {
     QIMG_GATE_SCOPE(image->chain->gate);
+    QimgErrno err;
 
     if (guest_offset >= image_size_bytes(image))
         return -ENXIO;
-    return hole ? find_hole(image, guest_offset, offset_out)
-                : find_data(image, guest_offset, offset_out);
+    err = hole ? find_hole(image, guest_offset, offset_out)
+               : find_data(image, guest_offset, offset_out);
+    return chain_is_stale(image->chain) ? -EIO : err;
 }

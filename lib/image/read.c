@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "image/changes.h"
 #include "image/compressed.h"
 #include "image/read-ahead.h"
 #include "image/read.h"
@@ -237,6 +238,8 @@ qimg_image_read(QimgImage *image, uint64_t guest_offset, void *buffer,
         if (image->chain->layers[i]->data_error)
             return image->chain->layers[i]->data_error;
     err = image_read_inside(image, guest_offset, buffer, length_bytes);
+    if (!err && chain_is_stale(image->chain)) /* afterwards: it is about these bytes */
+        err = -EIO;
     chain_count(image->chain, COUNTER_READS, 1);
     if (err)
         chain_count(image->chain, COUNTER_ERRORS, 1);

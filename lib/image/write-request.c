@@ -4,6 +4,7 @@
 #include <errno.h>
 
 #include "base/checked.h"
+#include "image/changes.h"
 #include "image/resize.h"
 #include "image/write.h"
 
@@ -20,7 +21,9 @@ write_within(QimgImage *image, uint64_t guest_offset, const uint8_t *buffer,
     QIMG_GATE_SCOPE(image->chain->gate);
 
     if (!qimg_range_fits(guest_offset, length_bytes, image_size_bytes(image)))
-        return -ENOSPC; /* the disk has become smaller meanwhile */
+        return -ENOSPC;               /* the disk has become smaller meanwhile */
+    if (chain_is_stale(image->chain)) /* what is copied would be wrong */
+        return -EIO;
     return image_write_inside(image, guest_offset, buffer, length_bytes);
 }
 
@@ -60,7 +63,9 @@ allocate_within(QimgImage *image, uint64_t guest_offset, uint64_t length_bytes)
     QIMG_GATE_SCOPE(image->chain->gate);
 
     if (!qimg_range_fits(guest_offset, length_bytes, image_size_bytes(image)))
-        return -ENOSPC; /* the disk has become smaller meanwhile */
+        return -ENOSPC;               /* the disk has become smaller meanwhile */
+    if (chain_is_stale(image->chain)) /* what is copied would be wrong */
+        return -EIO;
     return image_allocate_inside(image, guest_offset, length_bytes, true);
 }
 

@@ -5,6 +5,7 @@
 
 #include "base/checked.h"
 #include "base/zeros.h"
+#include "image/changes.h"
 #include "image/runs.h"
 #include "image/write.h"
 #include "image/zero.h"
@@ -99,6 +100,8 @@ zero_range(QimgImage *image, uint64_t guest_offset, uint64_t length_bytes,
 
     if (!qimg_range_fits(guest_offset, length_bytes, image_size_bytes(image)))
         return -EINVAL;
+    if (chain_is_stale(image->chain))
+        return -EIO;
     if (!qimg_align_up(guest_offset, unit_bytes, &first_unit))
         first_unit = end;
     /* What lies behind the disk's end belongs to the last unit. */

@@ -12,11 +12,13 @@
 
 #include "base/cleanup.h"
 #include "base/errors.h"
+#include "storage/file-stamp.h"
 
 typedef struct {
     QimgStorage storage;
     int fd;         /* const after open */
     bool is_device; /* const after open: a block device */
+    FileStamp stamp;
 } FileStorage;
 
 static ssize_t
@@ -162,9 +164,18 @@ file_get_free(QimgStorage *storage, uint64_t *free_bytes_out)
     return 0;
 }
 
+static bool
+file_has_changed(QimgStorage *storage)
+{
+    FileStorage *file = (FileStorage *)storage;
+
+    return file_stamp_has_changed(&file->stamp, file->fd);
+}
+
 static void
 file_close(QimgStorage *storage)
 {
+    file_stamp_clear(&((FileStorage *)storage)->stamp);
     close(((FileStorage *)storage)->fd);
     g_free(storage);
 }
@@ -200,6 +211,7 @@ static const QimgStorageOps file_ops = {
     .pread = file_pread,
     .get_size = file_get_size,
     .find_extent = file_find_extent,
+    .has_changed = file_has_changed,
     .close = file_close,
 };
 
@@ -278,13 +290,15 @@ qimg_file_storage_new(int fd_in, const char *path, bool is_writable, GError **er
         return NULL;
     }
     file = g_new0(FileStorage, 1);
-    qimg_storage_init(&file->storage, is_writable ? &writable_file_ops : &file_ops, path);
+    qimg_storage_init(&file->storage, is_writable ? &writable_file_ops : &file_ops, path,
+                      S_ISBLK(status.st_mode) ? device_bytes : (uint64_t)status.st_size);
     file->storage.status = status;
     /* A device tells of no holes, so all of it counts as occupied. */
     if (S_ISBLK(status.st_mode))
         file->storage.status.st_blocks = (blkcnt_t)(device_bytes / QIMG_SECTOR_BYTES);
     file->storage.punch_unit_bytes = (uint64_t)block_bytes;
     file->is_device = S_ISBLK(status.st_mode);
+    file_stamp_init(&file->stamp, fd, &status);
     file->fd = qimg_steal_fd(&fd);
     return &file->storage;
 }

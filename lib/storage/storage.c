@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* What all storages share: whole-length reads and writes, shared syncs, counters. */
+#define G_LOG_DOMAIN "qimg"
+
 #include "storage/storage.h"
 
 #include <errno.h>
 #include <glib.h>
+#include <inttypes.h>
 #include <string.h>
 
 #include "base/checked.h"
@@ -16,6 +19,9 @@
 /* Zeros that are written at once: MAX_ZERO_PARTS times the same ones. */
 #define ZEROS_BYTES    (64 * QIMG_KIB)
 #define MAX_ZERO_PARTS 16u
+
+/* Looks at a length that own changes race with; each of them takes a system call. */
+#define MAX_SIZE_LOOKS 8u
 
 const char *const qimg_io_purpose_names[QIMG_N_IO_PURPOSES] = {
     [QIMG_IO_HEADER] = "header",
@@ -31,10 +37,13 @@ const char *const qimg_io_purpose_names[QIMG_N_IO_PURPOSES] = {
 };
 
 void
-qimg_storage_init(QimgStorage *storage, const QimgStorageOps *ops, const char *path)
+qimg_storage_init(QimgStorage *storage, const QimgStorageOps *ops, const char *path,
+                  uint64_t size_bytes)
 {
     storage->ops = ops;
     storage->path = g_strdup(path);
+    atomic_init(&storage->end_bytes, size_bytes);
+    atomic_flag_clear(&storage->is_cut_told);
     qimg_mutex_init(&storage->extent_lock, QIMG_RANK_STORAGE);
     qimg_mutex_init(&storage->sync_lock, QIMG_RANK_STORAGE);
     qimg_cond_init(&storage->sync_ended);
@@ -49,10 +58,50 @@ assert_may_do_io(QimgIoPurpose purpose)
         qimg_lock_assert_metadata_io();
 }
 
+/* The release of whatever moves the end pairs with the acquire here: the end is never
+ * known before the file has it. */
+static uint64_t
+known_end(QimgStorage *storage)
+{
+    return atomic_load_explicit(&storage->end_bytes, memory_order_acquire);
+}
+
+static void
+raise_end(QimgStorage *storage, uint64_t end_bytes)
+{
+    uint64_t known = known_end(storage);
+
+    while (known < end_bytes && !atomic_compare_exchange_weak_explicit(
+                                    &storage->end_bytes, &known, end_bytes,
+                                    memory_order_release, memory_order_acquire))
+        ;
+}
+
+/* The answer where the file has no byte at @file_offset any more. */
+static QimgErrno
+refuse_cut(QimgStorage *storage, uint64_t file_offset)
+{
+    if (!atomic_flag_test_and_set(&storage->is_cut_told))
+        g_warning("%s: was cut by another program: byte %" PRIu64
+                  " is missing, where there were %" PRIu64
+                  "; that reads as an I/O error (stop that program, and open it anew)",
+                  storage->path, file_offset, known_end(storage));
+    return -EIO;
+}
+
+/* Whether the file, in which nothing was found at @file_offset, has been cut there. It
+ * was known to end at @end_before before that was looked at. */
+static bool
+is_cut_at(QimgStorage *storage, uint64_t file_offset, uint64_t end_before)
+{
+    return file_offset < end_before && file_offset < known_end(storage);
+}
+
 QimgErrno
 qimg_storage_read(QimgStorage *storage, QimgIoPurpose purpose, QimgHostOffset host_offset,
                   void *buffer, size_t n_bytes)
 {
+    uint64_t end_before = known_end(storage);
     uint8_t *bytes = buffer;
     size_t done = 0;
 
@@ -68,6 +117,8 @@ qimg_storage_read(QimgStorage *storage, QimgIoPurpose purpose, QimgHostOffset ho
         if (got < 0)
             return (QimgErrno)got;
         if (got == 0) {
+            if (is_cut_at(storage, host_offset.v + done, end_before))
+                return refuse_cut(storage, host_offset.v + done);
             memset(bytes + done, 0, n_bytes - done);
             break;
         }
@@ -126,6 +177,7 @@ qimg_storage_writev(QimgStorage *storage, QimgIoPurpose purpose,
             return -ENOSPC;
         done += (uint64_t)put;
         n_parts = skip_parts(&parts, n_parts, (size_t)put);
+        raise_end(storage, host_offset.v + done);
     }
     atomic_fetch_add_explicit(&storage->n_writes[purpose], 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&storage->bytes_written[purpose], done,
@@ -315,18 +367,41 @@ qimg_storage_preallocate(QimgStorage *storage, QimgHostOffset host_offset,
 QimgErrno
 qimg_storage_set_size(QimgStorage *storage, uint64_t size_bytes)
 {
+    uint64_t old_end;
+    QimgErrno err;
+
     if (!storage->ops->set_size)
         return -EROFS;
     if (size_bytes > INT64_MAX)
         return -EFBIG;
     forget_data(storage, size_bytes, UINT64_MAX);
-    return storage->ops->set_size(storage, size_bytes);
+    old_end = known_end(storage);
+    if (size_bytes < old_end) /* before it is cut, so that no reader misses the rest */
+        atomic_store_explicit(&storage->end_bytes, size_bytes, memory_order_release);
+    err = storage->ops->set_size(storage, size_bytes);
+    raise_end(storage, err ? old_end : size_bytes);
+    return err;
 }
 
 QimgErrno
 qimg_storage_get_size(QimgStorage *storage, uint64_t *size_bytes_out)
 {
-    return storage->ops->get_size(storage, size_bytes_out);
+    uint64_t size_bytes = 0;
+
+    for (unsigned i = 0; i < MAX_SIZE_LOOKS; i++) {
+        uint64_t end_before = known_end(storage);
+        QimgErrno err = storage->ops->get_size(storage, &size_bytes);
+
+        if (err)
+            return err;
+        if (is_cut_at(storage, size_bytes, end_before))
+            continue;
+        if (!qimg_storage_is_writable(storage))
+            raise_end(storage, size_bytes);
+        *size_bytes_out = size_bytes;
+        return 0;
+    }
+    return refuse_cut(storage, size_bytes);
 }
 
 void
@@ -334,6 +409,13 @@ qimg_storage_get_status(QimgStorage *storage, struct stat *out)
 {
     if (!storage->ops->get_status || storage->ops->get_status(storage, out) != 0)
         *out = storage->status;
+}
+
+bool
+qimg_storage_has_changed(QimgStorage *storage)
+{
+    return !qimg_storage_is_writable(storage) && storage->ops->has_changed &&
+           storage->ops->has_changed(storage);
 }
 
 uint64_t
@@ -379,6 +461,12 @@ find_extent_around(QimgStorage *storage, uint64_t offset, bool *is_data_out,
     if (!err && *end_out <= offset) {
         start = offset;
         err = storage->ops->find_extent(storage, start, is_data_out, end_out);
+    }
+    if (!err && !*is_data_out && *end_out == UINT64_MAX) {
+        uint64_t size_bytes;
+
+        /* A cut meanwhile looks like a hole. */
+        err = qimg_storage_get_size(storage, &size_bytes);
     }
     if (!err && *is_data_out)
         remember_data(storage, start, *end_out);

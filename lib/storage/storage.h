@@ -4,7 +4,8 @@
  * can come later.
  *
  * I1  Reads never change the storage, nor any state that another reader can see.
- * I2  Bytes past the end read as zeros (spec: qcow2 section 1, "End of file").
+ * I2  Bytes past the end read as zeros (spec: qcow2 section 1, "End of file"). Bytes that
+ *     the file had and has no more, since another program has cut it, are -EIO.
  * I3  A sync that fails once fails for ever: the kernel has dropped what it could not
  *     write, and no later success may hide that. */
 #pragma once
@@ -50,6 +51,9 @@ typedef struct QimgStorageOps {
                              bool *is_data_out, uint64_t *end_out);
     /* The present status. May be NULL: it is as it was at open. */
     QimgErrno (*get_status)(QimgStorage *storage, struct stat *out);
+    /* Whether another program may have changed the content since the storage was opened.
+     * May be NULL: nobody does. Not asked of storages that can be written to. */
+    bool (*has_changed)(QimgStorage *storage);
     /* Writing; NULL in storages that cannot. All may be called by many threads at once.
      * Writes up to the sum of the @n_parts parts; returns how much (> 0) or -errno. What
      * a call has returned is seen by every later read, of another process, too. */
@@ -76,6 +80,10 @@ struct QimgStorage {
     const QimgStorageOps *ops; /* const after open */
     char *path;                /* const after open: how messages name it */
     struct stat status;        /* const after open: as it was then */
+    /* Atomic: how long the file is known to be. As at open; own writes and set_size move
+     * it, and where there are none, a growth that get_size has seen. */
+    _Atomic uint64_t end_bytes;
+    atomic_flag is_cut_told;   /* the log knows that the file was cut */
     uint64_t punch_unit_bytes; /* const after open: a power of two; what punch takes
                                   begins and ends at multiples. 0: anywhere */
     QimgMutex extent_lock;     /* rank QIMG_RANK_STORAGE */
@@ -98,26 +106,33 @@ struct QimgStorage {
     _Atomic uint64_t n_syncs;
 };
 
-/* Prepares the common head; @path is copied. The status is the caller's to fill in. */
-void qimg_storage_init(QimgStorage *storage, const QimgStorageOps *ops, const char *path);
+/* Prepares the common head of a storage of @size_bytes; @path is copied. The status is
+ * the caller's to fill in. */
+void qimg_storage_init(QimgStorage *storage, const QimgStorageOps *ops, const char *path,
+                       uint64_t size_bytes);
 
 /* Reads exactly @n_bytes at @host_offset, with zeros for what lies past the end.
  * Threads: any; a lock of rank ALLOC may be held for metadata, none for data. Errors:
- * those of pread; -EINVAL past 2^63. */
+ * those of pread; -EIO where the file has been cut (I2); -EINVAL past 2^63. */
 QimgErrno qimg_storage_read(QimgStorage *storage, QimgIoPurpose purpose,
                             QimgHostOffset host_offset, void *buffer, size_t n_bytes)
     QIMG_MUST_CHECK;
 
-/* The present length in bytes. Threads: any. */
+/* The present length in bytes. Threads: any. Errors: -EIO where the file has been cut. */
 QimgErrno qimg_storage_get_size(QimgStorage *storage, uint64_t *size_bytes_out)
     QIMG_MUST_CHECK;
 
 /* The present status of the file (as far as it can be told). Threads: any. */
 void qimg_storage_get_status(QimgStorage *storage, struct stat *out);
 
+/* Whether the file, which is open for reading alone, was changed by another program since
+ * it was opened: its content may be of two moments then. Where it is open for writing,
+ * too, changes are ours. Costs a system call. Threads: any. */
+bool qimg_storage_has_changed(QimgStorage *storage);
+
 /* Whether the byte at @host_offset is data or in a hole, and where that ends (past the
  * end of the file: a hole without end, UINT64_MAX). Threads: any; a lock of rank ALLOC
- * may be held, for metadata. */
+ * may be held, for metadata. Errors: -EIO where the file has been cut. */
 QimgErrno qimg_storage_find_extent(QimgStorage *storage, QimgHostOffset host_offset,
                                    bool *is_data_out, uint64_t *end_out) QIMG_MUST_CHECK;
 

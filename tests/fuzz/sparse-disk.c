@@ -174,7 +174,7 @@ sparse_disk_open(SparseDisk *disk, bool is_writable)
     SparseStorage *sparse = g_new0(SparseStorage, 1);
 
     qimg_storage_init(&sparse->storage, is_writable ? &writing_ops : &reading_ops,
-                      "image");
+                      "image", disk->size_bytes);
     sparse->disk = disk;
     return &sparse->storage;
 }

@@ -94,7 +94,7 @@ event_storage_new(const GByteArray *bytes)
 {
     EventStorage *j = g_new0(EventStorage, 1);
 
-    qimg_storage_init(&j->storage, &event_ops, "image");
+    qimg_storage_init(&j->storage, &event_ops, "image", bytes->len);
     j->bytes = g_byte_array_new();
     g_byte_array_append(j->bytes, bytes->data, bytes->len);
     j->events = g_array_new(FALSE, FALSE, sizeof(StorageEvent));

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* One mutex guards the faults, and the bytes of a writable storage, which no call looks
- * at without it; those of a read-only one never change after new. */
+ * at without it; those of a read-only one never change after new, only how many there
+ * are. */
 #include "memory-storage.h"
 
 #include <errno.h>
@@ -22,7 +23,7 @@ typedef struct {
 typedef struct {
     QimgStorage storage;
     uint8_t *bytes; /* const; NULL in a writable storage */
-    size_t n_bytes; /* const */
+    size_t n_bytes; /* guarded by lock; of them */
     pthread_mutex_t lock;
     pthread_cond_t changed;
     SparseBytes *pages;                /* guarded by lock; NULL in a read-only storage */
@@ -281,11 +282,11 @@ static const QimgStorageOps writable_ops = {
 };
 
 static MemoryStorage *
-new_memory(const QimgStorageOps *ops, const char *path)
+new_memory(const QimgStorageOps *ops, const char *path, size_t n_bytes)
 {
     MemoryStorage *memory = g_new0(MemoryStorage, 1);
 
-    qimg_storage_init(&memory->storage, ops, path);
+    qimg_storage_init(&memory->storage, ops, path, n_bytes);
     pthread_mutex_init(&memory->lock, NULL);
     pthread_cond_init(&memory->changed, NULL);
     return memory;
@@ -294,7 +295,7 @@ new_memory(const QimgStorageOps *ops, const char *path)
 QimgStorage *
 memory_storage_new(const void *bytes, size_t n_bytes, const char *path)
 {
-    MemoryStorage *memory = new_memory(&memory_ops, path);
+    MemoryStorage *memory = new_memory(&memory_ops, path, n_bytes);
 
     /* Exactly as long, so that a sanitizer sees a read beyond it. */
     memory->bytes = g_memdup2(bytes, n_bytes);
@@ -305,11 +306,24 @@ memory_storage_new(const void *bytes, size_t n_bytes, const char *path)
 QimgStorage *
 memory_storage_new_writable(const void *bytes, size_t n_bytes, const char *path)
 {
-    MemoryStorage *memory = new_memory(&writable_ops, path);
+    MemoryStorage *memory = new_memory(&writable_ops, path, n_bytes);
 
     memory->pages = sparse_bytes_new(n_bytes);
     sparse_bytes_write(memory->pages, 0, bytes, n_bytes);
     return &memory->storage;
+}
+
+void
+memory_storage_cut(QimgStorage *storage, size_t n_bytes)
+{
+    MemoryStorage *memory = (MemoryStorage *)storage;
+
+    pthread_mutex_lock(&memory->lock);
+    if (memory->pages)
+        sparse_bytes_set_size(memory->pages, n_bytes);
+    else
+        memory->n_bytes = MIN(n_bytes, memory->n_bytes);
+    pthread_mutex_unlock(&memory->lock);
 }
 
 void

@@ -16,6 +16,10 @@ QimgStorage *memory_storage_new(const void *bytes, size_t n_bytes, const char *p
 QimgStorage *memory_storage_new_writable(const void *bytes, size_t n_bytes,
                                          const char *path);
 
+/* Makes the file @n_bytes long, as another program does that asks nobody; a read-only one
+ * gets shorter only. */
+void memory_storage_cut(QimgStorage *storage, size_t n_bytes);
+
 /* ---- writable storages only ---- */
 
 /* Writes and allocations that would let the pages of 4 KiB occupy more than @n_bytes fail

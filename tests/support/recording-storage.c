@@ -208,7 +208,8 @@ recording_storage_new(QimgStorage *inner, CrashRecord *record, unsigned file_ind
 {
     RecordingStorage *r = g_new0(RecordingStorage, 1);
 
-    qimg_storage_init(&r->storage, &recording_ops, inner->path);
+    qimg_storage_init(&r->storage, &recording_ops, inner->path,
+                      atomic_load(&inner->end_bytes));
     r->storage.status = inner->status;
     r->inner = inner;
     r->record = record;

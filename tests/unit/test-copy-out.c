@@ -367,7 +367,7 @@ fixture_open(Fixture *fixture, uint64_t size_bytes)
     GError *error = NULL;
     QimgChain *chain;
 
-    qimg_storage_init(&file->storage, &bad_ops, "bad");
+    qimg_storage_init(&file->storage, &bad_ops, "bad", size_bytes);
     file->size_bytes = size_bytes;
     file->errnum = EIO;
     qimg_options_set(options, "format", "raw", NULL);

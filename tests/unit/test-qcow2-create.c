@@ -127,7 +127,7 @@ step_storage_new(guint old_bytes, int fails_at)
 {
     StepStorage *s = g_new0(StepStorage, 1);
 
-    qimg_storage_init(&s->storage, &step_ops, "new");
+    qimg_storage_init(&s->storage, &step_ops, "new", old_bytes);
     s->fails_at = fails_at;
     s->bytes = g_byte_array_new();
     s->durable = g_byte_array_new();

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* A writer can set the time of modification back, but not the time of change. That one
+ * moves with each rename, link and chmod, too: these leave the content alone, and show in
+ * other fields of the status or in the name. */
+#include "storage/file-stamp.h"
+
+#include <glib.h>
+
+#include "storage/open-policy-private.h"
+
+void
+file_stamp_init(FileStamp *stamp, int fd, const struct stat *status)
+{
+    qimg_mutex_init(&stamp->lock, QIMG_RANK_STORAGE);
+    stamp->status = *status;
+    stamp->name = open_policy_real_path(fd);
+}
+
+void
+file_stamp_clear(FileStamp *stamp)
+{
+    qimg_mutex_clear(&stamp->lock);
+    g_free(stamp->name);
+}
+
+static bool
+is_same_time(const struct timespec *a, const struct timespec *b)
+{
+    return a->tv_sec == b->tv_sec && a->tv_nsec == b->tv_nsec;
+}
+
+/* Whether something happened to the inode that moves the time of change, and is no change
+ * of content. */
+static bool
+is_explained(const struct stat *old, const struct stat *now, const char *old_name,
+             const char *name)
+{
+    return old->st_nlink != now->st_nlink || old->st_mode != now->st_mode ||
+           old->st_uid != now->st_uid || old->st_gid != now->st_gid ||
+           g_strcmp0(old_name, name) != 0;
+}
+
+bool
+file_stamp_has_changed(FileStamp *stamp, int fd)
+{
+    g_autofree char *name = NULL;
+    struct stat now;
+
+    /* What cannot be asked for its status cannot be read either. */
+    if (fstat(fd, &now) < 0 || !S_ISREG(now.st_mode))
+        return false;
+    QIMG_LOCK_SCOPE(&stamp->lock);
+    if (now.st_size != stamp->status.st_size ||
+        !is_same_time(&now.st_mtim, &stamp->status.st_mtim))
+        return true;
+    if (is_same_time(&now.st_ctim, &stamp->status.st_ctim))
+        return false;
+    name = open_policy_real_path(fd);
+    if (!is_explained(&stamp->status, &now, stamp->name, name))
+        return true;
+    stamp->status = now;
+    g_free(stamp->name);
+    stamp->name = g_steal_pointer(&name);
+    return false;
+}
