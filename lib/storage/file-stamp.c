@@ -6,14 +6,14 @@
 
 #include <glib.h>
 
-#include "storage/open-policy-private.h"
+#include "storage/real-path.h"
 
 void
 file_stamp_init(FileStamp *stamp, int fd, const struct stat *status)
 {
     qimg_mutex_init(&stamp->lock, QIMG_RANK_STORAGE);
     stamp->status = *status;
-    stamp->name = open_policy_real_path(fd);
+    stamp->name = qimg_real_path_of(fd);
 }
 
 void
@@ -55,7 +55,7 @@ file_stamp_has_changed(FileStamp *stamp, int fd)
         return true;
     if (is_same_time(&now.st_ctim, &stamp->status.st_ctim))
         return false;
-    name = open_policy_real_path(fd);
+    name = qimg_real_path_of(fd);
     if (!is_explained(&stamp->status, &now, stamp->name, name))
         return true;
     stamp->status = now;

@@ -8,6 +8,7 @@
 #include "base/errors.h"
 #include "storage/file.h"
 #include "storage/open-policy-private.h"
+#include "storage/real-path.h"
 #include "storage/same-file.h"
 
 /* How many of a name's last parts may count, and how many places a message lists. */
@@ -51,7 +52,7 @@ suffixes_of(const char *name)
 static bool
 is_candidate(const Search *search, int path_fd, const QimgPlace *place)
 {
-    g_autofree char *real = open_policy_real_path(path_fd);
+    g_autofree char *real = qimg_real_path_of(path_fd);
 
     if (!real || !open_policy_is_allowed(search->policy, search->naming, real) ||
         !S_ISREG(place->status.st_mode) ||

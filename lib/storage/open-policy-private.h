@@ -29,10 +29,6 @@ int open_policy_open_place(const QimgOpenPolicy *policy, int dir_fd, const char 
 bool open_policy_is_allowed(const QimgOpenPolicy *policy, const QimgPlace *naming,
                             const char *real);
 
-/* Where the open file @fd really lies, or NULL when the kernel cannot say. Free with
- * g_free. */
-char *open_policy_real_path(int fd);
-
 /* A name for messages: those from an image may hold anything. Free with g_free. */
 char *open_policy_printable(const char *name);
 

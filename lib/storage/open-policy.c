@@ -16,6 +16,7 @@
 #include "base/cleanup.h"
 #include "base/errors.h"
 #include "storage/file.h"
+#include "storage/real-path.h"
 
 #define MAX_LINKS 40u /* followed in one name, as the kernel does */
 
@@ -150,14 +151,6 @@ qimg_place_free(QimgPlace *place)
     g_free(place);
 }
 
-char *
-open_policy_real_path(int fd)
-{
-    g_autofree char *link = g_strdup_printf("/proc/self/fd/%d", fd);
-
-    return g_file_read_link(link, NULL);
-}
-
 /* Whether the O_PATH descriptor @fd lies on the device that is to be avoided, and whether
  * it is a symbolic link; the file system is not asked for anything. */
 static int
@@ -268,8 +261,8 @@ open_policy_open_place(const QimgOpenPolicy *policy, int dir_fd, const char *nam
     }
     errnum = errno;
     if (fd >= 0) {
-        place->dir_real = open_policy_real_path(place->dir_fd);
-        real = open_policy_real_path(fd);
+        place->dir_real = qimg_real_path_of(place->dir_fd);
+        real = qimg_real_path_of(fd);
         place->file_dir_real = real ? g_path_get_dirname(real) : NULL;
         if (real && place->status.st_nlink > 0)
             place->file_name_real = g_path_get_basename(real);
@@ -381,7 +374,7 @@ static bool
 is_mapped_by_user(const QimgOpenPolicy *policy, const char *new_name, const char *real)
 {
     qimg_autofd fd = open_path(policy, AT_FDCWD, new_name);
-    g_autofree char *new_real = fd >= 0 ? open_policy_real_path(fd) : NULL;
+    g_autofree char *new_real = fd >= 0 ? qimg_real_path_of(fd) : NULL;
 
     return new_real && is_below(real, new_real);
 }
@@ -444,7 +437,7 @@ qimg_open_named_by_image(const QimgOpenPolicy *policy, const QimgPlace *naming,
                              shown_path);
         return -1;
     }
-    real = open_policy_real_path(path_fd);
+    real = qimg_real_path_of(path_fd);
     if (!real || (!(mapped && is_mapped_by_user(policy, new_name, real)) &&
                   !open_policy_is_allowed(policy, naming, real))) {
         qimg_set_error(error, QIMG_ERROR_REFUSED,

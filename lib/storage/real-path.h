@@ -1,0 +1,6 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#pragma once
+
+/* The path of the open file @fd, with all links resolved; NULL where the kernel cannot
+ * tell. Free with g_free. Any thread. */
+char *qimg_real_path_of(int fd);
