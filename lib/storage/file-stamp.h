@@ -9,9 +9,9 @@
 #include "base/lock.h"
 
 typedef struct {
-    QimgMutex lock;                   /* rank QIMG_RANK_STORAGE */
-    struct stat status;               /* guarded by lock */
-    char *name; /* guarded by lock */ /* where the file lay; NULL: not known */
+    QimgMutex lock;     /* rank QIMG_RANK_STORAGE */
+    struct stat status; /* guarded by lock */
+    char *name;         /* guarded by lock: where the file lay; NULL: not known */
 } FileStamp;
 
 /* Takes the stamp of @fd, whose status is @status. */
