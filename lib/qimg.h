@@ -594,8 +594,9 @@ QIMG_API char *qimg_check_result_json(const QimgCheckResult *result);
  *
  * A copy of all that a handle shows, as a raw file, made by several threads. Where
  * nothing is stored the file has holes. A journal beside the file (its name with
- * ".qimg-resume") says how far the copy has come, so that one that was interrupted can go
- * on. */
+ * ".qimg-resume") says which file it is and how far the copy has come, so that one that
+ * was interrupted can go on. A file that replaces another is made beside it (its name
+ * with ".qimg-part") and takes its place when it is complete. */
 
 typedef enum {
     QIMG_DIGEST_MD5,
@@ -625,7 +626,7 @@ typedef struct QimgFileDigests {
 } QimgFileDigests;
 
 typedef struct QimgCopyOptions {
-    /* A regular file, which is made, or a block device; NULL: the stream. */
+    /* A regular file, which is made, a block device, or a FIFO; NULL: the stream. */
     const char *target_path;
     int stream_fd; /* all is written to it in order; cannot go on later */
     /* What of the image it is, for the journal: two handles on one image, of a snapshot
@@ -635,7 +636,7 @@ typedef struct QimgCopyOptions {
     unsigned digests;    /* 1u << QimgDigest of each that is wanted */
     gboolean hash_files; /* the digests of the chain's files, too */
     gboolean keep_zeros; /* zeros are written, no holes are left */
-    gboolean overwrite;  /* a regular file that is there is replaced */
+    gboolean overwrite;  /* a regular file that is there is replaced, at the end */
     gboolean resume;     /* go on where an earlier copy has ended, if there was one */
     gboolean rescue;     /* what cannot be read is filled with zeros */
     /* Called in the thread that runs the copy; may be NULL. Unreadable ranges come in
@@ -643,6 +644,7 @@ typedef struct QimgCopyOptions {
     void (*on_unreadable)(const QimgUnreadable *range, void *user);
     void (*on_progress)(uint64_t done_bytes, void *user);
     void *user;
+    gboolean verify; /* at the end all is read back from the medium and compared */
 } QimgCopyOptions;
 
 typedef struct QimgCopyReport {
@@ -652,10 +654,11 @@ typedef struct QimgCopyReport {
     uint64_t data_bytes;    /* of these, in blocks of 4 KiB that are not all zeros */
     uint64_t n_unreadable;
     uint64_t unreadable_bytes;
-    const QimgUnreadable *unreadable;    /* the first @n_listed; owned by the copy */
-    unsigned n_listed;                   /* at most 65536 */
-    const char *digests[QIMG_N_DIGESTS]; /* of all that was presented; as in a file's */
-    const QimgFileDigests *files;        /* from the image down, data files between */
+    const QimgUnreadable *unreadable; /* the first @n_listed; owned by the copy */
+    unsigned n_listed;                /* at most 65536 */
+    /* Of all that was written, or read back; as in a file's. NULL after a failure. */
+    const char *digests[QIMG_N_DIGESTS];
+    const QimgFileDigests *files; /* from the image down, data files between */
     unsigned n_files;
     gboolean is_target_at_fault; /* it failed because of the target, not of the image */
     gboolean is_resumable;       /* it failed, and can go on from what is there */
@@ -667,10 +670,21 @@ typedef struct QimgCopy QimgCopy;
  * Free with qimg_copy_free. */
 QIMG_API QimgCopy *qimg_copy_new(QimgImage *image, const QimgCopyOptions *options);
 
+/* Checks all that can be checked before anything changes, and locks the target; once.
+ * Errors: as qimg_copy_run, which calls it where the caller has not. */
+QIMG_API gboolean qimg_copy_prepare(QimgCopy *copy, GError **error);
+
+/* After qimg_copy_prepare: whether @path names a file of the chain, or one that the copy
+ * writes or removes (it need not exist), and so must not be written to meanwhile. */
+QIMG_API gboolean qimg_copy_uses_path(const QimgCopy *copy, const char *path);
+
 /* Copies; once. Returns when all is on stable storage. A target that it has begun to fill
- * stays on failure if the copy can go on later, else it is removed (a device is left).
- * Errors: REFUSED for a target that must not be written to; the text is about the target
- * or the image as the report says. Threads: waits for those that it makes. */
+ * stays on failure if the copy can go on later; else what it has made is removed (a
+ * device is left).
+ * Errors: REFUSED for a target that must not be written to, or an earlier copy that is
+ * not what the disk has; FAILED, too, where a file of the chain changed meanwhile; the
+ * text is about the target or the image as the report says. Threads: waits for those that
+ * it makes. */
 QIMG_API gboolean qimg_copy_run(QimgCopy *copy, GError **error);
 
 /* Lets qimg_copy_run fail soon. Any thread, also from a signal handler. */

@@ -3,11 +3,13 @@
  * JSON go to standard output, all else to standard error; where the copy itself goes to
  * standard output, everything does. */
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "command-line.h"
@@ -25,6 +27,7 @@ typedef struct {
     char **hashes;
     gboolean no_hash_files;
     char *snapshot;
+    gboolean verify;
     gboolean vmstate;
     gint layer;
 } Settings;
@@ -32,8 +35,8 @@ typedef struct {
 static Settings settings = {.layer = -1};
 
 static const GOptionEntry entries[] = {
-    {"force", 0, 0, G_OPTION_ARG_NONE, &settings.force, "replace OUT where it is a file",
-     NULL},
+    {"force", 0, 0, G_OPTION_ARG_NONE, &settings.force,
+     "replace OUT where it is a file, at the end", NULL},
     {"hash", 0, 0, G_OPTION_ARG_STRING_ARRAY, &settings.hashes,
      "print digests of the disk and of the files: sha256, sha1, md5", "NAME,..."},
     {"layer", 0, 0, G_OPTION_ARG_INT, &settings.layer,
@@ -52,6 +55,8 @@ static const GOptionEntry entries[] = {
      "no: write zeros, too (yes: leave holes)", "yes|no"},
     {"threads", 0, 0, G_OPTION_ARG_INT, &settings.n_threads,
      "how many threads read and write (one for each core)", "N"},
+    {"verify", 0, 0, G_OPTION_ARG_NONE, &settings.verify,
+     "read OUT back from its medium at the end, and compare", NULL},
     {"vmstate", 0, 0, G_OPTION_ARG_NONE, &settings.vmstate,
      "copy the VM state of the snapshot instead of its disk", NULL},
     {0},
@@ -59,8 +64,8 @@ static const GOptionEntry entries[] = {
 
 static const CommandSpec spec = {
     .operands = "IMAGE OUT",
-    .summary = "Copies a disk to OUT: a file that is made, a block device, or - for "
-               "standard output.",
+    .summary = "Copies a disk to OUT: a file that is made, a block device, a FIFO, or - "
+               "for standard output.",
     .min_operands = 2,
     .max_operands = 2,
     .has_output = true,
@@ -98,6 +103,7 @@ parse_settings(QimgCopyOptions *options)
     options->overwrite = settings.force;
     options->resume = settings.resume;
     options->rescue = settings.rescue;
+    options->verify = settings.verify;
     options->hash_files = !settings.no_hash_files;
     options->n_threads = (unsigned)settings.n_threads;
     for (char **list = settings.hashes; list && *list; list++)
@@ -121,6 +127,8 @@ parse_settings(QimgCopyOptions *options)
         wrong = "--layer: give the number of a file of the chain, 0 is IMAGE";
     if (options->target_path == NULL && settings.resume)
         wrong = "--resume: a copy to standard output cannot go on";
+    if (options->target_path == NULL && settings.verify)
+        wrong = "--verify: what went to standard output cannot be read again";
     if (wrong)
         fprintf(stderr, "qimg: %s\n", wrong);
     return !wrong;
@@ -298,40 +306,90 @@ print_failure(const char *image_path, const char *target_path,
 /* ---- the log --------------------------------------------------------------------------
  */
 
-/* A log that exists is replaced only where OUT is, too, and never if it is evidence. */
-static FILE *
-open_log(const QimgImage *image)
+/* The log is opened when all else has been checked; its old content goes when the first
+ * line comes, or the copy is complete. */
+typedef struct {
+    FILE *file; /* NULL: no log */
+    bool is_new;
+    bool is_cut;
+} Log;
+
+/* A log that exists is replaced only where OUT is, too, and never if it is evidence, or
+ * what the copy writes itself. */
+static bool
+open_log(Log *log, const QimgCopy *copy)
 {
     bool may_replace = settings.force || settings.resume;
-    struct stat status;
-    FILE *log;
+    const char *path = settings.log_path;
+    int fd;
 
-    if (stat(settings.log_path, &status) == 0 && qimg_image_has_file(image, &status)) {
-        fprintf(
-            stderr,
-            "qimg: %s: is the image itself or one of its chain (name another file for "
-            "--log)\n",
-            settings.log_path);
-        return NULL;
+    if (qimg_copy_uses_path(copy, path)) {
+        fprintf(stderr,
+                "qimg: %s: is a file of the image's chain, or one that the copy writes "
+                "(name another file for --log)\n",
+                path);
+        return false;
     }
-    log = fopen(settings.log_path, may_replace ? "we" : "wxe");
-    if (!log && errno == EEXIST)
+    fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOCTTY, 0666);
+    log->is_new = fd >= 0;
+    if (fd < 0 && errno == EEXIST && may_replace)
+        fd = open(path, O_WRONLY | O_CLOEXEC | O_NOCTTY);
+    else if (fd < 0 && errno == EEXIST) {
         fprintf(stderr,
                 "qimg: %s: exists (name another file for --log, or replace it with "
                 "--force)\n",
-                settings.log_path);
-    else if (!log)
-        fprintf(stderr, "qimg: %s: cannot be made: %s\n", settings.log_path,
-                g_strerror(errno));
-    return log;
+                path);
+        return false;
+    }
+    log->is_cut = log->is_new;
+    log->file = fd < 0 ? NULL : fdopen(fd, "w");
+    if (!log->file)
+        fprintf(stderr, "qimg: %s: cannot be made: %s\n", path, g_strerror(errno));
+    return log->file != NULL;
 }
 
-static bool
-close_log(FILE *log)
+/* Lets the old content go. */
+static void
+cut_log(Log *log)
 {
-    bool is_good = !ferror(log) && fflush(log) == 0 && fsync(fileno(log)) == 0;
+    struct stat status;
+    int fd = fileno(log->file);
 
-    is_good = fclose(log) == 0 && is_good;
+    if (!log->is_cut && fstat(fd, &status) == 0 && S_ISREG(status.st_mode) &&
+        ftruncate(fd, 0) < 0)
+        fprintf(stderr, "qimg: %s: keeps old lines: %s\n", settings.log_path,
+                g_strerror(errno));
+    log->is_cut = true;
+}
+
+/* Removes the log if this run has made it. */
+static void
+undo_log(const Log *log)
+{
+    struct stat own, named;
+
+    if (log->is_new && fstat(fileno(log->file), &own) == 0 &&
+        lstat(settings.log_path, &named) == 0 && own.st_dev == named.st_dev &&
+        own.st_ino == named.st_ino)
+        unlink(settings.log_path);
+}
+
+/* With @is_kept the log belongs to a copy that is complete or can go on. */
+static bool
+close_log(Log *log, bool is_kept)
+{
+    bool is_good = true;
+
+    if (!log->file)
+        return true;
+    if (!is_kept)
+        undo_log(log);
+    else
+        cut_log(log);
+    is_good = !ferror(log->file) && fflush(log->file) == 0;
+    /* A pipe cannot be synced. */
+    is_good = is_good && (fsync(fileno(log->file)) == 0 || errno == EINVAL);
+    is_good = fclose(log->file) == 0 && is_good;
     if (!is_good)
         fprintf(stderr, "qimg: %s: cannot be written: %s\n", settings.log_path,
                 g_strerror(errno));
@@ -342,11 +400,14 @@ close_log(FILE *log)
 static void
 on_unreadable(const QimgUnreadable *range, void *user)
 {
-    FILE *log = user;
+    Log *log = user;
 
-    if (log)
-        fprintf(log, "%" PRIu64 " %" PRIu64 " %s\n", range->guest_offset,
-                range->length_bytes, range->reason);
+    if (!log->file)
+        return;
+    if (!log->is_cut)
+        cut_log(log);
+    fprintf(log->file, "%" PRIu64 " %" PRIu64 " %s\n", range->guest_offset,
+            range->length_bytes, range->reason);
 }
 
 /* ---- the copy -------------------------------------------------------------------------
@@ -400,30 +461,15 @@ drop_message(const gchar *domain, GLogLevelFlags level, const gchar *message,
 }
 
 static int
-run_copy(QimgImage *source, const CommandLine *line, const QimgCopyOptions *options)
+report_success(const CommandLine *line, FILE *out, const QimgCopyReport *report,
+               double seconds)
 {
-    const char *image_path = line->operands[0], *target_path = line->operands[1];
-    FILE *out = options->target_path ? stdout : stderr;
-    g_autoptr(QimgCopy) copy = qimg_copy_new(source, options);
-    const QimgCopyReport *report = qimg_copy_get_report(copy);
-    gint64 begin_us = g_get_monotonic_time();
-    g_autoptr(GError) error = NULL;
-    double seconds;
-    bool is_good;
+    const char *image_path = line->operands[0];
 
-    g_log_set_handler("qimg", G_LOG_LEVEL_WARNING, drop_message, NULL);
-    set_signal_handlers(copy);
-    progress_begin("copied", report->size_bytes);
-    is_good = qimg_copy_run(copy, &error);
-    progress_end();
-    set_signal_handlers(NULL);
-    seconds = (double)(g_get_monotonic_time() - begin_us) / G_USEC_PER_SEC;
-    if (!is_good)
-        return print_failure(image_path, target_path, report, error);
     if (line->json) {
         print_json(out, report, seconds);
     } else {
-        print_digests(out, target_path, report->digests);
+        print_digests(out, line->operands[1], report->digests);
         for (unsigned i = 0; i < report->n_files; i++)
             print_digests(out, report->files[i].path, report->files[i].digests);
         print_summary(report, seconds);
@@ -439,21 +485,50 @@ run_copy(QimgImage *source, const CommandLine *line, const QimgCopyOptions *opti
     return report->n_unreadable > 0 ? EXIT_UNREADABLE : EXIT_GOOD;
 }
 
-/* Opens the log around the copy. */
 static int
-run_logged(QimgImage *source, const CommandLine *line, QimgCopyOptions *options)
+run_copy(QimgImage *source, const CommandLine *line, QimgCopyOptions *options)
 {
-    int exit_code;
-    FILE *log;
+    Log log = {0};
+    g_autoptr(QimgCopy) copy = NULL;
+    const QimgCopyReport *report;
+    gint64 begin_us = g_get_monotonic_time();
+    g_autoptr(GError) error = NULL;
+    double seconds;
+    bool is_good;
 
-    if (!settings.log_path)
-        return run_copy(source, line, options);
-    log = open_log(source);
-    if (!log)
+    options->user = &log;
+    copy = qimg_copy_new(source, options);
+    report = qimg_copy_get_report(copy);
+    g_log_set_handler("qimg", G_LOG_LEVEL_WARNING, drop_message, NULL);
+    set_signal_handlers(copy);
+    is_good = qimg_copy_prepare(copy, &error);
+    if (is_good && settings.log_path && !open_log(&log, copy)) {
+        set_signal_handlers(NULL);
         return EXIT_FAILED;
-    options->user = log;
-    exit_code = run_copy(source, line, options);
-    return close_log(log) ? exit_code : EXIT_FAILED;
+    }
+    if (is_good) {
+        progress_begin("copied", report->size_bytes);
+        is_good = qimg_copy_run(copy, &error);
+        progress_end();
+    }
+    set_signal_handlers(NULL);
+    seconds = (double)(g_get_monotonic_time() - begin_us) / G_USEC_PER_SEC;
+    if (!close_log(&log, is_good || report->is_resumable) && is_good)
+        return EXIT_FAILED;
+    if (!is_good)
+        return print_failure(line->operands[0], line->operands[1], report, error);
+    return report_success(line, options->target_path ? stdout : stderr, report, seconds);
+}
+
+/* Whether @path is another name of the pipe that standard output is. */
+static bool
+is_standard_output(const char *path)
+{
+    struct stat named, own;
+
+    return stat(path, &named) == 0 && fstat(STDOUT_FILENO, &own) == 0 &&
+           S_ISFIFO(named.st_mode) && named.st_dev == own.st_dev &&
+           named.st_ino == own.st_ino;
 }
 
 static int
@@ -461,7 +536,9 @@ open_and_copy(const CommandLine *line)
 {
     const char *target_path = line->operands[1];
     QimgCopyOptions options = {
-        .target_path = strcmp(target_path, "-") == 0 ? NULL : target_path,
+        .target_path = strcmp(target_path, "-") == 0 || is_standard_output(target_path)
+                           ? NULL
+                           : target_path,
         .stream_fd = STDOUT_FILENO,
         .on_unreadable = on_unreadable,
         .on_progress = on_progress,
@@ -478,6 +555,8 @@ open_and_copy(const CommandLine *line)
                         "file)\n");
         return EXIT_FAILED;
     }
+    /* A limit of the size of files is an error like others. */
+    signal(SIGXFSZ, SIG_IGN);
     image = qimg_image_open(line->operands[0], line->image_options, &error);
     if (!image)
         return output_failure(line->operands[0], error);
@@ -486,7 +565,7 @@ open_and_copy(const CommandLine *line)
     if (!source)
         return output_failure(line->operands[0], error);
     options.source_name = source_name;
-    return run_logged(source, line, &options);
+    return run_copy(source, line, &options);
 }
 
 int

@@ -13,6 +13,8 @@
  * attached to a piece only as long as somebody behind the worker needs its content: else
  * the next piece of the worker finds it in the processor's cache. */
 #include <errno.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "base/checked.h"
 #include "base/errors.h"
@@ -82,13 +84,18 @@ is_stopped(const Engine *engine)
 static uint8_t *
 take_buffer(Engine *engine)
 {
+    void *buffer = NULL;
+
     {
         QIMG_LOCK_SCOPE(&engine->lock);
 
         if (engine->n_free_buffers > 0)
             return engine->free_buffers[--engine->n_free_buffers];
     }
-    return g_try_malloc(engine->plan.chunk_bytes);
+    /* Aligned for reading past the page cache. */
+    if (posix_memalign(&buffer, COPY_GRANULE_BYTES, engine->plan.chunk_bytes) != 0)
+        return NULL;
+    return buffer;
 }
 
 /* Under lock. */
@@ -138,8 +145,7 @@ copy_data(Engine *engine, CopyResult *result, uint8_t *buffer)
     if (result->read_error)
         return;
     result->data_bytes = count_data(buffer, piece->length_bytes);
-    if (!job->target->storage ||
-        piece->guest_offset + piece->length_bytes <= job->present_bytes)
+    if (!job->target->storage)
         return;
     result->write_error = result->data_bytes > 0
                               ? copy_target_write(job->target, piece->guest_offset,
@@ -148,15 +154,67 @@ copy_data(Engine *engine, CopyResult *result, uint8_t *buffer)
                                                        piece->length_bytes);
 }
 
+/* Places that were given up when they were copied are zeros, even if they can be read
+ * now. */
+static void
+clear_listed(const GArray *listed, const CopyPiece *piece, uint8_t *buffer)
+{
+    uint64_t piece_end = piece->guest_offset + piece->length_bytes;
+
+    for (guint i = 0; listed && i < listed->len; i++) {
+        const QimgUnreadable *range = &g_array_index(listed, QimgUnreadable, i);
+        uint64_t start = qimg_max_u64(range->guest_offset, piece->guest_offset);
+        uint64_t end = qimg_min_u64(range->guest_offset + range->length_bytes, piece_end);
+
+        if (start < end)
+            memset(buffer + (start - piece->guest_offset), 0, end - start);
+    }
+}
+
+/* Compares what the target has with what the disk has. */
+static void
+compare_piece(Engine *engine, RingSlot *slot)
+{
+    const CopyJob *job = engine->job;
+    CopyResult *result = &slot->result;
+    const CopyPiece *piece = &result->piece;
+    uint8_t *found = take_buffer(engine);
+
+    if (!piece->is_hole)
+        slot->buffer = take_buffer(engine);
+    if (!found || (!piece->is_hole && !slot->buffer)) {
+        result->read_error = -ENOMEM;
+    } else if (piece->is_hole) {
+        result->compare_error = copy_reader_check_zeros(
+            job->reader, piece->guest_offset, piece->length_bytes, found,
+            engine->plan.chunk_bytes, job->stop, &result->different_offset);
+    } else {
+        result->read_error = read_piece(engine, result, slot->buffer);
+        if (!result->read_error) {
+            clear_listed(job->listed, piece, slot->buffer);
+            result->data_bytes = count_data(slot->buffer, piece->length_bytes);
+            result->compare_error = copy_reader_compare(job->reader, piece->guest_offset,
+                                                        slot->buffer, piece->length_bytes,
+                                                        found, &result->different_offset);
+        }
+    }
+    QIMG_LOCK_SCOPE(&engine->lock);
+    give_buffer(engine, found);
+}
+
 static void
 work_on(Engine *engine, RingSlot *slot)
 {
     CopyResult *result = &slot->result;
     const CopyPiece *piece = &result->piece;
 
+    result->different_offset = COPY_NO_DIFFERENCE;
+    if (engine->job->reader) {
+        compare_piece(engine, slot);
+        return;
+    }
     if (piece->is_hole) {
-        if (engine->job->target->storage &&
-            piece->guest_offset + piece->length_bytes > engine->job->present_bytes)
+        if (engine->job->target->storage)
             result->write_error = copy_target_write_hole(
                 engine->job->target, piece->guest_offset, piece->length_bytes);
         return;
@@ -310,11 +368,11 @@ consume_piece(Engine *engine, GError **error)
         slot_of(engine, engine->n_consumed); /* only this thread changes it */
     CopyResult result = slot->result;
 
-    if (!job->target->storage && !result.read_error &&
-        result.piece.guest_offset + result.piece.length_bytes > job->present_bytes)
+    if (!job->target->storage && !result.read_error)
         result.write_error = copy_target_append(job->target, slot->buffer,
                                                 result.piece.length_bytes, job->stop);
-    if (result.read_error == -ECANCELED || result.write_error == -ECANCELED)
+    if (result.read_error == -ECANCELED || result.write_error == -ECANCELED ||
+        result.compare_error == -ECANCELED)
         return true; /* stopped: the next step is the end */
     if (!job->consume(job->user, &result, error))
         return false;
@@ -332,7 +390,8 @@ run_steps(Engine *engine, GError **error)
         uint64_t done_bytes;
         Step step = wait_for_step(engine, &done_bytes);
 
-        engine->job->on_progress(engine->job->user, done_bytes);
+        if (engine->job->on_progress)
+            engine->job->on_progress(engine->job->user, done_bytes);
         if (step == STEP_END)
             return !is_stopped(engine);
         if (step == STEP_PLAN)
@@ -415,7 +474,8 @@ copy_engine_run(const CopyJob *job, GError **error)
     };
     engine.n_slots = PIECES_PER_THREAD * job->n_threads + PIECES_MORE;
     engine.slots = g_new0(RingSlot, engine.n_slots);
-    engine.free_buffers = g_new0(uint8_t *, engine.n_slots);
+    /* One for each place, and what a worker has besides. */
+    engine.free_buffers = g_new0(uint8_t *, (gsize)engine.n_slots + job->n_threads);
     engine.workers = g_new0(pthread_t, job->n_threads);
     qimg_mutex_init(&engine.lock, QIMG_RANK_COPY);
     qimg_cond_init(&engine.work);
@@ -426,12 +486,12 @@ copy_engine_run(const CopyJob *job, GError **error)
     qimg_cond_clear(&engine.work);
     qimg_mutex_clear(&engine.lock);
     for (unsigned i = 0; i < engine.n_slots; i++) {
-        g_free(engine.slots[i].buffer);
+        free(engine.slots[i].buffer);
         if (engine.slots[i].result.bad)
             g_array_unref(engine.slots[i].result.bad);
     }
     for (unsigned i = 0; i < engine.n_free_buffers; i++)
-        g_free(engine.free_buffers[i]);
+        free(engine.free_buffers[i]);
     g_free(engine.free_buffers);
     g_free(engine.slots);
     g_free(engine.workers);

@@ -32,43 +32,15 @@ copy_is_chain_file(const QimgImage *image, const struct stat *status)
     return false;
 }
 
-/* Opens @path without changing what is there; makes the file where it is missing. */
-static int
-open_path(CopyTarget *target, const char *path, GError **error)
+bool
+copy_target_take(CopyTarget *target, int fd_in, const char *path, const QimgImage *image,
+                 GError **error)
 {
-    struct stat status;
-    int flags = O_RDWR | O_CLOEXEC | O_NOCTTY;
-    int fd;
-
-    target->is_new = stat(path, &status) < 0 && errno == ENOENT;
-    target->is_device = !target->is_new && S_ISBLK(status.st_mode);
-    if (target->is_new)
-        flags |= O_CREAT | O_EXCL;
-    else if (target->is_device) /* fails where it is mounted or part of a volume */
-        flags |= O_EXCL;
-    fd = open(path, flags, 0666);
-    if (fd < 0)
-        qimg_set_error_errno(error, errno,
-                             errno == EBUSY ? "unmount it, or stop what uses it"
-                                            : "check the path and its permissions",
-                             target->is_new ? "cannot be made" : "cannot be opened");
-    return fd;
-}
-
-/* Makes sure that @fd may be written over, by us alone. */
-static bool
-check_and_lock(int fd, const QimgImage *image, GError **error)
-{
+    qimg_autofd fd = fd_in;
     struct stat status;
 
     if (fstat(fd, &status) < 0) {
         qimg_set_error_errno(error, errno, NULL, "cannot read its status");
-        return false;
-    }
-    if (!S_ISREG(status.st_mode) && !S_ISBLK(status.st_mode)) {
-        qimg_set_error(error, QIMG_ERROR_REFUSED,
-                       "is neither a regular file nor a block device (name one of "
-                       "these, or - for standard output)");
         return false;
     }
     if (copy_is_chain_file(image, &status)) { /* I3 */
@@ -76,41 +48,13 @@ check_and_lock(int fd, const QimgImage *image, GError **error)
                        "is the image itself or one of its chain (name another file)");
         return false;
     }
-    return qimg_file_lock(fd, QIMG_LOCK_RW_PERM, QIMG_LOCK_RW_UNSHARED, error) !=
-           QIMG_LOCK_CONFLICT;
-}
-
-static bool
-check_room(QimgStorage *device, uint64_t size_bytes, GError **error)
-{
-    uint64_t own_bytes = 0;
-
-    if (qimg_storage_get_size(device, &own_bytes) == 0 && own_bytes >= size_bytes)
-        return true;
-    qimg_set_error(error, QIMG_ERROR_REFUSED,
-                   "is too small: %" G_GUINT64_FORMAT " bytes, the disk has "
-                   "%" G_GUINT64_FORMAT " (name a larger device)",
-                   (guint64)own_bytes, (guint64)size_bytes);
-    return false;
-}
-
-bool
-copy_target_open(CopyTarget *target, const char *path, const QimgImage *image,
-                 uint64_t size_bytes, GError **error)
-{
-    qimg_autofd fd = open_path(target, path, error);
-
-    if (fd < 0)
+    if (qimg_file_lock(fd, QIMG_LOCK_RW_PERM, QIMG_LOCK_RW_UNSHARED, error) ==
+        QIMG_LOCK_CONFLICT)
         return false;
-    if (check_and_lock(fd, image, error))
-        target->storage = qimg_file_storage_new(qimg_steal_fd(&fd), path, true, error);
-    if (target->storage &&
-        (!target->is_device || check_room(target->storage, size_bytes, error)))
-        return true;
-    copy_target_close(target);
-    if (target->is_new)
-        unlink(path);
-    return false;
+    target->is_device = S_ISBLK(status.st_mode);
+    target->fd = fd;
+    target->storage = qimg_file_storage_new(qimg_steal_fd(&fd), path, true, error);
+    return target->storage != NULL;
 }
 
 bool
@@ -203,15 +147,6 @@ copy_target_append(CopyTarget *target, const uint8_t *buffer, uint64_t n_bytes,
         n_bytes -= (uint64_t)put;
     }
     return 0;
-}
-
-QimgErrno
-copy_sync_directory(const char *path)
-{
-    g_autofree char *name = g_path_get_dirname(path);
-    qimg_autofd fd = open(name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-    return fd < 0 || fsync(fd) < 0 ? -errno : 0;
 }
 
 void

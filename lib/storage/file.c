@@ -212,6 +212,7 @@ static const QimgStorageOps file_ops = {
     .get_size = file_get_size,
     .find_extent = file_find_extent,
     .has_changed = file_has_changed,
+    .get_status = file_get_status,
     .close = file_close,
 };
 

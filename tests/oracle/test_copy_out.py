@@ -42,6 +42,16 @@ def journal_of(target):
     return target.with_name(target.name + ".qimg-resume")
 
 
+def part_of(target):
+    return target.with_name(target.name + ".qimg-part")
+
+
+def last_state(target):
+    """What the last line of the journal says; None: the header alone is there."""
+    lines = journal_of(target).read_text().splitlines()
+    return json.loads(lines[-1].rpartition(" ")[0]) if len(lines) > 1 else None
+
+
 def assert_same_file(got, wanted):
     """Compares without reading the holes that both have."""
     assert got.stat().st_size == wanted.stat().st_size
@@ -530,13 +540,15 @@ def test_states_along_the_way(tmp_path):
                                 image, out], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     with open(log, "rb") as lines:
         lines.read(1)
-        wait_until(lambda: json.loads(journal_of(out).read_text())["offset"] > 0,
+        wait_until(lambda: journal_of(out).read_text().count("\n") > 1,
                    "a state in the journal", 20)
         process.kill()
         process.wait()
-    state = json.loads(journal_of(out).read_text())
+    state = last_state(out)
     assert 256 * MIB <= state["offset"] < 500 * MIB
-    assert state["source"]["files"][0]["filename"] == str(image)
+    header = json.loads(journal_of(out).read_text().splitlines()[0].rpartition(" ")[0])
+    assert header["source"]["files"][0]["filename"] == str(image)
+    assert header["target"]["inode"] == out.stat().st_ino
     result = copy_out("--resume", "--rescue", "--output=json", image, out, check=False)
     assert result.status == 2, result
     facts = json.loads(result.stdout)
@@ -631,13 +643,16 @@ def test_target_in_use(tmp_path, rng):
 
 
 def test_force(tmp_path, rng):
-    """What was there before is gone: longer, and full of other data."""
+    """What was there before is gone: longer, and full of other data. It is another file that has
+    its name, and its mode."""
     image, out = _sprinkled(tmp_path, rng), tmp_path / "out.raw"
     out.write_bytes(b"\xff" * (2 * MIB))
+    out.chmod(0o640)
     inode = out.stat().st_ino
     copy_out("--force", image, out)
     assert_same_file(out, qemu.to_raw(image, tmp_path / "wanted"))
-    assert out.stat().st_ino == inode
+    assert out.stat().st_ino != inode and out.stat().st_mode & 0o7777 == 0o640
+    assert not part_of(out).exists() and not journal_of(part_of(out)).exists()
 
 
 def test_full_target(tmp_path):

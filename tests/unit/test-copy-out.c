@@ -582,46 +582,102 @@ test_stop(void)
 /* ---- the journal ----------------------------------------------------------------------
  */
 
+/* The lines of @text, each with its checksum; "!" before one: a wrong one. */
+static char *
+with_sums(const char *text)
+{
+    g_auto(GStrv) lines = g_strsplit(text, "\n", -1);
+    GString *out = g_string_new(NULL);
+
+    for (char **line = lines; *line && **line; line++) {
+        const char *json = **line == '!' ? *line + 1 : *line;
+        g_autofree char *sum =
+            g_compute_checksum_for_string(G_CHECKSUM_SHA256, *line, -1);
+
+        g_string_append_printf(out, "%s %.16s\n", json, sum);
+    }
+    return g_string_free(out, FALSE);
+}
+
+#define HEADER                                                                           \
+    "{\"qimg-copy\": 2, \"source\": {\"size\": 8}, \"target\": {\"is-device\": false, "  \
+    "\"inode\": 1, \"size\": 8}}\n"
+
 /* What is not a journal of ours is refused, and nothing is written. */
 static void
 test_bad_journals(void)
 {
-    static const char *const texts[] = {
-        "",
-        "{",
-        "[]",
-        "{\"version\": 1}",
-        "{\"version\": 2, \"offset\": 0, \"data-bytes\": 0, \"source\": {\"size\": 0}, "
-        "\"unreadable\": []}",
-        "{\"version\": 1, \"offset\": -1, \"data-bytes\": 0, \"source\": {\"size\": 0}, "
-        "\"unreadable\": []}",
-        "{\"version\": 1, \"offset\": 9, \"data-bytes\": 0, \"source\": {\"size\": 8}, "
-        "\"unreadable\": []}",
-        "{\"version\": 1, \"offset\": 8, \"data-bytes\": 9, \"source\": {\"size\": 8}, "
-        "\"unreadable\": []}",
-        "{\"version\": 1, \"offset\": 8, \"data-bytes\": 0, \"source\": {\"size\": 8}, "
-        "\"unreadable\": {}}",
-        "{\"version\": 1, \"offset\": 8, \"data-bytes\": 0, \"source\": {\"size\": 8}, "
-        "\"unreadable\": [{\"start\": 1, \"length\": 0, \"reason\": \"\"}]}",
+    static const struct {
+        const char *text; /* of lines without sums where it begins with { and has \n */
+        const char *what; /* NULL: makes no sense */
+    } rows[] = {
+        {"", NULL},
+        {"{", NULL},
+        {"{\n \"version\": 1,\n \"offset\": 0\n}", NULL},
+        {"[]", "foreign"},
+        {"{\"version\": 1}", "foreign"},
+        {"!" HEADER, NULL},
+        {"{\"qimg-copy\": 3, \"source\": {\"size\": 8}, \"target\": {\"is-device\": "
+         "false, \"inode\": 1, \"size\": 8}}\n",
+         NULL},
+        {"{\"qimg-copy\": 2, \"source\": {\"size\": 9}, \"target\": {\"is-device\": "
+         "false, \"inode\": 1, \"size\": 8}}\n",
+         NULL},
+        {"{\"qimg-copy\": 2, \"source\": [], \"target\": {\"is-device\": false, "
+         "\"inode\": 1, \"size\": 8}}\n",
+         NULL},
+        {HEADER "{\"offset\": -1, \"data-bytes\": 0, \"unreadable\": []}\n", NULL},
+        {HEADER "{\"offset\": 9, \"data-bytes\": 0, \"unreadable\": []}\n", NULL},
+        {HEADER "{\"offset\": 8, \"data-bytes\": 9, \"unreadable\": []}\n", NULL},
+        {HEADER "{\"offset\": 8, \"data-bytes\": 0, \"unreadable\": {}}\n", NULL},
+        {HEADER "{\"offset\": 8, \"data-bytes\": 0, \"unreadable\": [{\"start\": 1, "
+                "\"length\": 0, \"reason\": \"\"}]}\n",
+         NULL},
+        {HEADER "{\"offset\": 8, \"data-bytes\": 0, \"unreadable\": [{\"start\": 1, "
+                "\"length\": 9223372036854775807, \"reason\": \"\"}]}\n",
+         NULL},
+        {HEADER "{\"offset\": 8, \"data-bytes\": 0, \"unreadable\": [{\"start\": 1, "
+                "\"length\": 1, \"reason\": \"\\u001b[31m\"}]}\n",
+         NULL},
+        {HEADER "{\"offset\": 8, \"data-bytes\": 0, \"unreadable\": []}\n"
+                "{\"offset\": 7, \"data-bytes\": 0, \"unreadable\": []}\n",
+         NULL},
+        {HEADER, "source"},
+        /* A line that was being written when the machine ended says nothing. */
+        {HEADER "!{\"offset\": -1, \"data-bytes\": 0, \"unreadable\": []}\n", "source"},
     };
     Fixture fixture;
 
     fixture_open(&fixture, MIB);
     fixture.options.resume = TRUE;
     g_free(test_util_write(fixture.dir, "out", "mine", 4));
-    for (size_t i = 0; i < G_N_ELEMENTS(texts); i++) {
+    for (size_t i = 0; i < G_N_ELEMENTS(rows); i++) {
         g_autofree char *content = NULL;
         g_autoptr(QimgCopy) copy = qimg_copy_new(fixture.image, &fixture.options);
-        g_autofree char *wanted = g_strdup_printf(
-            "the copy cannot go on: its journal \"%s.qimg-resume\" makes no sense (begin "
-            "anew with --force)",
-            fixture.target_path);
+        g_autofree char *text = g_str_has_suffix(rows[i].text, "}}\n") ||
+                                        g_str_has_suffix(rows[i].text, "]}\n") ||
+                                        g_str_has_suffix(rows[i].text, "{}}\n")
+                                    ? with_sums(rows[i].text)
+                                    : g_strdup(rows[i].text);
         GError *error = NULL;
 
-        g_free(
-            test_util_write(fixture.dir, "out.qimg-resume", texts[i], strlen(texts[i])));
+        g_test_message("%s", rows[i].text);
+        g_free(test_util_write(fixture.dir, "out.qimg-resume", text, strlen(text)));
         g_assert_false(qimg_copy_run(copy, &error));
-        test_util_check_error(&error, QIMG_ERROR_INVALID, wanted);
+        if (!rows[i].what)
+            test_util_check_error(
+                &error, QIMG_ERROR_INVALID,
+                "the copy cannot go on: its journal \"out.qimg-resume\" makes no sense "
+                "(begin anew with --force)");
+        else if (strcmp(rows[i].what, "foreign") == 0)
+            test_util_check_error(
+                &error, QIMG_ERROR_REFUSED,
+                "something else than a copy's journal has the name \"out.qimg-resume\" "
+                "(move it away, or name another file)");
+        else
+            test_util_check_error(&error, QIMG_ERROR_REFUSED,
+                                  "the copy cannot go on: it was begun with \"\" (begin "
+                                  "anew with --force)");
         g_assert_true(g_file_get_contents(fixture.target_path, &content, NULL, NULL));
         g_assert_cmpstr(content, ==, "mine");
     }
