@@ -27,10 +27,10 @@ def traced(options, log, *argv):
     return procs.run("strace", "-f", "-qq", "-o", log, *options, env.qimg(), *argv, check=False)
 
 
-def kill_points(log):
+def kill_points(log, calls=CHANGES):
     """Each call that changes the file: its name, and the how manieth of that name it is."""
     seen, points = {}, []
-    for name in re.findall(r"(?m)^\d+ +(%s)\(" % CHANGES.replace(",", "|"), log.read_text()):
+    for name in re.findall(r"(?m)^\d+ +(%s)\(" % calls.replace(",", "|"), log.read_text()):
         seen[name] = seen.get(name, 0) + 1
         points.append((name, seen[name]))
     return points
@@ -135,3 +135,45 @@ def test_repair(how, tmp_path, rng):
         after = contents(tmp_path, copy, ["one", "two"])
         for name, content in after.items():
             pattern.assert_same(content, before[name], f"{where}: {name}")
+
+
+STEPS = CHANGES + ",unlinkat,renameat,renameat2,fchmod,syncfs"
+
+
+@pytest.mark.limit(240)
+@pytest.mark.parametrize("is_old", [False, True], ids=["new", "replaces"])
+def test_copy_out(is_old, tmp_path):
+    """Killed at each step that changes something, a copy goes on to the right end; till then
+    what it replaces is as it was."""
+    image = qemu.create(tmp_path / "disk.qcow2", SIZE)
+    qemu.write(image, (0, 3 * MIB, "words", 1))
+    wanted = qemu.to_raw(image, tmp_path / "wanted").read_bytes()
+    folder, log = tmp_path / "copies", tmp_path / "log"
+    out = folder / "out.raw"
+    trace = ["-e", f"trace={STEPS}"]
+
+    def begin():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        if is_old:
+            out.write_bytes(b"precious")
+
+    command = ["copy-out", "--threads=1", *(["--force"] if is_old else []), image, out]
+    begin()
+    traced(trace, log, *command)
+    points = kill_points(log, STEPS)
+    assert out.read_bytes() == wanted and len(points) > 8
+    for number, (name, when) in enumerate(points):
+        where = f"killed at step {number} of {len(points)}, {name}"
+        begin()
+        traced([*trace, "-e", f"inject={name}:signal=KILL:when={when}"], log, *command)
+        assert "killed by SIGKILL" in log.read_text(), where
+        if is_old:
+            assert out.read_bytes() in (b"precious", wanted), where
+        result = procs.run(env.qimg(), "copy-out", "--resume", "--hash=md5", image, out, check=False)
+        if result.status != 0:      # it had not begun, or was complete already
+            assert is_old or out.read_bytes() == wanted, f"{where}\n{result}"
+            assert "has no journal" in result.errors, f"{where}\n{result}"
+            procs.run(env.qimg(), "copy-out", "--force", image, out)
+        assert out.read_bytes() == wanted, where
+        assert [path.name for path in folder.iterdir()] == ["out.raw"], where

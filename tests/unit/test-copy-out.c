@@ -302,6 +302,9 @@ typedef struct {
     _Atomic unsigned n_reads;
     QimgCopy *stopped_copy; /* is stopped at read number @stop_at */
     unsigned stop_at;
+    uint64_t
+        second_offset; /* a byte here is another one when it is read again; 0: none */
+    _Atomic unsigned n_second_reads;
 } BadFile;
 
 static uint8_t
@@ -327,6 +330,10 @@ bad_pread(QimgStorage *storage, QimgIoPurpose purpose, uint64_t file_offset, voi
             return -file->errnum;
     for (size_t i = 0; i < n_bytes; i++)
         ((uint8_t *)buffer)[i] = byte_of(file_offset + i);
+    if (file->second_offset >= file_offset && file->second_offset > 0 &&
+        file->second_offset < file_offset + n_bytes && purpose == QIMG_IO_DATA &&
+        atomic_fetch_add_explicit(&file->n_second_reads, 1, memory_order_relaxed) > 0)
+        ((uint8_t *)buffer)[file->second_offset - file_offset] ^= 1;
     return (ssize_t)n_bytes;
 }
 
@@ -579,6 +586,40 @@ test_stop(void)
     fixture_close(&fixture);
 }
 
+/* What is read back and is not the same ends the copy, which tells no digest and leaves
+ * nothing. */
+static void
+test_verify(void)
+{
+    for (unsigned is_different = 0; is_different < 2; is_different++) {
+        QimgCopy *copy;
+        GError *error = NULL;
+        Fixture fixture;
+
+        fixture_open(&fixture, 5 * MIB + 100);
+        fixture.file->second_offset = is_different ? 3 * MIB + 5 : 0;
+        fixture.options.verify = TRUE;
+        fixture.options.digests = 1u << QIMG_DIGEST_MD5;
+        copy = qimg_copy_new(fixture.image, &fixture.options);
+        if (is_different) {
+            g_assert_false(qimg_copy_run(copy, &error));
+            test_util_check_error(&error, QIMG_ERROR_FAILED,
+                                  "what is read back at offset 3145733 is not what the "
+                                  "disk has (the medium may be failing)");
+            g_assert_null(qimg_copy_get_report(copy)->digests[QIMG_DIGEST_MD5]);
+            g_assert_true(qimg_copy_get_report(copy)->is_target_at_fault);
+            g_assert_false(g_file_test(fixture.target_path, G_FILE_TEST_EXISTS));
+            g_assert_false(has_journal(&fixture));
+        } else {
+            qimg_copy_run(copy, &error);
+            g_assert_no_error(error);
+            check_copy(&fixture);
+        }
+        qimg_copy_free(copy);
+        fixture_close(&fixture);
+    }
+}
+
 /* ---- the journal ----------------------------------------------------------------------
  */
 
@@ -696,6 +737,7 @@ main(int argc, char **argv)
     g_test_add_func("/copy-out/rescue", test_rescue);
     g_test_add_func("/copy-out/rescue-later", test_rescue_later);
     g_test_add_func("/copy-out/stop", test_stop);
+    g_test_add_func("/copy-out/verify", test_verify);
     g_test_add_func("/copy-out/bad-journals", test_bad_journals);
     return g_test_run();
 }
