@@ -164,6 +164,16 @@ is_named(const Images *images, const struct stat *status)
     return false;
 }
 
+/* Looks whether an image that is in use has changed: then its users get errors. */
+static void
+look_at_used(Images *images, unsigned number)
+{
+    g_autoptr(ImageEntry) entry = images_pin_open(images, number);
+
+    if (entry)
+        (void)qimg_image_find_changed(entry->image, TRUE);
+}
+
 /* As images_update. The scan lock is held. */
 static void
 update(Images *images, ImageDir *dir, const char *name, FileEvent event)
@@ -172,6 +182,7 @@ update(Images *images, ImageDir *dir, const char *name, FileEvent event)
     bool is_image = image_dir_has(dir, name, &status);
     ImageEntry *entry;
     bool is_same;
+    int used = -1;
 
     /* A new name of what is complete comes without the end of a writer. */
     if (is_image && event == FILE_CREATED &&
@@ -186,9 +197,13 @@ update(Images *images, ImageDir *dir, const char *name, FileEvent event)
     else if (is_same && entry->state == IMAGE_OPEN && entry->n_pins == 0 &&
              !images->options->is_writable)
         images_close_entry(images, entry);
+    else if (is_same && entry->state == IMAGE_OPEN)
+        used = entry->number;
     if (is_image && !is_same && event == FILE_COMPLETE && !is_named(images, &status))
         add_file(images, dir, name, &status);
     qimg_mutex_unlock(&images->lock);
+    if (used >= 0)
+        look_at_used(images, (unsigned)used);
 }
 
 void
@@ -313,12 +328,19 @@ images_avoid_device(Images *images, dev_t device)
 bool
 images_get_error(Images *images, unsigned number, char **file_out, char **reason_out)
 {
+    g_autoptr(ImageEntry) open = images_pin_open(images, number);
+    const char *changed = open ? qimg_image_find_changed(open->image, FALSE) : NULL;
     const ImageEntry *entry;
-    bool has_error = false;
+    bool has_error = changed != NULL;
 
+    if (changed) {
+        *file_out = g_strdup(changed);
+        *reason_out = g_strdup("was changed by another program while it was mounted");
+        return true;
+    }
     qimg_mutex_lock(&images->lock);
     entry = images_find_entry(images, number);
-    if (entry && entry->error && !entry->has_gone) {
+    if (entry && entry->error && entry->dir && !entry->has_gone) {
         *file_out = image_dir_path_of(entry->dir, entry->file_name);
         *reason_out = g_strdup(entry->error->message);
         has_error = true;

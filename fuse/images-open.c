@@ -234,10 +234,12 @@ static void
 take_opened(Images *images, ImageEntry *entry, QimgImage *image, uint64_t stamp,
             uint64_t signature)
 {
+    bool is_changed = entry->stamp != stamp || entry->is_again;
+
     entry->image = image;
     atomic_store_explicit(&entry->info_bytes, 0, memory_order_relaxed);
     entry->state = IMAGE_OPEN;
-    if (entry->stamp != stamp)
+    if (is_changed)
         forget_content(entry);
     entry->stamp = stamp;
     if (entry->n_indices > 0 && entry->signature != signature) {
@@ -245,7 +247,8 @@ take_opened(Images *images, ImageEntry *entry, QimgImage *image, uint64_t stamp,
         entry->n_indices = 0;
     }
     g_clear_error(&entry->error);
-    g_ptr_array_add(images->open, entry);
+    if (entry->dir)
+        g_ptr_array_add(images->open, entry);
 }
 
 /* Tells the log why a busy entry could not be opened, once. */
@@ -329,16 +332,96 @@ unpin_locked(Images *images, ImageEntry *entry)
     }
 }
 
+/* ---- files that change below an image ---- */
+
+/* Whether nobody but the caller has the entry pinned. The lock is held. */
+static bool
+is_first_user(const ImageEntry *entry)
+{
+    return entry->n_pins == (entry->dir ? 1 : 2);
+}
+
+/* Opens a busy image of the command line anew, which nobody uses, through what it has
+ * open: its name may lead elsewhere, and the process is confined. What is written to it
+ * has no such way. */
+static void
+reopen_named(Images *images, ImageEntry *entry)
+{
+    g_autoptr(GError) reason = NULL;
+    QimgImage *image = NULL;
+    uint64_t old_signature = 0, signature = 0;
+
+    qimg_mutex_unlock(&images->lock);
+    if (!qimg_image_is_writable(entry->image))
+        image = qimg_image_reopen(entry->image, images->options->image_options, &reason);
+    if (image) {
+        old_signature = signature_of(entry->image);
+        signature = signature_of(image);
+        snapshot_dir_cache_clear(&entry->snapshots);
+        snapshot_dir_cache_init(&entry->snapshots);
+        qimg_image_close(entry->image);
+    }
+    qimg_mutex_lock(&images->lock);
+    if (reason &&
+        (!entry->error || strcmp(entry->error->message, reason->message) != 0)) {
+        g_warning("%s: cannot be opened anew after it has changed: %s", entry->name,
+                  reason->message);
+        g_clear_error(&entry->error);
+        entry->error = g_error_copy(reason);
+    }
+    if (image) {
+        entry->is_again = true;
+        entry->signature = old_signature;
+        take_opened(images, entry, image, 0, signature);
+    }
+    entry->state = IMAGE_OPEN;
+    qimg_cond_broadcast(&images->changed);
+}
+
+/* Looks whether a file of an open entry, which the caller has pinned, was changed below
+ * the mount (now, where @look_now; else whether that is known), and if so, has the first
+ * user open it anew. True with an open entry; false with @error set. The lock is held,
+ * and released meanwhile. */
+static bool
+meet_changes(Images *images, ImageEntry *entry, bool look_now, GError **error)
+{
+    const char *path;
+
+    if (look_now) {
+        qimg_mutex_unlock(&images->lock); /* pinned, so it stays open */
+        (void)qimg_image_find_changed(entry->image, TRUE);
+        qimg_mutex_lock(&images->lock);
+        while (entry->state == IMAGE_BUSY) /* another first user */
+            qimg_cond_wait(&images->changed, &images->lock);
+    }
+    if (entry->state == IMAGE_OPEN && !qimg_image_find_changed(entry->image, FALSE))
+        return true;
+    if (entry->state == IMAGE_OPEN && is_first_user(entry) && !entry->is_kept) {
+        entry->state = IMAGE_BUSY;
+        if (entry->dir)
+            images_close_entry(images, entry);
+        else
+            reopen_named(images, entry);
+    }
+    if (entry->state == IMAGE_CLOSED)
+        return open_entry(images, entry, error);
+    path = qimg_image_find_changed(entry->image, FALSE);
+    if (path && look_now)
+        g_set_error(error, QIMG_ERROR, QIMG_ERROR_FAILED,
+                    "%s: was changed by another program", path);
+    return !path || !look_now;
+}
+
 /* Waits until a pinned entry is open. The lock is held, and released meanwhile. */
 static bool
-ensure_open(Images *images, ImageEntry *entry, GError **error)
+ensure_open(Images *images, ImageEntry *entry, bool look_now, GError **error)
 {
     unsigned n_tries = entry->n_tries;
 
     while (entry->state == IMAGE_BUSY)
         qimg_cond_wait(&images->changed, &images->lock);
     if (entry->state == IMAGE_OPEN)
-        return true;
+        return meet_changes(images, entry, look_now, error);
     if (entry->has_gone) {
         g_set_error(error, IMAGE_GONE, 0, "%s: the file has gone", entry->file_name);
         return false;
@@ -350,8 +433,8 @@ ensure_open(Images *images, ImageEntry *entry, GError **error)
     return open_entry(images, entry, error);
 }
 
-ImageEntry *
-images_pin(Images *images, unsigned number, GError **error)
+static ImageEntry *
+pin(Images *images, unsigned number, bool look_now, GError **error)
 {
     ImageEntry *entry;
 
@@ -361,13 +444,25 @@ images_pin(Images *images, unsigned number, GError **error)
         g_set_error(error, IMAGE_GONE, 0, "the image has gone");
     } else {
         entry->n_pins++;
-        if (!ensure_open(images, entry, error)) {
+        if (!ensure_open(images, entry, look_now, error)) {
             unpin_locked(images, entry);
             entry = NULL;
         }
     }
     qimg_mutex_unlock(&images->lock);
     return entry;
+}
+
+ImageEntry *
+images_pin(Images *images, unsigned number, GError **error)
+{
+    return pin(images, number, false, error);
+}
+
+ImageEntry *
+images_pin_for_open(Images *images, unsigned number, GError **error)
+{
+    return pin(images, number, true, error);
 }
 
 ImageEntry *

@@ -188,7 +188,9 @@ is_open(const ImageEntry *entry)
 static bool
 is_broken(const ImageEntry *entry)
 {
-    return !entry->has_gone && entry->error;
+    return !entry->has_gone &&
+           (entry->error ||
+            (entry->state == IMAGE_OPEN && qimg_image_find_changed(entry->image, FALSE)));
 }
 
 static bool
@@ -353,7 +355,7 @@ image_entry_get_snapshots(ImageEntry *entry)
     SnapshotDir *dir = snapshot_dir_get(&entry->snapshots, entry->image);
     unsigned n = qimg_snapshots_get_n(dir->list);
 
-    if (n > 0 && entry->dir) {
+    if (n > 0) {
         unsigned last = qimg_snapshots_get(dir->list, n - 1)->serial;
 
         qimg_mutex_lock(&entry->images->lock);
@@ -379,7 +381,8 @@ image_entry_keeps_pages(ImageEntry *entry, uint64_t inode)
     bool keeps;
 
     qimg_mutex_lock(&entry->images->lock);
-    keeps = !entry->dir || g_hash_table_contains(entry->fresh, &inode);
+    keeps =
+        (!entry->dir && !entry->is_again) || g_hash_table_contains(entry->fresh, &inode);
     qimg_mutex_unlock(&entry->images->lock);
     return keeps;
 }
@@ -388,7 +391,7 @@ void
 image_entry_has_fresh_pages(ImageEntry *entry, uint64_t inode)
 {
     qimg_mutex_lock(&entry->images->lock);
-    if (entry->dir && !g_hash_table_contains(entry->fresh, &inode))
+    if ((entry->dir || entry->is_again) && !g_hash_table_contains(entry->fresh, &inode))
         g_hash_table_add(entry->fresh, g_memdup2(&inode, sizeof inode));
     qimg_mutex_unlock(&entry->images->lock);
 }

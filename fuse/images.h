@@ -72,6 +72,7 @@ typedef struct ImageEntry {
     bool has_gone;   /* has no name any more */
     bool is_kept;    /* is never closed before the end */
     bool is_known;   /* its warnings have been shown */
+    bool is_again;   /* of the command line: it was opened anew, as its file changed */
     gint64 used_usecs;
     GError *error; /* why it could not be opened at the last try, or NULL */
     unsigned n_tries;
@@ -129,6 +130,11 @@ uint64_t images_get_generation(Images *images, unsigned number);
 /* Opens the image, where it is not open, and keeps it so until image_entry_unpin. NULL
  * with @error set: images_errno knows the errno. */
 ImageEntry *images_pin(Images *images, unsigned number, GError **error);
+
+/* As images_pin, for a file that is opened: looks whether a file of the image was changed
+ * below the mount. Then the first user has it opened anew, and for others it is an error.
+ */
+ImageEntry *images_pin_for_open(Images *images, unsigned number, GError **error);
 
 /* As images_pin, of an image that is open: NULL where it is not. */
 ImageEntry *images_pin_open(Images *images, unsigned number);
@@ -229,8 +235,9 @@ GPtrArray *images_take_gone(Images *images);
 /* Keeps off @device, which is that of the mount itself. Before anything is served. */
 void images_avoid_device(Images *images, dev_t device);
 
-/* Why the image could not be opened at the last try; the file and the reason, both to be
- * freed with g_free. False: it could, or was not tried. */
+/* Why the image could not be opened at the last try, or which of its files has changed
+ * since; the file and the reason, both to be freed with g_free. False: all is well, or it
+ * was not tried. */
 bool images_get_error(Images *images, unsigned number, char **file_out,
                       char **reason_out);
 

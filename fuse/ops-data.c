@@ -197,6 +197,9 @@ op_open(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi)
         reply_open_error(req, error);
         return;
     }
+    /* Its length may be of an earlier opening of the image, as its pages. */
+    if (file->image && !fi->keep_cache && !fi->direct_io)
+        fuse_lowlevel_notify_inval_inode(mount->session, inode, -1, 0);
     if ((fi->flags & O_ACCMODE) != O_RDONLY && !file->is_writable) {
         close_file(file);
         fuse_reply_err(req, EROFS);

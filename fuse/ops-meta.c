@@ -53,7 +53,10 @@ name_timeout_s(const Tree *tree, Node node)
 static double
 attributes_timeout_s(const Tree *tree, Node node)
 {
-    return tree_is_live(tree, node) ? 0 : name_timeout_s(tree, node);
+    /* An image whose file was changed is opened anew, and may have another length then.
+     */
+    return tree_is_live(tree, node) ? 0
+                                    : MIN(name_timeout_s(tree, node), NAMES_TIMEOUT_S);
 }
 
 static void

@@ -13,6 +13,7 @@ typedef struct Coherence Coherence;
 /* What all handlers share; const while the session runs, but for the files. */
 typedef struct {
     const Tree *tree;
+    struct fuse_session *session;
     Coherence *coherence; /* see coherence.h; NULL: no two files show the same bytes, or
                              nothing changes */
     unsigned max_read_bytes; /* 0: no limit of our own */

@@ -156,7 +156,7 @@ session_mount(const Options *options, const Tree *tree, DirWatch *watch, GError 
     /* A signal between the mount and the wait for it must not leave a dead mount. */
     block_signals(session);
     fuse_messages_begin();
-    session->fuse = new_fuse_session(session);
+    session->fuse = session->mount.session = new_fuse_session(session);
     /* Absolute, since it is also unmounted by that path, from another directory. */
     session->is_mounted =
         session->fuse &&

@@ -168,7 +168,8 @@ open_handle(const Tree *tree, ImageEntry *entry, Node node, GError **error)
 QimgImage *
 tree_open_image(const Tree *tree, Node node, ImageEntry **entry_out, GError **error)
 {
-    g_autoptr(ImageEntry) entry = images_pin(tree->images, node.image_index, error);
+    g_autoptr(ImageEntry) entry =
+        images_pin_for_open(tree->images, node.image_index, error);
     QimgImage *image = entry ? open_handle(tree, entry, node, error) : NULL;
 
     if (image)

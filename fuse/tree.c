@@ -133,8 +133,6 @@ tree_check(const Tree *tree, Node node)
     case NODE_VMSTATE:
     case NODE_LAYER:
         return check_in_image(tree, node);
-    case NODE_ERRORS:
-        return images_get_directory(tree->images, 0) ? 0 : -ENOENT;
     default:
         return node.index == 0 && node.part == 0 ? 0 : -ENOENT;
     }

@@ -218,6 +218,14 @@ QIMG_API uint64_t qimg_image_get_stamp(const QimgImage *image);
  * thread. */
 QIMG_API const char *qimg_image_find_changed(QimgImage *image, gboolean look_now);
 
+/* Opens the files of @image, which is not writable and shows a whole chain, anew as they
+ * are now, by the descriptors that it holds: for programs that cannot open them by name
+ * any more. The locks are shared. @options as for qimg_image_open, of which "format" and
+ * "nolock" count, and the sizes of caches. @image stays as it is. Errors: as
+ * qimg_image_open; REFUSED where an image names other files than before. */
+QIMG_API QimgImage *qimg_image_reopen(QimgImage *image, const QimgOptions *options,
+                                      GError **error);
+
 /* Warnings of the open, oldest first, each a line that names its file; NULL-terminated,
  * owned by @image. */
 QIMG_API const char *const *qimg_image_get_warnings(const QimgImage *image);

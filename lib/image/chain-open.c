@@ -3,6 +3,7 @@
  * limits, and the policy on which named files may be opened. */
 #include "image/chain-open.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -15,6 +16,7 @@
 #include "image/overlay.h"
 #include "image/probed.h"
 #include "image/read-ahead.h"
+#include "storage/file.h"
 #include "storage/same-file.h"
 
 #define PROBE_BYTES 512u
@@ -560,6 +562,59 @@ chain_open_storages(QimgStorage *const *storages, unsigned n_storages,
     while (n_taken < n_storages)
         qimg_storage_close(storages[n_taken++]);
     if (chain && (!is_open || !finish_chain(chain, options, error)))
+        g_clear_pointer(&chain, chain_unref);
+    return chain;
+}
+
+/* A storage of the open file of @old, of which it has the locks; NULL with @error. */
+static QimgStorage *
+share_storage(const QimgStorage *old, GError **error)
+{
+    int fd = fcntl(qimg_file_storage_get_fd(old), F_DUPFD_CLOEXEC, 0);
+
+    if (fd >= 0)
+        return qimg_file_storage_new(fd, old->path, false, error);
+    qimg_set_error_errno(error, errno, NULL, "cannot open it again");
+    return NULL;
+}
+
+/* Adds the layer that was @old. What it names must be what it named, since that is what
+ * is open. */
+static bool
+add_again(QimgChain *chain, const QimgOptions *options, const QimgFormat *old,
+          const char *format_name, GError **error)
+{
+    QimgFormat *layer;
+
+    if (!add_format(chain, options, share_storage(old->file, error), format_name, error))
+        return false;
+    layer = chain->layers[chain->n_layers - 1];
+    if (g_strcmp0(layer->backing_name, old->backing_name) != 0 ||
+        g_strcmp0(layer->data_file_name, old->data_file_name) != 0 ||
+        layer->needs_data_file != old->needs_data_file) {
+        qimg_set_error(error, QIMG_ERROR_REFUSED,
+                       "names other files than when it was opened (open it by its name)");
+        return false;
+    }
+    if (old->data_file)
+        layer->data_file = share_storage(old->data_file, error);
+    return !old->data_file || layer->data_file;
+}
+
+QimgChain *
+chain_reopen(const QimgChain *old, const QimgOptions *options, GError **error)
+{
+    QimgChain *chain = chain_new(options, error);
+
+    for (unsigned i = 0; chain && i < old->n_layers; i++) {
+        const char *format_name = i == 0 ? options->format : old->layers[i]->driver->name;
+
+        if (!add_again(chain, options, old->layers[i], format_name, error)) {
+            g_prefix_error(error, "%s: ", old->layers[i]->file->path);
+            g_clear_pointer(&chain, chain_unref);
+        }
+    }
+    if (chain && !finish_chain(chain, options, error))
         g_clear_pointer(&chain, chain_unref);
     return chain;
 }

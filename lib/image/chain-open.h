@@ -17,6 +17,10 @@ QimgChain *chain_open(int dir_fd, const char *name, const char *path,
 QimgChain *chain_open_storages(QimgStorage *const *storages, unsigned n_storages,
                                const QimgOptions *options, GError **error);
 
+/* Opens the files of @old, of which none is writable, once more as they are now, by
+ * descriptors of the same open files. Errors: as qimg_image_reopen. */
+QimgChain *chain_reopen(const QimgChain *old, const QimgOptions *options, GError **error);
+
 /* Opens @path alone, without what it is based on and with its damage, for
  * the check and repair functions of its driver; @for_repair for writing. Nothing but
  * layer 0 can be used. */

@@ -55,6 +55,19 @@ qimg_image_open_at(int dir_fd, const char *name, const char *path,
 }
 
 QimgImage *
+qimg_image_reopen(QimgImage *image, const QimgOptions *options, GError **error)
+{
+    QimgChain *chain = chain_reopen(image->chain, options, error);
+    QimgImage *again;
+
+    if (!chain)
+        return NULL;
+    again = image_new(chain, 0, &chain->layers[0]->active);
+    chain_unref(chain);
+    return again;
+}
+
+QimgImage *
 qimg_image_open_layer(QimgImage *image, unsigned depth, GError **error)
 {
     unsigned layer = image->first_layer + depth;

@@ -37,7 +37,7 @@ is_explained(const struct stat *old, const struct stat *now, const char *old_nam
 {
     return old->st_nlink != now->st_nlink || old->st_mode != now->st_mode ||
            old->st_uid != now->st_uid || old->st_gid != now->st_gid ||
-           g_strcmp0(old_name, name) != 0;
+           (old_name && name && g_strcmp0(old_name, name) != 0);
 }
 
 bool

@@ -38,7 +38,7 @@ def test_whole_tree(with_snapshot, mnt):
         assert walk(mnt) == sorted([
             "disk.raw", "disk.snapshots", "disk.snapshots/before-upgrade",
             "disk.snapshots/before-upgrade/disk.raw", "disk.snapshots/before-upgrade/info.json",
-            ".qcowfs", ".qcowfs/stats.json", ".qcowfs/disk", ".qcowfs/disk/info.json",
+            ".qcowfs", ".qcowfs/stats.json", ".qcowfs/errors.json", ".qcowfs/disk", ".qcowfs/disk/info.json",
             ".qcowfs/disk/map.json", ".qcowfs/disk/layers", ".qcowfs/disk/layers/0.raw"])
 
 

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Files that another program cuts or changes below a mount: EIO, told once, and opened
+anew by the next first user. What leaves the content alone changes nothing."""
+
+import errno
+import json
+import os
+import shutil
+
+import pytest
+
+from qtest import pattern, procs, qemu
+from qtest.checks import read_all
+from qtest.mount import Mount
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def other(tmp_path):
+    image = qemu.create(tmp_path / "other.qcow2", 8 * MIB)
+    qemu.write(image, (0, 2 * MIB, "words", 7))
+    return image
+
+
+def content_of(other):
+    content = bytearray(8 * MIB)
+    content[:2 * MIB] = pattern.words(0, 2 * MIB, 7)
+    return bytes(content)
+
+
+def fails_with_eio(call):
+    try:
+        call()
+    except OSError as error:
+        return error.errno == errno.EIO
+    return False
+
+
+def copy_over(source, target):
+    with open(source, "rb") as reader, open(target, "r+b") as writer:
+        writer.truncate(0)
+        shutil.copyfileobj(reader, writer)
+
+
+@pytest.mark.parametrize("as_directory", [False, True], ids=["named", "directory"])
+def test_copy_over(disk, other, mnt, disk_content, as_directory):
+    with Mount(disk.parent if as_directory else disk, mnt) as mount:
+        raw = mount.mountpoint / "disk.raw"
+        fd = os.open(raw, os.O_RDONLY)
+        try:
+            assert os.pread(fd, 4096, 0) == disk_content[:4096]
+            copy_over(other, disk)
+            # An open looks at once, and what it finds holds for those who are there.
+            assert fails_with_eio(lambda: os.open(raw, os.O_RDONLY))
+            assert fails_with_eio(lambda: os.pread(fd, 4096, 3 * MIB))
+            errors = json.loads(mount.facts("errors.json").read_text())
+            assert [os.path.basename(e["file"]) for e in errors] == ["disk.qcow2"]
+            assert "changed" in errors[0]["reason"]
+        finally:
+            os.close(fd)
+        procs.wait_until(lambda: not fails_with_eio(lambda: read_all(raw)), "the release")
+        assert read_all(raw) == content_of(other)
+        assert os.stat(raw).st_size == 8 * MIB
+        assert json.loads(mount.facts("errors.json").read_text()) == []
+
+
+def test_backing_file_changed(chain, mnt):
+    with Mount(chain, mnt) as mount:
+        fd = os.open(mount.raw(chain), os.O_RDONLY)
+        try:
+            with open(chain.parent / "base.img", "r+b") as base:
+                base.write(b"x")
+            assert fails_with_eio(lambda: os.open(mount.raw(chain), os.O_RDONLY))
+            assert fails_with_eio(lambda: os.pread(fd, 4096, 0))
+        finally:
+            os.close(fd)
+
+
+def test_times_set_back(disk, mnt):
+    """Length and time of modification are as before: the time of change tells."""
+    before = os.stat(disk)
+    with Mount(disk, mnt) as mount:
+        with open(disk, "r+b") as image:
+            image.seek(before.st_size - 1)
+            image.write(b"x")
+        os.utime(disk, ns=(before.st_atime_ns, before.st_mtime_ns))
+        # Nobody else uses it: it is opened anew, which moves its stamp.
+        os.close(os.open(mount.raw(disk), os.O_RDONLY))
+        fd = os.open(mount.raw(disk), os.O_RDONLY)
+        try:
+            with open(disk, "r+b") as image:
+                image.seek(before.st_size - 1)
+                image.write(b"y")
+            os.utime(disk, ns=(before.st_atime_ns, before.st_mtime_ns))
+            assert fails_with_eio(lambda: os.open(mount.raw(disk), os.O_RDONLY))
+        finally:
+            os.close(fd)
+
+
+@pytest.mark.parametrize("change", [
+    lambda image: os.rename(image, image.with_name("renamed.qcow2")),
+    lambda image: os.unlink(image),
+    lambda image: os.chmod(image, 0o600),
+    lambda image: os.link(image, image.with_name("linked.qcow2")),
+], ids=["rename", "unlink", "chmod", "link"])
+def test_content_left_alone(disk, mnt, disk_content, change):
+    with Mount(disk, mnt) as mount:
+        change(disk)
+        assert read_all(mount.raw(disk)) == disk_content
+
+
+@pytest.mark.parametrize("format", ["raw", "qcow2", "qed", "qcow"])
+def test_cut_is_no_zeros(tmp_path, mnt, format):
+    """With nolock changes are not looked for; what is missing is an error all the same."""
+    image = tmp_path / "disk.img"
+    source = qemu.make_raw(tmp_path / "source.raw", 4 * MIB, (0, 4 * MIB, "words", 3))
+    procs.run("qemu-img", "convert", "-O", format, source, image)
+    expected = pattern.words(0, 4 * MIB, 3)
+    with Mount(image, mnt, "-o", f"nolock,format={format}") as mount:
+        os.truncate(image, os.stat(image).st_size // 2)
+        n_errors = 0
+        fd = os.open(mount.mountpoint / "disk.raw", os.O_RDONLY)
+        try:
+            for at in range(0, 4 * MIB, 65536):
+                try:
+                    got = os.pread(fd, 65536, at)  # less where an error comes next
+                    assert got == expected[at:at + len(got)]
+                except OSError as error:
+                    assert error.errno == errno.EIO
+                    n_errors += 1
+        finally:
+            os.close(fd)
+        assert n_errors > 0
