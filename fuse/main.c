@@ -10,12 +10,12 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include "background.h"
-#include "dir-watch.h"
-#include "log.h"
-#include "mountpoint.h"
-#include "notify.h"
-#include "sandbox.h"
+#include "images/dir-watch.h"
+#include "mount/background.h"
+#include "mount/log.h"
+#include "mount/mountpoint.h"
+#include "mount/notify.h"
+#include "sandbox/sandbox.h"
 #include "session.h"
 
 /* Prints one line, "qcowfs: FILE: what is wrong". @file may be NULL. */

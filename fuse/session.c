@@ -19,14 +19,14 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-#include "coherence.h"
-#include "fuse-messages.h"
-#include "log.h"
-#include "mountpoint.h"
-#include "notify.h"
-#include "ops.h"
-#include "read-ahead.h"
-#include "unmounter.h"
+#include "mount/fuse-messages.h"
+#include "mount/log.h"
+#include "mount/mountpoint.h"
+#include "mount/notify.h"
+#include "mount/unmounter.h"
+#include "ops/coherence.h"
+#include "ops/ops.h"
+#include "ops/read-ahead.h"
 
 struct Session {
     const Options *options;

@@ -2,10 +2,10 @@
 /* The libfuse session: mounting, the threads that answer, signals, and the end. */
 #pragma once
 
-#include "dir-watch.h"
-#include "options.h"
-#include "sandbox.h"
-#include "tree.h"
+#include "images/dir-watch.h"
+#include "mount/options.h"
+#include "sandbox/sandbox.h"
+#include "tree/tree.h"
 
 typedef struct Session Session;
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Checking and repairing an image file, and the result as an object of its own. */
 #include "image/check.h"
-#include "image/chain-open.h"
-#include "image/changes.h"
+#include "image/chain/changes.h"
+#include "image/open/chain-open.h"
 
 #include "base/errors.h"
 

@@ -5,8 +5,8 @@
 
 #include "base/checked.h"
 #include "base/errors.h"
+#include "image/chain/option-value.h"
 #include "image/create.h"
-#include "image/option-value.h"
 
 #define DEFAULT_CLUSTER_BITS   16u
 #define DEFAULT_REFCOUNT_ORDER 4u

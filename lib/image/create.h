@@ -3,7 +3,7 @@
 #pragma once
 
 #include "format/driver.h"
-#include "image/options.h"
+#include "image/chain/options.h"
 
 struct QimgCreate {
     const QimgDriver *driver;

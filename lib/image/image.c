@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Handles: the image itself and its layers, and their plain facts. */
 #include "image/image.h"
-#include "image/chain-open.h"
+#include "image/open/chain-open.h"
 
 #include <fcntl.h>
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #pragma once
 
-#include "image/handle.h"
+#include "image/chain/handle.h"
 
 /* A handle on @view of layer @first_layer; takes a reference of @chain.
  * The view is copied unless it is the layer's active one. */

@@ -11,7 +11,7 @@
 #include <string.h>
 
 #include "base/json.h"
-#include "image/handle.h"
+#include "image/chain/handle.h"
 
 #define MAX_NAME_BYTES 255u
 

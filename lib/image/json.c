@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "base/json.h"
-#include "image/handle.h"
+#include "image/chain/handle.h"
 
 static void
 add_cache(json_t *o, const char *name, const SlotCache *const *caches, unsigned n_caches)

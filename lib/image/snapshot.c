@@ -5,7 +5,7 @@
 
 #include "base/errors.h"
 #include "image/image.h"
-#include "image/write.h"
+#include "image/write/write.h"
 
 /* An overlay of ours lies upon the image whose snapshots are meant. */
 static QimgFormat *

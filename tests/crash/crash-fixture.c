@@ -5,10 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "image/chain-open.h"
-#include "image/chain.h"
-#include "image/handle.h"
+#include "image/chain/chain.h"
+#include "image/chain/handle.h"
 #include "image/image.h"
+#include "image/open/chain-open.h"
 #include "memory-storage.h"
 #include "qed-check.h"
 #include "test-util.h"

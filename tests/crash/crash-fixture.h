@@ -6,7 +6,7 @@
 #include <errno.h>
 #include <glib.h>
 
-#include "image/handle.h"
+#include "image/chain/handle.h"
 #include "qcow2-check.h"
 #include "recording-storage.h"
 

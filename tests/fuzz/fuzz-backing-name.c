@@ -4,7 +4,7 @@
 
 #include "codec/qcow2-header.h"
 #include "fuzz.h"
-#include "image/backing-name.h"
+#include "image/chain/backing-name.h"
 #include "qimg.h"
 
 int

@@ -2,7 +2,7 @@
 /* Checking and repairing a whole image of a format. */
 #pragma once
 
-#include "image/handle.h"
+#include "image/chain/handle.h"
 
 /* Checks, repairs and checks again the image of @driver in @bytes: a byte that says how
  * it is repaired, then the file. */

@@ -7,10 +7,10 @@
 
 #include "fuzz-image.h"
 #include "fuzz.h"
-#include "image/chain-open.h"
-#include "image/chain.h"
-#include "image/handle.h"
+#include "image/chain/chain.h"
+#include "image/chain/handle.h"
 #include "image/image.h"
+#include "image/open/chain-open.h"
 
 #define MAX_EXTENTS    300u
 #define MAX_SNAPSHOTS  3u

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "codec/qed-header.h"
-#include "image/handle.h"
+#include "image/chain/handle.h"
 
 /* The format that the image in @storage is opened as, whatever else it looks like. */
 static inline const char *

@@ -52,7 +52,7 @@ def output_of(program, *arguments, problems):
 
 
 def check_qcowfs(root, program, problems):
-    code, page = read(root, "fuse/options.c"), read(root, "docs/qcowfs.1")
+    code, page = read(root, "fuse/mount/options.c"), read(root, "docs/qcowfs.1")
     rows = {name: (argument, shown != "NULL")
             for name, argument, shown in ROW.findall(TABLE.search(code).group(1))}
     flags = set(re.findall(r"[a-zA-Z]", SHORT.search(code).group(1))) | set(LONG.findall(code))

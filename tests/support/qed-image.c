@@ -5,10 +5,10 @@
 #include <string.h>
 
 #include "base/endian.h"
-#include "image/chain-open.h"
-#include "image/chain.h"
+#include "image/chain/chain.h"
+#include "image/chain/options.h"
 #include "image/image.h"
-#include "image/options.h"
+#include "image/open/chain-open.h"
 #include "memory-storage.h"
 
 #define AUTOCLEAR UINT64_C(0xf0)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* image/backing-name.c: what a stored name means. Spec: qcow2 section 9. */
-#include "image/backing-name.h"
+/* image/chain/backing-name.c: what a stored name means. Spec: qcow2 section 9. */
+#include "image/chain/backing-name.h"
 #include "test-util.h"
 
 typedef struct {

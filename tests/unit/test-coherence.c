@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* fuse/coherence.c, without a kernel: what is told before what is answered, and that the
- * notifier never waits for itself. */
-#include "coherence.h"
+/* fuse/ops/coherence.c, without a kernel: what is told before what is answered, and that
+ * the notifier never waits for itself. */
+#include "ops/coherence.h"
 
 #include <pthread.h>
 #include <string.h>

@@ -7,12 +7,12 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "copy/copy-out.h"
 #include "image-builder.h"
-#include "image/chain-open.h"
-#include "image/chain.h"
-#include "image/copy-out.h"
-#include "image/handle.h"
+#include "image/chain/chain.h"
+#include "image/chain/handle.h"
 #include "image/image.h"
+#include "image/open/chain-open.h"
 #include "test-util.h"
 
 #define MIB (UINT64_C(1) << 20)

@@ -5,8 +5,8 @@
 #include <string.h>
 
 #include "image-builder.h"
-#include "image/chain-open.h"
 #include "image/image.h"
+#include "image/open/chain-open.h"
 #include "memory-storage.h"
 #include "test-util.h"
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* image/holes.c: what is known of a disk's holes never covers more than was told. */
-#include "image/holes.h"
+/* image/map/holes.c: what is known of a disk's holes never covers more than was told. */
+#include "image/map/holes.h"
 #include "test-util.h"
 
 #define MIB (UINT64_C(1) << 20)

@@ -4,10 +4,10 @@
 #include <errno.h>
 #include <string.h>
 
-#include "image/chain-open.h"
-#include "image/handle.h"
+#include "image/chain/handle.h"
+#include "image/chain/options.h"
 #include "image/image.h"
-#include "image/options.h"
+#include "image/open/chain-open.h"
 #include "memory-storage.h"
 #include "test-util.h"
 

@@ -7,8 +7,8 @@
 
 #include "codec/rules.h"
 #include "image-builder.h"
-#include "image/chain-open.h"
 #include "image/image.h"
+#include "image/open/chain-open.h"
 #include "memory-storage.h"
 #include "test-util.h"
 

@@ -6,11 +6,11 @@
 #include <errno.h>
 
 #include "image-builder.h"
-#include "image/chain-open.h"
-#include "image/handle.h"
+#include "image/chain/handle.h"
 #include "image/image.h"
-#include "image/resolve.h"
-#include "image/runs.h"
+#include "image/map/resolve.h"
+#include "image/map/runs.h"
+#include "image/open/chain-open.h"
 #include "memory-storage.h"
 #include "test-util.h"
 

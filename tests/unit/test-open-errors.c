@@ -10,7 +10,7 @@
 
 #include "codec/rules.h"
 #include "image-builder.h"
-#include "image/handle.h"
+#include "image/chain/handle.h"
 #include "storage/file-lock.h"
 #include "test-util.h"
 

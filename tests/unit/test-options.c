@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* image/options.c: each option, its limits and its error. */
-#include "image/options.h"
+/* image/chain/options.c: each option, its limits and its error. */
+#include "image/chain/options.h"
 #include "test-util.h"
 
 #define L2_RANGE                                                                         \

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* image/overlay.c: the overlay that vanishes and the one that is kept, over images of any
- * size; what must not become an overlay; and that the image below stays as it is. */
+/* image/open/overlay.c: the overlay that vanishes and the one that is kept, over images
+ * of any size; what must not become an overlay; and that the image below stays as it is.
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <glib/gstdio.h>
@@ -11,7 +12,7 @@
 #include <unistd.h>
 
 #include "image-builder.h"
-#include "image/handle.h"
+#include "image/chain/handle.h"
 #include "test-util.h"
 
 #define MANY 300000u /* bytes: some clusters and a part of one */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* fuse/sandbox.c, and the calls of fuse/sandbox-syscalls.c: what a confined process can
- * do and cannot. Each case is a process of its own. */
+/* fuse/sandbox/sandbox.c, and the calls of fuse/sandbox/sandbox-syscalls.c: what a
+ * confined process can do and cannot. Each case is a process of its own. */
 #include <errno.h>
 #include <fcntl.h>
 #include <glib/gstdio.h>
@@ -22,10 +22,10 @@
 #ifdef HAVE_SECCOMP
 #include <seccomp.h>
 
-#include "sandbox-calls.h"
+#include "sandbox/sandbox-calls.h"
 #endif
-#include "sandbox-syscalls.h"
-#include "sandbox.h"
+#include "sandbox/sandbox-syscalls.h"
+#include "sandbox/sandbox.h"
 #include "test-util.h"
 
 static char *dir;       /* with "read/file", "write/file", "remove/file", "other/file" */

@@ -18,10 +18,10 @@ static uint64_t load_and_stop(const TableSlice *slice, uint64_t word_index);
 #include "format/runs.c"
 #undef table_slice_get
 
-#include "image/chain-open.h"
-#include "image/handle.h"
+#include "image/chain/handle.h"
+#include "image/chain/options.h"
 #include "image/image.h"
-#include "image/options.h"
+#include "image/open/chain-open.h"
 #include "memory-storage.h"
 #include "test-util.h"
 

@@ -1,0 +1,542 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Which of the images are open: opening by need, pins, and closing. */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+
+#include "images/images-private.h"
+
+/* So many images of directories are open at a time, unless more are in use: each may have
+ * caches of its own, and a file for each layer. */
+#define MAX_OPEN 64u
+
+/* Indices of nodes have 28 bits. */
+#define MAX_INDEX (1u << 28)
+
+/* ---- closing ---- */
+
+static void
+fill_facts(const QimgImage *image, ImageFacts *out)
+{
+    out->size_bytes = qimg_image_get_size_bytes(image);
+    out->cluster_bytes = qimg_image_get_cluster_bytes(image);
+    out->is_writable = qimg_image_is_writable(image);
+    out->can_change_snapshots = qimg_image_can_change_snapshots(image);
+    qimg_image_get_stat(image, &out->status);
+}
+
+/* A number that is another one where serial numbers mean other snapshots. */
+static uint64_t
+signature_of(const QimgImage *image)
+{
+    g_autoptr(QimgSnapshots) list = qimg_image_get_snapshots(image);
+    g_autoptr(GChecksum) sum = g_checksum_new(G_CHECKSUM_SHA1);
+    guint8 digest[20];
+    gsize n_digest = sizeof digest;
+    uint64_t signature;
+
+    for (unsigned i = 0; i < qimg_snapshots_get_n(list); i++) {
+        const QimgSnapshot *s = qimg_snapshots_get(list, i);
+
+        g_checksum_update(sum, (const guchar *)&s->serial, sizeof s->serial);
+        g_checksum_update(sum, (const guchar *)&s->date_s, sizeof s->date_s);
+        g_checksum_update(sum, (const guchar *)&s->date_ns, sizeof s->date_ns);
+        g_checksum_update(sum, (const guchar *)s->id, (gssize)s->id_bytes + 1);
+    }
+    g_checksum_get_digest(sum, digest, &n_digest);
+    memcpy(&signature, digest, sizeof signature);
+    return signature;
+}
+
+/* Notes that what was written to a busy entry may be lost. Unless its file has gone, the
+ * image stays open: opened anew, it would pretend that nothing is lost. The lock is held.
+ */
+static bool
+keeps_failed(Images *images, ImageEntry *entry, const GError *reason)
+{
+    if (!images->flush_error)
+        images->flush_error = g_strdup(reason->message);
+    if (entry->has_gone)
+        return false;
+    entry->is_kept = true;
+    entry->state = IMAGE_OPEN;
+    qimg_cond_broadcast(&images->changed);
+    return true;
+}
+
+/* Closes the image of a busy entry, without the lock. The facts become those of the file
+ * that it leaves behind, whose status goes to *@closed_out. */
+static void
+close_image(ImageEntry *entry, const char *file_name, ImageFacts *facts,
+            struct stat *closed_out)
+{
+    snapshot_dir_cache_clear(&entry->snapshots);
+    snapshot_dir_cache_init(&entry->snapshots);
+    g_clear_pointer(&entry->image, qimg_image_close);
+    *closed_out = facts->status;
+    if (!facts->is_writable)
+        return;
+    if (fstatat(entry->dir->fd, file_name, closed_out, AT_SYMLINK_NOFOLLOW) < 0)
+        *closed_out = (struct stat){0}; /* nothing is like it */
+    else if (closed_out->st_mtim.tv_sec >= facts->status.st_mtim.tv_sec)
+        facts->status.st_mtim = closed_out->st_mtim;
+}
+
+void
+images_close_entry(Images *images, ImageEntry *entry)
+{
+    g_autofree char *file_name = g_strdup(entry->file_name);
+    g_autoptr(GError) reason = NULL;
+    ImageFacts facts;
+    uint64_t signature;
+    struct stat closed;
+    bool is_flushed;
+
+    entry->state = IMAGE_BUSY;
+    qimg_mutex_unlock(&images->lock);
+    fill_facts(entry->image, &facts);
+    signature = signature_of(entry->image);
+    is_flushed = image_entry_flush(entry, &reason);
+    if (!is_flushed)
+        g_critical("%s", reason->message);
+    qimg_mutex_lock(&images->lock);
+    if (!is_flushed && keeps_failed(images, entry, reason))
+        return;
+    qimg_mutex_unlock(&images->lock);
+    close_image(entry, file_name, &facts, &closed);
+    qimg_mutex_lock(&images->lock);
+    entry->facts = facts;
+    entry->has_facts = !entry->is_link;
+    entry->closed = closed;
+    if (facts.is_writable)
+        entry->stamp = 0;
+    entry->signature = signature;
+    entry->state = IMAGE_CLOSED;
+    g_ptr_array_remove_fast(images->open, entry);
+    qimg_cond_broadcast(&images->changed);
+    images_drop_if_unused(images, entry);
+}
+
+void
+images_drop_if_unused(Images *images, ImageEntry *entry)
+{
+    if (!entry->has_gone || entry->n_pins > 0)
+        return;
+    if (entry->state == IMAGE_OPEN) {
+        images_close_entry(images, entry); /* and once more here */
+    } else if (entry->state == IMAGE_CLOSED) {
+        images->n_gone--;
+        images_remove_entry(images, entry);
+    }
+}
+
+/* The open image that nobody uses for the longest time, or NULL. The lock is held. */
+static ImageEntry *
+find_idle(const Images *images)
+{
+    ImageEntry *found = NULL;
+
+    for (guint i = 0; i < images->open->len; i++) {
+        ImageEntry *entry = images->open->pdata[i];
+
+        if (entry->state == IMAGE_OPEN && entry->n_pins == 0 && !entry->is_kept &&
+            (!found || entry->used_usecs < found->used_usecs))
+            found = entry;
+    }
+    return found;
+}
+
+int
+images_close_idle(Images *images)
+{
+    gint64 idle_usecs = (gint64)images->options->idle_s * G_USEC_PER_SEC;
+    int due_ms = -1;
+
+    qimg_mutex_lock(&images->lock);
+    for (;;) {
+        ImageEntry *entry = find_idle(images);
+        gint64 left_usecs =
+            entry ? entry->used_usecs + idle_usecs - g_get_monotonic_time() : 0;
+
+        if (entry && left_usecs <= 0) {
+            images_close_entry(images, entry);
+            continue;
+        }
+        images->sleeps = !entry;
+        if (entry)
+            due_ms = (int)MIN(left_usecs / 1000 + 1, 1000 * 1000);
+        break;
+    }
+    qimg_mutex_unlock(&images->lock);
+    return due_ms;
+}
+
+/* ---- opening ---- */
+
+/* The sandbox lets links lead only to where files may be opened. */
+static void
+explain_denied_link(const Images *images, const ImageEntry *entry, GError **error)
+{
+    if (entry->is_link && !images->options->no_sandbox && error && *error &&
+        strstr((*error)->message, g_strerror(EACCES))) {
+        g_autofree char *text =
+            g_strdup_printf("%s (a link may lead out of its directory only to where -o "
+                            "backing=DIR allows)",
+                            (*error)->message);
+
+        g_free((*error)->message);
+        (*error)->message = g_steal_pointer(&text);
+    }
+}
+
+/* Opens the image of a busy entry, without the lock. NULL with @error set: also where the
+ * name stands for another file by now. */
+static QimgImage *
+open_file(const Images *images, const ImageEntry *entry, const char *file_name,
+          GError **error)
+{
+    g_autoptr(QimgImage) image =
+        image_dir_open(entry->dir, file_name, images->options->image_options, error);
+    struct stat status;
+
+    if (!image) {
+        explain_denied_link(images, entry, error);
+        return NULL;
+    }
+    qimg_image_get_stat(image, &status);
+    if (entry->is_link ||
+        (status.st_dev == entry->device && status.st_ino == entry->inode))
+        return g_steal_pointer(&image);
+    g_set_error(error, IMAGE_GONE, 0, "%s: the file has been replaced", file_name);
+    return NULL;
+}
+
+static void
+show_warnings(ImageEntry *entry, const QimgImage *image)
+{
+    if (entry->is_known)
+        return;
+    entry->is_known = true;
+    for (const char *const *w = qimg_image_get_warnings(image); *w; w++)
+        g_warning("%s", *w);
+}
+
+/* What is known of an image that another process, or we, may have written to. */
+static void
+forget_content(ImageEntry *entry)
+{
+    g_hash_table_remove_all(entry->fresh);
+    partition_dir_forget(&entry->partitions);
+}
+
+/* Takes the open @image into a busy entry. The lock is held. */
+static void
+take_opened(Images *images, ImageEntry *entry, QimgImage *image, uint64_t stamp,
+            uint64_t signature)
+{
+    bool is_changed = entry->stamp != stamp || entry->is_again;
+
+    entry->image = image;
+    atomic_store_explicit(&entry->info_bytes, 0, memory_order_relaxed);
+    entry->state = IMAGE_OPEN;
+    if (is_changed)
+        forget_content(entry);
+    entry->stamp = stamp;
+    if (entry->n_indices > 0 && entry->signature != signature) {
+        entry->first_index = (entry->first_index + entry->n_indices) % (MAX_INDEX / 2);
+        entry->n_indices = 0;
+    }
+    g_clear_error(&entry->error);
+    if (entry->dir)
+        g_ptr_array_add(images->open, entry);
+}
+
+/* Tells the log why a busy entry could not be opened, once. */
+static void
+log_error(const ImageEntry *entry, const char *file_name, const GError *reason)
+{
+    /* Only whoever has it busy changes entry->error. */
+    if (reason->domain != IMAGE_GONE &&
+        (!entry->error || strcmp(entry->error->message, reason->message) != 0))
+        g_warning("%s/%s: %s", entry->dir->path, file_name, reason->message);
+}
+
+/* Notes why a busy entry could not be opened. The lock is held. */
+static void
+take_error(ImageEntry *entry, const GError *reason)
+{
+    entry->state = IMAGE_CLOSED;
+    entry->has_facts = false;
+    if (reason->domain == IMAGE_GONE)
+        return;
+    g_clear_error(&entry->error);
+    entry->error = g_error_copy(reason);
+}
+
+/* Opens a closed image. The lock is held, and released meanwhile; the entry is pinned. */
+static bool
+open_entry(Images *images, ImageEntry *entry, GError **error)
+{
+    g_autoptr(GError) reason = NULL;
+    g_autofree char *file_name = NULL;
+    QimgImage *image;
+    ImageEntry *idle;
+    uint64_t stamp = 0, signature = 0;
+
+    entry->state = IMAGE_BUSY;
+    images->n_opening++;
+    while (images->open->len + images->n_opening > MAX_OPEN &&
+           (idle = find_idle(images)) != NULL)
+        images_close_entry(images, idle);
+    file_name = g_strdup(entry->file_name);
+    qimg_mutex_unlock(&images->lock);
+    image = open_file(images, entry, file_name, &reason);
+    if (image) {
+        show_warnings(entry, image);
+        stamp = qimg_image_get_stamp(image);
+        signature = signature_of(image);
+    } else { /* perhaps since it is not there any more */
+        log_error(entry, file_name, reason);
+        images_update(images, entry->dir, file_name, FILE_COMPLETE);
+    }
+    qimg_mutex_lock(&images->lock);
+    images->n_opening--;
+    entry->n_tries++;
+    if (image)
+        take_opened(images, entry, image, stamp, signature);
+    else
+        take_error(entry, reason);
+    qimg_cond_broadcast(&images->changed);
+    if (image)
+        return true;
+    if (entry->has_gone)
+        g_set_error(error, IMAGE_GONE, 0, "%s: the file has gone", entry->file_name);
+    else
+        g_propagate_error(error, g_steal_pointer(&reason));
+    return false;
+}
+
+/* The lock is held. */
+static void
+unpin_locked(Images *images, ImageEntry *entry)
+{
+    entry->n_pins--;
+    entry->used_usecs = g_get_monotonic_time();
+    if (entry->n_pins > 0)
+        return;
+    if (entry->has_gone) {
+        images_drop_if_unused(images, entry);
+    } else if (images->sleeps) {
+        images->sleeps = false;
+        images_wake(images);
+    }
+}
+
+/* ---- files that change below an image ---- */
+
+/* Whether nobody but the caller has the entry pinned. The lock is held. */
+static bool
+is_first_user(const ImageEntry *entry)
+{
+    return entry->n_pins == (entry->dir ? 1 : 2);
+}
+
+/* Opens a busy image of the command line anew, which nobody uses, through what it has
+ * open: its name may lead elsewhere, and the process is confined. What is written to it
+ * has no such way. */
+static void
+reopen_named(Images *images, ImageEntry *entry)
+{
+    g_autoptr(GError) reason = NULL;
+    QimgImage *image = NULL;
+    uint64_t old_signature = 0, signature = 0;
+
+    qimg_mutex_unlock(&images->lock);
+    if (!qimg_image_is_writable(entry->image))
+        image = qimg_image_reopen(entry->image, images->options->image_options, &reason);
+    if (image) {
+        old_signature = signature_of(entry->image);
+        signature = signature_of(image);
+        snapshot_dir_cache_clear(&entry->snapshots);
+        snapshot_dir_cache_init(&entry->snapshots);
+        qimg_image_close(entry->image);
+    }
+    qimg_mutex_lock(&images->lock);
+    if (reason &&
+        (!entry->error || strcmp(entry->error->message, reason->message) != 0)) {
+        g_warning("%s: cannot be opened anew after it has changed: %s", entry->name,
+                  reason->message);
+        g_clear_error(&entry->error);
+        entry->error = g_error_copy(reason);
+    }
+    if (image) {
+        entry->is_again = true;
+        entry->signature = old_signature;
+        take_opened(images, entry, image, 0, signature);
+    }
+    entry->state = IMAGE_OPEN;
+    qimg_cond_broadcast(&images->changed);
+}
+
+/* Looks whether a file of an open entry, which the caller has pinned, was changed below
+ * the mount (now, where @look_now; else whether that is known), and if so, has the first
+ * user open it anew. True with an open entry; false with @error set. The lock is held,
+ * and released meanwhile. */
+static bool
+meet_changes(Images *images, ImageEntry *entry, bool look_now, GError **error)
+{
+    const char *path;
+
+    if (look_now) {
+        qimg_mutex_unlock(&images->lock); /* pinned, so it stays open */
+        (void)qimg_image_find_changed(entry->image, TRUE);
+        qimg_mutex_lock(&images->lock);
+        while (entry->state == IMAGE_BUSY) /* another first user */
+            qimg_cond_wait(&images->changed, &images->lock);
+    }
+    if (entry->state == IMAGE_OPEN && !qimg_image_find_changed(entry->image, FALSE))
+        return true;
+    if (entry->state == IMAGE_OPEN && is_first_user(entry) && !entry->is_kept) {
+        entry->state = IMAGE_BUSY;
+        if (entry->dir)
+            images_close_entry(images, entry);
+        else
+            reopen_named(images, entry);
+    }
+    if (entry->state == IMAGE_CLOSED)
+        return open_entry(images, entry, error);
+    path = qimg_image_find_changed(entry->image, FALSE);
+    if (path && look_now)
+        g_set_error(error, QIMG_ERROR, QIMG_ERROR_FAILED,
+                    "%s: was changed by another program", path);
+    return !path || !look_now;
+}
+
+/* Waits until a pinned entry is open. The lock is held, and released meanwhile. */
+static bool
+ensure_open(Images *images, ImageEntry *entry, bool look_now, GError **error)
+{
+    unsigned n_tries = entry->n_tries;
+
+    while (entry->state == IMAGE_BUSY)
+        qimg_cond_wait(&images->changed, &images->lock);
+    if (entry->state == IMAGE_OPEN)
+        return meet_changes(images, entry, look_now, error);
+    if (entry->has_gone) {
+        g_set_error(error, IMAGE_GONE, 0, "%s: the file has gone", entry->file_name);
+        return false;
+    }
+    if (entry->n_tries != n_tries && entry->error) { /* another thread's try is ours */
+        g_propagate_error(error, g_error_copy(entry->error));
+        return false;
+    }
+    return open_entry(images, entry, error);
+}
+
+static ImageEntry *
+pin(Images *images, unsigned number, bool look_now, GError **error)
+{
+    ImageEntry *entry;
+
+    qimg_mutex_lock(&images->lock);
+    entry = images_find_entry(images, number);
+    if (!entry) {
+        g_set_error(error, IMAGE_GONE, 0, "the image has gone");
+    } else {
+        entry->n_pins++;
+        if (!ensure_open(images, entry, look_now, error)) {
+            unpin_locked(images, entry);
+            entry = NULL;
+        }
+    }
+    qimg_mutex_unlock(&images->lock);
+    return entry;
+}
+
+ImageEntry *
+images_pin(Images *images, unsigned number, GError **error)
+{
+    return pin(images, number, false, error);
+}
+
+ImageEntry *
+images_pin_for_open(Images *images, unsigned number, GError **error)
+{
+    return pin(images, number, true, error);
+}
+
+ImageEntry *
+images_pin_open(Images *images, unsigned number)
+{
+    ImageEntry *entry;
+
+    qimg_mutex_lock(&images->lock);
+    entry = images_find_entry(images, number);
+    if (entry && entry->state == IMAGE_OPEN)
+        entry->n_pins++;
+    else
+        entry = NULL;
+    qimg_mutex_unlock(&images->lock);
+    return entry;
+}
+
+void
+image_entry_unpin(ImageEntry *entry)
+{
+    Images *images;
+
+    if (!entry)
+        return;
+    images = entry->images;
+    qimg_mutex_lock(&images->lock);
+    unpin_locked(images, entry);
+    qimg_mutex_unlock(&images->lock);
+}
+
+/* ---- what is known of those that are closed ---- */
+
+static bool
+is_unchanged(const struct stat *a, const struct stat *b)
+{
+    return a->st_dev == b->st_dev && a->st_ino == b->st_ino && a->st_size == b->st_size &&
+           a->st_mtim.tv_sec == b->st_mtim.tv_sec &&
+           a->st_mtim.tv_nsec == b->st_mtim.tv_nsec &&
+           a->st_ctim.tv_sec == b->st_ctim.tv_sec &&
+           a->st_ctim.tv_nsec == b->st_ctim.tv_nsec;
+}
+
+/* As images_get_facts, from what was remembered of a closed image whose file is as it
+ * was. */
+static bool
+recall_facts(Images *images, unsigned number, ImageFacts *out)
+{
+    g_autofree char *file_name = NULL;
+    struct stat closed, now;
+    ImageEntry *entry;
+    int dir_fd = -1;
+
+    qimg_mutex_lock(&images->lock);
+    entry = images_find_entry(images, number);
+    if (entry && entry->state == IMAGE_CLOSED && entry->has_facts) {
+        *out = entry->facts;
+        closed = entry->closed;
+        dir_fd = entry->dir->fd;
+        file_name = g_strdup(entry->file_name);
+    }
+    qimg_mutex_unlock(&images->lock);
+    return file_name && fstatat(dir_fd, file_name, &now, AT_SYMLINK_NOFOLLOW) == 0 &&
+           is_unchanged(&closed, &now);
+}
+
+bool
+images_get_facts(Images *images, unsigned number, ImageFacts *out, GError **error)
+{
+    g_autoptr(ImageEntry) entry = NULL;
+
+    if (recall_facts(images, number, out))
+        return true;
+    entry = images_pin(images, number, error);
+    if (entry)
+        fill_facts(entry->image, out);
+    return entry != NULL;
+}

@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Encoding of names; a pure function of what the images say. */
+#include "images/names.h"
+
+#include <limits.h>
+#include <string.h>
+
+char *
+names_of_image(const char *path)
+{
+    static const char *const suffixes[] = {".qcow2", ".qcow", ".qed", ".img", ".raw"};
+    g_autofree char *base = g_path_get_basename(path);
+
+    for (size_t i = 0; i < G_N_ELEMENTS(suffixes); i++) {
+        size_t n = strlen(base), n_suffix = strlen(suffixes[i]);
+
+        if (n > n_suffix && strcmp(base + n - n_suffix, suffixes[i]) == 0) {
+            base[n - n_suffix] = '\0';
+            break;
+        }
+    }
+    return g_steal_pointer(&base);
+}
+
+bool
+names_has_suffix(const char *file_name)
+{
+    g_autofree char *name = names_of_image(file_name);
+
+    return strcmp(name, file_name) != 0;
+}
+
+bool
+names_is_reserved(const char *name)
+{
+    static const char *const reserved[] = {".", "..", STATS_NAME, ERRORS_NAME, NULL};
+
+    return g_strv_contains(reserved, name);
+}
+
+/* Appends @n_bytes of @text to @out, encoded, while it stays within @max_bytes. Returns
+ * whether all of it went in. */
+static bool
+append_encoded(GString *out, const char *text, size_t n_bytes, size_t max_bytes)
+{
+    size_t at = 0;
+
+    while (at < n_bytes) {
+        gunichar c = g_utf8_get_char_validated(text + at, (gssize)(n_bytes - at));
+        bool is_valid = c != (gunichar)-1 && c != (gunichar)-2 && c != 0;
+        size_t n = is_valid ? (size_t)g_unichar_to_utf8(c, NULL) : 1;
+        bool is_plain = is_valid && !g_unichar_iscntrl(c) && c != '/' && c != '%' &&
+                        !(c == '.' && out->len == 0);
+
+        if (out->len + (is_plain ? n : 3 * n) > max_bytes)
+            return false;
+        for (size_t i = 0; i < n; i++) {
+            if (is_plain)
+                g_string_append_c(out, text[at + i]);
+            else
+                g_string_append_printf(out, "%%%02X", (unsigned char)text[at + i]);
+        }
+        at += n;
+    }
+    return true;
+}
+
+/* "@" and the ID, encoded. */
+static char *
+id_suffix(const QimgSnapshot *s)
+{
+    /* Half a file name is enough for any ID that a program has made. */
+    GString *suffix = g_string_new("@");
+
+    (void)append_encoded(suffix, s->id, s->id_bytes, NAME_MAX / 2);
+    return g_string_free(suffix, FALSE);
+}
+
+static char *
+name_of_snapshot(const QimgSnapshot *s, unsigned index, unsigned n_snapshots,
+                 GHashTable *taken)
+{
+    g_autoptr(GString) name = g_string_new(NULL);
+    bool is_whole = append_encoded(name, s->name, s->name_bytes, NAME_MAX);
+
+    if (!is_whole || name->len == 0 || g_hash_table_contains(taken, name->str)) {
+        g_autofree char *suffix = id_suffix(s);
+        gsize base_bytes;
+
+        g_string_truncate(name, 0);
+        (void)append_encoded(name, s->name, s->name_bytes, NAME_MAX - strlen(suffix));
+        g_string_append(name, suffix);
+        /* A damaged image may repeat IDs, too: then the place in the table tells them
+         * apart. Each stored name that looks like the result costs one step more. */
+        base_bytes = MIN(name->len, (gsize)(NAME_MAX - 21));
+        for (guint64 n = index + 1; g_hash_table_contains(taken, name->str);
+             n += n_snapshots) {
+            g_string_truncate(name, base_bytes);
+            g_string_append_printf(name, "@%" G_GUINT64_FORMAT, n);
+        }
+    }
+    return g_strdup(name->str);
+}
+
+GPtrArray *
+names_of_snapshots(const QimgSnapshots *list)
+{
+    GPtrArray *names = g_ptr_array_new_with_free_func(g_free);
+    g_autoptr(GHashTable) taken = g_hash_table_new(g_str_hash, g_str_equal);
+    unsigned n_snapshots = qimg_snapshots_get_n(list);
+
+    for (unsigned i = 0; i < n_snapshots; i++) {
+        char *name = name_of_snapshot(qimg_snapshots_get(list, i), i, n_snapshots, taken);
+
+        g_ptr_array_add(names, name);
+        g_hash_table_add(taken, name);
+    }
+    return names;
+}
+
+char *
+names_to_snapshot(const char *file_name)
+{
+    g_autofree char *name = g_uri_unescape_string(file_name, NULL);
+    g_autoptr(GString) encoded = g_string_new(NULL);
+
+    if (!name || !append_encoded(encoded, name, strlen(name), NAME_MAX) ||
+        strcmp(encoded->str, file_name) != 0)
+        return NULL;
+    return g_steal_pointer(&name);
+}

@@ -1,0 +1,344 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Mountpoints: stale ones, and marks by which `--wait` finds the server.
+ *
+ * A mark is a file in a directory of the user's, named after the mountpoint and locked
+ * while the server lives: a lock ends with its process, however that ends. */
+#include "mount/mountpoint.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include "qimg.h"
+
+#define MAX_MARK_TRIES 10
+
+#define DESCRIPTOR_PREFIX "/dev/fd/"
+
+bool
+mountpoint_is_descriptor(const char *path)
+{
+    return g_str_has_prefix(path, DESCRIPTOR_PREFIX);
+}
+
+/* Finds the last mount at @absolute_path in the kernel's list. */
+static bool
+find_mount(const char *absolute_path, char **device_out, char **type_out)
+{
+    g_autofree char *list = NULL;
+    g_auto(GStrv) lines = NULL;
+    bool found = false;
+
+    if (!g_file_get_contents("/proc/self/mountinfo", &list, NULL, NULL))
+        return false;
+    lines = g_strsplit(list, "\n", -1);
+    for (char **line = lines; *line; line++) {
+        g_auto(GStrv) fields = g_strsplit(*line, " ", -1);
+        const char *dash = strstr(*line, " - ");
+        g_autofree char *path = NULL;
+
+        if (g_strv_length(fields) < 7 || !dash)
+            continue;
+        path = g_strcompress(fields[4]); /* blanks stand there as \040 */
+        if (strcmp(path, absolute_path) != 0)
+            continue;
+        g_free(*device_out);
+        g_free(*type_out);
+        *device_out = g_strdup(fields[2]);
+        *type_out = g_strndup(dash + 3, strcspn(dash + 3, " "));
+        found = true;
+    }
+    return found;
+}
+
+char *
+mountpoint_device(const char *absolute_path)
+{
+    g_autofree char *type = NULL;
+    char *device = NULL;
+
+    find_mount(absolute_path, &device, &type);
+    return device;
+}
+
+char *
+mountpoint_absolute(const char *path)
+{
+    char *real = mountpoint_is_descriptor(path) ? NULL : realpath(path, NULL);
+    char *copy = g_strdup(real);
+
+    free(real);
+    return copy;
+}
+
+/* As mountpoint_absolute, also of something that cannot be looked at: its directory can,
+ * and so can a symbolic link to it. */
+static char *
+absolute_of_any(const char *path)
+{
+    g_autofree char *plain = g_strdup(path);
+    g_autofree char *dir = NULL;
+    g_autofree char *base = NULL;
+    g_autofree char *real_dir = NULL;
+    g_autofree char *target = NULL;
+    char *real = mountpoint_absolute(path);
+    size_t n = strlen(plain);
+
+    if (real)
+        return real;
+    while (n > 1 && (plain[n - 1] == '/' || g_str_has_suffix(plain, "/.")))
+        plain[--n] = '\0';
+    dir = g_path_get_dirname(plain);
+    base = g_path_get_basename(plain);
+    real_dir = mountpoint_absolute(dir);
+    target = g_file_read_link(plain, NULL);
+    if (!real_dir)
+        return NULL;
+    if (!target)
+        return g_build_filename(real_dir, base, NULL);
+    return g_canonicalize_filename(target, real_dir);
+}
+
+bool
+mountpoint_unmount(const char *absolute_path)
+{
+    g_autoptr(GError) error = NULL;
+    g_autofree char *message = NULL; /* of no use beside our own */
+    const char *argv[] = {"fusermount3", "-u", "-z", "--", absolute_path, NULL};
+    int status = -1;
+
+    if (umount2(absolute_path, MNT_DETACH | UMOUNT_NOFOLLOW) == 0)
+        return true;
+    return g_spawn_sync(NULL, (char **)argv, NULL, G_SPAWN_SEARCH_PATH, NULL, NULL, NULL,
+                        &message, &status, &error) &&
+           status == 0;
+}
+
+/* Whether the mount on @path has lost its process: this question always goes there, while
+ * the kernel still answers stat from what it keeps. */
+static bool
+is_dead(const char *path)
+{
+    struct statfs status;
+
+    return statfs(path, &status) < 0 && errno == ENOTCONN;
+}
+
+bool
+mountpoint_remove_stale(const char *path, GError **error)
+{
+    while (is_dead(path)) {
+        g_autofree char *absolute_path = absolute_of_any(path);
+        g_autofree char *device = NULL;
+        g_autofree char *type = NULL;
+
+        if (!absolute_path || !find_mount(absolute_path, &device, &type) ||
+            strcmp(type, "fuse.qcowfs") != 0 || !mountpoint_unmount(absolute_path)) {
+            g_set_error(error, QIMG_ERROR, QIMG_ERROR_FAILED,
+                        "a mount lies there whose process is gone (unmount it with "
+                        "fusermount3 -u)");
+            return false;
+        }
+        g_message("%s: unmounted an earlier qcowfs there, whose process is gone", path);
+    }
+    return true;
+}
+
+/* libfuse takes any number for an open /dev/fuse. */
+static bool
+check_descriptor(const char *path, GError **error)
+{
+    struct pollfd poller = {.events = POLLIN};
+    struct stat status, device;
+    guint64 fd = 0;
+
+    if (!g_ascii_string_to_unsigned(path + strlen(DESCRIPTOR_PREFIX), 10, 0, G_MAXINT,
+                                    &fd, NULL) ||
+        fstat((int)fd, &status) < 0 || !S_ISCHR(status.st_mode) ||
+        (stat("/dev/fuse", &device) == 0 && device.st_rdev != status.st_rdev)) {
+        g_set_error(error, QIMG_ERROR, QIMG_ERROR_USAGE,
+                    "cannot be used as the mountpoint: is no open descriptor of "
+                    "/dev/fuse (pass on the one that was mounted with)");
+        return false;
+    }
+    /* Without a mount it looks as it does after the end of one. */
+    poller.fd = (int)fd;
+    if (poll(&poller, 1, 0) < 0 || !(poller.revents & POLLERR))
+        return true;
+    g_set_error(error, QIMG_ERROR, QIMG_ERROR_USAGE,
+                "cannot be used as the mountpoint: nothing is mounted with that "
+                "descriptor of /dev/fuse (mount first, with fd=N)");
+    return false;
+}
+
+bool
+mountpoint_prepare(const char *path, bool *is_file_out, GError **error)
+{
+    struct stat status;
+
+    *is_file_out = false;
+    if (mountpoint_is_descriptor(path))
+        return check_descriptor(path, error);
+    if (access("/dev/fuse", F_OK) < 0) {
+        g_set_error(
+            error, QIMG_ERROR, QIMG_ERROR_NOT_FOUND,
+            "cannot mount: there is no /dev/fuse (load the module with modprobe "
+            "fuse, or give the container the device; qimg info, map, snapshot list "
+            "and copy-out work without it)");
+        return false;
+    }
+    if (stat(path, &status) < 0) {
+        g_set_error(error, QIMG_ERROR, QIMG_ERROR_NOT_FOUND,
+                    "cannot be used as the mountpoint: %s (make the directory first)",
+                    g_strerror(errno));
+        return false;
+    }
+    *is_file_out = S_ISREG(status.st_mode);
+    if (S_ISREG(status.st_mode) || S_ISDIR(status.st_mode))
+        return true;
+    g_set_error(
+        error, QIMG_ERROR, QIMG_ERROR_USAGE,
+        "cannot be used as the mountpoint: neither a directory nor a regular file "
+        "(name an empty directory)");
+    return false;
+}
+
+/* Several, since whoever waits may have another environment than the server, and since
+ * the first may be missing, or somebody else's after su(1). */
+GStrv
+mountpoint_mark_dirs(void)
+{
+    const char *runtime_dir = g_getenv("XDG_RUNTIME_DIR");
+    GPtrArray *dirs = g_ptr_array_new();
+
+    if (geteuid() == 0) {
+        g_ptr_array_add(dirs, g_strdup("/run/qcowfs"));
+    } else {
+        if (runtime_dir && g_path_is_absolute(runtime_dir))
+            g_ptr_array_add(dirs, g_build_filename(runtime_dir, "qcowfs", NULL));
+        g_ptr_array_add(dirs, g_strdup_printf("/run/user/%u/qcowfs", geteuid()));
+    }
+    g_ptr_array_add(dirs, g_strdup_printf("/tmp/qcowfs-%u", geteuid()));
+    g_ptr_array_add(dirs, NULL);
+    return (GStrv)g_ptr_array_free(dirs, FALSE);
+}
+
+/* The path of the mark in @dir, if nobody else can write there; else NULL. */
+static char *
+mark_path(const char *dir, const char *absolute_path)
+{
+    g_autofree char *sum = NULL;
+    struct stat status;
+
+    if (lstat(dir, &status) < 0 || !S_ISDIR(status.st_mode) ||
+        status.st_uid != geteuid() || (status.st_mode & 022))
+        return NULL;
+    sum = g_compute_checksum_for_string(G_CHECKSUM_SHA256, absolute_path, -1);
+    return g_strdup_printf("%s/%.32s", dir, sum);
+}
+
+/* Whether @path is still the file that is open as @fd. */
+static bool
+is_same_file(const char *path, int fd)
+{
+    struct stat named, opened;
+
+    return lstat(path, &named) == 0 && fstat(fd, &opened) == 0 &&
+           named.st_dev == opened.st_dev && named.st_ino == opened.st_ino;
+}
+
+/* As mountpoint_mark, in @dir. */
+static int
+mark_in(const char *dir, const char *absolute_path)
+{
+    g_autofree char *path = NULL;
+
+    if (mkdir(dir, 0700) == 0 || errno == EEXIST)
+        path = mark_path(dir, absolute_path);
+    for (int i = 0; path && i < MAX_MARK_TRIES; i++) {
+        int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+
+        if (fd < 0)
+            break;
+        if (flock(fd, LOCK_EX | LOCK_NB) == 0) {
+            if (is_same_file(path, fd))
+                return fd;
+        } else if (is_same_file(path, fd)) {
+            /* An earlier server, unmounted already, still closes its images. It keeps
+             * its lock, and those who wait for it go on to the new mark. */
+            unlink(path);
+        }
+        close(fd);
+    }
+    return -1;
+}
+
+int
+mountpoint_mark(const char *absolute_path)
+{
+    g_auto(GStrv) dirs = mountpoint_mark_dirs();
+    int fd = -1;
+
+    for (char **dir = dirs; absolute_path && *dir && fd < 0; dir++)
+        fd = mark_in(*dir, absolute_path);
+    return fd;
+}
+
+void
+mountpoint_unmark(const char *absolute_path, int mark_fd)
+{
+    g_auto(GStrv) dirs = mountpoint_mark_dirs();
+
+    if (mark_fd < 0)
+        return;
+    for (char **dir = dirs; *dir; dir++) {
+        g_autofree char *path = mark_path(*dir, absolute_path);
+
+        if (path && is_same_file(path, mark_fd))
+            unlink(path);
+    }
+    close(mark_fd);
+}
+
+/* As mountpoint_wait, for servers whose mark is in @dir. */
+static void
+wait_in(const char *dir, const char *absolute_path)
+{
+    g_autofree char *mark = mark_path(dir, absolute_path);
+    int fd;
+
+    /* Until nobody serves it. A mark whose server was killed is left, and free. */
+    while (mark && (fd = open(mark, O_RDONLY | O_CLOEXEC | O_NOFOLLOW)) >= 0) {
+        bool is_over;
+
+        while (flock(fd, LOCK_SH) < 0 && errno == EINTR)
+            ;
+        is_over = is_same_file(mark, fd);
+        close(fd);
+        if (is_over)
+            break;
+    }
+}
+
+bool
+mountpoint_wait(const char *path, GError **error)
+{
+    g_autofree char *absolute_path = absolute_of_any(path);
+    g_auto(GStrv) dirs = mountpoint_mark_dirs();
+
+    if (!absolute_path) {
+        g_set_error(error, QIMG_ERROR, QIMG_ERROR_NOT_FOUND,
+                    "no such mountpoint (give the path that was mounted on)");
+        return false;
+    }
+    for (char **dir = dirs; *dir; dir++)
+        wait_in(*dir, absolute_path);
+    return true;
+}

@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Message digests, by libcrypto; and those of the files that a chain consists of. */
+#include <errno.h>
+#include <openssl/evp.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "base/errors.h"
+#include "base/zeros.h"
+#include "copy/copy-out.h"
+
+#define READ_BYTES QIMG_MIB
+
+static const char *const names[QIMG_N_DIGESTS] = {
+    [QIMG_DIGEST_MD5] = "md5",
+    [QIMG_DIGEST_SHA1] = "sha1",
+    [QIMG_DIGEST_SHA256] = "sha256",
+};
+
+const char *
+qimg_digest_get_name(QimgDigest digest)
+{
+    return (unsigned)digest < QIMG_N_DIGESTS ? names[digest] : NULL;
+}
+
+gboolean
+qimg_digest_find(const char *name, QimgDigest *digest_out)
+{
+    for (unsigned i = 0; i < QIMG_N_DIGESTS; i++) {
+        if (strcmp(names[i], name) == 0) {
+            *digest_out = (QimgDigest)i;
+            return TRUE;
+        }
+    }
+    return FALSE;
+}
+
+struct CopyDigest {
+    EVP_MD_CTX *context;
+};
+
+/* libcrypto fails where memory is short, and where we use it wrongly. */
+static void
+must(int result)
+{
+    if (result != 1)
+        g_error("libcrypto failed to compute a digest");
+}
+
+CopyDigest *
+copy_digest_new(QimgDigest kind, GError **error)
+{
+    EVP_MD_CTX *context = EVP_MD_CTX_new();
+    const EVP_MD *type = EVP_get_digestbyname(names[kind]);
+    CopyDigest *digest;
+
+    if (!context || !type || EVP_DigestInit_ex(context, type, NULL) != 1) {
+        EVP_MD_CTX_free(context);
+        qimg_set_error(error, QIMG_ERROR_UNSUPPORTED,
+                       "libcrypto does not compute %s here (choose another digest)",
+                       names[kind]);
+        return NULL;
+    }
+    digest = g_new(CopyDigest, 1);
+    digest->context = context;
+    return digest;
+}
+
+void
+copy_digest_add(CopyDigest *digest, const uint8_t *bytes, uint64_t n_bytes)
+{
+    while (n_bytes > 0) {
+        size_t n = bytes ? n_bytes : qimg_min_u64(n_bytes, COPY_ZEROS_BYTES);
+
+        must(EVP_DigestUpdate(digest->context, bytes ? bytes : qimg_zeros, n));
+        n_bytes -= n;
+    }
+}
+
+char *
+copy_digest_finish(CopyDigest *digest)
+{
+    uint8_t bytes[EVP_MAX_MD_SIZE];
+    unsigned n_bytes = 0;
+    GString *text = g_string_new(NULL);
+
+    must(EVP_DigestFinal_ex(digest->context, bytes, &n_bytes));
+    for (unsigned i = 0; i < n_bytes; i++)
+        g_string_append_printf(text, "%02x", bytes[i]);
+    copy_digest_free(digest);
+    return g_string_free(text, FALSE);
+}
+
+void
+copy_digest_free(CopyDigest *digest)
+{
+    if (!digest)
+        return;
+    EVP_MD_CTX_free(digest->context);
+    g_free(digest);
+}
+
+/* ---- the files of a chain -------------------------------------------------------------
+ */
+
+struct FileDigests {
+    unsigned kinds;
+    const _Atomic bool *stop;
+    QimgStorage **storages;   /* const; owned by the chain */
+    QimgFileDigests *results; /* each is written by the thread that took its index */
+    unsigned n_files;         /* const */
+    atomic_uint next_index;   /* atomic, relaxed: hands out indices */
+    pthread_t *threads;
+    unsigned n_threads; /* those that run */
+};
+
+static void
+free_all(CopyDigest **digests)
+{
+    for (unsigned i = 0; i < QIMG_N_DIGESTS; i++)
+        copy_digest_free(digests[i]);
+}
+
+/* Adds the whole of @storage to @digests. */
+static QimgErrno
+add_file(FileDigests *all, QimgStorage *storage, uint8_t *buffer, CopyDigest **digests)
+{
+    uint64_t size_bytes = 0, done = 0;
+    QimgErrno err = qimg_storage_get_size(storage, &size_bytes);
+
+    while (!err && done < size_bytes) {
+        size_t n = qimg_min_u64(READ_BYTES, size_bytes - done);
+
+        if (atomic_load_explicit(all->stop, memory_order_relaxed))
+            return -ECANCELED;
+        err = qimg_storage_read(storage, QIMG_IO_DATA, qimg_host(done), buffer, n);
+        for (unsigned i = 0; !err && i < QIMG_N_DIGESTS; i++)
+            if (digests[i])
+                copy_digest_add(digests[i], buffer, n);
+        done += n;
+    }
+    return err;
+}
+
+static void
+digest_file(FileDigests *all, unsigned index, uint8_t *buffer)
+{
+    QimgFileDigests *result = &all->results[index];
+    CopyDigest *digests[QIMG_N_DIGESTS] = {NULL};
+    GError *error = NULL;
+
+    for (unsigned i = 0; i < QIMG_N_DIGESTS && !error; i++)
+        if (all->kinds & 1u << i)
+            digests[i] = copy_digest_new((QimgDigest)i, &error);
+    if (error) {
+        result->error = g_strdup(error->message);
+        g_error_free(error);
+    } else {
+        QimgErrno err = add_file(all, all->storages[index], buffer, digests);
+
+        if (err)
+            result->error = g_strdup(g_strerror(-err));
+    }
+    for (unsigned i = 0; i < QIMG_N_DIGESTS && !result->error; i++)
+        if (digests[i])
+            result->digests[i] = copy_digest_finish(g_steal_pointer(&digests[i]));
+    free_all(digests);
+}
+
+static void *
+file_thread_main(void *user)
+{
+    FileDigests *all = user;
+    g_autofree uint8_t *buffer = g_malloc(READ_BYTES);
+    unsigned index;
+
+    while ((index = atomic_fetch_add_explicit(&all->next_index, 1,
+                                              memory_order_relaxed)) < all->n_files)
+        digest_file(all, index, buffer);
+    return NULL;
+}
+
+static void
+add_storage(FileDigests *all, QimgStorage *storage)
+{
+    if (!storage)
+        return;
+    all->results[all->n_files].path = storage->path;
+    all->storages[all->n_files++] = storage;
+}
+
+FileDigests *
+file_digests_start(QimgChain *chain, unsigned first_layer, unsigned kinds,
+                   unsigned n_threads, const _Atomic bool *stop)
+{
+    FileDigests *all = g_new0(FileDigests, 1);
+
+    all->kinds = kinds;
+    all->stop = stop;
+    all->storages = g_new0(QimgStorage *, 2 * (size_t)chain->n_layers);
+    all->results = g_new0(QimgFileDigests, 2 * (size_t)chain->n_layers);
+    for (unsigned i = first_layer; i < chain->n_layers; i++) {
+        add_storage(all, chain->layers[i]->file);
+        add_storage(all, chain->layers[i]->data_file);
+    }
+    n_threads = MIN(n_threads, all->n_files);
+    all->threads = g_new0(pthread_t, n_threads);
+    for (; all->n_threads < n_threads; all->n_threads++)
+        if (!qimg_thread_start(&all->threads[all->n_threads], file_thread_main, all))
+            break;
+    return all;
+}
+
+void
+file_digests_join(FileDigests *digests)
+{
+    for (; digests->n_threads > 0; digests->n_threads--)
+        pthread_join(digests->threads[digests->n_threads - 1], NULL);
+    /* What is left where no thread could be made. */
+    file_thread_main(digests);
+}
+
+const QimgFileDigests *
+file_digests_get(const FileDigests *digests, unsigned *n_out)
+{
+    *n_out = digests->n_files;
+    return digests->results;
+}
+
+void
+file_digests_free(FileDigests *digests)
+{
+    if (!digests)
+        return;
+    file_digests_join(digests);
+    for (unsigned i = 0; i < digests->n_files; i++) {
+        g_free((char *)digests->results[i].error);
+        for (unsigned j = 0; j < QIMG_N_DIGESTS; j++)
+            g_free((char *)digests->results[i].digests[j]);
+    }
+    g_free(digests->results);
+    g_free(digests->storages);
+    g_free(digests->threads);
+    g_free(digests);
+}

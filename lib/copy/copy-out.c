@@ -1,0 +1,696 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Copies of disks: what must hold before one begins, what stays when it ends, and what is
+ * told of it. The pieces go through copy/copy-engine.c.
+ *
+ * A copy to a file or device is a transaction:
+ *
+ *   EMPTY ──▶ BOUND ──▶ FILLING ──▶ VERIFIED ──▶ NAMED
+ *     ▲                    │             │
+ *     └──── --resume ──────┴─────────────┘
+ *
+ * EMPTY     Nothing is made, nothing has changed. All that can be checked is checked
+ *           here: digests, the target and what is beside it, room, locks, and that the
+ *           first piece can be read. An earlier run's journal is what it says, no more.
+ * BOUND     The journal names the file by its inode (a device by its size), on stable
+ *           storage; both are held open, the target locked. Names are used up to here,
+ *           and then again in VERIFIED alone. A file that this run made is empty. Of one
+ *           that an earlier run filled, the first n bytes are to be trusted only if
+ *           neither it nor the source was touched since; else, and where digests are
+ *           wanted, they are read back and compared before anything changes. No device is
+ *           trusted unread.
+ * FILLING   The first n bytes are the disk's and durable, for the n of the journal's last
+ *           line; behind them is anything. Digests are of what was written or read back.
+ * VERIFIED  All is there and durable; the source is as it was at the start; with verify
+ *           it was read back from the medium; the journal says so.
+ * NAMED     The file has its name, durably, and there is no journal. Only now is success
+ *           told, and are digests.
+ *
+ * A run that fails leaves a file with a journal that says more than nothing, or removes
+ * what it has made (I4). */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/checked.h"
+#include "base/cleanup.h"
+#include "base/errors.h"
+#include "copy/copy-out.h"
+
+typedef enum {
+    COPY_EMPTY,
+    COPY_BOUND,
+    COPY_FILLING,
+    COPY_VERIFIED,
+    COPY_NAMED,
+} CopyPhase;
+
+struct QimgCopy {
+    QimgImage *image;
+    QimgCopyOptions options; /* its texts are owned */
+    QimgCopyReport report;
+    _Atomic bool stop; /* atomic, relaxed: nothing else is told by it */
+    CopyPhase phase;
+    bool is_prepared;
+    bool is_void; /* what was copied is of no use to anyone */
+    CopyWish wish;
+    CopyBinding binding;
+    RangeLog log;
+    FileDigests *files;
+    CopyDigest *digests[QIMG_N_DIGESTS];
+};
+
+_Static_assert(ATOMIC_BOOL_LOCK_FREE == 2, "qimg_copy_stop is for signal handlers");
+
+static void
+tell_unreadable(const QimgUnreadable *range, void *user)
+{
+    QimgCopy *copy = user;
+
+    if (copy->options.on_unreadable)
+        copy->options.on_unreadable(range, copy->options.user);
+}
+
+QimgCopy *
+qimg_copy_new(QimgImage *image, const QimgCopyOptions *options)
+{
+    QimgCopy *copy = g_new0(QimgCopy, 1);
+
+    copy->image = image;
+    copy->options = *options;
+    copy->options.target_path = g_strdup(options->target_path);
+    copy->options.source_name =
+        g_strdup(options->source_name ? options->source_name : "disk");
+    copy->options.n_threads =
+        MIN(options->n_threads ? options->n_threads : qimg_default_threads(),
+            COPY_MAX_THREADS);
+    copy->binding = (CopyBinding){
+        .place.dir_fd = -1,
+        .target = {.fd = -1,
+                   .stream_fd = options->stream_fd,
+                   .keeps_zeros = options->keep_zeros},
+        .old_fd = -1,
+    };
+    copy->wish = (CopyWish){
+        .size_bytes = image_size_bytes(image),
+        .overwrites = options->overwrite,
+        .resumes = options->resume,
+        .keeps_zeros = options->keep_zeros,
+    };
+    copy->report.size_bytes = image_size_bytes(image);
+    atomic_init(&copy->stop, false);
+    range_log_init(&copy->log, tell_unreadable, copy);
+    return copy;
+}
+
+void
+qimg_copy_free(QimgCopy *copy)
+{
+    if (!copy)
+        return;
+    atomic_store_explicit(&copy->stop, true, memory_order_relaxed);
+    file_digests_free(copy->files);
+    if (copy->binding.is_stream && copy->binding.target.stream_fd >= 0 &&
+        copy->phase > COPY_EMPTY)
+        close(copy->binding.target.stream_fd);
+    copy_binding_clear(&copy->binding);
+    range_log_clear(&copy->log);
+    for (unsigned i = 0; i < QIMG_N_DIGESTS; i++) {
+        copy_digest_free(copy->digests[i]);
+        g_free((char *)copy->report.digests[i]);
+    }
+    g_free((char *)copy->options.target_path);
+    g_free((char *)copy->options.source_name);
+    g_free(copy);
+}
+
+void
+qimg_copy_stop(QimgCopy *copy)
+{
+    atomic_store_explicit(&copy->stop, true, memory_order_relaxed);
+}
+
+const QimgCopyReport *
+qimg_copy_get_report(const QimgCopy *copy)
+{
+    return &copy->report;
+}
+
+gboolean
+qimg_image_has_file(const QimgImage *image, const struct stat *status)
+{
+    return copy_is_chain_file(image, status);
+}
+
+/* ---- EMPTY ----------------------------------------------------------------------------
+ */
+
+static bool
+check_image(const QimgImage *image, GError **error)
+{
+    if (image->chain->gate) {
+        qimg_set_error(error, QIMG_ERROR_USAGE,
+                       "only an image that nobody writes to can be copied (leave out rw "
+                       "and cow)");
+        return false;
+    }
+    for (unsigned i = image->first_layer; i < image->chain->n_layers; i++) {
+        QimgErrno err = image->chain->layers[i]->data_error;
+
+        if (err) {
+            qimg_set_error_errno(error, -err, NULL, "its data cannot be read");
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool
+make_digests(QimgCopy *copy, GError **error)
+{
+    for (unsigned i = 0; i < QIMG_N_DIGESTS; i++) {
+        if (!(copy->options.digests & 1u << i))
+            continue;
+        copy->digests[i] = copy_digest_new((QimgDigest)i, error);
+        if (!copy->digests[i])
+            return false;
+    }
+    return true;
+}
+
+static bool
+find_target(QimgCopy *copy, GError **error)
+{
+    CopyBinding *binding = &copy->binding;
+    const GArray *unreadable;
+
+    if (!copy_binding_find(binding, copy->options.target_path, copy->image,
+                           copy->options.source_name, &copy->wish, error))
+        return false;
+    if (copy->options.verify && binding->is_stream) {
+        qimg_set_error(error, QIMG_ERROR_REFUSED,
+                       "is a pipe: what was written cannot be read again (leave out "
+                       "--verify)");
+        return false;
+    }
+    unreadable = binding->start.unreadable;
+    if (unreadable && unreadable->len > 0 && !copy->options.rescue) {
+        qimg_set_error(error, QIMG_ERROR_REFUSED,
+                       "the copy has gone over ranges that cannot be read (go on with "
+                       "--rescue --resume)");
+        return false;
+    }
+    return true;
+}
+
+static bool
+check_read(const QimgCopy *copy, uint64_t guest_offset, QimgErrno read_error,
+           const GArray *bad, GError **error)
+{
+    if (read_error) {
+        qimg_set_error_errno(error, -read_error, NULL,
+                             "cannot read offset %" G_GUINT64_FORMAT " of the disk",
+                             (guint64)guest_offset);
+        return false;
+    }
+    if (bad && bad->len > 0 && !copy->options.rescue) {
+        const QimgUnreadable *first = &g_array_index(bad, QimgUnreadable, 0);
+
+        qimg_set_error(error, QIMG_ERROR_FAILED,
+                       "cannot read offset %" G_GUINT64_FORMAT " of the disk: %s (with "
+                       "--rescue the copy has zeros there, and goes on)",
+                       (guint64)first->guest_offset, first->reason);
+        return false;
+    }
+    return true;
+}
+
+/* Whether the first piece that is to be copied can be read. */
+static bool
+check_first_piece(QimgCopy *copy, GError **error)
+{
+    uint64_t at = copy->binding.start.done_bytes, found = at;
+    g_autoptr(GArray) bad = g_array_new(FALSE, FALSE, sizeof(QimgUnreadable));
+    g_autofree uint8_t *buffer = NULL;
+    size_t n;
+    QimgErrno err;
+
+    if (at >= copy->report.size_bytes)
+        return true;
+    if (qimg_image_seek(copy->image, at, FALSE, &found) == -ENXIO)
+        return true;
+    if (found > at)
+        at = found;
+    n = qimg_min_u64(COPY_GRANULE_BYTES, copy->report.size_bytes - at);
+    buffer = g_malloc(n);
+    err = image_read_bulk(copy->image, at, buffer, n);
+    if (copy_is_unreadable(err)) {
+        if (copy->options.rescue)
+            return true;
+        err = copy_rescue(copy->image, at, n, buffer, &copy->stop, bad);
+    }
+    return err == -ECANCELED || check_read(copy, at, err, bad, error);
+}
+
+gboolean
+qimg_copy_prepare(QimgCopy *copy, GError **error)
+{
+    bool is_good = true;
+
+    if (copy->is_prepared)
+        return TRUE;
+    if (!check_image(copy->image, error) || !make_digests(copy, error))
+        return FALSE;
+    if (copy->options.target_path) {
+        is_good = find_target(copy, error);
+        copy->report.is_target_at_fault = !is_good;
+    }
+    copy->is_prepared = is_good && check_first_piece(copy, error);
+    return copy->is_prepared;
+}
+
+gboolean
+qimg_copy_uses_path(const QimgCopy *copy, const char *path)
+{
+    struct stat status;
+
+    return (stat(path, &status) == 0 && copy_is_chain_file(copy->image, &status)) ||
+           (copy->options.target_path && copy_binding_uses(&copy->binding, path));
+}
+
+/* ---- BOUND ----------------------------------------------------------------------------
+ */
+
+/* Waits until somebody reads from the FIFO. */
+static bool
+open_stream(QimgCopy *copy, GError **error)
+{
+    CopyTarget *target = &copy->binding.target;
+
+    do
+        target->stream_fd =
+            open(copy->options.target_path, O_WRONLY | O_CLOEXEC | O_NOCTTY);
+    while (target->stream_fd < 0 && errno == EINTR &&
+           !atomic_load_explicit(&copy->stop, memory_order_relaxed));
+    if (target->stream_fd >= 0)
+        return true;
+    if (errno != EINTR)
+        qimg_set_error_errno(error, errno, "check its permissions", "cannot be opened");
+    return false;
+}
+
+static bool
+bind_target(QimgCopy *copy, GError **error)
+{
+    CopyBinding *binding = &copy->binding;
+
+    copy->phase = COPY_BOUND;
+    if (!copy->options.target_path)
+        return true;
+    copy->report.is_target_at_fault = true;
+    if (!(binding->is_stream
+              ? open_stream(copy, error)
+              : copy_binding_make(binding, copy->image, &copy->wish, error)))
+        return false;
+    copy->report.is_target_at_fault = false;
+    return true;
+}
+
+/* Takes over what an earlier copy has told. */
+static void
+take_over(QimgCopy *copy)
+{
+    const CopyState *start = &copy->binding.start;
+
+    copy->report.resumed_bytes = copy->report.done_bytes = start->done_bytes;
+    copy->report.data_bytes = start->data_bytes;
+    for (guint i = 0; start->unreadable && i < start->unreadable->len; i++)
+        range_log_add(&copy->log, &g_array_index(start->unreadable, QimgUnreadable, i));
+}
+
+/* CopyJob.on_progress. */
+static void
+on_progress(void *user, uint64_t done_bytes)
+{
+    QimgCopy *copy = user;
+
+    if (copy->options.on_progress)
+        copy->options.on_progress(done_bytes, copy->options.user);
+}
+
+/* CopyJob.consume of what is compared. */
+static bool
+consume_compared(void *user, const CopyResult *result, GError **error)
+{
+    QimgCopy *copy = user;
+
+    if (!check_read(copy, result->piece.guest_offset, result->read_error, result->bad,
+                    error))
+        return false;
+    if (!result->compare_error && result->different_offset == COPY_NO_DIFFERENCE)
+        return true;
+    copy->report.is_target_at_fault = true;
+    if (result->compare_error)
+        qimg_set_error_errno(error, -result->compare_error, NULL,
+                             "cannot read offset %" G_GUINT64_FORMAT " back",
+                             (guint64)result->piece.guest_offset);
+    else if (copy->phase == COPY_BOUND)
+        qimg_set_error(error, QIMG_ERROR_REFUSED,
+                       "the copy cannot go on: at offset %" G_GUINT64_FORMAT
+                       " it is not what the disk has (begin anew with --force)",
+                       (guint64)result->different_offset);
+    else
+        qimg_set_error(error, QIMG_ERROR_FAILED,
+                       "what is read back at offset %" G_GUINT64_FORMAT
+                       " is not what the disk has (the medium may be failing)",
+                       (guint64)result->different_offset);
+    copy->is_void = copy->phase != COPY_BOUND && !result->compare_error;
+    return false;
+}
+
+/* Compares the first @n_bytes of the target with the disk. */
+static bool
+compare(QimgCopy *copy, uint64_t n_bytes, bool is_hashed, bool from_medium,
+        const GArray *listed, GError **error)
+{
+    CopyReader reader;
+    CopyJob job = {
+        .image = copy->image,
+        .target = &copy->binding.target,
+        .size_bytes = n_bytes,
+        .reader = &reader,
+        .listed = listed,
+        .n_threads = copy->options.n_threads,
+        .stop = &copy->stop,
+        .consume = consume_compared,
+        .on_progress = is_hashed ? on_progress : NULL,
+        .user = copy,
+    };
+    bool is_same;
+
+    if (is_hashed)
+        memcpy(job.digests, copy->digests, sizeof job.digests);
+    copy_reader_open(&reader, copy->binding.target.storage, from_medium);
+    is_same = copy_engine_run(&job, error);
+    copy_reader_close(&reader);
+    return is_same;
+}
+
+/* Reads back what an earlier run wrote, where that is not known to be there, or digests
+ * are of it, too. Nothing has changed yet. */
+static bool
+check_earlier(QimgCopy *copy, GError **error)
+{
+    const CopyBinding *binding = &copy->binding;
+
+    if (!binding->is_resumed || binding->start.done_bytes == 0 ||
+        (binding->is_trusted && !copy->options.digests))
+        return true;
+    return compare(copy, binding->start.done_bytes, copy->options.digests != 0, false,
+                   binding->start.unreadable, error);
+}
+
+/* ---- FILLING --------------------------------------------------------------------------
+ */
+
+static CopyState
+present_state(const QimgCopy *copy)
+{
+    return (CopyState){copy->report.done_bytes, copy->report.data_bytes,
+                       range_log_snapshot(&copy->log), NULL};
+}
+
+static bool
+post_state(QimgCopy *copy, GError **error)
+{
+    CopyBinding *binding = &copy->binding;
+    QimgErrno err = copy_journal_get_error(binding->journal);
+    CopyState state;
+
+    if (err) {
+        copy->report.is_target_at_fault = true;
+        qimg_set_error_errno(error, -err, NULL, "what was written cannot be synced");
+        return false;
+    }
+    if (!binding->has_journal ||
+        !copy_journal_is_due(binding->journal, copy->report.done_bytes))
+        return true;
+    state = present_state(copy);
+    if (state.unreadable)
+        copy_journal_post(binding->journal, &state);
+    return true;
+}
+
+/* CopyJob.consume of what is copied. */
+static bool
+consume(void *user, const CopyResult *result, GError **error)
+{
+    QimgCopy *copy = user;
+    const CopyPiece *piece = &result->piece;
+
+    if (!check_read(copy, piece->guest_offset, result->read_error, result->bad, error))
+        return false;
+    if (result->write_error) {
+        copy->report.is_target_at_fault = true;
+        qimg_set_error_errno(error, -result->write_error,
+                             result->write_error == -ENOSPC ? "make room" : NULL,
+                             "cannot write at offset %" G_GUINT64_FORMAT,
+                             (guint64)piece->guest_offset);
+        return false;
+    }
+    for (guint i = 0; result->bad && i < result->bad->len; i++)
+        range_log_add(&copy->log, &g_array_index(result->bad, QimgUnreadable, i));
+    copy->report.data_bytes += result->data_bytes;
+    copy->report.done_bytes = piece->guest_offset + piece->length_bytes;
+    return !copy->binding.target.storage || post_state(copy, error);
+}
+
+static bool
+fill(QimgCopy *copy, GError **error)
+{
+    CopyBinding *binding = &copy->binding;
+    CopyJob job = {
+        .image = copy->image,
+        .target = &binding->target,
+        .size_bytes = copy->report.size_bytes,
+        .begin_offset = binding->start.done_bytes,
+        .n_threads = copy->options.n_threads,
+        .stop = &copy->stop,
+        .consume = consume,
+        .on_progress = on_progress,
+        .user = copy,
+    };
+
+    copy->phase = COPY_FILLING;
+    if (binding->target.storage &&
+        ((!binding->is_named &&
+          !copy_target_prepare(&binding->target, copy->report.size_bytes,
+                               binding->start.done_bytes, error)) ||
+         !copy_journal_begin(binding->journal, binding->target.storage, error))) {
+        copy->report.is_target_at_fault = true;
+        return false;
+    }
+    memcpy(job.digests, copy->digests, sizeof job.digests);
+    return copy_engine_run(&job, error);
+}
+
+static bool
+finish_digests(QimgCopy *copy, GError **error)
+{
+    if (copy->files) {
+        file_digests_join(copy->files);
+        copy->report.files = file_digests_get(copy->files, &copy->report.n_files);
+    }
+    if (atomic_load_explicit(&copy->stop, memory_order_relaxed))
+        return false;
+    for (unsigned i = 0; i < copy->report.n_files && !copy->options.rescue; i++) {
+        const QimgFileDigests *file = &copy->report.files[i];
+
+        if (file->error) {
+            qimg_set_error(error, QIMG_ERROR_FAILED,
+                           "the file \"%s\" cannot be read for its digest: %s (leave out "
+                           "the digests of files with --no-hash-files)",
+                           file->path, file->error);
+            return false;
+        }
+    }
+    return true;
+}
+
+/* ---- VERIFIED and NAMED ---------------------------------------------------------------
+ */
+
+/* Stores that the copy has come so far, and that the target, which is durable, is not
+ * written to any more. */
+static QimgErrno
+store_last_state(QimgCopy *copy)
+{
+    CopyState state = present_state(copy);
+    struct stat status;
+    QimgErrno err = -E2BIG;
+
+    qimg_storage_get_status(copy->binding.target.storage, &status);
+    state.stamp = copy_stamp_of(&status);
+    if (state.unreadable)
+        err = copy_journal_store(copy->binding.journal, &state);
+    copy_state_clear(&state);
+    return err;
+}
+
+/* Whether each file of the source is as it was at the start. */
+static bool
+check_source(QimgCopy *copy, GError **error)
+{
+    const char *path = NULL;
+    CopyChange change = copy_find_change(copy->image, &path);
+
+    if (change == COPY_UNCHANGED)
+        return true;
+    /* Where its content cannot have changed, reading back tells whether the copy is
+     * good. */
+    copy->is_void = change == COPY_CHANGED;
+    copy->report.is_target_at_fault = false;
+    qimg_set_error(error, QIMG_ERROR_FAILED,
+                   "\"%s\" was changed while it was copied (copy again when nothing "
+                   "writes to it)",
+                   path);
+    return false;
+}
+
+static bool
+verify(QimgCopy *copy, GError **error)
+{
+    CopyBinding *binding = &copy->binding;
+    g_autoptr(GArray) listed = NULL;
+    QimgErrno err;
+
+    if (!binding->target.storage)
+        return check_source(copy, error);
+    copy_journal_end(binding->journal);
+    copy->report.is_target_at_fault = true;
+    err = qimg_storage_sync(binding->target.storage);
+    if (err) {
+        qimg_set_error_errno(error, -err, NULL, "what was written cannot be synced");
+        return false;
+    }
+    copy->report.is_target_at_fault = false;
+    if (copy->options.verify) {
+        listed = range_log_snapshot(&copy->log);
+        if (!compare(copy, copy->report.size_bytes, false, true, listed, error))
+            return false;
+    }
+    if (!check_source(copy, error))
+        return false;
+    copy->report.is_target_at_fault = true;
+    if (!copy_binding_check_name(binding, error))
+        return false;
+    /* Behind the rename nothing but the journal can tell what the file is. */
+    err = binding->is_part && !binding->is_named ? store_last_state(copy) : 0;
+    if (err && err != -E2BIG && err != -EFBIG) {
+        qimg_set_error_errno(error, -err, err == -ENOSPC ? "make room" : NULL,
+                             "the journal cannot be written");
+        return false;
+    }
+    copy->phase = COPY_VERIFIED;
+    return true;
+}
+
+static bool
+name_target(QimgCopy *copy, GError **error)
+{
+    QimgErrno err = copy->binding.target.storage ? copy_binding_name(&copy->binding) : 0;
+
+    if (err) {
+        copy->report.is_target_at_fault = true;
+        qimg_set_error_errno(error, -err, NULL, "its name cannot be made durable");
+        return false;
+    }
+    copy->report.is_target_at_fault = false;
+    copy->phase = COPY_NAMED;
+    for (unsigned i = 0; i < QIMG_N_DIGESTS; i++)
+        if (copy->digests[i])
+            copy->report.digests[i] =
+                copy_digest_finish(g_steal_pointer(&copy->digests[i]));
+    return true;
+}
+
+/* ---- failures -------------------------------------------------------------------------
+ */
+
+/* Keeps what was copied so far, if there is a journal to say so. */
+static bool
+keep_state(QimgCopy *copy)
+{
+    CopyBinding *binding = &copy->binding;
+    uint64_t done_bytes = copy->report.done_bytes;
+
+    if (!binding->has_journal || copy->is_void || done_bytes == 0)
+        return false;
+    /* What lies behind is of no use (I2), and its space may be what the journal needs. */
+    if (!binding->is_named &&
+        (!copy_target_prepare(&binding->target, copy->report.size_bytes, done_bytes,
+                              NULL) ||
+         qimg_storage_sync(binding->target.storage) != 0 || store_last_state(copy) != 0))
+        copy->report.done_bytes = binding->start.done_bytes; /* at least */
+    return copy->report.done_bytes > 0;
+}
+
+/* Leaves what can go on, or nothing that this run has made. */
+static void
+leave_target(QimgCopy *copy)
+{
+    CopyBinding *binding = &copy->binding;
+
+    if (copy->phase == COPY_EMPTY || !binding->target.storage)
+        return;
+    copy_journal_end(binding->journal);
+    if (copy->phase == COPY_BOUND)
+        copy->report.is_resumable = binding->is_resumed &&
+                                    binding->start.done_bytes > 0 &&
+                                    !copy->report.is_target_at_fault;
+    else
+        copy->report.is_resumable = keep_state(copy);
+    if (!copy->report.is_resumable && !binding->is_resumed)
+        copy_binding_undo(binding);
+}
+
+gboolean
+qimg_copy_run(QimgCopy *copy, GError **error)
+{
+    GError *own_error = NULL;
+    bool is_good = qimg_copy_prepare(copy, &own_error) && bind_target(copy, &own_error);
+
+    if (is_good) {
+        take_over(copy);
+        if (copy->options.digests && copy->options.hash_files)
+            copy->files = file_digests_start(copy->image->chain, copy->image->first_layer,
+                                             copy->options.digests,
+                                             copy->options.n_threads, &copy->stop);
+        is_good = check_earlier(copy, &own_error) && fill(copy, &own_error) &&
+                  finish_digests(copy, &own_error) && verify(copy, &own_error) &&
+                  name_target(copy, &own_error);
+    }
+    range_log_finish(&copy->log);
+    copy->report.n_unreadable = copy->log.n_ranges;
+    copy->report.unreadable_bytes = copy->log.n_bytes;
+    copy->report.unreadable = (const QimgUnreadable *)(void *)copy->log.listed->data;
+    copy->report.n_listed = copy->log.listed->len;
+    if (is_good)
+        return TRUE;
+    /* A source that has changed is why it cannot be read, or is not what the copy has. */
+    if (own_error && copy->phase >= COPY_BOUND && !copy->is_void) {
+        GError *changed = NULL;
+        bool is_target_at_fault = copy->report.is_target_at_fault;
+
+        if (!is_target_at_fault && !check_source(copy, &changed)) {
+            g_clear_error(&own_error);
+            own_error = changed;
+        }
+    }
+    leave_target(copy);
+    if (!own_error)
+        qimg_set_error(&own_error, QIMG_ERROR_FAILED, "the copy was stopped");
+    g_propagate_error(error, own_error);
+    return FALSE;
+}

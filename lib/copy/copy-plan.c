@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Which pieces of a disk a copy goes through. A chunk is read whole where any of it holds
+ * data: the zeros in it are found sooner in memory than in the tables. */
+#include <errno.h>
+
+#include "base/checked.h"
+#include "copy/copy-out.h"
+
+/* Learns how far the hole at next_offset reaches; the start of a chunk, mostly. */
+static void
+find_data(CopyPlan *plan)
+{
+    uint64_t found = plan->next_offset;
+    QimgErrno err = plan->find_data(plan->user, plan->next_offset, &found);
+
+    if (err == -ENXIO)
+        plan->data_offset = plan->size_bytes;
+    else if (err)
+        plan->data_offset = plan->next_offset;
+    else
+        plan->data_offset =
+            qimg_max_u64(qimg_align_down(found, plan->chunk_bytes), plan->next_offset);
+}
+
+bool
+copy_plan_next(CopyPlan *plan, CopyPiece *out)
+{
+    uint64_t start = plan->next_offset;
+    uint64_t end;
+
+    if (start >= plan->size_bytes)
+        return false;
+    if (plan->data_offset <= start)
+        find_data(plan);
+    out->is_hole = plan->data_offset > start;
+    if (out->is_hole)
+        end = start + qimg_min_u64(plan->data_offset - start, plan->max_hole_bytes);
+    else if (!qimg_add_u64(qimg_align_down(start, plan->chunk_bytes), plan->chunk_bytes,
+                           &end))
+        end = plan->size_bytes;
+    end = qimg_min_u64(end, plan->size_bytes);
+    out->guest_offset = start;
+    out->length_bytes = end - start;
+    plan->next_offset = end;
+    return true;
+}

@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The name of a backing file as it is stored: a plain path, a path with the protocol
+ * "file:", or a json: block graph, of which only plain files are taken. Spec: qcow2
+ * section 9. */
+#include <jansson.h>
+#include <string.h>
+
+#include "base/errors.h"
+#include "image/chain/backing-name.h"
+
+static bool
+refuse_graph(GError **error, const char *what)
+{
+    qimg_set_error(error, QIMG_ERROR_REFUSED,
+                   "backing file name json:…: %s (only a format over a plain file can be "
+                   "opened; store a plain name with qemu-img rebase -u)",
+                   what);
+    return false;
+}
+
+/* Takes the member @name of @object as text, in *@out; other types are refused. */
+static bool
+take_text(json_t *object, const char *name, const char **out, GError **error)
+{
+    json_t *member = json_object_get(object, name);
+
+    if (!member)
+        return true;
+    if (!json_is_string(member))
+        return refuse_graph(error, "a driver or file name is no text");
+    *out = json_string_value(member);
+    return true;
+}
+
+/* Whether all members of @object have one of the @n_known names. */
+static bool
+has_only(json_t *object, const char *const *known, size_t n_known)
+{
+    size_t n_found = 0;
+
+    for (size_t i = 0; i < n_known; i++)
+        n_found += json_object_get(object, known[i]) != NULL;
+    return n_found == json_object_size(object);
+}
+
+/* What a graph says; the texts belong to the parsed JSON. */
+typedef struct {
+    const char *driver;
+    const char *file_driver;
+    const char *filename;
+} Graph;
+
+static bool
+take_file(json_t *file, Graph *graph, GError **error)
+{
+    static const char *const known[] = {"driver", "filename"};
+
+    if (!json_is_object(file))
+        return refuse_graph(error, "its file is a reference");
+    if (!has_only(file, known, G_N_ELEMENTS(known)))
+        return refuse_graph(error, "its file has members other than driver, filename");
+    return take_text(file, "driver", &graph->file_driver, error) &&
+           take_text(file, "filename", &graph->filename, error);
+}
+
+/* A graph node may say {"driver": F, "file": {"driver": "file", "filename": N}}, the same
+ * flattened ("file.driver", "file.filename"), or just the file. Anything else would need
+ * an interpretation that we do not have, so it is refused. */
+static bool
+take_graph(json_t *object, Graph *graph, GError **error)
+{
+    static const char *const known[] = {"driver",        "file",     "file.driver",
+                                        "file.filename", "filename", "node-name"};
+    json_t *file = json_object_get(object, "file");
+
+    if (!has_only(object, known, G_N_ELEMENTS(known)))
+        return refuse_graph(error, "it has members other than driver and file");
+    if (!take_text(object, "driver", &graph->driver, error) ||
+        !take_text(object, "file.driver", &graph->file_driver, error) ||
+        !take_text(object, "file.filename", &graph->filename, error) ||
+        (file && !take_file(file, graph, error)))
+        return false;
+    if (!graph->filename && json_object_get(object, "filename")) {
+        /* The file itself, without a format above it: its bytes as they lie. */
+        graph->file_driver = graph->driver ? graph->driver : "file";
+        graph->driver = graph->driver ? "raw" : NULL;
+        if (!take_text(object, "filename", &graph->filename, error))
+            return false;
+    }
+    if (!graph->filename || !*graph->filename)
+        return refuse_graph(error, "it names no file");
+    if (graph->file_driver && strcmp(graph->file_driver, "file") != 0)
+        return refuse_graph(error, "its file is not a plain one");
+    return true;
+}
+
+static bool
+parse_graph(const char *text, char **path_out, char **format_out, GError **error)
+{
+    /* A member given twice would be one thing to us and another to QEMU. */
+    json_t *root = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
+    Graph graph = {0};
+    bool is_good;
+
+    if (!json_is_object(root)) {
+        json_decref(root);
+        return refuse_graph(error, "it cannot be parsed");
+    }
+    is_good = take_graph(root, &graph, error);
+    if (is_good) {
+        *path_out = g_strdup(graph.filename);
+        *format_out = g_strdup(graph.driver);
+    }
+    json_decref(root);
+    return is_good;
+}
+
+bool
+backing_name_parse(const char *name, char **path_out, char **format_out, GError **error)
+{
+    size_t n_protocol;
+
+    *path_out = *format_out = NULL;
+    if (g_str_has_prefix(name, "json:"))
+        return parse_graph(name + strlen("json:"), path_out, format_out, error);
+    if (g_str_has_prefix(name, "file:")) {
+        *path_out = g_strdup(name + strlen("file:"));
+        return true;
+    }
+    n_protocol = strcspn(name, ":/");
+    if (name[n_protocol] == ':') {
+        g_autofree char *shown = g_strescape(name, NULL);
+
+        qimg_set_error(
+            error, QIMG_ERROR_REFUSED,
+            "backing file name \"%s\": begins with a protocol, and only local "
+            "files can be opened (a local name with a colon needs ./ before it: "
+            "qemu-img rebase -u)",
+            shown);
+        return false;
+    }
+    *path_out = g_strdup(name);
+    return true;
+}

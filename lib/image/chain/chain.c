@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What opening a chain and its overlay share: storages with their locks, and warnings. */
+#include "image/chain/chain.h"
+
+#include "storage/file-lock.h"
+#include "storage/file.h"
+
+void
+chain_warn(QimgChain *chain, const char *path, const char *text)
+{
+    char *line = g_strdup_printf("%s: %s", path, text);
+
+    for (char *c = line; *c; c++)
+        if (g_ascii_iscntrl(*c))
+            *c = '?';
+    g_ptr_array_add(chain->warnings, line);
+}
+
+/* Takes the locks of a reader, or writer, on @storage. */
+static bool
+lock_storage(QimgChain *chain, const QimgOptions *options, QimgStorage *storage,
+             GError **error)
+{
+    bool is_writable = qimg_storage_is_writable(storage);
+
+    if (options->no_lock)
+        return true;
+    switch (qimg_file_lock(qimg_file_storage_get_fd(storage),
+                           is_writable ? QIMG_LOCK_RW_PERM : QIMG_LOCK_RO_PERM,
+                           is_writable ? QIMG_LOCK_RW_UNSHARED : QIMG_LOCK_RO_UNSHARED,
+                           error)) {
+    case QIMG_LOCK_TAKEN:
+        return true;
+    case QIMG_LOCK_NOT_SUPPORTED:
+        chain_warn(
+            chain, storage->path,
+            is_writable
+                ? "its file system has no byte locks: make sure that nobody else uses it"
+                : "its file system has no byte locks: make sure that nobody writes to "
+                  "it");
+        return true;
+    case QIMG_LOCK_CONFLICT:
+        break;
+    }
+    return false;
+}
+
+QimgStorage *
+chain_open_storage(QimgChain *chain, const QimgOptions *options, int fd, const char *path,
+                   bool is_writable, GError **error)
+{
+    QimgStorage *storage = qimg_file_storage_new(fd, path, is_writable, error);
+
+    if (!storage)
+        return NULL;
+    if (!lock_storage(chain, options, storage, error)) {
+        qimg_storage_close(storage);
+        return NULL;
+    }
+    return storage;
+}

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Files that another program changes below an open image. Tables are cached, and data are
+ * read when they are asked for, so that together they would be bytes of no version: an
+ * image of which a file has changed gives none until it is opened anew. */
+#define G_LOG_DOMAIN "qimg"
+
+#include "image/chain/changes.h"
+#include "image/chain/handle.h"
+
+const QimgStorage *
+chain_find_changed(const QimgChain *chain)
+{
+    for (unsigned i = 0; i < chain->n_layers; i++) {
+        const QimgFormat *layer = chain->layers[i];
+
+        if (qimg_storage_has_changed(layer->file))
+            return layer->file;
+        if (layer->data_file && qimg_storage_has_changed(layer->data_file))
+            return layer->data_file;
+    }
+    return NULL;
+}
+
+/* Looks now. */
+static bool
+look(QimgChain *chain)
+{
+    const QimgStorage *found = chain_find_changed(chain), *none = NULL;
+
+    if (found && atomic_compare_exchange_strong(&chain->changed, &none, found))
+        g_warning(
+            "%s: was changed by another program while it was open; reading it gives "
+            "I/O errors until nobody uses it and it is opened anew (-o nolock does "
+            "not look for changes)",
+            found->path);
+    return found != NULL;
+}
+
+bool
+chain_look_for_changes(QimgChain *chain)
+{
+    int64_t due_ms = atomic_load_explicit(&chain->next_look_ms, memory_order_relaxed);
+    struct timespec now;
+    int64_t now_ms;
+
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    now_ms = (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+    /* One of those that come at the same time looks. */
+    if (now_ms < due_ms || !atomic_compare_exchange_strong(&chain->next_look_ms, &due_ms,
+                                                           now_ms + CHANGES_LOOK_MS))
+        return atomic_load_explicit(&chain->changed, memory_order_relaxed) != NULL;
+    return look(chain);
+}
+
+const char *
+qimg_image_find_changed(QimgImage *image, gboolean look_now)
+{
+    QimgChain *chain = image->chain;
+    const QimgStorage *changed;
+
+    if (look_now && chain->is_watched && !atomic_load(&chain->changed))
+        (void)look(chain);
+    changed = atomic_load(&chain->changed);
+    return changed ? changed->path : NULL;
+}

@@ -1,0 +1,8 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#pragma once
+
+#include "image/chain/chain.h"
+
+/* Counts damage, and logs it once for each rule and chain. */
+void report_damage(QimgChain *chain, unsigned layer_index, QimgRule rule,
+                   uint64_t guest_offset);

@@ -1,0 +1,646 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Opening a chain: each image, its data file and its backing file in turn, with locks,
+ * limits, and the policy on which named files may be opened. */
+#include "image/open/chain-open.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/checked.h"
+#include "base/cleanup.h"
+#include "base/errors.h"
+#include "image/chain/backing-name.h"
+#include "image/map/holes.h"
+#include "image/open/overlay.h"
+#include "image/open/probed.h"
+#include "image/read/read-ahead.h"
+#include "storage/file.h"
+#include "storage/same-file.h"
+
+#define PROBE_BYTES 512u
+
+/* Refuses a file of a format that is known and cannot be read: as a raw disk it would be
+ * shown, and written over, wrongly. @above names it as its backing file; NULL: the user
+ * does. */
+static void
+refuse_foreign(const QimgForeign *foreign, const QimgFormat *above, GError **error)
+{
+    const char *as_raw = !above ? "show its bytes with -o format=raw"
+                         : above->driver->records_backing_format
+                             ? "record that it is raw with qemu-img rebase -u -F raw"
+                             : "convert the image above it to qcow2";
+
+    qimg_set_error(error, QIMG_ERROR_UNSUPPORTED,
+                   "is %s, which this version cannot read (%s, or %s)", foreign->what,
+                   foreign->advice, as_raw);
+}
+
+/* The driver by name, or by probing where @name is NULL. @above: as refuse_foreign. */
+static const QimgDriver *
+choose_driver(QimgStorage *file, const char *name, const QimgFormat *above,
+              GError **error)
+{
+    const QimgDriver *driver;
+    const QimgForeign *foreign;
+    uint8_t bytes[PROBE_BYTES] = {0};
+    uint64_t size_bytes = 0;
+    QimgErrno err;
+
+    if (name) {
+        g_autofree char *shown = g_strescape(name, NULL);
+
+        driver = qimg_driver_find(name);
+        if (!driver)
+            qimg_set_error(error, QIMG_ERROR_UNSUPPORTED,
+                           "its recorded format \"%s\" cannot be read by this version "
+                           "(convert it with qemu-img convert)",
+                           shown);
+        return driver;
+    }
+    err = qimg_storage_get_size(file, &size_bytes);
+    if (!err)
+        err = qimg_storage_read(file, QIMG_IO_HEADER, qimg_host(0), bytes, sizeof bytes);
+    if (err) {
+        qimg_set_error_errno(error, -err, NULL, "cannot read its first sector");
+        return NULL;
+    }
+    driver = qimg_driver_probe(bytes, qimg_min_u64(size_bytes, sizeof bytes), &foreign);
+    if (!driver)
+        refuse_foreign(foreign, above, error);
+    return driver;
+}
+
+static bool
+is_same_file(const QimgStorage *a, const QimgStorage *b)
+{
+    return a && b && a != b && qimg_is_same_file(&a->status, &b->status);
+}
+
+/* Whether another storage of the chain is of the same file. */
+static bool
+is_in_chain(const QimgChain *chain, const QimgStorage *storage)
+{
+    for (unsigned i = chain->layers[0] ? 0 : 1; i < chain->n_layers; i++)
+        if (is_same_file(chain->layers[i]->file, storage) ||
+            is_same_file(chain->layers[i]->data_file, storage))
+            return true;
+    return false;
+}
+
+static bool
+attach_data_file(QimgChain *chain, const QimgOptions *options, QimgFormat *format,
+                 GError **error)
+{
+    g_autoptr(QimgPlace) place = NULL;
+    int fd;
+
+    if (!format->needs_data_file)
+        return true;
+    if (!format->data_file_name) {
+        qimg_set_error(error, QIMG_ERROR_INVALID,
+                       "data file extension: is missing, though the image says that its "
+                       "data lie in another file (store the name with qemu-img amend -o "
+                       "data_file=NAME)");
+        return false;
+    }
+    /* Always a plain name: prefixes have no meaning here. Spec: qcow2 section 10. */
+    fd = qimg_open_named_by_image(options->policy, chain->places[chain->n_layers - 1],
+                                  format->data_file_name, format->is_writable, &place,
+                                  error);
+    if (fd >= 0)
+        format->data_file = chain_open_storage(chain, options, fd, place->path,
+                                               format->is_writable, error);
+    if (format->data_file && !is_in_chain(chain, format->data_file))
+        return true;
+    if (format->data_file)
+        qimg_set_error(error, QIMG_ERROR_LOOP,
+                       "is a file of the chain itself (name another one with qemu-img "
+                       "amend -o data_file=NAME)");
+    if (place) {
+        g_autofree char *shown = g_strescape(place->path, "\"'");
+
+        g_prefix_error(error, "\"%s\" ", shown);
+    }
+    g_prefix_error(error, "data file: ");
+    return false;
+}
+
+/* Refuses a file that is in the chain already. */
+static bool
+check_no_loop(const QimgChain *chain, const QimgStorage *storage, GError **error)
+{
+    if (!is_in_chain(chain, storage))
+        return true;
+    qimg_set_error(error, QIMG_ERROR_LOOP,
+                   "is based on itself: the chain of backing files has a loop "
+                   "(name another backing file with qemu-img rebase -u)");
+    return false;
+}
+
+static void
+take_warnings(QimgChain *chain, const QimgFormat *layer)
+{
+    for (guint i = 0; i < layer->warnings->len; i++)
+        chain_warn(chain, layer->file->path, layer->warnings->pdata[i]);
+}
+
+static void
+add_opened(QimgChain *chain, QimgFormat *format)
+{
+    chain->layers[chain->n_layers++] = format;
+    take_warnings(chain, format);
+}
+
+/* Adds the image in @file (owned, may be NULL after an error) as the next layer, without
+ * its data file. @format_name may be NULL. */
+static bool
+add_format(QimgChain *chain, const QimgOptions *options, QimgStorage *file,
+           const char *format_name, GError **error)
+{
+    QimgFormatEnv env = {
+        .tables = chain->tables,
+        .layer_index = chain->n_layers,
+        .inspect = options->inspect,
+        .gate = chain->gate,
+        .is_writable = chain->gate && chain->n_layers == 0,
+        /* Those of backing files are not shown; 200 layers of them would fill the memory.
+         */
+        .has_snapshots = chain->n_layers == chain->image_layer,
+    };
+    const QimgFormat *above =
+        chain->n_layers == chain->image_layer ? NULL : chain->layers[chain->n_layers - 1];
+    const QimgDriver *driver = NULL;
+    QimgFormat *format = NULL;
+
+    if (!file)
+        return false;
+    if (check_no_loop(chain, file, error))
+        driver = choose_driver(file, format_name, above, error);
+    if (driver)
+        format = driver->open(file, &env, error);
+    if (!format) {
+        qimg_storage_close(file);
+        return false;
+    }
+    add_opened(chain, format);
+    return true;
+}
+
+/* What to do where @above does not say of which format its backing file is. */
+static char *
+how_to_record(const QimgFormat *above)
+{
+    if (above->driver->records_backing_format)
+        return g_strdup("record it with qemu-img rebase -u -F");
+    return g_strdup_printf("%s images cannot record it", above->driver->name);
+}
+
+/* Checks that what the last layer, a backing file whose format was probed, names may be
+ * opened: where @above could have recorded the format and has not, nothing. (QED records
+ * that a backing file is raw, and means others to be probed.) */
+static bool
+check_probed_backing(const QimgFormat *format, const QimgFormat *above,
+                     const QimgPlace *place, GError **error)
+{
+    g_autofree char *advice = NULL;
+
+    if (!format->backing_name && !format->needs_data_file)
+        return true;
+    if (above->lets_probe)
+        return probed_check(format, place, PROBED_BACKING, error);
+    advice = how_to_record(above);
+    qimg_set_error(error, QIMG_ERROR_REFUSED,
+                   "has no recorded format, was probed as %s, and names a further file, "
+                   "which a guest may have forged (%s%s allow it with -o backing=DIR or "
+                   "-o backing=any)",
+                   format->driver->name, advice,
+                   above->driver->records_backing_format ? ", or" : ":");
+    return false;
+}
+
+/* Checks that what the last layer, whose format was probed, names may be opened. */
+static bool
+check_probed(const QimgChain *chain, const QimgOptions *options, ProbedOrigin origin,
+             GError **error)
+{
+    unsigned last = chain->n_layers - 1;
+
+    if (qimg_open_policy_is_explicit(options->policy))
+        return true;
+    return origin == PROBED_BACKING
+               ? check_probed_backing(chain->layers[last], chain->layers[last - 1],
+                                      chain->places[last], error)
+               : probed_check(chain->layers[last], chain->places[last], origin, error);
+}
+
+/* Adds the image in @fd (owned), opened at @place (owned), as the next layer.
+ * @format_name may be NULL: then it is probed, and @origin decides what its header may
+ * name. */
+static bool
+add_layer(QimgChain *chain, const QimgOptions *options, int fd, QimgPlace *place,
+          const char *format_name, ProbedOrigin origin, GError **error)
+{
+    bool is_writable = chain->n_layers == 0 && options->is_writable; /* no overlay */
+    QimgStorage *file =
+        chain_open_storage(chain, options, fd, place->path, is_writable, error);
+
+    chain->places[chain->n_layers] = place;
+    return add_format(chain, options, file, format_name, error) &&
+           (format_name || check_probed(chain, options, origin, error)) &&
+           attach_data_file(chain, options, chain->layers[chain->n_layers - 1], error);
+}
+
+/* Opens the file @name, which the last layer names as its backing file. Where it is
+ * missing, one that was moved is taken for it, which is told, and never where something
+ * is written that stays: if it were the wrong one, it would be mixed into that. */
+static int
+open_backing(QimgChain *chain, const QimgOptions *options, const char *name,
+             QimgPlace **place_out, GError **error)
+{
+    bool may_be_moved =
+        options->is_cow ? options->cow_path == NULL : !options->is_writable;
+    const QimgPlace *naming = chain->places[chain->n_layers - 1];
+    g_autoptr(GError) reason = NULL;
+    g_autoptr(GError) moved_reason = NULL;
+    g_autofree char *shown = NULL;
+    g_autofree char *shown_place = NULL;
+    g_autofree char *text = NULL;
+    int fd = qimg_open_named_by_image(options->policy, naming, name, false, place_out,
+                                      &reason);
+
+    if (fd >= 0)
+        return fd;
+    if (g_error_matches(reason, QIMG_ERROR, QIMG_ERROR_NOT_FOUND))
+        fd = qimg_open_moved(options->policy, naming, name, may_be_moved, place_out,
+                             &moved_reason);
+    if (fd < 0) {
+        g_propagate_prefixed_error(error,
+                                   moved_reason ? g_steal_pointer(&moved_reason)
+                                                : g_steal_pointer(&reason),
+                                   "backing file: ");
+        return -1;
+    }
+    shown = g_strescape(name, NULL);
+    shown_place = g_strescape((*place_out)->path, NULL);
+    text =
+        g_strdup_printf("its backing file \"%s\" is not there, and \"%s\" is taken for "
+                        "it (if that is another one, all is wrong: say which with -o "
+                        "backing_map='%s'=NEW)",
+                        shown, shown_place, shown);
+    chain_warn(chain, naming->path, text);
+    return fd;
+}
+
+/* Opens the backing file of the last layer as the next one. */
+static bool
+add_backing(QimgChain *chain, const QimgOptions *options, GError **error)
+{
+    QimgFormat *above = chain->layers[chain->n_layers - 1];
+    g_autofree char *name = NULL;
+    g_autofree char *format_name = NULL;
+    g_autofree char *shown = NULL;
+    QimgPlace *place = NULL;
+    int fd;
+
+    if (chain->n_layers == IMAGE_MAX_LAYERS) {
+        qimg_set_error(error, QIMG_ERROR_LOOP,
+                       "the chain has more than %u images (shorten it with qemu-img "
+                       "rebase or commit)",
+                       IMAGE_MAX_LAYERS);
+        return false;
+    }
+    if (!backing_name_parse(above->backing_name, &name, &format_name, error))
+        return false;
+    fd = open_backing(chain, options, name, &place, error);
+    if (fd < 0)
+        return false;
+    if (!format_name) {
+        format_name = g_strdup(above->backing_format);
+    } else if (above->backing_format && strcmp(format_name, above->backing_format) != 0) {
+        qimg_set_error(
+            error, QIMG_ERROR_REFUSED,
+            "backing file name json:…: says another format than the one that is "
+            "recorded for it (store both anew with qemu-img rebase -u -F)");
+        return false;
+    }
+    shown = g_strescape(place->path, "\"'");
+    if (!add_layer(chain, options, fd, place, format_name, PROBED_BACKING, error)) {
+        g_prefix_error(error, "backing file \"%s\": ", shown);
+        return false;
+    }
+    if (!format_name && !above->lets_probe) {
+        g_autofree char *advice = how_to_record(above);
+        g_autofree char *text = g_strdup_printf(
+            "the format of the backing file \"%s\" is not recorded, probed as %s (%s)",
+            above->backing_name, chain->layers[chain->n_layers - 1]->driver->name,
+            advice);
+
+        chain_warn(chain, above->file->path, text);
+    }
+    return true;
+}
+
+/* Makes the caches of inflated clusters: one for each cluster size, of equal shares. */
+static bool
+make_cluster_caches(QimgChain *chain, GError **error)
+{
+    unsigned n_sizes = 0;
+    unsigned first_of_size[IMAGE_MAX_LAYERS];
+
+    for (unsigned i = 0; i < chain->n_layers; i++) {
+        unsigned j = 0;
+
+        first_of_size[i] = i;
+        if (!chain->layers[i]->may_compress)
+            continue;
+        while (j < i &&
+               !(chain->layers[j]->may_compress &&
+                 chain->layers[j]->cluster_bytes == chain->layers[i]->cluster_bytes))
+            j++;
+        first_of_size[i] = j;
+        n_sizes += j == i;
+    }
+    for (unsigned i = 0; i < chain->n_layers; i++) {
+        if (!chain->layers[i]->may_compress)
+            continue;
+        chain->clusters[i] = first_of_size[i] < i
+                                 ? chain->clusters[first_of_size[i]]
+                                 : slot_cache_new(chain->layers[i]->cluster_bytes,
+                                                  chain->data_cache_bytes / n_sizes);
+        if (!chain->clusters[i]) {
+            qimg_set_error(error, QIMG_ERROR_NO_MEMORY,
+                           "no memory for the cache of inflated clusters (give a smaller "
+                           "-o data_cache=SIZE)");
+            return false;
+        }
+    }
+    return true;
+}
+
+static void
+free_cluster_caches(QimgChain *chain)
+{
+    for (unsigned i = 0; i < chain->n_layers; i++) {
+        for (unsigned j = i + 1; j < chain->n_layers; j++)
+            if (chain->clusters[j] == chain->clusters[i])
+                chain->clusters[j] = NULL;
+        slot_cache_free(chain->clusters[i]);
+    }
+}
+
+/* Resolved runs pay from the second lower layer on. */
+static void
+choose_granule(QimgChain *chain)
+{
+    if (chain->n_layers < 3)
+        return;
+    chain->granule_bytes = UINT64_MAX;
+    for (unsigned i = 1; i < chain->n_layers; i++)
+        chain->granule_bytes =
+            qimg_min_u64(chain->granule_bytes, chain->layers[i]->alloc_unit_bytes);
+}
+
+/* What stat shows: the image's status, with the space of all files. */
+static void
+sum_status(QimgChain *chain)
+{
+    chain->status = chain->layers[chain->image_layer]->file->status;
+    chain->status.st_blocks = 0;
+    for (unsigned i = 0; i < chain->n_layers; i++) {
+        chain->status.st_blocks += chain->layers[i]->file->status.st_blocks;
+        if (chain->layers[i]->data_file)
+            chain->status.st_blocks += chain->layers[i]->data_file->status.st_blocks;
+    }
+}
+
+static bool
+open_layers(QimgChain *chain, int dir_fd, const char *name, const char *path,
+            const QimgOptions *options, GError **error)
+{
+    bool for_writing = options->is_writable && !options->is_cow;
+    ProbedOrigin origin = dir_fd == AT_FDCWD ? PROBED_NAMED : PROBED_IN_DIRECTORY;
+    QimgPlace *place = NULL;
+    int fd = qimg_open_named_by_user_at(options->policy, dir_fd, name, path, for_writing,
+                                        &place, error);
+
+    chain->n_layers = chain->image_layer = options->is_cow ? 1 : 0;
+    if (fd < 0 || !add_layer(chain, options, fd, place, options->format, origin, error))
+        return false;
+    while (chain->layers[chain->n_layers - 1]->backing_name)
+        if (!add_backing(chain, options, error))
+            return false;
+    if (!options->is_cow)
+        return true;
+    chain->layers[0] = overlay_open(chain, options, error);
+    if (chain->layers[0])
+        take_warnings(chain, chain->layers[0]);
+    return chain->layers[0] != NULL;
+}
+
+/* A chain without layers; NULL with @error set. */
+static QimgChain *
+chain_new(const QimgOptions *options, GError **error)
+{
+    QimgChain *chain = g_new0(QimgChain, 1);
+
+    atomic_init(&chain->refs, 1);
+    chain->warnings = g_ptr_array_new_with_free_func(g_free);
+    chain->data_cache_bytes = options->data_cache_bytes;
+    chain->is_growable = options->is_growable;
+    chain->discard = options->discard;
+    if (options->is_writable || options->is_cow)
+        chain->gate = qimg_gate_new();
+    chain->workers = qimg_workers_new(options->n_threads);
+    chain->tables = slot_cache_new(TABLE_SLICE_BYTES, options->l2_cache_bytes);
+    if (chain->tables)
+        return chain;
+    qimg_set_error(error, QIMG_ERROR_NO_MEMORY,
+                   "no memory for the cache of tables (give a smaller -o "
+                   "l2_cache=SIZE)");
+    chain_unref(chain);
+    return NULL;
+}
+
+static void
+free_places(QimgChain *chain)
+{
+    for (unsigned i = 0; i < IMAGE_MAX_LAYERS; i++)
+        g_clear_pointer(&chain->places[i], qimg_place_free);
+}
+
+/* Makes what depends on all the layers. */
+static bool
+finish_chain(QimgChain *chain, const QimgOptions *options, GError **error)
+{
+    if (!make_cluster_caches(chain, error))
+        return false;
+    choose_granule(chain);
+    sum_status(chain);
+    chain->read_ahead = read_ahead_new(chain);
+    if (!chain->gate)
+        chain->holes = hole_map_new(chain->layers[0]->active.size_bytes);
+    atomic_init(&chain->disk_bytes, chain->layers[0]->active.size_bytes);
+    chain->is_watched = !options->no_lock;
+    g_ptr_array_add(chain->warnings, NULL);
+    free_places(chain);
+    return true;
+}
+
+QimgChain *
+chain_open(int dir_fd, const char *name, const char *path, const QimgOptions *options,
+           GError **error)
+{
+    QimgChain *chain = chain_new(options, error);
+
+    if (chain && (!open_layers(chain, dir_fd, name, path, options, error) ||
+                  !finish_chain(chain, options, error)))
+        g_clear_pointer(&chain, chain_unref);
+    return chain;
+}
+
+/* As add_format, for a check. */
+static bool
+add_format_for_check(QimgChain *chain, const QimgOptions *options, QimgStorage *file,
+                     GError **error)
+{
+    const QimgFormatEnv env = {
+        .tables = chain->tables,
+        .inspect = true,
+        .has_snapshots = true,
+        .for_check = true,
+    };
+    const QimgDriver *driver = choose_driver(file, options->format, NULL, error);
+    QimgFormat *format = NULL;
+
+    if (driver && !driver->check)
+        qimg_set_error(error, QIMG_ERROR_NO_CHECK,
+                       "is a %s image, for which there is no check", driver->name);
+    else if (driver)
+        format = driver->open(file, &env, error);
+    if (!format) {
+        qimg_storage_close(file);
+        return false;
+    }
+    add_opened(chain, format);
+    return true;
+}
+
+QimgChain *
+chain_open_for_check(const char *path, const QimgOptions *options, bool for_repair,
+                     GError **error)
+{
+    QimgChain *chain = chain_new(options, error);
+    g_autoptr(QimgPlace) place = NULL;
+    QimgStorage *file = NULL;
+    int fd = -1;
+
+    if (chain)
+        fd = qimg_open_named_by_user(path, for_repair, &place, error);
+    if (fd >= 0)
+        file = chain_open_storage(chain, options, fd, place->path, for_repair, error);
+    if (!file || !add_format_for_check(chain, options, file, error))
+        g_clear_pointer(&chain, chain_unref);
+    return chain;
+}
+
+QimgChain *
+chain_open_storages(QimgStorage *const *storages, unsigned n_storages,
+                    const QimgOptions *options, GError **error)
+{
+    QimgChain *chain = chain_new(options, error);
+    unsigned n_taken = 0;
+    bool is_open = chain != NULL;
+
+    g_assert(n_storages > 0 && n_storages <= IMAGE_MAX_LAYERS);
+    while (is_open && n_taken < n_storages) {
+        const char *format_name = n_taken == 0 ? options->format : NULL;
+
+        is_open = add_format(chain, options, storages[n_taken++], format_name, error);
+    }
+    while (n_taken < n_storages)
+        qimg_storage_close(storages[n_taken++]);
+    if (chain && (!is_open || !finish_chain(chain, options, error)))
+        g_clear_pointer(&chain, chain_unref);
+    return chain;
+}
+
+/* A storage of the open file of @old, of which it has the locks; NULL with @error. */
+static QimgStorage *
+share_storage(const QimgStorage *old, GError **error)
+{
+    int fd = fcntl(qimg_file_storage_get_fd(old), F_DUPFD_CLOEXEC, 0);
+
+    if (fd >= 0)
+        return qimg_file_storage_new(fd, old->path, false, error);
+    qimg_set_error_errno(error, errno, NULL, "cannot open it again");
+    return NULL;
+}
+
+/* Adds the layer that was @old. What it names must be what it named, since that is what
+ * is open. */
+static bool
+add_again(QimgChain *chain, const QimgOptions *options, const QimgFormat *old,
+          const char *format_name, GError **error)
+{
+    QimgFormat *layer;
+
+    if (!add_format(chain, options, share_storage(old->file, error), format_name, error))
+        return false;
+    layer = chain->layers[chain->n_layers - 1];
+    if (g_strcmp0(layer->backing_name, old->backing_name) != 0 ||
+        g_strcmp0(layer->data_file_name, old->data_file_name) != 0 ||
+        layer->needs_data_file != old->needs_data_file) {
+        qimg_set_error(error, QIMG_ERROR_REFUSED,
+                       "names other files than when it was opened (open it by its name)");
+        return false;
+    }
+    if (old->data_file)
+        layer->data_file = share_storage(old->data_file, error);
+    return !old->data_file || layer->data_file;
+}
+
+QimgChain *
+chain_reopen(const QimgChain *old, const QimgOptions *options, GError **error)
+{
+    QimgChain *chain = chain_new(options, error);
+
+    for (unsigned i = 0; chain && i < old->n_layers; i++) {
+        const char *format_name = i == 0 ? options->format : old->layers[i]->driver->name;
+
+        if (!add_again(chain, options, old->layers[i], format_name, error)) {
+            g_prefix_error(error, "%s: ", old->layers[i]->file->path);
+            g_clear_pointer(&chain, chain_unref);
+        }
+    }
+    if (chain && !finish_chain(chain, options, error))
+        g_clear_pointer(&chain, chain_unref);
+    return chain;
+}
+
+QimgChain *
+chain_ref(QimgChain *chain)
+{
+    atomic_fetch_add_explicit(&chain->refs, 1, memory_order_relaxed);
+    return chain;
+}
+
+void
+chain_unref(QimgChain *chain)
+{
+    /* Release by all, acquire by the last: it sees what the others did. */
+    if (atomic_fetch_sub_explicit(&chain->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    read_ahead_free(chain->read_ahead);
+    qimg_workers_free(chain->workers);
+    g_clear_pointer(&chain->holes, hole_map_free);
+    free_cluster_caches(chain);
+    for (unsigned i = 0; i < chain->n_layers; i++)
+        qimg_format_close(chain->layers[i]);
+    qimg_gate_free(chain->gate);
+    slot_cache_free(chain->tables);
+    g_ptr_array_unref(chain->warnings);
+    free_places(chain);
+    g_free(chain);
+}

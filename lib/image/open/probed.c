@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "image/open/probed.h"
+
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/errors.h"
+
+/* Whether @suffix, without its dot, is one of the NULL-terminated @known. */
+static bool
+is_one_of(const char *suffix, const char *const *known)
+{
+    for (; *known; known++)
+        if (g_ascii_strcasecmp(suffix, *known) == 0)
+            return true;
+    return false;
+}
+
+/* The part of the name behind its last dot, or NULL. */
+static const char *
+suffix_of(const char *file_name)
+{
+    const char *dot = strrchr(file_name, '.');
+
+    return dot && dot > file_name ? dot + 1 : NULL;
+}
+
+bool
+probed_is_raw_name(const char *file_name)
+{
+    static const char *const raw[] = {"raw", "img",  "ima", "image", "dd",  "bin", "dsk",
+                                      "iso", "disk", "hdd", "vfd",   "flp", "udf", NULL};
+    const char *suffix = suffix_of(file_name);
+
+    if (!suffix)
+        return false;
+    /* Of a disk that was split: three digits. More are the times of snapshots. */
+    return is_one_of(suffix, raw) ||
+           (strlen(suffix) == 3 && strspn(suffix, "0123456789") == 3);
+}
+
+/* Whether @file_name says that its file is an image with a header. */
+static bool
+is_image_name(const char *file_name)
+{
+    static const char *const image[] = {"qcow2", "qcow", "qcow3", "qc2", "qed", NULL};
+    const char *suffix = suffix_of(file_name);
+
+    return suffix && is_one_of(suffix, image);
+}
+
+static bool
+refuse(const QimgFormat *format, ProbedOrigin origin, const char *what, const char *why,
+       GError **error)
+{
+    const char *name = format->driver->name;
+    g_autofree char *file = g_strescape(format->needs_data_file && format->data_file_name
+                                            ? format->data_file_name
+                                        : format->backing_name ? format->backing_name
+                                                               : "",
+                                        NULL);
+    g_autofree char *by_format =
+        origin == PROBED_BACKING
+            ? g_strdup("")
+            : g_strdup_printf("-o format=%s if it is one, -o format=raw if not, or ",
+                              name);
+
+    qimg_set_error(
+        error, QIMG_ERROR_REFUSED,
+        "was probed as %s and names the %s \"%s\", which is not %s: the guest of "
+        "a raw disk can write such a header (give %s-o backing=same-dir or "
+        "another policy to follow it)",
+        name, what, file, why, by_format);
+    return false;
+}
+
+bool
+probed_check(const QimgFormat *format, const QimgPlace *place, ProbedOrigin origin,
+             GError **error)
+{
+    const char *name = place->file_name_real;
+    const char *what = format->needs_data_file ? "data file" : "backing file";
+
+    if (!format->backing_name && !format->needs_data_file)
+        return true;
+    if (!name || S_ISBLK(place->status.st_mode) || probed_is_raw_name(name))
+        return refuse(format, origin, what, "followed", error);
+    if (format->needs_data_file && format->is_writable &&
+        (origin == PROBED_IN_DIRECTORY || !is_image_name(name)))
+        return refuse(format, origin, what, "opened for writing", error);
+    return true;
+}

@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Inflating clusters ahead of a sequential reader. */
+#pragma once
+
+#include "image/chain/handle.h"
+
+/* The reader-ahead of @chain; NULL where it would be of no use. */
+ReadAhead *read_ahead_new(QimgChain *chain);
+void read_ahead_free(ReadAhead *read_ahead);
+
+/* Notes that a reader has read compressed clusters of @cluster_bytes at @guest_offset.
+ * Threads: any. */
+void read_ahead_note(QimgImage *image, uint64_t guest_offset, uint64_t length_bytes,
+                     uint64_t cluster_bytes);

@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Reading: along the runs, each as large as it comes, in the calling thread. Compressed
+ * clusters of one request are collected and, where several are to be inflated, spread
+ * over the workers. */
+#include <errno.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "image/chain/changes.h"
+#include "image/chain/report.h"
+#include "image/map/runs.h"
+#include "image/read/compressed.h"
+#include "image/read/read-ahead.h"
+#include "image/read/read.h"
+
+#define MAX_PIECES 64u
+/* Below this much to inflate, waking others costs more than it gains. */
+#define MIN_PARALLEL_BYTES (32 * QIMG_KIB)
+
+/* A part of one inflated cluster and where it goes. */
+typedef struct {
+    CompressedCluster cluster;
+    uint64_t guest_offset; /* for reports */
+    uint64_t in_cluster_bytes;
+    uint64_t length_bytes;
+    uint8_t *target;
+    QimgErrno result;
+} Piece;
+
+typedef struct {
+    QimgImage *image;
+    bool is_bulk; /* one of many threads, which need what they read once */
+    Piece pieces[MAX_PIECES];
+    unsigned n_pieces;
+} Request;
+
+static void
+copy_piece(const Piece *piece, const Slot *slot)
+{
+    memcpy(piece->target, (const uint8_t *)slot_bytes(slot) + piece->in_cluster_bytes,
+           piece->length_bytes);
+}
+
+static SlotCache *
+cache_of(const Piece *piece)
+{
+    return piece->cluster.chain->clusters[piece->cluster.layer_index];
+}
+
+/* Whether @piece is a whole cluster that nobody is going to ask for again. */
+static bool
+is_needed_once(const Request *request, const Piece *piece)
+{
+    const QimgFormat *layer = piece->cluster.chain->layers[piece->cluster.layer_index];
+
+    return request->is_bulk && piece->length_bytes == layer->cluster_bytes;
+}
+
+/* The work of one item in qimg_workers_parallel. */
+static void
+inflate_piece(void *user, unsigned item_index)
+{
+    Request *request = user;
+    Piece *piece = &request->pieces[item_index];
+    Slot *slot;
+
+    if (is_needed_once(request, piece)) {
+        piece->result = compressed_read(&piece->cluster, piece->target);
+        return;
+    }
+    piece->result = compressed_pin(&piece->cluster, &slot);
+    if (piece->result)
+        return;
+    copy_piece(piece, slot);
+    slot_cache_unpin(cache_of(piece), slot);
+}
+
+/* Serves the pieces that the cache has, and keeps the others. */
+static uint64_t
+copy_cached_pieces(Request *request)
+{
+    uint64_t bytes_left = 0;
+    unsigned n_left = 0;
+
+    for (unsigned i = 0; i < request->n_pieces; i++) {
+        Piece *piece = &request->pieces[i];
+        Slot *slot = NULL;
+
+        if (!is_needed_once(request, piece))
+            slot = slot_cache_pin_present(
+                cache_of(piece),
+                compressed_key(piece->cluster.layer_index, piece->cluster.host_offset));
+        if (slot) {
+            copy_piece(piece, slot);
+            slot_cache_unpin(cache_of(piece), slot);
+        } else {
+            bytes_left += piece->length_bytes;
+            request->pieces[n_left++] = *piece;
+        }
+    }
+    request->n_pieces = n_left;
+    return bytes_left;
+}
+
+static QimgErrno
+finish_pieces(Request *request)
+{
+    QimgChain *chain = request->image->chain;
+    uint64_t bytes_left = copy_cached_pieces(request);
+    unsigned n_pieces = request->n_pieces;
+
+    request->n_pieces = 0;
+    if (n_pieces > 0)
+        qimg_workers_parallel(
+            !request->is_bulk && bytes_left >= MIN_PARALLEL_BYTES ? chain->workers : NULL,
+            n_pieces, inflate_piece, request);
+    for (unsigned i = 0; i < n_pieces; i++) {
+        const Piece *piece = &request->pieces[i];
+
+        if (piece->result == -EIO)
+            report_damage(chain, piece->cluster.layer_index, QIMG_RULE_COMPRESSED_STREAM,
+                          piece->guest_offset);
+        if (piece->result)
+            return piece->result;
+    }
+    return 0;
+}
+
+static QimgErrno
+add_piece(Request *request, const ImageRun *r, uint64_t view_offset, uint8_t *target)
+{
+    QimgChain *chain = request->image->chain;
+
+    if (request->n_pieces == MAX_PIECES) {
+        QimgErrno err = finish_pieces(request);
+
+        if (err)
+            return err;
+    }
+    request->pieces[request->n_pieces++] = (Piece){
+        .cluster =
+            {
+                .chain = chain,
+                .layer_index = r->layer_index,
+                .host_offset = r->run.host_offset,
+                .stream_bytes = r->run.stream_bytes,
+            },
+        .guest_offset = view_offset,
+        .in_cluster_bytes =
+            view_offset & (chain->layers[r->layer_index]->cluster_bytes - 1),
+        .length_bytes = r->run.length_bytes,
+        .target = target,
+    };
+    return 0;
+}
+
+/* One run of a request. */
+static QimgErrno
+read_run(Request *request, const ImageRun *r, uint64_t view_offset, uint8_t *target)
+{
+    QimgChain *chain = request->image->chain;
+    QimgFormat *layer = chain->layers[r->layer_index];
+
+    switch (r->run.kind) {
+    case QIMG_RUN_DATA:
+        return qimg_storage_read(qimg_format_data_storage(layer), QIMG_IO_DATA,
+                                 r->run.host_offset, target, r->run.length_bytes);
+    case QIMG_RUN_COMPRESSED:
+        return add_piece(request, r, view_offset, target);
+    case QIMG_RUN_DAMAGED:
+        report_damage(chain, r->layer_index, r->run.rule, view_offset);
+        return -EIO;
+    case QIMG_RUN_UNALLOCATED:
+    case QIMG_RUN_ZERO:
+        break;
+    }
+    memset(target, 0, r->run.length_bytes);
+    chain_count(chain, COUNTER_ZERO_BYTES, r->run.length_bytes);
+    return 0;
+}
+
+static QimgErrno
+read_range(QimgImage *image, bool is_bulk, uint64_t guest_offset, uint8_t *buffer,
+           size_t length_bytes)
+{
+    Request request;
+    uint64_t compressed_cluster_bytes = 0;
+    size_t done = 0;
+
+    request.image = image;
+    request.is_bulk = is_bulk;
+    request.n_pieces = 0;
+    while (done < length_bytes) {
+        uint64_t view_offset = image->base_bytes + guest_offset + done;
+        ImageRun r;
+        QimgErrno err = image_map_run(image, view_offset, length_bytes - done, &r);
+
+        if (!err)
+            err = read_run(&request, &r, view_offset, buffer + done);
+        if (err)
+            return err;
+        if (r.run.kind == QIMG_RUN_COMPRESSED)
+            compressed_cluster_bytes = image->chain->layers[r.layer_index]->cluster_bytes;
+        done += r.run.length_bytes;
+    }
+    if (compressed_cluster_bytes == 0)
+        return 0;
+    /* First, so that the workers have what to do while this thread waits or copies. */
+    if (!is_bulk)
+        read_ahead_note(image, guest_offset, length_bytes, compressed_cluster_bytes);
+    return finish_pieces(&request);
+}
+
+QimgErrno
+image_read_inside(QimgImage *image, uint64_t guest_offset, uint8_t *buffer,
+                  size_t length_bytes)
+{
+    return read_range(image, false, guest_offset, buffer, length_bytes);
+}
+
+QimgErrno
+image_read_bulk(QimgImage *image, uint64_t guest_offset, uint8_t *buffer,
+                size_t length_bytes)
+{
+    return read_range(image, true, guest_offset, buffer, length_bytes);
+}
+
+int
+qimg_image_read(QimgImage *image, uint64_t guest_offset, void *buffer,
+                size_t length_bytes)
+{
+    QIMG_GATE_SCOPE(image->chain->gate);
+    QimgErrno err;
+
+    if (!qimg_range_fits(guest_offset, length_bytes, image_size_bytes(image)))
+        return -EINVAL;
+    for (unsigned i = image->first_layer; i < image->chain->n_layers; i++)
+        if (image->chain->layers[i]->data_error)
+            return image->chain->layers[i]->data_error;
+    err = image_read_inside(image, guest_offset, buffer, length_bytes);
+    if (!err && chain_is_stale(image->chain)) /* afterwards: it is about these bytes */
+        err = -EIO;
+    chain_count(image->chain, COUNTER_READS, 1);
+    if (err)
+        chain_count(image->chain, COUNTER_ERRORS, 1);
+    else
+        chain_count(image->chain, COUNTER_BYTES, length_bytes);
+    return err;
+}

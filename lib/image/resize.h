@@ -1,7 +1,0 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
-#pragma once
-
-#include "image/handle.h"
-
-/* Grows the disk to at least @min_size_bytes. Outside the gate. */
-QimgErrno image_grow(QimgImage *image, uint64_t min_size_bytes) QIMG_MUST_CHECK;

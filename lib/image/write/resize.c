@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The disk's size, and what makes changes durable. */
+#include <errno.h>
+
+#include "base/checked.h"
+#include "base/zeros.h"
+#include "image/map/runs.h"
+#include "image/write/resize.h"
+#include "image/write/write.h"
+#include "image/write/zero.h"
+
+/* What stands behind the end of a disk that grows bit by bit is cleared in steps. */
+#define AHEAD_BYTES (4 * QIMG_MIB)
+
+/* Whether no layer holds anything at [@start, @end), behind the disk's end. */
+static QimgErrno
+is_nothing_there(const QimgImage *image, uint64_t start, uint64_t end,
+                 bool *is_nothing_out)
+{
+    *is_nothing_out = false;
+    while (start < end) {
+        ImageRun r;
+        QimgErrno err = image_map_run(image, start, end - start, &r);
+
+        if (err || r.run.kind != QIMG_RUN_UNALLOCATED)
+            return err;
+        start += r.run.length_bytes;
+    }
+    *is_nothing_out = true;
+    return 0;
+}
+
+/* Lets [@start, @end), behind the disk's end, read as zeros, durably; @end is that of a
+ * cluster. */
+static QimgErrno
+make_zeros(QimgImage *image, uint64_t start, uint64_t end)
+{
+    QimgFormat *top = image->chain->layers[0];
+    uint64_t cluster_end = end;
+    QimgErrno err;
+
+    (void)!qimg_align_up(start, top->cluster_bytes, &cluster_end);
+    err = image_write_zeros(image, start, cluster_end);
+    if (!err)
+        err = image_zero_units(image, cluster_end, end, QIMG_ZERO_UNMAP);
+    return err ? err : top->driver->flush(top);
+}
+
+/* Lets what is added to the disk read as zeros, before it becomes a part of it: the rest
+ * of its last cluster, what tables still hold behind it, and what a longer backing file
+ * has there. Where something has to be done, it is done for @ahead_bytes more. */
+static QimgErrno
+prepare_growth(QimgImage *image, uint64_t new_size_bytes, uint64_t ahead_bytes)
+{
+    QimgChain *chain = image->chain;
+    QimgFormat *top = chain->layers[0];
+    uint64_t known_end =
+        atomic_load_explicit(&chain->zeros_end_bytes, memory_order_relaxed);
+    uint64_t start = qimg_max_u64(image_size_bytes(image), known_end);
+    uint64_t new_end, far_end;
+    bool is_nothing;
+    QimgErrno err;
+
+    if (!top->driver->extend_tables || new_size_bytes <= known_end)
+        return 0;
+    if (!qimg_align_up(new_size_bytes, top->cluster_bytes, &new_end))
+        return -EFBIG;
+    err = top->driver->extend_tables(top, new_end);
+    if (!err)
+        err = is_nothing_there(image, start, new_end, &is_nothing);
+    if (err)
+        return err;
+    if (!is_nothing &&
+        qimg_align_up(new_end + ahead_bytes, top->cluster_bytes, &far_end) &&
+        top->driver->extend_tables(top, far_end) == 0)
+        new_end = far_end;
+    /* Of an entry of the last cluster it is not known that its change is durable. */
+    if (!is_nothing || !qimg_is_aligned(start, top->cluster_bytes))
+        err = make_zeros(image, start, new_end);
+    if (!err)
+        atomic_store_explicit(&chain->zeros_end_bytes, new_end, memory_order_relaxed);
+    return err;
+}
+
+/* With the gate closed; @ahead_bytes: as prepare_growth. */
+static QimgErrno
+resize_closed(QimgImage *image, uint64_t size_bytes, uint64_t ahead_bytes)
+{
+    QimgChain *chain = image->chain;
+    QimgFormat *top = chain->layers[0];
+    QimgErrno err = 0;
+
+    if (size_bytes > image_size_bytes(image))
+        err = prepare_growth(image, size_bytes, ahead_bytes);
+    else
+        chain_forget_zeros(chain);
+    if (!err)
+        err = top->driver->resize(top, size_bytes);
+    atomic_store_explicit(&chain->disk_bytes, top->active.size_bytes,
+                          memory_order_release);
+    return err;
+}
+
+QimgErrno
+image_grow(QimgImage *image, uint64_t min_size_bytes)
+{
+    QimgErrno err = 0;
+
+    qimg_gate_close(image->chain->gate);
+    if (min_size_bytes > image_size_bytes(image)) /* nobody else has grown it meanwhile */
+        err = resize_closed(image, min_size_bytes, AHEAD_BYTES);
+    qimg_gate_open(image->chain->gate);
+    return err;
+}
+
+/* What can be told without a look at the format. */
+static QimgErrno
+check_resizable(const QimgImage *image, uint64_t size_bytes)
+{
+    if (!qimg_image_is_writable(image))
+        return -EROFS;
+    if (image->whole)
+        return -EINVAL;
+    return size_bytes > INT64_MAX - QIMG_SECTOR_BYTES ? -EFBIG : 0;
+}
+
+int
+qimg_image_resize(QimgImage *image, uint64_t size_bytes)
+{
+    QimgErrno err = check_resizable(image, size_bytes);
+
+    if (err)
+        return err;
+    qimg_gate_close(image->chain->gate);
+    if (size_bytes != image_size_bytes(image))
+        err = resize_closed(image, size_bytes, 0);
+    /* The disk may be longer than was asked for, by a part of a sector. */
+    if (!err && size_bytes < image_size_bytes(image))
+        err = image_write_zeros(image, size_bytes, image_size_bytes(image));
+    qimg_gate_open(image->chain->gate);
+    image_after_change(image->chain, err);
+    return err;
+}
+
+/* Stores the zeros from @start to @end of the disk, with the gate closed. */
+static QimgErrno
+preallocate(QimgImage *image, uint64_t start, uint64_t end,
+            QimgPreallocation preallocation)
+{
+    QimgFormat *top = image->chain->layers[0];
+    QimgErrno err = 0;
+
+    while (!err && start < end) {
+        uint64_t n_bytes = qimg_min_u64(end - start, QIMG_ZEROS_BYTES);
+
+        err = preallocation == QIMG_PREALLOCATION_FULL
+                  ? image_write_inside(image, start, qimg_zeros, n_bytes)
+                  : image_allocate_inside(image, start, n_bytes,
+                                          preallocation == QIMG_PREALLOCATION_FALLOC);
+        if (!err && top->driver->wants_flush && top->driver->wants_flush(top))
+            err = top->driver->flush(top);
+        start += n_bytes;
+    }
+    return err;
+}
+
+int
+qimg_image_grow(QimgImage *image, uint64_t size_bytes, QimgPreallocation preallocation)
+{
+    uint64_t old_size_bytes;
+    QimgErrno err = check_resizable(image, size_bytes);
+
+    if (err)
+        return err;
+    if (preallocation == QIMG_PREALLOCATION_METADATA &&
+        !image->chain->layers[0]->driver->extend_tables)
+        return -EOPNOTSUPP; /* there are none */
+    qimg_gate_close(image->chain->gate);
+    old_size_bytes = image_size_bytes(image);
+    err = size_bytes > old_size_bytes ? resize_closed(image, size_bytes, 0) : -EINVAL;
+    if (!err && preallocation != QIMG_PREALLOCATION_OFF) {
+        err = preallocate(image, old_size_bytes, image_size_bytes(image), preallocation);
+        if (err && resize_closed(image, old_size_bytes, 0) != 0)
+            g_debug("the disk stays larger than it was");
+    }
+    qimg_gate_open(image->chain->gate);
+    image_after_change(image->chain, err);
+    return err;
+}
+
+int
+qimg_image_flush(QimgImage *image)
+{
+    QimgFormat *top = image->chain->layers[0];
+
+    if (!image->chain->gate)
+        return 0;
+    return top->driver->flush(top);
+}

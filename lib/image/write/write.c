@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Writing. The top layer plans each piece; what moves data is here: in place, or into
+ * newly allocated clusters, filled up with what the disk held around the request. */
+#include <errno.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "base/scratch.h"
+#include "image/map/runs.h"
+#include "image/read/read.h"
+#include "image/write/write.h"
+
+/* Where no request's data bound a piece (allocation), this does. */
+#define MAX_FILL_BYTES (2 * QIMG_MIB)
+
+/* Reads what the disk holds at [@start, @end), which may pass its end: zeros there. */
+static QimgErrno
+read_old(QimgImage *image, uint64_t start, uint64_t end, uint8_t *target)
+{
+    uint64_t size_bytes = image_size_bytes(image);
+    uint64_t n_there = start < size_bytes ? qimg_min_u64(end, size_bytes) - start : 0;
+
+    memset(target + n_there, 0, end - start - n_there);
+    chain_count(image->chain, COUNTER_COPIED_BYTES, n_there);
+    return n_there > 0 ? image_read_inside(image, start, target, n_there) : 0;
+}
+
+/* Whether the disk holds zeros at [@start, @end), of which the top layer says
+ * @plan->old_kind. */
+static QimgErrno
+holds_zeros(const QimgImage *image, const QimgWritePlan *plan, uint64_t start,
+            uint64_t end, bool *holds_zeros_out)
+{
+    *holds_zeros_out = plan->old_kind == QIMG_RUN_ZERO;
+    if (plan->old_kind != QIMG_RUN_UNALLOCATED)
+        return 0;
+    return image_is_zero_below(image->chain, start, end - start, holds_zeros_out);
+}
+
+/* Fills the host bytes of an allocating plan: @buffer at @guest_offset, around it what
+ * the disk held. */
+static QimgErrno
+fill(QimgImage *image, const QimgWritePlan *plan, uint64_t guest_offset,
+     const uint8_t *buffer)
+{
+    QimgFormat *top = image->chain->layers[0];
+    uint64_t data_end = buffer ? guest_offset + plan->length_bytes : guest_offset;
+    uint64_t head_bytes = guest_offset - plan->fill_start;
+    /* An external data file, which may be the disk itself, ends where the disk ends. */
+    uint64_t limit =
+        top->data_file ? qimg_max_u64(image_size_bytes(image), data_end) : plan->fill_end;
+    uint64_t tail_bytes = qimg_min_u64(plan->fill_end, limit) - data_end;
+    uint8_t *old = NULL;
+    struct iovec parts[3];
+    QimgErrno err = 0;
+    int n = 0;
+
+    if (head_bytes + tail_bytes > 0) {
+        old = qimg_scratch_get(QIMG_SCRATCH_FILL, head_bytes + tail_bytes);
+        if (!old)
+            return -ENOMEM;
+    }
+    if (head_bytes > 0) {
+        err = read_old(image, plan->fill_start, guest_offset, old);
+        parts[n++] = (struct iovec){old, head_bytes};
+    }
+    if (buffer)
+        parts[n++] = (struct iovec){(void *)buffer, plan->length_bytes};
+    if (!err && tail_bytes > 0) {
+        err = read_old(image, data_end, data_end + tail_bytes, old + head_bytes);
+        parts[n++] = (struct iovec){old + head_bytes, tail_bytes};
+    }
+    if (err)
+        return err;
+    return qimg_storage_writev(qimg_format_data_storage(top), QIMG_IO_DATA,
+                               qimg_host(plan->host_offset.v - head_bytes), parts, n);
+}
+
+/* Makes sure of room for what was planned without data. */
+static QimgErrno
+reserve(QimgStorage *storage, const QimgWritePlan *plan, bool reserves)
+{
+    return reserves
+               ? qimg_storage_allocate(storage, plan->host_offset, plan->length_bytes)
+               : 0;
+}
+
+/* Writes what must be written before an allocating plan may be published. */
+static QimgErrno
+prepare(QimgImage *image, QimgWritePlan *plan, uint64_t guest_offset,
+        const uint8_t *buffer, bool reserves)
+{
+    QimgStorage *storage = qimg_format_data_storage(image->chain->layers[0]);
+    bool is_zero_there;
+    QimgErrno err =
+        holds_zeros(image, plan, plan->fill_start, plan->fill_end, &is_zero_there);
+
+    if (!err && is_zero_there && plan->is_zeroed && plan->clusters_end > 0)
+        err = holds_zeros(image, plan, plan->clusters_start, plan->clusters_end,
+                          &plan->all_is_zero);
+    if (err)
+        return err;
+    if (is_zero_there && plan->is_zeroed) {
+        /* Every mixture of old and new bytes is one that a disk may show after a crash:
+         * nothing needs to be durable first. */
+        if (!buffer)
+            return reserve(storage, plan, reserves);
+        return qimg_storage_write(storage, QIMG_IO_DATA, plan->host_offset, buffer,
+                                  plan->length_bytes);
+    }
+    err = fill(image, plan, guest_offset, buffer);
+    return err ? err : qimg_storage_sync(storage);
+}
+
+/* @buffer may be NULL: the content stays; @reserves: room is made in the host's file. */
+static QimgErrno
+write_piece(QimgImage *image, uint64_t guest_offset, const uint8_t *buffer, bool reserves,
+            uint64_t length_bytes, uint64_t *done_out)
+{
+    QimgFormat *top = image->chain->layers[0];
+    QimgStorage *storage = qimg_format_data_storage(top);
+    QimgWritePlan plan;
+    QimgErrno err =
+        top->driver->plan_write(top, qimg_guest(guest_offset), length_bytes, &plan);
+
+    if (err)
+        return err;
+    *done_out = plan.length_bytes;
+    if (plan.kind == QIMG_PLAN_IN_PLACE) {
+        err = buffer ? qimg_storage_write(storage, QIMG_IO_DATA, plan.host_offset, buffer,
+                                          plan.length_bytes)
+                     : reserve(storage, &plan, reserves);
+        if (plan.is_announced)
+            top->driver->abandon(top, &plan);
+        return err;
+    }
+    chain_count(image->chain, COUNTER_ALLOCATING_WRITES, 1);
+    err = prepare(image, &plan, guest_offset, buffer, reserves);
+    if (err) {
+        top->driver->abandon(top, &plan);
+        return err;
+    }
+    return top->driver->publish(top, &plan);
+}
+
+QimgErrno
+image_write_inside(QimgImage *image, uint64_t guest_offset, const uint8_t *buffer,
+                   uint64_t length_bytes)
+{
+    uint64_t done = 0;
+
+    while (done < length_bytes) {
+        uint64_t n_bytes = 0;
+        QimgErrno err = write_piece(image, guest_offset + done, buffer + done, false,
+                                    length_bytes - done, &n_bytes);
+
+        if (err)
+            return err;
+        done += n_bytes;
+    }
+    return 0;
+}
+
+QimgErrno
+image_allocate_inside(QimgImage *image, uint64_t guest_offset, uint64_t length_bytes,
+                      bool reserves)
+{
+    uint64_t done = 0;
+
+    while (done < length_bytes) {
+        uint64_t n_bytes = 0;
+        QimgErrno err =
+            write_piece(image, guest_offset + done, NULL, reserves,
+                        qimg_min_u64(length_bytes - done, MAX_FILL_BYTES), &n_bytes);
+
+        if (err)
+            return err;
+        done += n_bytes;
+    }
+    return 0;
+}
+
+gboolean
+qimg_image_is_writable(const QimgImage *image)
+{
+    return image->is_disk && image->chain->layers[0]->is_writable;
+}
+
+void
+image_after_change(QimgChain *chain, QimgErrno err)
+{
+    QimgFormat *top = chain->layers[0];
+
+    if (err)
+        chain_count(chain, COUNTER_ERRORS, 1);
+    /* A failure is met again by the next flush that somebody asks for. */
+    if (top->driver->wants_flush && top->driver->wants_flush(top))
+        (void)top->driver->flush(top);
+}
