@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* libqimg: disk images (qcow2 and QED with their backing chains, raw) as
  * arrays of bytes.
  *

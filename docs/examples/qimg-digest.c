@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Prints the size of a disk image and the SHA-256 digest of the disk that it holds.
  *
  *     cc qimg-digest.c -o qimg-digest $(pkg-config --cflags --libs qimg)

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Arithmetic on numbers that come from an image or a caller: every function that can
  * overflow says so, and its answer cannot be ignored. */
 #pragma once

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Integers as they lie in a file: byte arrays of alignment 1 with accessors. This is the
  * only place that swaps bytes or casts between bytes and integers. */
 #pragma once

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Making errors of the public domain QIMG_ERROR, and the errno that belongs to each. */
 #pragma once
 

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Requests count themselves in one of several shards, each a cache line of its own, and
  * there in one of two phases. Who waits for requests turns the phase over and waits until
  * the old one is empty everywhere.

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* A gate that many requests pass at once, without touching memory that they share, and
  * that can be closed for one exclusive change. It also tells when all requests that were
  * under way at some moment have ended, so that what only they can still use may go.

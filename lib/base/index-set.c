@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Open addressing with linear probing. A table that became too small is replaced by one
  * of twice the size, and kept until the set is freed: a reader may still be in it. All
  * tables together are less than twice the last one. */

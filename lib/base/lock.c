@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Ranked mutexes over pthreads. Failures of pthread calls here are our own mistakes. */
 #include "base/lock.h"
 

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Mutexes and conditions with ranks. Locks are taken from the outermost rank inwards:
  *
  *   TEXT        an open control file, and where its generator stands (fuse)

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Buffers that a thread keeps from one request to the next, so that hot paths do not
  * allocate: one for each use, since one use may happen inside another. */
 #pragma once

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The address types of the library: guest and host offsets as one-member structs, so that
  * one cannot be passed for the other, and the error convention of the I/O paths. */
 #pragma once

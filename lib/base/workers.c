@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Thread pool: one intrusive queue under one lock.
  *
  * I1  A job is in the queue exactly while job->queued.

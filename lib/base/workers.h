@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* A pool of threads for work that is worth spreading (decompression). Threads are made
  * when the first job comes, so a pool may be made before the process forks. */
 #pragma once

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* A set-associative cache without a lock on hits.
  *
  * States of a slot (by key, pins, pending):

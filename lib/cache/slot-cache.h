@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* A cache of equal slots in a fixed number of bytes, found by a 64-bit key, pinned by a
  * count. A hit takes no lock and never waits; a miss loads outside all locks, once for
  * each key however many threads want it. */

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Slices of on-disk tables (L1, L2) as host-endian atomic words, shared by all layers of
  * a chain within one budget; also the place for tables that are computed (the resolved
  * runs of a chain's lower layers, image/map/resolve.c). */

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* What an L2 entry of either qcow version says, once it is decoded. Inline, since each
  * mapped cluster passes through here. Pure functions; any thread. */
 #pragma once

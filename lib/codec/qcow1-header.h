@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The header of qcow version 1: 48 bytes, followed (usually at once) by the backing
  * file's name and the L1 table. Practice: QEMU 0.6 to 7.2. Pure functions; no state, any
  * thread.

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* What one L2 entry of qcow version 1 says. An L1 entry is the plain offset of an L2
  * table, 0 for none. Inline, since each mapped cluster passes through here. Pure
  * functions; any thread. */

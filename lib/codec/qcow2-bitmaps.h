@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Where persistent bitmaps lie: the header extension, the directory's entries, the
  * tables' entries. Spec: bitmaps sections 1 to 3. Inline and pure; any thread. */
 #pragma once

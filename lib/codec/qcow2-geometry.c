@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Geometry of a qcow2 image. Spec: qcow2 sections 3, 11 and 12. */
 #include "codec/qcow2-geometry.h"
 

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Shifts, masks and limits derived from a qcow2 header. Spec: qcow2 sections 3 and 11.
  * Pure functions; any thread. */
 #pragma once

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Decoding and encoding the qcow2 header and its extensions. Spec: qcow2 sections 2, 11
  * and 12. */
 #include "codec/qcow2-header.h"

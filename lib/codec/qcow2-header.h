@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The qcow2 header of versions 2 and 3, its feature bits and header extensions.
  * Spec: qcow2 sections 2 and 12. Pure functions; no state, any thread. */
 #pragma once

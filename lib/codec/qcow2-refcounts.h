@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The entries of a refcount block, 1 to 64 bits wide. Spec: qcow2 section 7. Inline,
  * since searches pass through here for each cluster. Pure functions; any thread. */
 #pragma once

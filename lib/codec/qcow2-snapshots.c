@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Decoding and encoding snapshot table entries. Spec: qcow2 section 8. */
 #include "codec/qcow2-snapshots.h"
 

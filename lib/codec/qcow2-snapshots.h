@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Entries of the qcow2 snapshot table. Spec: qcow2 section 8. Pure; any thread. */
 #pragma once
 

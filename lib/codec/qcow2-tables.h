@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* What one L1 or L2 entry says. Spec: qcow2 sections 4 to 6. Inline, since each mapped
  * cluster passes through here. Pure functions; any thread. */
 #pragma once

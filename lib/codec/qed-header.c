@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Decoding and encoding the QED header. Spec: qed sections 1 and 3. */
 #include "codec/qed-header.h"
 

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Names for the rules of the formats that an image can break, and the result type of all
  * decoders. */
 #pragma once

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* From a target's name to a file that is known and held: what an earlier copy has left
  * there, what is replaced, and what is made.
  *

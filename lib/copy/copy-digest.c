@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Message digests, by libcrypto; and those of the files that a chain consists of. */
 #include <errno.h>
 #include <openssl/evp.h>

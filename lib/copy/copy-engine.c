@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The engine of a copy: a ring of pieces on their way.
  *
  *   calling thread ──plan──▶ workers ──read, find zeros, write──▶ done ──▶ calling thread

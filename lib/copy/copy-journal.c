@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The journal of a copy: a small file beside the target that says what is copied, to
  * which file, and how far it has come, so that a copy that was interrupted, by whatever,
  * can go on. It says less than is true rather than more.

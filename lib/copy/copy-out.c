@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Copies of disks: what must hold before one begins, what stays when it ends, and what is
  * told of it. The pieces go through copy/copy-engine.c.
  *

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Private parts of copying a disk out (copy/copy-out.c, where its states are), from the
  * bottom up: the plan, zeros, rescue, digests, the source, names, the target, reading it
  * back, the journal, the engine, and what is found at the target's name.

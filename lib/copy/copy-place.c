@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The names that a copy uses. They are looked up in a directory that is held open, so
  * that a directory that is renamed or replaced meanwhile changes nothing, and a name is
  * only ever removed or replaced while it is that of the file that the caller has open. */

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Which pieces of a disk a copy goes through. A chunk is read whole where any of it holds
  * data: the zeros in it are found sooner in memory than in the tables. */
 #include <errno.h>

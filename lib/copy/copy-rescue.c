@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Getting out of a damaged place what can be read there, and keeping account of what
  * cannot. */
 #include <errno.h>

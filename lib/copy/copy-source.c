@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* What tells the files of a copy's source apart from others, and from themselves at
  * another time. */
 #include <stdlib.h>

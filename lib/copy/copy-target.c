@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Where a copy goes: a regular file that is made sparse, a block device, or a stream. */
 #include <errno.h>
 #include <fcntl.h>

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The contract between image/ and the formats: an open layer, and the few questions that
  * can be put to it. A format knows its own file (and data file) and nothing of chains. */
 #pragma once

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Formats that are known by their first bytes and cannot be read here. Taken for raw
  * disks, they would show bytes that are not the disk's, and lose their headers to the
  * first write. */

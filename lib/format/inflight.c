@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* A short list under one lock: there are as many ranges as threads that allocate. */
 #include "format/inflight.h"
 

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The guest ranges of one layer whose mapping is being changed. Who changes a range
  * announces it here first, and is then the only one who does; others who want to change
  * any part of it wait, nobody else does. Who only needs a mapping to stay as it is

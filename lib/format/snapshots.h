@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The internal snapshots of a layer at one moment: a list that never changes, so that who
  * looks at it needs no lock; a change makes a new list. */
 #pragma once

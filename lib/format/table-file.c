@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The file of a format with tables: its end, slices, and safe changes of metadata. */
 #define G_LOG_DOMAIN "qimg-format"
 

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The image file of a format whose disk is mapped by tables in it: where it ends, slices
  * of its tables, and how tables are changed so that a failure in between does no harm.
  *

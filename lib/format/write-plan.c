@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The order of the steps, and the announced range around the second one. */
 #include "format/write-plan.h"
 

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Planning writes, for all formats with tables: in place where the entries allow that,
  * else by announcing the range (format/inflight.h) and allocating. */
 #pragma once

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Checking and repairing an image file, and the result as an object of its own. */
 #include "image/check.h"
 #include "image/chain/changes.h"

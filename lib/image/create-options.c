@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The properties of a new image, by name. What follows from several of them together is
  * for image/create.c and the format to check. */
 #include <string.h>

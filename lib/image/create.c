@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Making a new image with its data file. The backing file is opened first, so that a new
  * image is one that can be opened; the formats' drivers write the content, and the names
  * are for storage/new-file.c. */

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Handles: the image itself and its layers, and their plain facts. */
 #include "image/image.h"
 #include "image/open/chain-open.h"

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Facts about an image as JSON, made piece by piece. Names of qemu-img's members are kept
  * where the meaning is the same. Bytes that are not UTF-8 are shown percent-encoded.
  *

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Internal snapshots: lists of them, handles on their disks and VM states, changes. */
 #include <errno.h>
 #include <string.h>

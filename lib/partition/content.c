@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* What a partition holds, told by libblkid. It wants a file, so it gets one in memory, of
  * the partition's length and empty but for the places where file systems and the like
  * say what they are: the beginning, and the end, where some RAID and ZFS labels lie. */

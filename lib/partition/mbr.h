@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The partition table in the first sector of a disk (MBR), and the same structure at the
  * start of each logical partition (EBR). Pure; any thread.
  *

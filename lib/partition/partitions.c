@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Partitions of an image's disk: the public list, read through a handle, and as JSON. */
 #include <inttypes.h>
 #include <stdio.h>

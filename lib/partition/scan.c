@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Finding and reading partition tables. A GPT counts where the first sector announces it,
  * else a table in that sector. What checksums and the disk's size confirm is listed; what
  * is left out, cut or doubtful is noted with the reason. Numbers are those that Linux

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* OFD read locks on single bytes; a conflict is found by asking after locking, so that of
  * two racing openers at least one sees the other. Spec: locking, "Protocol". */
 #include "storage/file-lock.h"

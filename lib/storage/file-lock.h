@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The byte locks by which QEMU's processes and we tell each other how an image is used.
  * Spec: locking. */
 #pragma once

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* A writer can set the time of modification back, but not the time of change. That one
  * moves with each rename, link and chmod, too: these leave the content alone, and show in
  * other fields of the status or in the name. */

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Tells whether an open file, which this process does not write to, is written to by
  * another. */
 #pragma once

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Storage over a file descriptor. The descriptor's own position is used by lseek only,
  * whose answers do not depend on it, so that any number of threads share it. */
 #include "storage/file.h"

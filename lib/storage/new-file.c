@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* New files. One that replaces another is made beside it under a name of its own and
  * renamed: at no time is there neither the old content nor the new. */
 #include "storage/new-file.h"

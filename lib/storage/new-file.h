@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* A new file of the host, which vanishes again unless it is kept, and which may take the
  * place of an old one, as a whole and at the end. */
 #pragma once

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Looking for files that images name and that are not there any more. */
 #include <fcntl.h>
 #include <string.h>

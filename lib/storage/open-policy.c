@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* A stored name is opened as O_PATH first, which has no effect on what it names; the
  * kernel then says where that really lies, and only an allowed, regular file is opened
  * for reading, through the same descriptor. Symbolic links may therefore be followed. */

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Which files an image may name (its backing file and data file), and how a stored name
  * becomes an open file without a race between the check and the use. */
 #pragma once

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* What all storages share: whole-length reads and writes, shared syncs, counters. */
 #define G_LOG_DOMAIN "qimg"
 

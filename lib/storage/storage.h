@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Bytes of a host file: positional reads and writes behind a small vtable, so that tests
  * can inject faults, record what is written and keep images in memory, and other storage
  * can come later.

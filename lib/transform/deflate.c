@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Inflating raw deflate data: libdeflate, and zlib for what it refuses.
  *
  * libdeflate wants the whole stream to fit; QEMU's reader is content once the output is

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Decompressing one zstd frame. The whole frame is given at once, so that libzstd uses
  * the output as its window and allocates nothing for it, whatever the frame demands. */
 #include "transform/compress.h"

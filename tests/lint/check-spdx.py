@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""check-spdx.py ROOT: each source begins with the licence identifier, behind "#!" at most."""
+"""check-spdx.py ROOT: each source begins with its licence's identifier, behind "#!" at most:
+the library and its examples are LGPL, everything else is GPL."""
 
 import os
 import sys
@@ -8,6 +9,8 @@ import sys
 import sources
 
 IDENTIFIER = "SPDX-License-Identifier: GPL-2.0-or-later"
+LIBRARY_IDENTIFIER = "SPDX-License-Identifier: LGPL-2.1-or-later"
+LIBRARY_FOLDERS = ("lib/", "docs/examples/")
 SUFFIXES = [".c", ".h", ".def", ".py", ".sh", ".md", ".1", ".3", ".7", ".spec", ".supp", "meson.build",
             "meson_options.txt", "debian-packages.txt", "PKGBUILD"]
 
@@ -21,8 +24,9 @@ def main():
             line = file.readline()
             if line.startswith("#!"):
                 line = file.readline()
-        if IDENTIFIER not in line:
-            problems.append(f"{path}: begins without \"{IDENTIFIER}\"")
+        wanted = LIBRARY_IDENTIFIER if path.startswith(LIBRARY_FOLDERS) else IDENTIFIER
+        if wanted not in line:
+            problems.append(f"{path}: begins without \"{wanted}\"")
     return sources.report(problems, f"the first lines of {n_files} files")
 
 

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Opening a layer of qcow version 1: its header is checked and its backing file's name
  * read, nothing of the tables. */
 #include <errno.h>

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Guest offset → run, for qcow version 1. No lock and no allocation on a cache hit; one
  * window of the file is pinned at a time. */
 #include "codec/qcow1-tables.h"

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Private state of an open layer of qcow version 1, which is read and never written.
  *
  * I1  Nothing changes after open but file_end_bytes: maps and reads from any number of

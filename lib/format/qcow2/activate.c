@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The life of a writable layer: what is refused at open, what must be done before the
  * first change, and the end. */
 #define G_LOG_DOMAIN "qimg-format"

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Persistent bitmaps: what the directory says of them. Spec: bitmaps section 2. */
 #include "format/qcow2/bitmaps.h"
 

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Making a new image: header, refcount table, refcount blocks, L1 table and, where the
  * disk is preallocated, all L2 tables and all data clusters, in this order from the start
  * of the file, each whole clusters. Spec: qcow2-write sections 10 and 14.

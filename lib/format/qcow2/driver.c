@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Opening a qcow2 layer: the header's fields and extensions are checked, features
  * decided, nothing of the tables is read yet. Spec: qcow2 sections 2 and 12. */
 #include <errno.h>

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Clusters at the end of the file, taken from a reserve (E2). Filling it costs one sync;
  * so it grows with what was used, up to a bound. */
 #include <errno.h>

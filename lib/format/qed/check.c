@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Checking and repairing by the user's wish. Spec: qed section 6.
  *
  * Leaks inside the file stay, since nothing can list them as free; those at its end are

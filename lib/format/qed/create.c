@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Making a new image: the header's cluster with the backing file's name, and an empty L1
  * table. Spec: qed section 7. */
 #include <string.h>

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Opening a QED layer: the header is checked, features decided, nothing of the tables is
  * read yet. Spec: qed section 3. */
 #include <string.h>

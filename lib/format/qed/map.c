@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Guest offset → run. No lock and no allocation on a cache hit. Spec: qed section 2. */
 #include "base/checked.h"
 #include "format/qed/qed.h"

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Private state of an open QED layer, and how it is changed safely. Spec: qed.
  *
  * A cluster is in use if a table refers to it, and new ones are taken at the end of the

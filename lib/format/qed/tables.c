@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Looking up and making L2 tables, for writers. */
 #include "base/checked.h"
 #include "format/qed/qed.h"

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* A look at all tables: which clusters are used, and what is wrong. Spec: qed section 6.
  *
  * I1  The work is bounded by the file's length and its data: a table is walked once

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Planning and publishing writes: in place where the entry is a place, else into new
  * clusters. Spec: qed section 4. */
 #include "base/checked.h"

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Letting clusters read as zeros, and the disk's size. A cluster that is allocated stays
  * so, since there is no list that its place could be put on: its bytes become zeros, and
  * the host's file system gets their space back. Spec: qed sections 4 and 5. */

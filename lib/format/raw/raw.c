@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Raw images: the disk is the file, byte for byte, and exactly as long. */
 #include <errno.h>
 #include <sys/stat.h>

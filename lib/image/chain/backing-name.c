@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The name of a backing file as it is stored: a plain path, a path with the protocol
  * "file:", or a json: block graph, of which only plain files are taken. Spec: qcow2
  * section 9. */

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* What opening a chain and its overlay share: storages with their locks, and warnings. */
 #include "image/chain/chain.h"
 

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The files of an open image, from the image itself down: what the handles share.
  *
  * I1  All layers below the top are immutable, and so is the top where there is no gate:

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Files that another program changes below an open image. Tables are cached, and data are
  * read when they are asked for, so that together they would be bytes of no version: an
  * image of which a file has changed gives none until it is opened anew. */

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Whether another program has changed a file of an open chain: what is read may be of two
  * moments then. */
 #pragma once

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* A handle on an open chain: the disk, a layer further down, a snapshot, a VM state, or a
  * part of one of them. */
 #pragma once

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Options of opening an image, by name: one table for all front ends. */
 #include <sched.h>
 #include <string.h>

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Damage found while reading: counted each time, logged once for each rule and chain. */
 #define G_LOG_DOMAIN "qimg"
 

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Which parts of a disk are known to hold no data: one bit for each of at most 65536
  * regions of equal size. Copying programs go over the holes of a disk more than once, and
  * an empty L2 table costs as much to pass as a full one. It stays right because an opened

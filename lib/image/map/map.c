@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The chain's runs merged into maximal extents, for people and SEEK_DATA, by a walk that
  * is bounded in time and memory. */
 #include <errno.h>

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Resolved runs: what the layers below the top say of each granule (their smallest unit
  * of allocation), computed once for a region and kept as a slice of the table cache, so
  * that a read at depth 200 costs what one at depth 1 does.

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Where data lie, judged by a few samples of the tables. */
 #include "base/checked.h"
 #include "image/chain/handle.h"

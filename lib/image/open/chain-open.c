@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Opening a chain: each image, its data file and its backing file in turn, with locks,
  * limits, and the policy on which named files may be opened. */
 #include "image/open/chain-open.h"

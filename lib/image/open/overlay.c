@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Making and opening the overlay of the option "cow": one that vanishes, which never has
  * a name, or a file that is kept and can be opened again.
  *

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* What a header that was found by probing may lead to. The guest of a raw disk can write
  * any bytes to its first sector, and so a header of another format, whose names would be
  * those of other guests' disks. */

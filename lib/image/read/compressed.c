@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Inflated clusters: found in their cache, or read and inflated once for all who want
  * them. */
 #include "image/read/compressed.h"

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Inflating ahead of a sequential reader: while its answer travels, the workers fill the
  * cache with the compressed clusters that come next.
  *

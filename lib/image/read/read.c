@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Reading: along the runs, each as large as it comes, in the calling thread. Compressed
  * clusters of one request are collected and, where several are to be inflated, spread
  * over the workers. */

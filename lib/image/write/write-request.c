@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The public requests to write and to allocate: what is checked, and growth, before a
  * write goes on inside the gate. */
 #include <errno.h>

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Writing. The top layer plans each piece; what moves data is here: in place, or into
  * newly allocated clusters, filled up with what the disk held around the request. */
 #include <errno.h>

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Letting ranges read as zeros: whole units of the top layer by its tables, what is left
  * at both ends as data. */
 #include <errno.h>

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Checks an image: what its tables refer to is counted (count.c) and compared with the
  * refcounts and COPIED flags that are stored. Never writes. Spec: qcow2-write section 13.
  *

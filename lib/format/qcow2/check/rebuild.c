@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Makes the refcount table and blocks anew, of what is counted alone, where the old ones
  * are ruined or too small. Spec: qcow2-write section 13, "Rebuild".
  *

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The refcounts of a repair. R2 and R4: see repair.c. */
 
 #include "format/qcow2/check/repair-refcounts.h"

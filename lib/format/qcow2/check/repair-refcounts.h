@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* A repair under way, and its refcounts: which blocks are missing, raising and lowering.
  * All of it works on a layer that nobody else changes, under its alloc_lock. */
 #pragma once

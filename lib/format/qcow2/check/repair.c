@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Repairs an image: makes refcounts and COPIED flags what its references say. Spec: qcow2
  * section 13, qcow2-write section 13.
  *

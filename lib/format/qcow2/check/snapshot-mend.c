@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Entries of the snapshot table that are not as the format wants them, and a new table
  * with entries that are. Spec: qcow2 section 8, qcow2-write sections 7 and 13.
  *

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Counting single references. I1, I2: see count.c. */
 
 #include "format/qcow2/count/count-walk.h"

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Counts the references to each cluster of the image file. Spec: qcow2 section 7,
  * qcow2-write section 13.
  *

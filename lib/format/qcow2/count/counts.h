@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* What counting an image's references gives: the refcounts that it should have, and what
  * is wrong with the tables. */
 #pragma once

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The COPIED flags: whether the active disk alone refers to a cluster, so that it may be
  * written in place. What they must be, and correcting them; and the few entries that a
  * repair replaces. Each entry is right by itself, whatever else got to the disk. Spec:

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Changes of very many refcounts at once: a block is read and written once, whatever the
  * number of its clusters that are counted. */
 #include "format/qcow2/count/refcount-bulk.h"

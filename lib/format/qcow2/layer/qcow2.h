@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Private state of an open qcow2 layer, and how it is changed safely.
  *
  * I1  A layer that is not writable is never written to, and nothing of it changes after

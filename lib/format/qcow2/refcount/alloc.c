@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The reserve: clusters that are counted and zeros, durably, before anybody uses them
  * (W1). Filling it costs one sync; so it grows with what was used, up to a bound, which
  * is what a dying process leaks. */

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The list of references that wait for a flush. */
 
 #include "format/qcow2/refcount/pending.h"

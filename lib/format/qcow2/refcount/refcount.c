@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The refcount table, which is kept in memory, and the blocks, which are read and changed
  * in the file in small pieces: they are needed once for many allocations. Spec: qcow2
  * section 7, qcow2-write section 4. */

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Changing the snapshot table: always a new one in new clusters, to which one write of
  * the header switches. Entries that stay are taken over byte by byte, with all that is
  * not understood in them. Spec: qcow2 section 8, qcow2-write section 7. */

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Changing the snapshot table. All with the gate closed, under alloc_lock; see
  * snapshot-table.c. */
 #pragma once

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The snapshot table and the views of snapshots. Spec: qcow2 section 8. */
 #include "format/qcow2/snapshot/snapshot.h"
 

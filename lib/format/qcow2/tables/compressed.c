@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Reading compressed clusters. The stream may lie across host clusters and share its
  * sectors with others; what can be read is bounded by the entry (at most two clusters).
  */

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Loading and storing L2 entries in a cached slice: the only place that does.
  *
  * An extended entry is two words, and a reader takes no lock. A store is two steps, one

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Guest offset → run. No lock and no allocation on a cache hit; at most one L1 and one L2
  * slice are pinned at a time. */
 #include "format/qcow2/tables/map.h"

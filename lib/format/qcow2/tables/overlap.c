@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The clusters in which the image's own tables lie: guest data must not be written there,
  * and the allocator must not find them free. Spec: qcow2-write section 9. */
 #include "format/qcow2/tables/overlap.h"

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Changing entries of L1 and L2 tables: in the file first, then in the cached slice that
  * readers look into (T1). */
 #include "format/qcow2/tables/tables.h"

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Letting clusters and subclusters read as zeros by their entries. Spec: qcow2-write
  * section 6. */
 #include "format/qcow2/write/discard.h"

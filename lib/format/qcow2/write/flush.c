@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Syncing, and freeing what was pending for it (W3). */
 
 #include "format/qcow2/write/flush.h"

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* What an L2 entry that is replaced refers to. */
 
 #include "format/qcow2/write/old-entry.h"

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The disk's size: a larger L1 table, or the end cut off. Everything here runs with the
  * gate closed, so nothing else uses the layer. Spec: qcow2-write sections 5 and 10. */
 #include "format/qcow2/write/resize.h"

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Planning and publishing writes. A write is in place where its clusters (subclusters,
  * with extended entries) are allocated and no snapshot shares them; else it is planned
  * into other clusters, and published by changing the entries. Spec: qcow2-write
