@@ -22,6 +22,8 @@ typedef struct {
 /* Adds @run to a list of runs (QimgClusters), joined with the last where they touch. */
 void qimg_clusters_append(GArray *list, QimgClusters run);
 
+#define QIMG_MAX_RESERVE_BYTES (64 * QIMG_MIB)
+
 /* How many bytes of clusters are made ready for use at once, which costs a sync: as much
  * as the last time suggested (twice what it was), but no more than seems right for the
  * disk; a process that dies leaks what is left of them. */
@@ -29,7 +31,7 @@ static inline uint64_t
 qimg_reserve_bytes(const QimgFormat *format, uint64_t suggested_bytes)
 {
     uint64_t max_bytes = qimg_min_u64(
-        64 * QIMG_MIB, qimg_max_u64(format->active.size_bytes / 8, QIMG_MIB));
+        QIMG_MAX_RESERVE_BYTES, qimg_max_u64(format->active.size_bytes / 8, QIMG_MIB));
 
     return qimg_max_u64(qimg_min_u64(suggested_bytes, max_bytes), QIMG_MIB);
 }

@@ -10,6 +10,7 @@
 #include "base/checked.h"
 #include "base/endian.h"
 #include "base/errors.h"
+#include "format/qcow2/check/reclaim.h"
 #include "format/qcow2/check/repair.h"
 #include "format/qcow2/count/count.h"
 #include "format/qcow2/count/counts.h"
@@ -160,6 +161,8 @@ qcow2_activate(QimgFormat *format)
         err = qcow2_repair_dirty(q);
     if (!err)
         err = check_not_cut(q);
+    if (!err)
+        err = qcow2_reclaim_reserve(q);
     if (!err)
         err = qcow2_collect_metadata(q);
     if (!err)

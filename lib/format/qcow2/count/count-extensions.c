@@ -11,6 +11,9 @@
 #include "codec/qcow2-bitmaps.h"
 #include "format/qcow2/count/count-walk.h"
 
+#define KNOWN_HEADER_BYTES   112u /* with the compression type */
+#define KNOWN_AUTOCLEAR_BITS (QCOW2_AUTOCLEAR_BITMAPS | QCOW2_AUTOCLEAR_DATA_FILE_RAW)
+
 static QimgErrno
 count_bitmap_table(Qcow2Walk *w, const Qcow2BitmapEntry *bitmap)
 {
@@ -113,6 +116,11 @@ qcow2_walk_extensions(Qcow2Walk *w)
 
     if (!bytes)
         return -ENOMEM;
+    w->counts->has_unknown_owner =
+        h->header_bytes > KNOWN_HEADER_BYTES ||
+        (h->incompatible_features & ~(uint64_t)QCOW2_INCOMPAT_KNOWN) != 0 ||
+        (h->compatible_features & ~(uint64_t)QCOW2_COMPAT_LAZY_REFCOUNTS) != 0 ||
+        (h->autoclear_features & ~(uint64_t)KNOWN_AUTOCLEAR_BITS) != 0;
     err = qimg_storage_read(w->q->base.file, QIMG_IO_HEADER, qimg_host(0), bytes, end);
     while (!err) {
         if (qcow2_extension_decode(bytes, end, &position, &e).rule) {
@@ -122,10 +130,14 @@ qcow2_walk_extensions(Qcow2Walk *w)
         if (e.type == QCOW2_EXT_END)
             return 0;
         if (e.type == QCOW2_EXT_BITMAPS &&
-            (h->autoclear_features & QCOW2_AUTOCLEAR_BITMAPS))
+            (w->options->counts_stale_bitmaps ||
+             (h->autoclear_features & QCOW2_AUTOCLEAR_BITMAPS)))
             err = count_bitmaps(w, &e);
         else if (e.type == QCOW2_EXT_ENCRYPTION && h->crypt_method == QCOW2_CRYPT_LUKS)
             count_encryption_header(w, &e);
+        else if (e.type != QCOW2_EXT_BITMAPS && e.type != QCOW2_EXT_BACKING_FORMAT &&
+                 e.type != QCOW2_EXT_FEATURE_NAMES && e.type != QCOW2_EXT_DATA_FILE)
+            w->counts->has_unknown_owner = true;
     }
     return err;
 }

@@ -32,7 +32,9 @@ typedef struct {
      * places for blocks become 0. Else that is the caller's, and what cannot be read ends
      * the count. */
     bool is_for_check;
-    bool leaves_out_refcounts;     /* the refcount table and blocks: they are made anew */
+    bool leaves_out_refcounts; /* the refcount table and blocks: they are made anew */
+    /* Count bitmaps, too, that a writer without knowledge of them has made invalid. */
+    bool counts_stale_bitmaps;
     const QimgCheckReport *report; /* is told of progress; NULL: nobody is */
 } Qcow2CountOptions;
 
@@ -56,6 +58,9 @@ typedef struct {
     uint64_t n_unread;
     uint64_t
         n_table_overlaps; /* tables, other than L2 tables, in the cluster of another */
+    /* The header has fields, features or extensions that are not known: they may own
+     * clusters that are not counted. */
+    bool has_unknown_owner;
     bool are_refcounts_ruined; /* the refcount table, or a block, is not to be trusted */
 } Qcow2Counts;
 
