@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Finds the reserve (refcount/alloc.c) of a process that died: clusters at the end of the
  * file that are counted, with nothing that refers to them. The format has no mark for
  * them, so three questions are asked, the cheap ones first:
