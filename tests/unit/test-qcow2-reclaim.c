@@ -6,10 +6,10 @@
 #include <string.h>
 
 #include "base/endian.h"
-#include "image/chain-open.h"
-#include "image/handle.h"
+#include "image/chain/handle.h"
+#include "image/chain/options.h"
 #include "image/image.h"
-#include "image/options.h"
+#include "image/open/chain-open.h"
 #include "memory-storage.h"
 #include "qcow2-check.h"
 #include "test-util.h"
