@@ -8,7 +8,7 @@
  *   SNAPSHOTS   the list of snapshots that is kept (fuse)
  *   FILES       the open files (fuse)
  *   COHERENCE   changes that views of a disk are told of (fuse)
- *   COPY        the pieces of a copy, and its journal (image/copy-*.c)
+ *   COPY        the pieces of a copy, and its journal (copy/)
  *   TURNS       waiting for requests, one caller at a time (base/gate.c)
  *   GATE        waiting for an exclusive change to end (base/gate.c)
  *   ALLOC       the allocator of one image, L1 entries and refcounts (format/)
