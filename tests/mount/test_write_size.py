@@ -77,6 +77,51 @@ def test_size_is_rounded_up_to_a_sector(image, mnt, tmp_path):
         assert size in (70_001, 70_144)
 
 
+def make_compressed(folder):
+    qemu.make_raw(folder / "source.img", MIB, (0, MIB, "words", 1))
+    qemu.img("convert", "-c", "-f", "raw", "-O", "qcow2", folder / "source.img",
+             folder / "disk.qcow2")
+    return folder / "disk.qcow2"
+
+
+def make_shared(folder):
+    path = qemu.create(folder / "disk.qcow2", MIB)
+    qemu.write(path, (0, MIB, "words", 1))
+    qemu.img("snapshot", "-c", "before", path)
+    return path
+
+
+def make_with_data_file(folder, is_raw):
+    path = folder / "disk.qcow2"
+    qemu.img("create", "-q", "-f", "qcow2", "-o", f"data_file=disk.data,data_file_raw={is_raw}",
+             path.name, str(MIB), cwd=folder)
+    qemu.write(path, (0, MIB, "words", 1))
+    return path
+
+
+@pytest.mark.parametrize("make", [
+    make_compressed, make_shared,
+    lambda folder: make_with_data_file(folder, "off"),
+    lambda folder: make_with_data_file(folder, "on")],
+    ids=["compressed", "snapshot", "data-file", "raw-data-file"])
+def test_zeros_behind_a_cut_inside_a_sector(make, mnt, tmp_path):
+    """Behind the size that was asked for there are zeros, at once and after growing again."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    path = make(folder)
+    content = pattern.words(0, MIB, 1)
+    with Mount(path, mnt, "-o", "rw") as mount:
+        raw = mount.raw(path)
+        os.truncate(raw, 70_001)
+        assert os.stat(raw).st_size == 70_144
+        assert_reads(raw, content[:70_001] + bytes(143))
+        os.truncate(raw, MIB)
+        expected = content[:70_001] + bytes(MIB - 70_001)
+        assert_reads(raw, expected)
+    check(path)
+    assert_content(path, expected, tmp_path / "out", "qcow2")
+
+
 def test_truncate_while_others_have_it_open(image, mnt):
     path, content, _ = image
     with Mount(path, mnt, "-o", "rw") as mount:
