@@ -38,7 +38,7 @@ resize(Model *model, Draw *draw)
     uint64_t old = atomic_load(&model->size_bytes);
     uint64_t max_bytes = model->settings->max_bytes;
     uint64_t cluster = model->places.cluster_bytes;
-    uint64_t wanted = draw_below(draw, max_bytes + 1);
+    uint64_t wanted = draw_below(draw, max_bytes + 1), new;
 
     switch (draw_below(draw, 5)) {
     case 0: /* a little */
@@ -56,26 +56,32 @@ resize(Model *model, Draw *draw)
         break;
     }
     wanted = MIN(wanted, max_bytes - max_bytes % SECTOR_BYTES);
-    if (model->settings->grows_only && wanted < old) {
+    if (model->settings->grows_only && old - wanted >= SECTOR_BYTES && wanted < old) {
         model_expect(&where, "resize", old, wanted,
-                     qimg_image_resize(model->image, wanted),
-                     old - wanted < SECTOR_BYTES ? 0 : -EOPNOTSUPP);
+                     qimg_image_resize(model->image, wanted), -EOPNOTSUPP);
         wanted = old;
     }
+    new = (wanted + model->size_unit - 1) / model->size_unit * model->size_unit;
     model_trace(&where, "resize", old, wanted);
-    if (!model_is_done(&where, "resize", old, wanted,
-                       qimg_image_resize(model->image, wanted))) {
-        /* The end was being cut off: it may hold anything by now. */
+    if (model_is_done(&where, "resize", old, wanted,
+                      qimg_image_resize(model->image, wanted))) {
+        /* Also the rest of the last sector becomes zeros. */
         if (wanted < old)
-            model_expect(&where, "read", wanted, old - wanted,
-                         qimg_image_read(model->image, wanted, model->bytes + wanted,
-                                         old - wanted),
-                         0);
-        wanted = old;
+            memset(model->bytes + wanted, 0, old - wanted);
+    } else if (wanted < old) {
+        /* The end was being cut off, or the rest of the last sector could not be zeroed:
+         * it may hold anything by now. */
+        if (qimg_image_get_size_bytes(model->image) != new)
+            new = old;
+        memset(model->bytes + new, 0, old - new);
+        model_expect(
+            &where, "read", wanted, new - wanted,
+            qimg_image_read(model->image, wanted, model->bytes + wanted, new - wanted),
+            0);
+    } else {
+        new = old;
     }
-    wanted = (wanted + model->size_unit - 1) / model->size_unit * model->size_unit;
-    if (wanted < old)
-        memset(model->bytes + wanted, 0, old - wanted);
+    wanted = new;
     atomic_store(&model->size_bytes, wanted);
     if (qimg_image_get_size_bytes(model->image) != wanted)
         model_fail(&where, "the disk has %" G_GUINT64_FORMAT " bytes after resize",
