@@ -92,7 +92,7 @@ static const AllowedCall sandbox_calls[] = {
      ARGUMENT(1, ALL_BITS, 2)},
     {"fcntl64", CALL_WITH_DIRS, "F_SETFD of 32 bits", ARGUMENT(1, ALL_BITS, 2)},
     {"ioctl", CALL_WITH_DIRS, "storage/file.c: BLKSSZGET", ARGUMENT(1, 0xffff, 0x1268)},
-    {"ioctl", CALL_WITH_DIRS, "storage/file.c: BLKGETSIZE64",
+    {"ioctl", CALL_ALWAYS, "storage/file.c: BLKGETSIZE64, of a device that may grow",
      ARGUMENT(1, 0xffff, 0x1272)},
     /* Memory holds data or code (PROT_EXEC), and all the code is there. */
     {"mmap", CALL_ALWAYS, "cache/slot-cache.c; malloc; stacks", ARGUMENT(2, 4, 0)},

@@ -106,7 +106,8 @@ def test_sizes(options, few, tmp_path, mnt):
     """What stat(2) says is what is read then; also for programs that trust it."""
     with Mount(few, mnt, *options) as mount:
         files = control_files(mount)
-        assert {path.name for path in files} == {"info.json", "map.json", "stats.json"}
+        assert {path.name for path in files} == {"errors.json", "info.json", "map.json",
+                                                 "stats.json"}
         for path in files:
             size = path.stat().st_size
             mount.raw(few).read_bytes()     # counters change
