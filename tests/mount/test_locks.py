@@ -15,6 +15,13 @@ from qtest.mount import Daemon, Mount, refused
 MIB = 1 << 20
 
 
+def is_locked(image):
+    """Whether any process has a byte lock on the file."""
+    inode = f":{os.stat(image).st_ino} "
+    with open("/proc/locks", encoding="ascii") as locks:
+        return any(inode in line for line in locks)
+
+
 @contextlib.contextmanager
 def held_by_qemu_nbd(image, tmp_path, *options):
     env.need_tools("qemu-nbd")
@@ -22,7 +29,9 @@ def held_by_qemu_nbd(image, tmp_path, *options):
     process = subprocess.Popen([env.find_tool("qemu-nbd"), "-t", "-k", str(socket), *options,
                                 str(image)], stdin=subprocess.DEVNULL)
     try:
-        procs.wait_until(lambda: socket.exists() or process.poll() is not None, "qemu-nbd")
+        # It listens before it has opened, and locked, the image.
+        procs.wait_until(lambda: (socket.exists() and is_locked(image)) or
+                         process.poll() is not None, "qemu-nbd")
         assert process.poll() is None
         yield process
     finally:
