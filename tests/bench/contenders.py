@@ -257,8 +257,9 @@ class Qcowfs(Contender):
     def launch(self, disk):
         os.mkdir(self.mountpoint)
         self.path = os.path.join(self.mountpoint, os.path.basename(disk.image) + ".raw")
-        self.spawn(self.options.qcowfs, "-f", *["-o", "rw"] * self.writable, disk.image,
-                   self.mountpoint)
+        # Named, as for the peers: of a probed image with such a name no backing is followed.
+        self.spawn(self.options.qcowfs, "-f", "-o", f"format={disk.format}",
+                   *["-o", "rw"] * self.writable, disk.image, self.mountpoint)
 
 
 class Qemu(Contender):

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from qtest import qemu
+from qtest import env, qemu
 from qtest.mount import Mount
 from qtest.qcow2 import Qcow2File
 
@@ -64,7 +64,8 @@ def test_memory_of_many_snapshots(many, mnt):
             for file in files:
                 file.close()
         assert len(text) > 20 * MIB
-        assert peak_bytes(mount) - before < 16 * MIB
+        # A sanitizer keeps what was freed.
+        assert env.sanitizer() or peak_bytes(mount) - before < 16 * MIB
         assert path.stat().st_size == 0     # not known, as the manual says
 
 
