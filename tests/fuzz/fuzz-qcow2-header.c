@@ -110,7 +110,8 @@ LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n_bytes)
     Qcow2Header h;
 
     if (qcow2_header_probe(bytes, n_bytes))
-        FUZZ_CHECK(n_bytes >= 4); /* a header cut inside its version is one of this format */
+        FUZZ_CHECK(n_bytes >=
+                   4); /* a header cut inside its version is one of this format */
     if (qcow2_header_decode(bytes, n_bytes, &h).rule)
         return 0;
     FUZZ_CHECK(qcow2_header_probe(bytes, n_bytes));
