@@ -91,7 +91,8 @@ def fio(job, rw, *, block, engine="psync", depth=1, n_jobs=1, direct=True, more=
                "--eta=never", "--output-format=json", *more]
     try:
         result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True,
-                                text=True, timeout=job.options.limit)
+                                text=True, timeout=job.options.limit,
+                                env=job.contender.client_environment)
     except subprocess.TimeoutExpired:
         raise CannotDo(f"no end after {job.options.limit:g} s") from None
     try:

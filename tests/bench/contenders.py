@@ -93,9 +93,12 @@ class Contender:
     can_write = True
     alive = []            # all contenders that were started and not yet stopped
 
-    def __init__(self, options, directory, writable=False):
+    def __init__(self, options, directory, writable=False, mount_options="",
+                 environment=None):
         self.options = options
         self.writable = writable
+        self.mount_options = mount_options  # further ones, of qcowfs alone
+        self.environment = environment      # of the server; None: that of the benchmark
         self.directory = directory  # private and empty: mount points, sockets, the log
         self.mountpoint = os.path.join(directory, "mnt")
         self.path = None            # where the disk can be read
@@ -112,6 +115,11 @@ class Contender:
     @classmethod
     def version(cls, _options):
         """What the report says about the release, or None."""
+        return None
+
+    @property
+    def client_environment(self):
+        """Of whoever uses the disk; None: that of the benchmark."""
         return None
 
     def launch(self, disk):
@@ -155,7 +163,8 @@ class Contender:
         """Starts a process; without ends_by_unmount, stop() sends it SIGTERM."""
         with open(os.path.join(self.directory, "log"), "ab") as log, interrupts.held():
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log,
-                                       stderr=log, start_new_session=True)
+                                       stderr=log, start_new_session=True,
+                                       env=self.environment)
             process.ends_by_unmount = ends_by_unmount
             self.processes.append(process)
 
@@ -220,6 +229,10 @@ class Raw(Contender):
     name = "raw"
     serves_image = False
 
+    @property
+    def client_environment(self):
+        return self.environment
+
     def launch(self, disk):
         self.path = disk.raw
 
@@ -259,7 +272,9 @@ class Qcowfs(Contender):
         self.path = os.path.join(self.mountpoint, os.path.basename(disk.image) + ".raw")
         # Named, as for the peers: of a probed image with such a name no backing is followed.
         self.spawn(self.options.qcowfs, "-f", "-o", f"format={disk.format}",
-                   *["-o", "rw"] * self.writable, disk.image, self.mountpoint)
+                   *["-o", "rw"] * self.writable,
+                   *["-o", self.mount_options] * bool(self.mount_options), disk.image,
+                   self.mountpoint)
 
 
 class Qemu(Contender):

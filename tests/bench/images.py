@@ -17,6 +17,7 @@ import tarfile
 from collections.abc import Callable
 
 from content import BLOCK_BYTES, ZERO_BLOCK, noise, stale, text
+from loop_mount import MKFS_EXT4
 from qcow2_tables import Qcow2Tables
 
 KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
@@ -37,14 +38,20 @@ class Scale:
     ext4_bytes: int
     n_files: int         # in the archive that is extracted there
     free_bytes: int      # what all this needs at most on the tmpfs
+    disk_plain_bytes: int  # instead of plain_bytes, in rows on a disk
+    disk_free_bytes: int   # what they need at most there
+
+    def on_disk(self):
+        return dataclasses.replace(self, plain_bytes=self.disk_plain_bytes)
 
 
 FULL = Scale(plain_bytes=GIB, text_bytes=128 * MIB, n_extents=2048, large_bytes=TIB,
              chain_bytes=256 * MIB, ext4_bytes=512 * MIB, n_files=4000,
-             free_bytes=6 * GIB)
+             free_bytes=6 * GIB, disk_plain_bytes=512 * MIB, disk_free_bytes=4 * GIB)
 QUICK = Scale(plain_bytes=32 * MIB, text_bytes=16 * MIB, n_extents=64,
               large_bytes=64 * GIB, chain_bytes=16 * MIB, ext4_bytes=64 * MIB,
-              n_files=200, free_bytes=512 * MIB)
+              n_files=200, free_bytes=512 * MIB, disk_plain_bytes=32 * MIB,
+              disk_free_bytes=GIB)
 SPARSE_BYTES = TIB
 HUGE_BYTES = 16 * TIB
 
@@ -151,9 +158,9 @@ def build_empty_qed(directory, scale):
     return build_empty(directory, scale, "qed")
 
 
-def build_overlay(directory, scale):
+def build_overlay(directory, scale, size_bytes=None):
     """An empty overlay over a full backing file."""
-    disk = _flat_disk(directory, scale.plain_bytes, noise)
+    disk = _flat_disk(directory, size_bytes or scale.plain_bytes, noise)
     base = os.path.join(directory, "base.qcow2")
     _qemu_img("convert", "-f", "raw", "-O", "qcow2", disk.raw, base)
     _qemu_img("create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", os.path.basename(base),
@@ -175,15 +182,20 @@ def _write_archive(path, n_files):
             archive.addfile(member, io.BytesIO(content))
 
 
+def build_overlay_for_ext4(directory, scale):
+    """The same, and an archive to be extracted into an ext4 that is made there."""
+    disk = build_overlay(directory, scale, scale.ext4_bytes)
+    disk.archive = os.path.join(directory, "tree.tar")
+    _write_archive(disk.archive, scale.n_files)
+    return disk
+
+
 def build_ext4(directory, scale):
     """An empty ext4, and an archive to be extracted there."""
     raw = os.path.join(directory, "plain.raw")
     with open(raw, "wb") as file:
         file.truncate(scale.ext4_bytes)
-    # Nothing is left for the kernel to do in the background.
-    subprocess.run(["mkfs.ext4", "-q", "-F", "-E",
-                    "lazy_itable_init=0,lazy_journal_init=0", raw],
-                   stdin=subprocess.DEVNULL, check=True)
+    subprocess.run([*MKFS_EXT4, raw], stdin=subprocess.DEVNULL, check=True)
     with open(raw, "rb") as file:
         content = file.read()
     n_blocks = scale.ext4_bytes // BLOCK_BYTES

@@ -72,7 +72,7 @@ class Results:
 def _figure(value, unit):
     if value is None:
         return ABSENT
-    if unit == "IOPS":
+    if unit == "IOPS" and value >= 1000:
         return f"{value / 1000:.1f}k"
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else (
         f"{value:.2f}")

@@ -15,12 +15,13 @@ import time
 from collections.abc import Callable
 
 import images
+import loop_mount
 import untar
 import writes
 from clients import MB, Job, fio, for_seconds, read_through, verify, warm_memory
 from contenders import CannotDo, WrongData, reading
 from targets import (at_most, no_target, share_of_ceiling, share_of_decoder,
-                     share_of_row, times_best_peer, times_ceiling)
+                     share_of_raw, share_of_row, times_best_peer, times_ceiling)
 
 _N_WALKS = 3
 
@@ -28,8 +29,9 @@ _N_WALKS = 3
 # -- measurements of reading; those of writing are in writes.py and untar.py
 
 
-def _read(job, rw, **how):
-    return fio(job, rw, more=["--readonly", "--norandommap", *for_seconds(job)], **how)
+def _read(job, rw, region=(), **how):
+    return fio(job, rw, more=["--readonly", "--norandommap", *for_seconds(job), *region],
+               **how)
 
 
 def _read_mb_per_s(job, rw, **how):
@@ -79,6 +81,27 @@ def random_qd4(job):
 
 def random_qd16(job):
     return _read_iops(job, "randread", block="4k", engine="libaio", depth=16)
+
+
+def sequential_4_readers(job):
+    """MB/s of four readers, each of a quarter of the disk."""
+    return _read_mb_per_s(job, "read", block="1M", n_jobs=4,
+                          region=("--size=25%", "--offset_increment=25%"))
+
+
+def _cold_iops(job, depth):
+    """Each block once, for some seconds at most."""
+    return fio(job, "randread", block="4k", engine="libaio", depth=depth,
+               more=["--readonly", f"--runtime={int(job.options.seconds * 1000)}ms"]
+               )["iops"]
+
+
+def cold_qd16(job):
+    return _cold_iops(job, 16)
+
+
+def cold_qd64(job):
+    return _cold_iops(job, 64)
 
 
 def random_4_threads(job):
@@ -164,6 +187,9 @@ class Row:
     writes: bool = False        # each run on a copy of the disk made for it
     verify_after: Callable | None = None  # compares what was written, after the timing
     missing: Callable = lambda: None      # why this machine cannot run the row, or None
+    on_disk: bool = False       # images on a file system of a disk, caches dropped before
+    mount_options: str = ""     # of qcowfs, which then takes part with the raw file alone
+    quick: bool = True          # part of the smoke run
 
 
 ROWS = (
@@ -195,9 +221,15 @@ ROWS = (
     Row("zlib-rand", "zlib image, random 4 KiB QD4", "IOPS",
         images.build_zlib, random_qd4, times_best_peer(5), plain_too=False,
         group="zlib"),
+    Row("zlib-4readers", "zlib image, 4 sequential readers O_DIRECT", "MB/s",
+        images.build_zlib, sequential_4_readers, share_of_decoder(0.8),
+        decoder="libdeflate", plain_too=False, group="zlib"),
     Row("zstd-seq", "zstd image, sequential O_DIRECT", "MB/s",
         images.build_zstd, sequential_direct, share_of_decoder(0.8), decoder="zstd",
         plain_too=False, group="zstd"),
+    Row("zstd-4readers", "zstd image, 4 sequential readers O_DIRECT", "MB/s",
+        images.build_zstd, sequential_4_readers, share_of_decoder(0.8), decoder="zstd",
+        plain_too=False, group="zstd", quick=False),
     Row("sparse-cp", "cp --sparse=always, 1 TiB with 1 GiB in 2048 extents", "s",
         images.build_sparse, sparse_copy, times_ceiling(1), more_is_better=False,
         group="sparse"),
@@ -243,5 +275,49 @@ ROWS = (
         group="qed-write", writes=True, verify_after=writes.verify_written),
     Row("untar", "tar -x of 4000 small files, ext4 on a loop device", "s",
         images.build_ext4, untar.extract, no_target, more_is_better=False,
-        group="untar", writes=True, verify_after=untar.compare, missing=untar.missing),
+        group="untar", writes=True, verify_after=untar.compare,
+        missing=loop_mount.missing),
+    Row("disk-cow-qd1", "disk: random write 4 KiB QD1, empty overlay (COW)", "IOPS",
+        images.build_overlay, writes.allocating_qd1, times_best_peer(1.5),
+        group="disk-cow", on_disk=True, writes=True, verify_after=writes.verify_written),
+    Row("disk-cow-qd16", "disk: the same QD16", "IOPS",
+        images.build_overlay, writes.allocating_qd16, times_best_peer(1.5),
+        group="disk-cow", on_disk=True, writes=True, verify_after=writes.verify_written,
+        quick=False),
+    Row("disk-cow-fsync", "disk: the same QD1 with fsync each 32", "IOPS",
+        images.build_overlay, writes.allocating_qd1_fsync, times_best_peer(1.5),
+        group="disk-cow", on_disk=True, writes=True, verify_after=writes.verify_written,
+        quick=False),
+    Row("disk-cow-64k", "disk: random write 64 KiB QD4, empty overlay (COW)", "MB/s",
+        images.build_overlay, writes.clusters_qd4, times_best_peer(1.5),
+        group="disk-cow", on_disk=True, writes=True, verify_after=writes.verify_written,
+        quick=False),
+    Row("disk-loop", "disk: loop device over an empty overlay: mkfs.ext4, tar -x of 4000 "
+        "small files, sync", "s", images.build_overlay_for_ext4, untar.make_and_extract,
+        times_best_peer(1.3), more_is_better=False, group="disk-loop", on_disk=True,
+        writes=True, verify_after=untar.compare, missing=loop_mount.missing),
+    Row("disk-db", "disk: random overwrite 4 KiB QD1, fdatasync each", "IOPS",
+        images.build_plain, writes.database, no_target, group="disk-plain", on_disk=True,
+        writes=True, verify_after=writes.verify_written),
+    Row("disk-new", "disk: random write 4 KiB QD16, empty image", "IOPS",
+        images.build_empty, writes.allocating_qd16, no_target, group="disk-plain",
+        on_disk=True, writes=True, verify_after=writes.verify_written, quick=False),
+    Row("disk-qd16", "disk: random read 4 KiB QD16, cold", "IOPS",
+        images.build_plain, cold_qd16, share_of_raw(0.7), group="disk-plain",
+        on_disk=True),
+    Row("disk-qd16-16t", "disk: the same with threads=16", "IOPS",
+        images.build_plain, cold_qd16, share_of_raw(0.7), group="disk-plain",
+        on_disk=True, mount_options="threads=16", quick=False),
+    Row("disk-qd64", "disk: random read 4 KiB QD64, cold", "IOPS",
+        images.build_plain, cold_qd64, share_of_raw(0.7), group="disk-plain",
+        on_disk=True, quick=False),
+    Row("disk-qd64-16t", "disk: the same with threads=16", "IOPS",
+        images.build_plain, cold_qd64, share_of_raw(0.7), group="disk-plain",
+        on_disk=True, mount_options="threads=16", quick=False),
+    Row("disk-chain-1", "disk: random read 4 KiB QD16, cold, backing chain of 1", "IOPS",
+        images.build_chain_1, cold_qd16, no_target, group="disk-chain", on_disk=True,
+        quick=False),
+    Row("disk-chain-16", "disk: the same, backing chain of 16", "IOPS",
+        images.build_chain_16, cold_qd16, share_of_row(0.8, "disk-chain-1", "depth 1"),
+        group="disk-chain", on_disk=True, quick=False),
 )

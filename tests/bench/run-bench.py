@@ -22,11 +22,12 @@ import tempfile
 sys.dont_write_bytecode = True
 
 import contenders  # noqa: E402
+import disk_place  # noqa: E402
 import images  # noqa: E402
 import interrupts  # noqa: E402
+import loop_mount  # noqa: E402
 import report  # noqa: E402
 import rows  # noqa: E402
-import untar  # noqa: E402
 from clients import Job, verify  # noqa: E402
 from contenders import CannotDo, WrongData  # noqa: E402
 
@@ -58,6 +59,12 @@ def parse_arguments():
                         help="smoke run: small disks, short times")
     parser.add_argument("--dir", default="/dev/shm",
                         help="where the disks are made (default: %(default)s)")
+    parser.add_argument("--disk", metavar="DIR",
+                        help="where those of the rows on a disk are made (default: in an "
+                             "ext4 on a loop file)")
+    parser.add_argument("--flush-us", type=int, default=2000, metavar="N",
+                        help="how much longer each sync takes in the rows on a disk, "
+                             "whoever calls it (default: %(default)s)")
     parser.add_argument("--output", metavar="FILE", help="the table (default: stdout)")
     parser.add_argument("--json", metavar="FILE", help="all single values")
     options = parser.parse_args()
@@ -81,10 +88,24 @@ def parse_arguments():
     except re.error as error:
         parser.error(f"--row: {error}")
     options.rows = [row for row in rows.ROWS
-                    if pattern.search(row.id) or pattern.search(row.title)]
+                    if pattern.search(row.id) or pattern.search(row.title)
+                    if row.quick or options.row or not options.quick]
     if not options.rows:
         parser.error("no row matches")
     return options
+
+
+def slow_sync(options):
+    """The library that makes syncs slow, see slow-sync.c."""
+    return os.path.join(options.tools, "libbench-slow-sync.so")
+
+
+def server_environment(row, options):
+    """Of the servers of a row; None: that of the benchmark."""
+    if not row.on_disk or options.flush_us == 0:
+        return None
+    return {**os.environ, "LD_PRELOAD": slow_sync(options),
+            "BENCH_FLUSH_US": str(options.flush_us)}
 
 
 def why_not_here(options):
@@ -132,7 +153,8 @@ def measure_on(row, kind, disk, options, round_index):
     """As measure; a row that writes changes the disk."""
     def new_contender():
         name = f"{kind.name}-{next(_start_numbers)}"
-        return kind(options, os.path.join(options.work_dir, name), row.writes)
+        return kind(options, os.path.join(options.work_dir, name), row.writes,
+                    row.mount_options, server_environment(row, options))
 
     contender = new_contender()
     job = Job(contender, disk, options, round_index,
@@ -145,6 +167,8 @@ def measure_on(row, kind, disk, options, round_index):
         try:
             contender.start(disk)
             verify(contender.path, disk, round_index)
+            if row.on_disk:
+                options.disk_place.drop_caches()
             cpu_before = contender.cpu_seconds()
             value = row.measure(job)
             cpu_seconds = contender.cpu_seconds() - cpu_before
@@ -175,6 +199,7 @@ def run_row(row, disk, options, results, round_index):
     takers = [kind for kind in options.contenders
               if (row.plain_too or kind.serves_image)
               and (kind.can_write or not row.writes)
+              and (kind in (contenders.Raw, contenders.Qcowfs) or not row.mount_options)
               and not (row.starts_itself and kind is contenders.Raw)]
     turn = round_index % len(takers) if takers else 0
     for kind in takers[turn:] + takers[:turn]:
@@ -204,9 +229,12 @@ def run_all(options, results):
         disks = {}
         for row in group:
             if row.build not in disks:
-                directory = os.path.join(options.work_dir, f"disk-{row.id}")
+                directory, scale = options.work_dir, options.scale
+                if row.on_disk:
+                    directory, scale = options.disk_place.directory, scale.on_disk()
+                directory = os.path.join(directory, f"disk-{row.id}")
                 os.mkdir(directory)
-                disks[row.build] = row.build(directory, options.scale)
+                disks[row.build] = row.build(directory, scale)
         results.rows += group
         for round_index in range(options.rounds):
             for row in group:
@@ -258,15 +286,36 @@ def choose_rows(options, results):
     results.facts += [f"without the row {row_id}: {reason}"
                       for row_id, reason in reasons.items() if reason]
     options.rows = [row for row in options.rows if not reasons[row.id]]
+    if any(row.on_disk for row in options.rows):
+        choose_disk_place(options, results)
 
 
-def clean_up(work_dir):
+def choose_disk_place(options, results):
+    """Makes the place of the rows on a disk, or leaves these rows out."""
+    reason = options.disk_place.missing()
+    if not reason and options.flush_us and not os.path.exists(slow_sync(options)):
+        reason = f"{slow_sync(options)} is not built (--flush-us 0 goes without)"
+    if not reason:
+        try:
+            options.disk_place.prepare()
+        except CannotDo as error:
+            reason = str(error)
+    if reason:
+        results.facts.append(f"without the rows on a disk: {reason}")
+        options.rows = [row for row in options.rows if not row.on_disk]
+        return
+    results.facts += options.disk_place.facts
+    results.facts.append(f"there each sync of a server takes {options.flush_us} µs longer")
+
+
+def clean_up(options):
     """Stops every server and removes every file. Nothing may interrupt it."""
     interrupts.ignore()
-    untar.clean_up()
+    loop_mount.clean_up(but=options.disk_place.mount)
     for contender in list(contenders.Contender.alive):
         contender.stop()
-    shutil.rmtree(work_dir, ignore_errors=True)
+    shutil.rmtree(options.work_dir, ignore_errors=True)
+    options.disk_place.clean_up()
 
 
 def write_reports(options, results):
@@ -303,6 +352,7 @@ def main():
     interrupts.install()
     status = 0
     other_load = OtherLoad()
+    options.disk_place = disk_place.DiskPlace(options.disk, options.scale)
     options.work_dir = tempfile.mkdtemp(prefix="qcowfs-bench-", dir=options.dir)
     try:
         choose_contenders(options, results)
@@ -312,7 +362,7 @@ def main():
         say("interrupted: the table holds what was measured before")
         status = 130
     finally:
-        clean_up(options.work_dir)
+        clean_up(options)
     results.facts.append(f"{other_load.percent():.0f} % of the CPU time went to other "
                          "work: above some 5 % take only the ratios, and more rounds")
     write_reports(options, results)

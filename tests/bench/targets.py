@@ -20,6 +20,14 @@ def share_of_ceiling(share):
     return judge
 
 
+def share_of_raw(share):
+    def judge(results, row):
+        raw = results.median(row.id, "raw")
+        return (f"≥ {share * 100:.0f} % of the raw file",
+                results.reaches(row.id, raw and raw * share))
+    return judge
+
+
 def times_ceiling(factor):
     def judge(results, row):
         ceiling = results.median(row.id, "ceiling")
@@ -31,8 +39,9 @@ def times_ceiling(factor):
 def times_best_peer(factor):
     def judge(results, row):
         peer = results.best_peer(row.id)
+        share = factor if row.more_is_better else 1 / factor
         return (f"≥ {factor:g} × the best peer",
-                results.reaches(row.id, peer and peer * factor))
+                results.reaches(row.id, peer and peer * share))
     return judge
 
 

@@ -17,6 +17,7 @@ _PATTERN = "71636f7766732d77"  # of 8 bytes, as hexadecimal digits; no zeros
 WRITTEN_BLOCK = bytes.fromhex(_PATTERN) * (BLOCK_BYTES * 2 // len(_PATTERN))
 _N_UNTOUCHED_SAMPLES = 200
 _FSYNC_EACH = 32  # writes
+_PATIENCE = 8     # times --seconds, for an amount of work that takes as long as it takes
 
 
 def _write(job, rw, *, more, **how):
@@ -34,6 +35,15 @@ def _to_each_cluster(disk):
     """Options of fio: as many writes of 4 KiB as the disk has clusters, so that most of
     them meet a cluster for the first time. More would be overwrites."""
     return [f"--io_size={disk.size_bytes // images.CLUSTER_BLOCKS}"]
+
+
+def _at_most(seconds):
+    """Options of fio: until then, or until all is done."""
+    return [f"--runtime={int(seconds * 1000)}ms"]
+
+
+def _allocating(job):
+    return [*_to_each_cluster(job.disk), *_at_most(_PATIENCE * job.options.seconds)]
 
 
 # -- measurements
@@ -55,19 +65,33 @@ def random_qd16(job):
 
 def allocating_qd16(job):
     return _write(job, "randwrite", block="4k", engine="libaio", depth=16,
-                  more=_to_each_cluster(job.disk))["iops"]
+                  more=_allocating(job))["iops"]
+
+
+def allocating_qd1(job):
+    return _write(job, "randwrite", block="4k", more=_allocating(job))["iops"]
 
 
 def allocating_qd1_fsync(job):
     return _write(job, "randwrite", block="4k",
-                  more=[f"--fsync={_FSYNC_EACH}", *_to_each_cluster(job.disk)])["iops"]
+                  more=[f"--fsync={_FSYNC_EACH}", *_allocating(job)])["iops"]
+
+
+def clusters_qd4(job):
+    return _write(job, "randwrite", block=str(images.CLUSTER_BYTES), engine="libaio",
+                  depth=4,
+                  more=_at_most(_PATIENCE * job.options.seconds))["bw_bytes"] / MB
+
+
+def database(job):
+    return _write(job, "randwrite", block="4k",
+                  more=["--fdatasync=1", *for_seconds(job)])["iops"]
 
 
 def buffered(job):
     """From the begin of the disk, for some seconds or up to its end."""
-    runtime_ms = int(job.options.seconds * 1000)
     return _write(job, "write", block="4k", direct=False,
-                  more=[f"--runtime={runtime_ms}ms"])["bw_bytes"] / MB
+                  more=_at_most(job.options.seconds))["bw_bytes"] / MB
 
 
 # -- verification
