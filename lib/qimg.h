@@ -46,6 +46,7 @@ typedef enum {
     QIMG_ERROR_NO_SPACE,
     QIMG_ERROR_TOO_LARGE,
     QIMG_ERROR_NO_CHECK,
+    QIMG_ERROR_CANCELED,
 } QimgError;
 
 /* The errno value (positive) that fits @error; EIO for errors of other domains and NULL.
@@ -63,6 +64,14 @@ QIMG_API int qimg_error_to_errno(const GError *error);
      (QIMG_VERSION_MAJOR == (major) && QIMG_VERSION_MINOR > (minor)) ||                  \
      (QIMG_VERSION_MAJOR == (major) && QIMG_VERSION_MINOR == (minor) &&                  \
       QIMG_VERSION_MICRO >= (micro)))
+
+/* Called from time to time during a long call, in the thread that makes it: @done of
+ * @total units of work are done (both begin anew for each of several passes). FALSE
+ * cancels the call, which then fails with CANCELED, or -ECANCELED, and leaves what its
+ * description promises; once it has begun what cannot be taken back it is not asked any
+ * more, and succeeds. It must not use the image. Each function that takes one accepts
+ * NULL, and hands @user through. */
+typedef gboolean (*QimgProgress)(uint64_t done, uint64_t total, void *user);
 
 /* The version of the library that runs, "MAJOR.MINOR.MICRO". Static storage. */
 QIMG_API const char *qimg_version(void);
@@ -287,11 +296,13 @@ QIMG_API gboolean qimg_create_set(QimgCreate *create, const char *name, const ch
                                   GError **error);
 
 /* Makes the image @path. It is no image until it is complete and durable, name included;
- * on failure what was made is removed, and what it would have replaced is as it was.
+ * on failure, and where it is canceled, what was made is removed, and what it would have
+ * replaced is as it was.
  * Errors: USAGE for properties that contradict each other or break a limit of the format;
  * REFUSED where a file has the name already; those of opening the backing file;
  * NOT_FOUND, FAILED of the host. */
-QIMG_API gboolean qimg_create_run(QimgCreate *create, const char *path, GError **error);
+QIMG_API gboolean qimg_create_run(QimgCreate *create, const char *path,
+                                  QimgProgress progress, void *user, GError **error);
 
 /* What the user should know of the last run, a line each; NULL-terminated, owned by
  * @create. */
@@ -343,10 +354,11 @@ QIMG_API int qimg_image_allocate(QimgImage *image, uint64_t guest_offset,
 QIMG_API int qimg_image_resize(QimgImage *image, uint64_t size_bytes);
 
 /* As qimg_image_resize to a larger size, and stores what is added as @preallocation says;
- * on failure the disk has the old size. -EINVAL where the disk is no smaller, and
- * -EOPNOTSUPP for METADATA of a raw image, too. */
+ * on failure, and where it is canceled (-ECANCELED), the disk has the old size. -EINVAL
+ * where the disk is no smaller, and -EOPNOTSUPP for METADATA of a raw image, too. */
 QIMG_API int qimg_image_grow(QimgImage *image, uint64_t size_bytes,
-                             QimgPreallocation preallocation);
+                             QimgPreallocation preallocation, QimgProgress progress,
+                             void *user);
 
 /* How many bytes are free on the file system of the file that grows by writing to @image,
  * an overlay's too; 0 for a block device, and where that is not known. Any thread. */
@@ -494,8 +506,10 @@ QIMG_API const QimgSnapshot *qimg_snapshots_find(const QimgSnapshots *list,
  * Through a handle that can write to the image itself ("rw", not "cow"). Each call waits
  * for the requests that run, holds new ones back until it is done, and is durable when it
  * returns. A process that dies in it leaves the snapshots as they were before or after.
+ * One that is canceled has changed nothing.
  * Errors of all: READ_ONLY, UNSUPPORTED (the format or the image cannot have snapshots),
- * INVALID (damage was met), NO_SPACE, FAILED. */
+ * INVALID (damage was met), NO_SPACE, FAILED; CANCELED of those that take a
+ * QimgProgress. */
 
 #define QIMG_MAX_SNAPSHOT_NAME_BYTES 255u
 
@@ -508,11 +522,13 @@ QIMG_API gboolean qimg_image_can_change_snapshots(const QimgImage *image);
  * one that is empty or too long, TOO_LARGE where there are too many snapshots or too
  * narrow refcounts (nothing was changed). */
 QIMG_API gboolean qimg_image_create_snapshot(QimgImage *image, const char *name,
+                                             QimgProgress progress, void *user,
                                              GError **error);
 
 /* Deletes a snapshot, and frees what nothing else refers to. Errors: NOT_FOUND; BUSY
  * where a handle on it is open. */
 QIMG_API gboolean qimg_image_delete_snapshot(QimgImage *image, uint32_t serial,
+                                             QimgProgress progress, void *user,
                                              GError **error);
 
 /* Gives a snapshot another name. Errors: as the two above. */
@@ -522,6 +538,7 @@ QIMG_API gboolean qimg_image_rename_snapshot(QimgImage *image, uint32_t serial,
 /* Makes the disk what it was when the snapshot was taken, in content and size; what it is
  * now is lost. Errors: NOT_FOUND. */
 QIMG_API gboolean qimg_image_revert_to_snapshot(QimgImage *image, uint32_t serial,
+                                                QimgProgress progress, void *user,
                                                 GError **error);
 
 /* ---- checking and repairing -----------------------------------------------------------
@@ -575,20 +592,16 @@ typedef struct QimgCheckResult {
     uint64_t n_all_findings;
 } QimgCheckResult;
 
-/* Called from time to time by qimg_check, in its thread: @done of @total units of work.
- * Begins anew for each of the passes that a repair needs. */
-typedef void (*QimgCheckProgress)(uint64_t done, uint64_t total, void *data);
-
 /* Checks the image at @path and, as @repair says, repairs it and checks it again. Of
  * @options (may be NULL) format and nolock count. Checking takes a reader's lock,
- * repairing a writer's. @progress may be NULL. A repair can be interrupted at any moment,
- * by whatever means, and be done again: at no time it makes anything worse.
+ * repairing a writer's. A repair can be interrupted at any moment, by @progress or by
+ * whatever means, and be done again: at no time it makes anything worse.
  * Returns the result, also of a damaged image; free with qimg_check_result_free.
  * Errors: NO_CHECK for formats in which nothing can be checked; those of opening; of a
  * repair, those of the storage. */
 QIMG_API QimgCheckResult *qimg_check(const char *path, const QimgOptions *options,
-                                     QimgRepair repair, QimgCheckProgress progress,
-                                     void *progress_data, GError **error);
+                                     QimgRepair repair, QimgProgress progress, void *user,
+                                     GError **error);
 
 /* Frees @result with its texts; accepts NULL. */
 QIMG_API void qimg_check_result_free(QimgCheckResult *result);
@@ -650,7 +663,7 @@ typedef struct QimgCopyOptions {
     /* Called in the thread that runs the copy; may be NULL. Unreadable ranges come in
      * order, those of the earlier copy first. */
     void (*on_unreadable)(const QimgUnreadable *range, void *user);
-    void (*on_progress)(uint64_t done_bytes, void *user);
+    QimgProgress on_progress; /* in bytes; FALSE stops as qimg_copy_stop */
     void *user;
     gboolean verify; /* at the end all is read back from the medium and compared */
 } QimgCopyOptions;

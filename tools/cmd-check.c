@@ -5,15 +5,9 @@
 #include <string.h>
 
 #include "command-line.h"
+#include "interrupt.h"
 #include "output.h"
 #include "progress.h"
-
-static void
-show_progress(uint64_t done, uint64_t total, void *data)
-{
-    (void)data;
-    progress_update_share(done, total);
-}
 
 static bool
 parse_repair(const char *text, QimgRepair *out)
@@ -114,10 +108,12 @@ run(const CommandLine *line, QimgRepair repair, bool is_quiet)
     g_autoptr(QimgCheckResult) result = NULL;
     g_autofree char *json = NULL;
 
-    progress_begin_share("checking");
-    result = qimg_check(line->operands[0], line->image_options, repair,
-                        is_quiet ? NULL : show_progress, NULL, &error);
+    interrupt_begin(NULL, NULL);
+    progress_begin("checking", false, is_quiet);
+    result = qimg_check(line->operands[0], line->image_options, repair, progress_update,
+                        NULL, &error);
     progress_end();
+    interrupt_end();
     if (!result) {
         output_failure(line->operands[0], error);
         return g_error_matches(error, QIMG_ERROR, QIMG_ERROR_NO_CHECK) ? EXIT_NO_CHECK

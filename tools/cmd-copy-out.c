@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "command-line.h"
+#include "interrupt.h"
 #include "output.h"
 #include "progress.h"
 
@@ -413,40 +414,10 @@ on_unreadable(const QimgUnreadable *range, void *user)
 /* ---- the copy -------------------------------------------------------------------------
  */
 
-/* What the signal handler stops; set before it is installed. */
-static QimgCopy *running_copy;
-
 static void
-on_signal(int signal_number)
+stop_copy(void *copy)
 {
-    (void)signal_number;
-    qimg_copy_stop(running_copy);
-}
-
-/* The first signal stops the copy in order; a second one ends the process. */
-static void
-set_signal_handlers(QimgCopy *copy)
-{
-    const struct sigaction stop = {.sa_handler = on_signal,
-                                   .sa_flags = (int)SA_RESETHAND};
-    const struct sigaction ends = {.sa_handler = SIG_DFL};
-    static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
-
-    running_copy = copy ? copy : running_copy;
-    for (size_t i = 0; i < G_N_ELEMENTS(signals); i++) {
-        struct sigaction old;
-
-        /* nohup and the like have it ignored. */
-        if (sigaction(signals[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN)
-            sigaction(signals[i], copy ? &stop : &ends, NULL);
-    }
-}
-
-static void
-on_progress(uint64_t done_bytes, void *user)
-{
-    (void)user;
-    progress_update(done_bytes);
+    qimg_copy_stop(copy);
 }
 
 /* Damage is reported as ranges, the library's own warnings would say it again. */
@@ -500,18 +471,18 @@ run_copy(QimgImage *source, const CommandLine *line, QimgCopyOptions *options)
     copy = qimg_copy_new(source, options);
     report = qimg_copy_get_report(copy);
     g_log_set_handler("qimg", G_LOG_LEVEL_WARNING, drop_message, NULL);
-    set_signal_handlers(copy);
+    interrupt_begin(stop_copy, copy);
     is_good = qimg_copy_prepare(copy, &error);
     if (is_good && settings.log_path && !open_log(&log, copy)) {
-        set_signal_handlers(NULL);
+        interrupt_end();
         return EXIT_FAILED;
     }
     if (is_good) {
-        progress_begin("copied", report->size_bytes);
+        progress_begin("copied", true, false);
         is_good = qimg_copy_run(copy, &error);
         progress_end();
     }
-    set_signal_handlers(NULL);
+    interrupt_end();
     seconds = (double)(g_get_monotonic_time() - begin_us) / G_USEC_PER_SEC;
     if (!close_log(&log, is_good || report->is_resumable) && is_good)
         return EXIT_FAILED;
@@ -541,7 +512,7 @@ open_and_copy(const CommandLine *line)
                            : target_path,
         .stream_fd = STDOUT_FILENO,
         .on_unreadable = on_unreadable,
-        .on_progress = on_progress,
+        .on_progress = progress_update,
     };
     g_autoptr(GError) error = NULL;
     g_autoptr(QimgImage) image = NULL;

@@ -4,7 +4,9 @@
 #include <stdio.h>
 
 #include "command-line.h"
+#include "interrupt.h"
 #include "output.h"
+#include "progress.h"
 
 static const struct {
     const char *name; /* of the option: as the property's, with dashes */
@@ -80,12 +82,18 @@ create_image(const CommandLine *line, const Arguments *a)
     g_autoptr(GError) error = NULL;
     const char *path = line->operands[0];
     g_autofree char *size = NULL;
+    bool is_made;
 
     if (!set_all(create, a, &error) ||
         (line->n_operands > 1 &&
          !qimg_create_set(create, "size", line->operands[1], &error)))
         return output_failure(NULL, error);
-    if (!qimg_create_run(create, path, &error))
+    interrupt_begin(NULL, NULL);
+    progress_begin("making", false, a->quiet);
+    is_made = qimg_create_run(create, path, progress_update, NULL, &error);
+    progress_end();
+    interrupt_end();
+    if (!is_made)
         return output_failure(path, error);
     for (const char *const *note = qimg_create_get_notes(create); *note; note++)
         fprintf(stderr, "qimg: %s: %s\n", path, *note);

@@ -5,7 +5,9 @@
 #include <string.h>
 
 #include "command-line.h"
+#include "interrupt.h"
 #include "output.h"
+#include "progress.h"
 
 typedef struct {
     const char *path;
@@ -50,6 +52,8 @@ explain(int err)
     case -EROFS:
         return "damage was found in the image, and it is left alone (look with qemu-img "
                "check)";
+    case -ECANCELED:
+        return "was canceled: the disk has its old size";
     default:
         return g_strerror(-err);
     }
@@ -60,6 +64,19 @@ fail(const Request *r, const char *text)
 {
     fprintf(stderr, "qimg: %s: %s\n", r->path, text);
     return EXIT_FAILED;
+}
+
+static int
+grow(QimgImage *image, uint64_t bytes, const Request *r)
+{
+    int err;
+
+    interrupt_begin(NULL, NULL);
+    progress_begin("preallocating", false, r->quiet);
+    err = qimg_image_grow(image, bytes, r->preallocation, progress_update, NULL);
+    progress_end();
+    interrupt_end();
+    return err;
 }
 
 static int
@@ -81,7 +98,7 @@ resize(QimgImage *image, const Request *r)
     if (bytes <= old_bytes && r->preallocation != QIMG_PREALLOCATION_OFF)
         return fail(r, "--preallocation: the disk does not grow (leave it out)");
     if (bytes > old_bytes)
-        err = qimg_image_grow(image, bytes, r->preallocation);
+        err = grow(image, bytes, r);
     else if (bytes < old_bytes)
         err = qimg_image_resize(image, bytes);
     if (!err)

@@ -5,7 +5,9 @@
 #include <string.h>
 
 #include "command-line.h"
+#include "interrupt.h"
 #include "output.h"
+#include "progress.h"
 
 typedef struct {
     QimgImage *image;
@@ -39,7 +41,8 @@ list_all(const Snapshots *s, GError **error)
 static bool
 create(const Snapshots *s, GError **error)
 {
-    return qimg_image_create_snapshot(s->image, s->names[0], error);
+    return qimg_image_create_snapshot(s->image, s->names[0], progress_update, NULL,
+                                      error);
 }
 
 static bool
@@ -47,7 +50,8 @@ delete_one(const Snapshots *s, GError **error)
 {
     const QimgSnapshot *found = qimg_snapshots_find(s->list, s->names[0], error);
 
-    return found && qimg_image_delete_snapshot(s->image, found->serial, error);
+    return found && qimg_image_delete_snapshot(s->image, found->serial, progress_update,
+                                               NULL, error);
 }
 
 static bool
@@ -64,7 +68,8 @@ revert(const Snapshots *s, GError **error)
 {
     const QimgSnapshot *found = qimg_snapshots_find(s->list, s->names[0], error);
 
-    return found && qimg_image_revert_to_snapshot(s->image, found->serial, error);
+    return found && qimg_image_revert_to_snapshot(s->image, found->serial,
+                                                  progress_update, NULL, error);
 }
 
 static const struct {
@@ -102,6 +107,7 @@ run(const CommandLine *line, size_t verb)
     g_autoptr(QimgImage) image = NULL;
     g_autoptr(QimgSnapshots) list = NULL;
     Snapshots s = {.names = line->operands + 2, .json = line->json};
+    bool is_good;
     int err = 0;
 
     if (!verbs[verb].writes || qimg_options_set(line->image_options, "rw", NULL, &error))
@@ -110,7 +116,14 @@ run(const CommandLine *line, size_t verb)
         return output_failure(path, error);
     output_warnings(image);
     s.list = list = qimg_image_get_snapshots(image);
-    if (!verbs[verb].run(&s, &error))
+    if (verbs[verb].writes)
+        interrupt_begin(NULL, NULL);
+    progress_begin("counting", false, false);
+    is_good = verbs[verb].run(&s, &error);
+    progress_end();
+    if (verbs[verb].writes)
+        interrupt_end();
+    if (!is_good)
         return output_failure(path, error);
     if (verbs[verb].writes)
         err = qimg_image_flush(image);

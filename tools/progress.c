@@ -2,10 +2,10 @@
 /* The progress line: share, amount, rate and time left. */
 #include "progress.h"
 
-#include <glib.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <unistd.h>
+
+#include "interrupt.h"
 
 #define REDRAW_US (G_USEC_PER_SEC / 10)
 /* Before that a rate is no more than a guess. */
@@ -13,7 +13,7 @@
 
 static struct {
     const char *what;
-    uint64_t total;
+    bool in_bytes;
     uint64_t first_done; /* not done by this run: no part of its rate */
     bool has_first;
     bool is_shown; /* standard error is a terminal */
@@ -22,20 +22,14 @@ static struct {
 } progress;
 
 void
-progress_begin(const char *what, uint64_t total)
+progress_begin(const char *what, bool in_bytes, bool is_quiet)
 {
     progress.what = what;
-    progress.total = total;
+    progress.in_bytes = in_bytes;
     progress.has_first = false;
-    progress.is_shown = isatty(STDERR_FILENO) == 1;
+    progress.is_shown = !is_quiet && isatty(STDERR_FILENO) == 1;
     progress.begin_us = g_get_monotonic_time();
     progress.drawn_us = 0;
-}
-
-void
-progress_begin_share(const char *what)
-{
-    progress_begin(what, 0);
 }
 
 /* Whether the line may be drawn again. */
@@ -49,47 +43,42 @@ is_due(gint64 now_us)
     return true;
 }
 
-void
-progress_update_share(uint64_t done, uint64_t total)
-{
-    if (is_due(g_get_monotonic_time()))
-        fprintf(stderr, "\r%s: %5.1f %%", progress.what,
-                total ? 100 * (double)done / (double)total : 100.0);
-}
-
 static void
-draw(uint64_t done, gint64 elapsed_us)
+draw_amount(uint64_t done, uint64_t total, gint64 elapsed_us)
 {
-    g_autofree char *amount = g_format_size_full(done, G_FORMAT_SIZE_IEC_UNITS);
-    g_autofree char *total = g_format_size_full(progress.total, G_FORMAT_SIZE_IEC_UNITS);
-    double share = progress.total ? (double)done / (double)progress.total : 1;
+    g_autofree char *done_text = g_format_size_full(done, G_FORMAT_SIZE_IEC_UNITS);
+    g_autofree char *total_text = g_format_size_full(total, G_FORMAT_SIZE_IEC_UNITS);
 
-    fprintf(stderr, "\r%s: %5.1f %%, %s of %s", progress.what, 100 * share, amount,
-            total);
+    fprintf(stderr, ", %s of %s", done_text, total_text);
     if (elapsed_us >= SETTLED_US && done > progress.first_done) {
         double rate =
             (double)(done - progress.first_done) * G_USEC_PER_SEC / (double)elapsed_us;
-        guint64 left_s =
-            (guint64)((double)(progress.total - MIN(done, progress.total)) / rate);
+        guint64 left_s = (guint64)((double)(total - MIN(done, total)) / rate);
         g_autofree char *rate_text =
             g_format_size_full((guint64)rate, G_FORMAT_SIZE_IEC_UNITS);
 
         fprintf(stderr, ", %s/s, %" G_GUINT64_FORMAT ":%02u:%02u left", rate_text,
                 left_s / 3600, (unsigned)(left_s / 60 % 60), (unsigned)(left_s % 60));
     }
-    fprintf(stderr, "\033[K"); /* erases the rest of a longer line before */
 }
 
-void
-progress_update(uint64_t done)
+gboolean
+progress_update(uint64_t done, uint64_t total, void *user)
 {
     gint64 now_us = g_get_monotonic_time();
 
+    (void)user;
     if (!progress.has_first)
         progress.first_done = done;
     progress.has_first = true;
-    if (is_due(now_us))
-        draw(done, now_us - progress.begin_us);
+    if (is_due(now_us)) {
+        fprintf(stderr, "\r%s: %5.1f %%", progress.what,
+                total ? 100 * (double)done / (double)total : 100.0);
+        if (progress.in_bytes)
+            draw_amount(done, total, now_us - progress.begin_us);
+        fprintf(stderr, "\033[K"); /* erases the rest of a longer line before */
+    }
+    return !interrupt_is_asked();
 }
 
 void

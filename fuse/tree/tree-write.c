@@ -118,7 +118,8 @@ tree_create_snapshot(const Tree *tree, Node parent, const char *file_name, GErro
         return false;
     name = snapshot_name_of(file_name, error);
     return name_image(
-        entry, name && qimg_image_create_snapshot(entry->image, name, error), error);
+        entry, name && qimg_image_create_snapshot(entry->image, name, NULL, NULL, error),
+        error);
 }
 
 bool
@@ -128,10 +129,11 @@ tree_delete_snapshot(const Tree *tree, Node node, GError **error)
 
     if (!entry)
         return false;
-    return name_image(
-        entry,
-        qimg_image_delete_snapshot(entry->image, node.index - entry->first_index, error),
-        error);
+    return name_image(entry,
+                      qimg_image_delete_snapshot(entry->image,
+                                                 node.index - entry->first_index, NULL,
+                                                 NULL, error),
+                      error);
 }
 
 bool

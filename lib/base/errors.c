@@ -75,6 +75,8 @@ qimg_set_error_errno(GError **error, int errnum, const char *hint, const char *f
         code = QIMG_ERROR_NOT_FOUND;
     else if (errnum == ENOMEM)
         code = QIMG_ERROR_NO_MEMORY;
+    else if (errnum == ECANCELED)
+        code = QIMG_ERROR_CANCELED;
     va_start(args, format);
     text = g_strdup_vprintf(format, args);
     va_end(args);

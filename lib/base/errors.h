@@ -15,7 +15,7 @@ bool qimg_misuse(GError **error, const char *format, ...) G_GNUC_PRINTF(2, 3);
 
 /* As qimg_set_error, followed by ": ", the text of @errnum (positive) and, in
  * parentheses,
- * @hint (what to do; may be NULL). ENOENT and ENOMEM choose their own code, all else is
- * FAILED. */
+ * @hint (what to do; may be NULL). ENOENT, ENOMEM and ECANCELED choose their own code,
+ * all else is FAILED. */
 void qimg_set_error_errno(GError **error, int errnum, const char *hint,
                           const char *format, ...) G_GNUC_PRINTF(4, 5);

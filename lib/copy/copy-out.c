@@ -335,8 +335,11 @@ on_progress(void *user, uint64_t done_bytes)
 {
     QimgCopy *copy = user;
 
-    if (copy->options.on_progress)
-        copy->options.on_progress(done_bytes, copy->options.user);
+    if (copy->options.on_progress &&
+        !atomic_load_explicit(&copy->stop, memory_order_relaxed) &&
+        !copy->options.on_progress(done_bytes, copy->report.size_bytes,
+                                   copy->options.user))
+        qimg_copy_stop(copy);
 }
 
 /* CopyJob.consume of what is compared. */
@@ -690,7 +693,7 @@ qimg_copy_run(QimgCopy *copy, GError **error)
     }
     leave_target(copy);
     if (!own_error)
-        qimg_set_error(&own_error, QIMG_ERROR_FAILED, "the copy was stopped");
+        qimg_set_error(&own_error, QIMG_ERROR_CANCELED, "the copy was stopped");
     g_propagate_error(error, own_error);
     return FALSE;
 }

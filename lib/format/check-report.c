@@ -11,13 +11,11 @@ clear_finding(void *finding)
 }
 
 void
-qimg_check_report_init(QimgCheckReport *report, QimgCheckProgress progress,
-                       void *progress_data)
+qimg_check_report_init(QimgCheckReport *report, const QimgTask *task)
 {
     *report = (QimgCheckReport){
         .findings = g_array_new(FALSE, FALSE, sizeof(QimgFinding)),
-        .progress = progress,
-        .progress_data = progress_data,
+        .task = task,
     };
     g_array_set_clear_func(report->findings, clear_finding);
 }
@@ -53,11 +51,4 @@ qimg_check_report_add(QimgCheckReport *report, const QimgFinding *finding,
     listed.text = g_strdup_vprintf(text, args);
     va_end(args);
     g_array_append_val(report->findings, listed);
-}
-
-void
-qimg_check_report_progress(const QimgCheckReport *report, uint64_t done, uint64_t total)
-{
-    if (report && report->progress)
-        report->progress(done, total, report->progress_data);
 }

@@ -8,6 +8,7 @@
 
 #include "base/gate.h"
 #include "base/index-set.h"
+#include "base/task.h"
 #include "cache/table-cache.h"
 #include "codec/rules.h"
 #include "format/check-report.h"
@@ -183,6 +184,7 @@ typedef struct {
     bool data_file_raw;         /* the data file alone shall always be the disk */
     QimgPreallocation preallocation; /* raw: not METADATA. With a data file no more than
                                         METADATA: the rest is the caller's, too */
+    const QimgTask *task;            /* of the caller; may be NULL */
 } QimgCreateOptions;
 
 /* What a new snapshot is called, and when it was taken. */
@@ -288,19 +290,23 @@ struct QimgDriver {
      *
      * With the gate closed, by the caller. On success the change is durable, and
      * format->snapshots another list. Errors of all: as plan_write, and -EOPNOTSUPP where
-     * this image cannot have snapshots. */
+     * this image cannot have snapshots. With a task (may be NULL): -ECANCELED, and
+     * nothing has changed. */
 
     /* Takes a snapshot of the active disk. Errors: -ERANGE where refcounts cannot count
      * one more, -EFBIG where the table of snapshots is full. */
-    QimgErrno (*create_snapshot)(QimgFormat *format, const QimgNewSnapshot *snapshot);
+    QimgErrno (*create_snapshot)(QimgFormat *format, const QimgNewSnapshot *snapshot,
+                                 const QimgTask *task);
 
     /* Deletes the snapshot at @place of the list, which no handle uses. */
-    QimgErrno (*delete_snapshot)(QimgFormat *format, unsigned place);
+    QimgErrno (*delete_snapshot)(QimgFormat *format, unsigned place,
+                                 const QimgTask *task);
 
     QimgErrno (*rename_snapshot)(QimgFormat *format, unsigned place, const char *name);
 
     /* Makes the disk what it was, in content and size. */
-    QimgErrno (*revert_to_snapshot)(QimgFormat *format, unsigned place);
+    QimgErrno (*revert_to_snapshot)(QimgFormat *format, unsigned place,
+                                    const QimgTask *task);
 
     /* ---- checking; all NULL where there is no check ---- */
 
@@ -323,7 +329,7 @@ struct QimgDriver {
     /* Makes a new image in @file, whose content is lost. The header is written when all
      * else is durable, so that what is half-made is no image; all of it is durable on
      * return. NULL where images of the format are not made. Errors: USAGE for a field
-     * that breaks a rule or limit, those of the storage. */
+     * that breaks a rule or limit, CANCELED, those of the storage. */
     bool (*create)(QimgStorage *file, const QimgCreateOptions *options, GError **error);
 
     /* ---- end ---- */

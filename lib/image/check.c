@@ -69,15 +69,15 @@ is_sound(const QimgCheckResult *r)
 }
 
 QimgCheckResult *
-image_check(QimgFormat *format, const char *path, QimgRepair mode,
-            QimgCheckProgress progress, void *progress_data, GError **error)
+image_check(QimgFormat *format, const char *path, QimgRepair mode, const QimgTask *task,
+            GError **error)
 {
     QimgCheckResult *result = NULL;
     QimgCheckReport reports[2];
     unsigned last = 0;
 
     for (unsigned i = 0; i < 2; i++)
-        qimg_check_report_init(&reports[i], progress, progress_data);
+        qimg_check_report_init(&reports[i], task);
     if (format->driver->check(format, &reports[0], error)) {
         if (mode != QIMG_REPAIR_NONE && !is_sound(&reports[0].result))
             last = 1;
@@ -91,8 +91,9 @@ image_check(QimgFormat *format, const char *path, QimgRepair mode,
 
 QimgCheckResult *
 qimg_check(const char *path, const QimgOptions *options, QimgRepair mode,
-           QimgCheckProgress progress, void *progress_data, GError **error)
+           QimgProgress progress, void *user, GError **error)
 {
+    const QimgTask task = {progress, user};
     g_autoptr(QimgOptions) defaults = NULL;
     QimgCheckResult *result;
     QimgChain *chain;
@@ -102,7 +103,7 @@ qimg_check(const char *path, const QimgOptions *options, QimgRepair mode,
     chain = chain_open_for_check(path, options, mode != QIMG_REPAIR_NONE, error);
     if (!chain)
         return NULL;
-    result = image_check(chain->layers[0], path, mode, progress, progress_data, error);
+    result = image_check(chain->layers[0], path, mode, &task, error);
     if (result && !options->no_lock && chain_find_changed(chain)) {
         qimg_set_error(error, QIMG_ERROR_FAILED,
                        "was changed by another program while it was checked (stop that "

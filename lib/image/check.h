@@ -4,7 +4,6 @@
 #include "format/driver.h"
 
 /* qimg_check of the layer @format, which was opened for that; @path is
- * how the result calls it. */
+ * how the result calls it; @task may be NULL. */
 QimgCheckResult *image_check(QimgFormat *format, const char *path, QimgRepair mode,
-                             QimgCheckProgress progress, void *progress_data,
-                             GError **error);
+                             const QimgTask *task, GError **error);

@@ -289,7 +289,8 @@ make_data_file(const QimgCreate *create, const QimgImage *backing, const char *i
                const Target *image, Target *target, GError **error)
 {
     g_autofree char *path = resolve(image_path, create->data_file);
-    QimgCreateOptions fields = {.size_bytes = create->fields.size_bytes};
+    QimgCreateOptions fields = {.size_bytes = create->fields.size_bytes,
+                                .task = create->fields.task};
 
     if (create->fields.preallocation >= QIMG_PREALLOCATION_FALLOC)
         fields.preallocation = create->fields.preallocation;
@@ -330,10 +331,13 @@ make_image(QimgCreate *create, const QimgImage *backing, const char *path, GErro
 }
 
 gboolean
-qimg_create_run(QimgCreate *create, const char *path, GError **error)
+qimg_create_run(QimgCreate *create, const char *path, QimgProgress progress, void *user,
+                GError **error)
 {
+    const QimgTask task = {progress, user};
     g_autoptr(QimgImage) backing = NULL;
     g_autoptr(GError) reason = NULL;
+    bool is_made;
 
     g_ptr_array_set_size(create->notes, 0);
     g_ptr_array_add(create->notes, NULL);
@@ -344,5 +348,8 @@ qimg_create_run(QimgCreate *create, const char *path, GError **error)
         g_propagate_error(error, g_steal_pointer(&reason));
         return FALSE;
     }
-    return make_image(create, backing, path, error);
+    create->fields.task = &task;
+    is_made = make_image(create, backing, path, error);
+    create->fields.task = NULL;
+    return is_made;
 }

@@ -176,11 +176,12 @@ set_error(const QimgImage *image, QimgErrno err, const char *what, GError **erro
          "the image's tables are damaged or cannot be read (run qimg check)"},
         {-ENOSPC, QIMG_ERROR_NO_SPACE, "no space is left for its tables (make room)"},
         {-EDQUOT, QIMG_ERROR_NO_SPACE, "the quota is used up (make room)"},
+        {-ECANCELED, QIMG_ERROR_CANCELED, "was canceled, and nothing has changed"},
         {-ENOMEM, QIMG_ERROR_NO_MEMORY,
          "not enough memory to count the image's clusters"},
     };
 
-    image_after_change(image->chain, err);
+    image_after_change(image->chain, err == -ECANCELED ? 0 : err);
     if (!err)
         return true;
     for (size_t i = 0; i < G_N_ELEMENTS(reasons); i++) {
@@ -194,8 +195,10 @@ set_error(const QimgImage *image, QimgErrno err, const char *what, GError **erro
 }
 
 gboolean
-qimg_image_create_snapshot(QimgImage *image, const char *name, GError **error)
+qimg_image_create_snapshot(QimgImage *image, const char *name, QimgProgress progress,
+                           void *user, GError **error)
 {
+    const QimgTask task = {progress, user};
     QimgChain *chain = image->chain;
     gint64 now_us = g_get_real_time();
     QimgNewSnapshot new = {.name = name,
@@ -209,14 +212,16 @@ qimg_image_create_snapshot(QimgImage *image, const char *name, GError **error)
     qimg_gate_close(chain->gate);
     is_good = check_name(image, name, NULL, error);
     if (is_good)
-        err = chain->layers[0]->driver->create_snapshot(chain->layers[0], &new);
+        err = chain->layers[0]->driver->create_snapshot(chain->layers[0], &new, &task);
     qimg_gate_open(chain->gate);
     return is_good && set_error(image, err, "cannot take the snapshot", error);
 }
 
 gboolean
-qimg_image_delete_snapshot(QimgImage *image, uint32_t serial, GError **error)
+qimg_image_delete_snapshot(QimgImage *image, uint32_t serial, QimgProgress progress,
+                           void *user, GError **error)
 {
+    const QimgTask task = {progress, user};
     QimgChain *chain = image->chain;
     QimgFormatSnapshot *found;
     QimgErrno err = 0;
@@ -232,7 +237,8 @@ qimg_image_delete_snapshot(QimgImage *image, uint32_t serial, GError **error)
     }
     if (found)
         err = chain->layers[0]->driver->delete_snapshot(
-            chain->layers[0], (unsigned)(found - chain->layers[0]->snapshots->items));
+            chain->layers[0], (unsigned)(found - chain->layers[0]->snapshots->items),
+            &task);
     qimg_gate_open(chain->gate);
     return found && set_error(image, err, "cannot delete the snapshot", error);
 }
@@ -260,8 +266,10 @@ qimg_image_rename_snapshot(QimgImage *image, uint32_t serial, const char *name,
 }
 
 gboolean
-qimg_image_revert_to_snapshot(QimgImage *image, uint32_t serial, GError **error)
+qimg_image_revert_to_snapshot(QimgImage *image, uint32_t serial, QimgProgress progress,
+                              void *user, GError **error)
 {
+    const QimgTask task = {progress, user};
     QimgChain *chain = image->chain;
     QimgFormat *top = chain->layers[0];
     QimgFormatSnapshot *found;
@@ -275,8 +283,8 @@ qimg_image_revert_to_snapshot(QimgImage *image, uint32_t serial, GError **error)
     if (found && !top->driver->check_snapshot(top, found, &vm_state, error))
         found = NULL;
     if (found)
-        err = top->driver->revert_to_snapshot(top,
-                                              (unsigned)(found - top->snapshots->items));
+        err = top->driver->revert_to_snapshot(
+            top, (unsigned)(found - top->snapshots->items), &task);
     chain_forget_zeros(chain);
     atomic_store_explicit(&chain->disk_bytes, top->active.size_bytes,
                           memory_order_release);

@@ -19,6 +19,9 @@
 /* Zeros that are written at once: MAX_ZERO_PARTS times the same ones. */
 #define ZEROS_BYTES    (64 * QIMG_KIB)
 #define MAX_ZERO_PARTS 16u
+/* What is preallocated at once, between two steps of the task. */
+#define RESERVE_BYTES (1024 * QIMG_MIB)
+#define FILL_BYTES    (4 * QIMG_MIB)
 
 /* Looks at a length that own changes race with; each of them takes a system call. */
 #define MAX_SIZE_LOOKS 8u
@@ -352,16 +355,28 @@ qimg_storage_allocate(QimgStorage *storage, QimgHostOffset host_offset, uint64_t
 
 QimgErrno
 qimg_storage_preallocate(QimgStorage *storage, QimgHostOffset host_offset,
-                         uint64_t n_bytes, bool is_written)
+                         uint64_t n_bytes, bool is_written, const QimgTask *task)
 {
-    QimgErrno err = -EOPNOTSUPP;
+    bool is_reserved = !is_written && storage->ops->allocate;
+    QimgErrno err = 0;
 
-    if (n_bytes == 0)
-        return 0;
-    if (!is_written && storage->ops->allocate)
-        err = storage->ops->allocate(storage, host_offset.v, n_bytes);
-    return err == -EOPNOTSUPP ? write_zeros(storage, QIMG_IO_DATA, host_offset.v, n_bytes)
-                              : err;
+    for (uint64_t done = 0, n; !err && done < n_bytes; done += n) {
+        uint64_t at = host_offset.v + done;
+
+        n = qimg_min_u64(n_bytes - done, is_reserved ? RESERVE_BYTES : FILL_BYTES);
+        err = qimg_task_step(task, done, n_bytes);
+        if (!err && is_reserved) {
+            err = storage->ops->allocate(storage, at, n);
+            if (err != -EOPNOTSUPP)
+                continue;
+            is_reserved = false;
+            n = 0; /* begins with zeros here */
+            err = 0;
+        } else if (!err) {
+            err = write_zeros(storage, QIMG_IO_DATA, at, n);
+        }
+    }
+    return err;
 }
 
 QimgErrno

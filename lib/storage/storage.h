@@ -16,6 +16,7 @@
 #include <sys/uio.h>
 
 #include "base/lock.h"
+#include "base/task.h"
 #include "base/types.h"
 
 /* What an I/O is for: counters, probes and fault rules share it. */
@@ -175,9 +176,11 @@ QimgErrno qimg_storage_allocate(QimgStorage *storage, QimgHostOffset host_offset
 
 /* Gives a range that reads as zeros space of its own, so that no later write to it meets
  * a full disk: reserves it where the file system can, else, or where @is_written, writes
- * zeros. Threads and errors: as qimg_storage_writev. */
+ * zeros. @task may be NULL. Threads and errors: as qimg_storage_writev, and -ECANCELED.
+ */
 QimgErrno qimg_storage_preallocate(QimgStorage *storage, QimgHostOffset host_offset,
-                                   uint64_t n_bytes, bool is_written) QIMG_MUST_CHECK;
+                                   uint64_t n_bytes, bool is_written,
+                                   const QimgTask *task) QIMG_MUST_CHECK;
 
 /* Sets the length in bytes; what is added reads as zeros. Threads: any; the callers agree
  * among themselves. */

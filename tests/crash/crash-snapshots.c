@@ -82,13 +82,13 @@ crash_op_run_snapshot(QimgImage *image, const CrashOp *op, const CrashModel *now
     if (content)
         g_hash_table_insert(known->contents, (char *)op->new_name, content);
     if (op->kind == CRASH_OP_TAKE)
-        is_good = qimg_image_create_snapshot(image, op->new_name, &error);
+        is_good = qimg_image_create_snapshot(image, op->new_name, NULL, NULL, &error);
     else if (op->kind == CRASH_OP_DELETE)
-        is_good = qimg_image_delete_snapshot(image, op->serial, &error);
+        is_good = qimg_image_delete_snapshot(image, op->serial, NULL, NULL, &error);
     else if (op->kind == CRASH_OP_RENAME)
         is_good = qimg_image_rename_snapshot(image, op->serial, op->new_name, &error);
     else
-        is_good = qimg_image_revert_to_snapshot(image, op->serial, &error);
+        is_good = qimg_image_revert_to_snapshot(image, op->serial, NULL, NULL, &error);
     return is_good ? 0 : -qimg_error_to_errno(error);
 }
 

@@ -245,18 +245,18 @@ change(Run *run, QimgImage *image, const State *state, GError **error)
     g_snprintf(name, sizeof name, "name-%u", run->next_name++);
     if (n == 0 || (choice < 4 && n < MAX_SNAPSHOTS)) {
         g_snprintf(run->change, sizeof run->change, "create %s", name);
-        return qimg_image_create_snapshot(image, name, error);
+        return qimg_image_create_snapshot(image, name, NULL, NULL, error);
     }
     if (choice < 6) {
         g_snprintf(run->change, sizeof run->change, "delete %s", s->name);
-        return qimg_image_delete_snapshot(image, s->serial, error);
+        return qimg_image_delete_snapshot(image, s->serial, NULL, NULL, error);
     }
     if (choice < 7) {
         g_snprintf(run->change, sizeof run->change, "rename %s", s->name);
         return qimg_image_rename_snapshot(image, s->serial, name, error);
     }
     g_snprintf(run->change, sizeof run->change, "revert %s", s->name);
-    return qimg_image_revert_to_snapshot(image, s->serial, error);
+    return qimg_image_revert_to_snapshot(image, s->serial, NULL, NULL, error);
 }
 
 /* Writes something, durably, in an image of its own: what is recorded is the change. */

@@ -72,7 +72,7 @@ check(const QimgDriver *driver, SparseDisk *disk, QimgRepair mode, QimgCheckResu
     if (layer.format) {
         g_autofree char *json = NULL;
 
-        result = image_check(layer.format, "image", mode, NULL, NULL, &error);
+        result = image_check(layer.format, "image", mode, NULL, &error);
         FUZZ_CHECK((result == NULL) == (error != NULL));
         if (result) {
             json = qimg_check_result_json(result);

@@ -160,7 +160,8 @@ do_snapshot(Change *c, uint8_t kind, uint8_t place)
     char name[8] = {(char)('a' + place % 26), (char)('a' + place / 26), '\0'};
 
     if (kind == 0) {
-        check_list(c, list, qimg_image_create_snapshot(c->image, name, NULL), 1);
+        check_list(c, list, qimg_image_create_snapshot(c->image, name, NULL, NULL, NULL),
+                   1);
         return;
     }
     if (n > 0)
@@ -171,9 +172,11 @@ do_snapshot(Change *c, uint8_t kind, uint8_t place)
     if (kind == 1)
         check_list(c, list, qimg_image_rename_snapshot(c->image, serial, name, NULL), 0);
     else if (kind == 2)
-        check_list(c, list, qimg_image_delete_snapshot(c->image, serial, NULL), -1);
+        check_list(c, list,
+                   qimg_image_delete_snapshot(c->image, serial, NULL, NULL, NULL), -1);
     else
-        check_list(c, list, qimg_image_revert_to_snapshot(c->image, serial, NULL), 0);
+        check_list(c, list,
+                   qimg_image_revert_to_snapshot(c->image, serial, NULL, NULL, NULL), 0);
     if (open && qimg_image_get_size_bytes(open) > 0)
         check_answer(qimg_image_read(open, 0, c->found,
                                      MIN(MAX_WRITE, qimg_image_get_size_bytes(open))));

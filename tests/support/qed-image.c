@@ -153,7 +153,7 @@ qed_image_check(const GByteArray *bytes)
     QimgCheckResult copy;
 
     g_assert_no_error(error);
-    result = image_check(format, "image", QIMG_REPAIR_NONE, NULL, NULL, &error);
+    result = image_check(format, "image", QIMG_REPAIR_NONE, NULL, &error);
     g_assert_no_error(error);
     copy = *result;
     qimg_format_close(format);

@@ -507,7 +507,7 @@ test_rescue_later(void)
     fixture.file->stopped_copy = copy;
     fixture.file->stop_at = fixture.file->n_reads + 40;
     g_assert_false(qimg_copy_run(copy, &error));
-    test_util_check_error(&error, QIMG_ERROR_FAILED, "the copy was stopped");
+    test_util_check_error(&error, QIMG_ERROR_CANCELED, "the copy was stopped");
     g_assert_cmpstr(fixture.log->str, ==, wanted);
     g_assert_true(qimg_copy_get_report(copy)->is_resumable);
     g_assert_cmpuint(qimg_copy_get_report(copy)->done_bytes, >, 2 * MIB);
@@ -564,7 +564,7 @@ test_stop(void)
             check_copy(&fixture);
             unlink(fixture.target_path);
         } else {
-            test_util_check_error(&error, QIMG_ERROR_FAILED, "the copy was stopped");
+            test_util_check_error(&error, QIMG_ERROR_CANCELED, "the copy was stopped");
             g_assert_cmpint(qimg_copy_get_report(copy)->is_resumable, ==,
                             has_journal(&fixture));
         }

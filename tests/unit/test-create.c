@@ -132,24 +132,24 @@ test_run(void)
     GError *error = NULL;
 
     g_free(test_util_write(dir, "base.img", "words", 5));
-    g_assert_false(qimg_create_run(create, path, &error));
+    g_assert_false(qimg_create_run(create, path, NULL, NULL, &error));
     test_util_check_error(
         &error, QIMG_ERROR_USAGE,
         "size: is missing (give it, or a backing file to take it from)");
     test_util_set_property(create, "backing_file", "base.img");
-    g_assert_true(qimg_create_run(create, path, &error));
+    g_assert_true(qimg_create_run(create, path, NULL, NULL, &error));
     g_assert_cmpuint(qimg_create_get_size_bytes(create), ==, 512);
     g_assert_cmpstr(
         qimg_create_get_notes(create)[0], ==,
         "the format of the backing file was not given: stored as it was found, raw");
     g_assert_null(qimg_create_get_notes(create)[1]);
-    g_assert_false(qimg_create_run(create, path, &error));
+    g_assert_false(qimg_create_run(create, path, NULL, NULL, &error));
     test_util_check_error(&error, QIMG_ERROR_REFUSED,
                           "exists already, and is left as it is (give another name, or "
                           "--force to replace it)");
     test_util_set_property(create, "force", NULL);
     test_util_set_property(create, "size", "1M");
-    g_assert_true(qimg_create_run(create, path, &error));
+    g_assert_true(qimg_create_run(create, path, NULL, NULL, &error));
     g_assert_null(qimg_create_get_notes(create)[0]); /* the format is known by now */
     image = qimg_image_open(path, NULL, &error);
     g_assert_no_error(error);
@@ -171,20 +171,24 @@ test_grow(void)
     uint64_t end = 1 << 20;
 
     test_util_set_property(create, "size", "1M");
-    g_assert_true(qimg_create_run(create, path, NULL));
+    g_assert_true(qimg_create_run(create, path, NULL, NULL, NULL));
     image = qimg_image_open(path, NULL, NULL);
-    g_assert_cmpint(qimg_image_grow(image, 2 << 20, QIMG_PREALLOCATION_OFF), ==, -EROFS);
+    g_assert_cmpint(qimg_image_grow(image, 2 << 20, QIMG_PREALLOCATION_OFF, NULL, NULL),
+                    ==, -EROFS);
     g_clear_pointer(&image, qimg_image_close);
     qimg_options_set(options, "rw", NULL, NULL);
     image = qimg_image_open(path, options, NULL);
-    g_assert_cmpint(qimg_image_grow(image, end, QIMG_PREALLOCATION_OFF), ==, -EINVAL);
-    g_assert_cmpint(qimg_image_grow(image, UINT64_MAX, QIMG_PREALLOCATION_OFF), ==,
-                    -EFBIG);
+    g_assert_cmpint(qimg_image_grow(image, end, QIMG_PREALLOCATION_OFF, NULL, NULL), ==,
+                    -EINVAL);
+    g_assert_cmpint(
+        qimg_image_grow(image, UINT64_MAX, QIMG_PREALLOCATION_OFF, NULL, NULL), ==,
+        -EFBIG);
     for (int i = QIMG_PREALLOCATION_OFF; i <= QIMG_PREALLOCATION_FULL; i++) {
         QimgExtent extent;
 
-        g_assert_cmpint(qimg_image_grow(image, end + 100000, (QimgPreallocation)i), ==,
-                        0);
+        g_assert_cmpint(
+            qimg_image_grow(image, end + 100000, (QimgPreallocation)i, NULL, NULL), ==,
+            0);
         g_assert_cmpint(qimg_image_map(image, end, &extent), ==, 0);
         g_assert_cmpint(extent.present, ==, i != QIMG_PREALLOCATION_OFF);
         g_assert_cmpuint(qimg_image_get_size_bytes(image), >=, end + 100000);

@@ -159,8 +159,8 @@ test_limits(void)
     g_assert_cmpint(qimg_image_allocate(part, 1, PART_BYTES), ==, -EINVAL);
     g_assert_cmpint(qimg_image_resize(part, PART_BYTES - 512), ==, -EINVAL);
     g_assert_cmpint(qimg_image_resize(part, PART_BYTES + 512), ==, -EINVAL);
-    g_assert_cmpint(qimg_image_grow(part, DISK_BYTES, QIMG_PREALLOCATION_OFF), ==,
-                    -EINVAL);
+    g_assert_cmpint(qimg_image_grow(part, DISK_BYTES, QIMG_PREALLOCATION_OFF, NULL, NULL),
+                    ==, -EINVAL);
     check(disk, 0, DISK_BYTES, 0);
     g_assert_null(qimg_image_open_part(disk, PART_START, DISK_BYTES, &error));
     test_util_check_error(&error, QIMG_ERROR_USAGE,
@@ -266,7 +266,7 @@ test_snapshot(void)
     uint8_t byte = 1;
 
     fill(disk, 0, DISK_BYTES, 6);
-    g_assert_true(qimg_image_create_snapshot(disk, "s", &error));
+    g_assert_true(qimg_image_create_snapshot(disk, "s", NULL, NULL, &error));
     fill(disk, 0, DISK_BYTES, 8);
     snapshot = qimg_image_open_snapshot(disk, 0, &error);
     g_assert_no_error(error);
@@ -279,11 +279,11 @@ test_snapshot(void)
     g_assert_cmpint(qimg_image_resize(part, 1), ==, -EROFS);
     g_assert_cmpint(qimg_image_resize(disk, 512), ==, 0);
     g_assert_cmpuint(qimg_image_get_size_bytes(part), ==, PART_BYTES);
-    g_assert_false(qimg_image_delete_snapshot(disk, 0, &error));
+    g_assert_false(qimg_image_delete_snapshot(disk, 0, NULL, NULL, &error));
     g_assert_error(error, QIMG_ERROR, QIMG_ERROR_BUSY);
     g_clear_error(&error);
     qimg_image_close(part);
-    g_assert_true(qimg_image_delete_snapshot(disk, 0, &error));
+    g_assert_true(qimg_image_delete_snapshot(disk, 0, NULL, NULL, &error));
     g_assert_no_error(error);
 }
 

@@ -25,7 +25,7 @@ make(const char *dir, const char *name, const char *backing)
     } else {
         test_util_set_property(create, "size", "1M");
     }
-    g_assert_true(qimg_create_run(create, path, &error));
+    g_assert_true(qimg_create_run(create, path, NULL, NULL, &error));
     g_assert_no_error(error);
 }
 

@@ -56,7 +56,7 @@ repair(TestLayer *layer, QimgRepair mode, QimgCheckResult *out)
     QimgCheckReport report;
     bool is_done;
 
-    qimg_check_report_init(&report, NULL, NULL);
+    qimg_check_report_init(&report, NULL);
     is_done = qcow2_repair(&layer->q->base, mode, &report, &error);
     *out = report.result;
     qimg_check_report_clear(&report);
@@ -72,7 +72,7 @@ check(const GByteArray *bytes)
     QimgCheckReport report;
     QimgCheckResult result;
 
-    qimg_check_report_init(&report, NULL, NULL);
+    qimg_check_report_init(&report, NULL);
     g_assert_true(qcow2_check(&layer.q->base, &report, &error));
     g_assert_no_error(error);
     g_assert_cmpuint(layer.storage->events->len, ==, 0); /* it never writes */
@@ -569,11 +569,11 @@ test_unreadable(void)
 
         g_assert_nonnull(format);
         memory_storage_fail(storage, purposes[i], 0, UINT_MAX, EIO);
-        qimg_check_report_init(&report, NULL, NULL);
+        qimg_check_report_init(&report, NULL);
         g_assert_true(qcow2_check(format, &report, NULL));
         g_assert_cmpuint(report.result.n_check_errors, >, 0);
         qimg_check_report_clear(&report);
-        qimg_check_report_init(&report, NULL, NULL);
+        qimg_check_report_init(&report, NULL);
         is_done = qcow2_repair(format, QIMG_REPAIR_ALL, &report, NULL);
         g_assert_true(!is_done || report.result.n_check_errors > 0);
         qimg_check_report_clear(&report);

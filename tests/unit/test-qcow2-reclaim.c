@@ -93,7 +93,7 @@ write_and_close(GByteArray **bytes, uint64_t guest_offset, int value, bool takes
     g_assert_no_error(error);
     write_block(&o, guest_offset, value, 0);
     if (takes_snapshot)
-        g_assert_true(qimg_image_create_snapshot(o.disk, "one", &error));
+        g_assert_true(qimg_image_create_snapshot(o.disk, "one", NULL, NULL, &error));
     g_assert_no_error(error);
     qimg_image_close(o.disk);
     g_assert_true(g_file_get_contents(path, &contents, &n_bytes, &error));

@@ -253,7 +253,7 @@ test_raw_data_file(void)
     test_util_set_property(create, "size", "1M");
     test_util_set_property(create, "data_file", "image.data");
     test_util_set_property(create, "data_file_raw", "on");
-    qimg_create_run(create, path, &error);
+    qimg_create_run(create, path, NULL, NULL, &error);
     g_assert_no_error(error);
     qimg_options_set(options, "rw", NULL, &error);
     g_assert_no_error(error);
@@ -336,18 +336,18 @@ test_reference_waits_for_room(void)
     Qcow2CheckResult result;
 
     write_value(&o, 0, CLUSTER, 7, 0);
-    g_assert_true(qimg_image_create_snapshot(o.disk, "one", &error));
+    g_assert_true(qimg_image_create_snapshot(o.disk, "one", NULL, NULL, &error));
     g_assert_no_error(error);
     list = qimg_image_get_snapshots(o.disk);
     serial = qimg_snapshots_get(list, 0)->serial;
     write_value(&o, 0, CLUSTER, 8, 0); /* the snapshot's cluster waits to be freed */
     memory_storage_add_fault(o.file, &no_room);
     g_assert_cmpint(qimg_image_flush(o.disk), ==, 0);
-    g_assert_false(qimg_image_revert_to_snapshot(o.disk, serial, &error));
+    g_assert_false(qimg_image_revert_to_snapshot(o.disk, serial, NULL, NULL, &error));
     g_assert_error(error, QIMG_ERROR, QIMG_ERROR_NO_SPACE);
     g_clear_error(&error);
-    g_assert_true(qimg_image_revert_to_snapshot(o.disk, serial, &error));
-    g_assert_true(qimg_image_delete_snapshot(o.disk, serial, &error));
+    g_assert_true(qimg_image_revert_to_snapshot(o.disk, serial, NULL, NULL, &error));
+    g_assert_true(qimg_image_delete_snapshot(o.disk, serial, NULL, NULL, &error));
     g_assert_no_error(error);
     closed = close_flushed(&o);
     problem = qcow2_check_bytes(closed->data, closed->len, &result);

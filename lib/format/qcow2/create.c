@@ -269,7 +269,7 @@ typedef struct {
 
 static QimgErrno
 write_entries(QimgStorage *file, QimgIoPurpose purpose, uint64_t offset,
-              const Entries *entries)
+              const Entries *entries, const QimgTask *task)
 {
     uint64_t entry_bytes = entries->entry_words * sizeof(qimg_be64);
     uint64_t n_per_part = PART_BYTES / entry_bytes;
@@ -277,6 +277,9 @@ write_entries(QimgStorage *file, QimgIoPurpose purpose, uint64_t offset,
     QimgErrno err = 0;
 
     for (uint64_t done = 0, n; !err && done < entries->n_entries; done += n) {
+        err = qimg_task_step(task, done, entries->n_entries);
+        if (err)
+            break;
         n = qimg_min_u64(entries->n_entries - done, n_per_part);
         for (uint64_t i = 0; i < n; i++)
             part[i * entries->entry_words] =
@@ -290,7 +293,8 @@ write_entries(QimgStorage *file, QimgIoPurpose purpose, uint64_t offset,
 /* Writes the refcount table and what the blocks count: each cluster of the file once. The
  * file is zeros so far. */
 static QimgErrno
-write_refcounts(QimgStorage *file, const Qcow2Header *h, const Layout *l)
+write_refcounts(QimgStorage *file, const Qcow2Header *h, const Layout *l,
+                const QimgTask *task)
 {
     Entries table = {
         .first = (1 + l->n_table_clusters) << h->cluster_bits,
@@ -300,10 +304,13 @@ write_refcounts(QimgStorage *file, const Qcow2Header *h, const Layout *l)
     };
     uint64_t n_per_part = PART_BYTES * 8 >> h->refcount_order;
     g_autofree uint8_t *part = g_malloc(PART_BYTES);
-    QimgErrno err =
-        write_entries(file, QIMG_IO_REFCOUNT_TABLE, h->refcount_table_offset, &table);
+    QimgErrno err = write_entries(file, QIMG_IO_REFCOUNT_TABLE, h->refcount_table_offset,
+                                  &table, task);
 
     for (uint64_t done = 0, n; !err && done < l->n_clusters; done += n) {
+        err = qimg_task_step(task, done, l->n_clusters);
+        if (err)
+            break;
         n = qimg_min_u64(l->n_clusters - done, n_per_part);
         if (done == 0 || n < n_per_part) { /* else it is as the one before */
             memset(part, 0, PART_BYTES);
@@ -321,7 +328,8 @@ write_refcounts(QimgStorage *file, const Qcow2Header *h, const Layout *l)
 /* Writes the L1 table and L2 tables of a preallocated disk. With extended entries the
  * bitmaps stay empty: a cluster has its place, and none of its content is there. */
 static QimgErrno
-write_mapping(QimgStorage *file, const Qcow2Header *h, const Layout *l)
+write_mapping(QimgStorage *file, const Qcow2Header *h, const Layout *l,
+              const QimgTask *task)
 {
     bool has_data_file = (h->incompatible_features & QCOW2_INCOMPAT_DATA_FILE) != 0;
     Entries l1 = {
@@ -336,9 +344,9 @@ write_mapping(QimgStorage *file, const Qcow2Header *h, const Layout *l)
         .n_entries = l->n_mapped,
         .entry_words = qcow2_header_geometry(h).l2_entry_words,
     };
-    QimgErrno err = write_entries(file, QIMG_IO_L2, l2_offset_of(h, l), &l2);
+    QimgErrno err = write_entries(file, QIMG_IO_L2, l2_offset_of(h, l), &l2, task);
 
-    return err ? err : write_entries(file, QIMG_IO_L1, l1_offset_of(h, l), &l1);
+    return err ? err : write_entries(file, QIMG_IO_L1, l1_offset_of(h, l), &l1, task);
 }
 
 /* Makes the first @n_bytes of the file zeros, and nothing else, the header first: from
@@ -374,7 +382,7 @@ preallocate_data(QimgStorage *file, const QimgCreateOptions *o, const Qcow2Heade
         return 0;
     return qimg_storage_preallocate(file, qimg_host(data_offset_of(h, l)),
                                     l->n_data_clusters << h->cluster_bits,
-                                    o->preallocation == QIMG_PREALLOCATION_FULL);
+                                    o->preallocation == QIMG_PREALLOCATION_FULL, o->task);
 }
 
 /* All that can be known before a file is touched: the header's cluster, too. NULL with
@@ -413,9 +421,9 @@ qcow2_create(QimgStorage *file, const QimgCreateOptions *options, GError **error
     if (!err)
         err = preallocate_data(file, options, &header, &layout);
     if (!err)
-        err = write_refcounts(file, &header, &layout);
+        err = write_refcounts(file, &header, &layout, options->task);
     if (!err)
-        err = write_mapping(file, &header, &layout);
+        err = write_mapping(file, &header, &layout, options->task);
     if (!err)
         err = qimg_storage_sync(file);
     if (!err)

@@ -54,7 +54,7 @@ bool
 qed_check(QimgFormat *format, QimgCheckReport *report, GError **error)
 {
     Qed *qed = (Qed *)format;
-    const QedWalkOptions options = {.report = report};
+    const QedWalkOptions options = {.report = report, .task = report->task};
     QimgCheckResult *result = &report->result;
     QedWalk walk;
     QimgErrno err = qed_walk(qed, &options, &walk);
@@ -71,9 +71,9 @@ qed_check(QimgFormat *format, QimgCheckReport *report, GError **error)
 }
 
 static QimgErrno
-repair(Qed *qed, QimgRepair mode)
+repair(Qed *qed, QimgRepair mode, const QimgTask *task)
 {
-    const QedWalkOptions options = {.mends = mode == QIMG_REPAIR_ALL};
+    const QedWalkOptions options = {.mends = mode == QIMG_REPAIR_ALL, .task = task};
     QedWalk walk;
     QimgErrno err = qed_walk(qed, &options, &walk);
 
@@ -89,7 +89,7 @@ bool
 qed_repair(QimgFormat *format, QimgRepair mode, QimgCheckReport *report, GError **error)
 {
     Qed *qed = (Qed *)format;
-    QimgErrno err = repair(qed, mode);
+    QimgErrno err = repair(qed, mode, report->task);
 
     if (err)
         return fail(error, err);

@@ -96,13 +96,14 @@ typedef struct {
 /* What to do beside looking. */
 typedef struct {
     QimgCheckReport *report; /* gets findings and statistics; NULL: nobody does */
+    const QimgTask *task;    /* of the caller; may be NULL */
     bool mends;              /* entries that are no places become 0, in the file */
     bool collects;           /* all tables become the layer's metadata */
 } QedWalkOptions;
 
 /* Looks at all tables. @out is to be cleared, also after a failure.
  * Threads: nobody changes the tables meanwhile. Errors: -ENOMEM; -EFBIG for files with
- * more clusters than can be counted; of writing, where @options->mends. */
+ * more clusters than can be counted; -ECANCELED; of writing, where @options->mends. */
 QimgErrno qed_walk(Qed *qed, const QedWalkOptions *options, QedWalk *out) QIMG_MUST_CHECK;
 void qed_walk_clear(QedWalk *walk);
 

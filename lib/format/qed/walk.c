@@ -180,22 +180,23 @@ walk_l1_entry(Walk *w, uint64_t l1_index, uint64_t entry)
 {
     Qed *qed = w->qed;
     uint64_t guest_offset = l1_index << qed->l1_shift;
+    QimgErrno err;
 
     if (!qed_is_place_for_table(qed, entry))
         return meet_invalid(w, QIMG_RULE_QED_TABLE, TABLE_L1, qed->header.l1_table_offset,
                             l1_index, guest_offset);
     w->n_tables_bytes += qed_table_bytes(&qed->header);
-    qimg_check_report_progress(
-        w->options->report,
+    err = qimg_task_step(
+        w->options->task,
         qimg_min_u64(w->n_tables_bytes >> qed->header.cluster_bits, w->out->n_clusters),
         w->out->n_clusters);
+    if (err)
+        return err;
     /* What is named twice was walked, or is no table. */
     if (!use(w, entry, qed->header.table_clusters, guest_offset))
         return 0;
     if (w->options->collects) {
-        QimgErrno err =
-            qimg_format_metadata_add(&qed->base, entry, qed_table_bytes(&qed->header));
-
+        err = qimg_format_metadata_add(&qed->base, entry, qed_table_bytes(&qed->header));
         if (err)
             return err;
     }

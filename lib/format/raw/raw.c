@@ -98,7 +98,8 @@ raw_create(QimgStorage *file, const QimgCreateOptions *options, GError **error)
         err = qimg_storage_set_size(file, options->size_bytes);
     if (!err && options->preallocation != QIMG_PREALLOCATION_OFF)
         err = qimg_storage_preallocate(file, qimg_host(0), options->size_bytes,
-                                       options->preallocation == QIMG_PREALLOCATION_FULL);
+                                       options->preallocation == QIMG_PREALLOCATION_FULL,
+                                       options->task);
     if (!err)
         err = qimg_storage_sync(file);
     if (err)

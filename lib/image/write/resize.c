@@ -3,6 +3,7 @@
 #include <errno.h>
 
 #include "base/checked.h"
+#include "base/task.h"
 #include "base/zeros.h"
 #include "image/map/runs.h"
 #include "image/write/resize.h"
@@ -145,18 +146,21 @@ qimg_image_resize(QimgImage *image, uint64_t size_bytes)
 /* Stores the zeros from @start to @end of the disk, with the gate closed. */
 static QimgErrno
 preallocate(QimgImage *image, uint64_t start, uint64_t end,
-            QimgPreallocation preallocation)
+            QimgPreallocation preallocation, const QimgTask *task)
 {
+    uint64_t first = start;
     QimgFormat *top = image->chain->layers[0];
     QimgErrno err = 0;
 
     while (!err && start < end) {
         uint64_t n_bytes = qimg_min_u64(end - start, QIMG_ZEROS_BYTES);
 
-        err = preallocation == QIMG_PREALLOCATION_FULL
-                  ? image_write_inside(image, start, qimg_zeros, n_bytes)
-                  : image_allocate_inside(image, start, n_bytes,
-                                          preallocation == QIMG_PREALLOCATION_FALLOC);
+        err = qimg_task_step(task, start - first, end - first);
+        if (!err)
+            err = preallocation == QIMG_PREALLOCATION_FULL
+                      ? image_write_inside(image, start, qimg_zeros, n_bytes)
+                      : image_allocate_inside(image, start, n_bytes,
+                                              preallocation == QIMG_PREALLOCATION_FALLOC);
         if (!err && top->driver->wants_flush && top->driver->wants_flush(top))
             err = top->driver->flush(top);
         start += n_bytes;
@@ -165,8 +169,10 @@ preallocate(QimgImage *image, uint64_t start, uint64_t end,
 }
 
 int
-qimg_image_grow(QimgImage *image, uint64_t size_bytes, QimgPreallocation preallocation)
+qimg_image_grow(QimgImage *image, uint64_t size_bytes, QimgPreallocation preallocation,
+                QimgProgress progress, void *user)
 {
+    const QimgTask task = {progress, user};
     uint64_t old_size_bytes;
     QimgErrno err = check_resizable(image, size_bytes);
 
@@ -179,12 +185,13 @@ qimg_image_grow(QimgImage *image, uint64_t size_bytes, QimgPreallocation preallo
     old_size_bytes = image_size_bytes(image);
     err = size_bytes > old_size_bytes ? resize_closed(image, size_bytes, 0) : -EINVAL;
     if (!err && preallocation != QIMG_PREALLOCATION_OFF) {
-        err = preallocate(image, old_size_bytes, image_size_bytes(image), preallocation);
+        err = preallocate(image, old_size_bytes, image_size_bytes(image), preallocation,
+                          &task);
         if (err && resize_closed(image, old_size_bytes, 0) != 0)
             g_debug("the disk stays larger than it was");
     }
     qimg_gate_open(image->chain->gate);
-    image_after_change(image->chain, err);
+    image_after_change(image->chain, err == -ECANCELED ? 0 : err);
     return err;
 }
 

@@ -154,8 +154,9 @@ compare_refcounts(Check *c)
     QimgErrno err = block ? 0 : -ENOMEM;
 
     for (uint64_t i = 0; !err && i * per_block < n_clusters; i++) {
-        qimg_check_report_progress(c->report, n_clusters + i * per_block, 3 * n_clusters);
-        err = compare_block(c, i, per_block, block);
+        err = qimg_task_step(c->report->task, n_clusters + i * per_block, 3 * n_clusters);
+        if (!err)
+            err = compare_block(c, i, per_block, block);
     }
     end_run(c);
     return err;
@@ -305,10 +306,11 @@ look_at_active_tables(Check *c)
         for (uint64_t j = 0; j < n; j++) {
             if (l1[j] == 0)
                 continue;
-            qimg_check_report_progress(c->report,
-                                       2 * n_clusters + (i + j) * n_clusters / n_entries,
-                                       3 * n_clusters);
-            err = look_at_l1_entry(c, i + j, l1[j], buffer);
+            err = qimg_task_step(c->report->task,
+                                 2 * n_clusters + (i + j) * n_clusters / n_entries,
+                                 3 * n_clusters);
+            if (!err)
+                err = look_at_l1_entry(c, i + j, l1[j], buffer);
             if (err)
                 return err;
         }
@@ -322,7 +324,7 @@ static QimgErrno
 check(Check *c)
 {
     Qcow2 *q = c->q;
-    const Qcow2CountOptions options = {.is_for_check = true, .report = c->report};
+    const Qcow2CountOptions options = {.is_for_check = true, .task = c->report->task};
     QimgCheckResult *result = &c->report->result;
     uint64_t n_bad_snapshots;
     QimgErrno err = qcow2_count_references(q, &options, &c->counts);

@@ -94,7 +94,7 @@ qcow2_rebuild_refcounts(Qcow2Repair *r)
     const Qcow2CountOptions options = {
         .is_for_check = true,
         .leaves_out_refcounts = true,
-        .report = r->report,
+        .task = r->task,
     };
     Rebuild b = {.r = r};
     QimgErrno err;

@@ -177,8 +177,10 @@ qcow2_repair_correct_blocks(Qcow2Repair *r, Qcow2Pass pass)
     Qcow2 *q = r->q;
 
     for (uint64_t i = 0; i < q->n_refcount_table_entries; i++) {
-        QimgErrno err;
+        QimgErrno err = qimg_task_step(r->task, i, q->n_refcount_table_entries);
 
+        if (err)
+            return err;
         if (q->refcount_table[i] == 0) {
             if (pass == QCOW2_PASS_LOWER && qcow2_repair_is_range_used(r, i))
                 r->n_too_low++;

@@ -19,7 +19,7 @@ typedef struct {
 /* A repair under way. The counts are what the refcounts shall be. */
 typedef struct {
     Qcow2 *q;
-    const QimgCheckReport *report; /* is told of progress; may be NULL */
+    const QimgTask *task; /* of the caller; may be NULL */
     Qcow2Counts counts;
     uint64_t per_block;
     /* There may be references that could not be counted: no refcount is lowered, and no
@@ -59,7 +59,8 @@ bool qcow2_repair_is_range_used(const Qcow2Repair *repair, uint64_t index);
 /* Whether all counts fit in the image's refcounts. */
 bool qcow2_repair_do_counts_fit(const Qcow2Repair *repair);
 
-/* Makes the entries of all blocks right, as far as @pass may. */
+/* Makes the entries of all blocks right, as far as @pass may; can be canceled between two
+ * of them. */
 QimgErrno qcow2_repair_correct_blocks(Qcow2Repair *repair, Qcow2Pass pass)
     QIMG_MUST_CHECK;
 

@@ -113,11 +113,11 @@ repair_as_planned(Qcow2Repair *r)
 }
 
 static Qcow2Repair
-repair_new(Qcow2 *q, const QimgCheckReport *report)
+repair_new(Qcow2 *q, const QimgTask *task)
 {
     return (Qcow2Repair){
         .q = q,
-        .report = report,
+        .task = task,
         .per_block =
             qcow2_refcounts_per_block(q->geometry.cluster_bits, q->header.refcount_order),
         .new_blocks = g_array_new(FALSE, FALSE, sizeof(Qcow2NewBlock)),
@@ -162,7 +162,7 @@ qcow2_repair_dirty(Qcow2 *q)
 static QimgErrno
 count_for_repair(Qcow2Repair *r)
 {
-    const Qcow2CountOptions options = {.is_for_check = true, .report = r->report};
+    const Qcow2CountOptions options = {.is_for_check = true, .task = r->task};
     QimgErrno err;
 
     qcow2_counts_clear(&r->counts);
@@ -245,7 +245,7 @@ bool
 qcow2_repair(QimgFormat *format, QimgRepair mode, QimgCheckReport *report, GError **error)
 {
     Qcow2 *q = (Qcow2 *)format;
-    Qcow2Repair r = repair_new(q, report);
+    Qcow2Repair r = repair_new(q, report->task);
     QimgErrno err = r.block ? 0 : -ENOMEM;
 
     r.freed = g_array_new(FALSE, FALSE, sizeof(QimgClusters));

@@ -26,7 +26,7 @@
 #include "format/qcow2/tables/overlap.h"
 
 #define N_EXTRA_MINIMUM 16u
-#define N_PROGRESS      16384u /* clusters between two words of progress */
+#define N_STEP          16384u /* clusters between two steps of the task */
 
 /* ---- L1 and L2 tables ---- */
 
@@ -208,9 +208,9 @@ count_l2_tables(Qcow2Walk *w)
     QimgErrno err = 0;
 
     for (uint64_t c = 0; !err && c < counts->n_clusters; c++) {
-        if (c % N_PROGRESS == 0)
-            qimg_check_report_progress(w->options->report, c, 3 * counts->n_clusters);
-        if (qcow2_counts_get_use(counts, c) == QCOW2_USE_L2)
+        if (c % N_STEP == 0)
+            err = qimg_task_step(w->options->task, c, 3 * counts->n_clusters);
+        if (!err && qcow2_counts_get_use(counts, c) == QCOW2_USE_L2)
             err = count_l2_table(w, c << bits, (uint32_t)qcow2_counts_get(counts, c));
     }
     for (guint i = 0; !err && i < w->shared_tables->len; i++) {
@@ -447,9 +447,10 @@ keep_tree(Qcow2Walk *w, bool with_l1)
 }
 
 QimgErrno
-qcow2_count_tree(Qcow2 *q, const QimgView *view, bool with_l1, Qcow2Counts *out)
+qcow2_count_tree(Qcow2 *q, const QimgView *view, bool with_l1,
+                 const Qcow2CountOptions *options, Qcow2Counts *out)
 {
-    Qcow2Walk w = {.q = q, .counts = out, .options = &defaults, .view = view};
+    Qcow2Walk w = {.q = q, .counts = out, .options = options, .view = view};
     QimgErrno err = run_walk(&w, count_one_tree);
 
     if (!err)

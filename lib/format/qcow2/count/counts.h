@@ -3,6 +3,7 @@
  * is wrong with the tables. */
 #pragma once
 
+#include "base/task.h"
 #include "format/qcow2/layer/qcow2.h"
 
 /* Stands for 16 TiB of file with clusters of 64 KiB. */
@@ -35,7 +36,7 @@ typedef struct {
     bool leaves_out_refcounts; /* the refcount table and blocks: they are made anew */
     /* Count bitmaps, too, that a writer without knowledge of them has made invalid. */
     bool counts_stale_bitmaps;
-    const QimgCheckReport *report; /* is told of progress; NULL: nobody is */
+    const QimgTask *task; /* of the caller; may be NULL */
 } Qcow2CountOptions;
 
 typedef struct {

@@ -17,7 +17,10 @@
  *     write could damage: a flag is cleared before two disks share the cluster, and set
  *     after only one is left.
  *
- * S3  All clusters are allocated, and all refcounts known to have room, before S1. */
+ * S3  All clusters are allocated, and all refcounts known to have room, before S1.
+ *
+ * S4  The caller's task can end a change while it counts, before S1; what has begun is
+ *     brought to its end. */
 #define G_LOG_DOMAIN "qimg-format"
 
 #include "format/qcow2/snapshot/snapshot-change.h"
@@ -58,9 +61,11 @@ prepare(Qcow2 *q)
 
 /* Counts a tree without a flaw, whose refcounts can be changed by @sign. */
 static QimgErrno
-count_tree(Qcow2 *q, const QimgView *view, bool with_l1, int sign, Qcow2Counts *out)
+count_tree(Qcow2 *q, const QimgView *view, bool with_l1, int sign, const QimgTask *task,
+           Qcow2Counts *out)
 {
-    QimgErrno err = qcow2_count_tree(q, view, with_l1, out);
+    const Qcow2CountOptions options = {.task = task};
+    QimgErrno err = qcow2_count_tree(q, view, with_l1, &options, out);
 
     if (!err && out->n_problems > 0) {
         const Qcow2Problem *first = &g_array_index(out->problems, Qcow2Problem, 0);
@@ -80,10 +85,11 @@ count_tree(Qcow2 *q, const QimgView *view, bool with_l1, int sign, Qcow2Counts *
 /* Whether what the tree of @counts refers to is counted at least as often as all tables
  * refer to it. Else lowering its refcounts could free what others use. */
 static QimgErrno
-check_other_uses(Qcow2 *q, const Qcow2Counts *counts)
+check_other_uses(Qcow2 *q, const Qcow2Counts *counts, const QimgTask *task)
 {
+    const Qcow2CountOptions options = {.task = task};
     Qcow2Counts all;
-    QimgErrno err = qcow2_count_references(q, NULL, &all);
+    QimgErrno err = qcow2_count_references(q, &options, &all);
 
     for (uint64_t c = 0; !err && c < all.n_words; c++)
         if (qcow2_counts_get(counts, c) == 0)
@@ -250,7 +256,8 @@ share_all(Qcow2 *q, const Qcow2Counts *counts, const GByteArray *table, QimgClus
 }
 
 QimgErrno
-qcow2_create_snapshot(QimgFormat *format, const QimgNewSnapshot *snapshot)
+qcow2_create_snapshot(QimgFormat *format, const QimgNewSnapshot *snapshot,
+                      const QimgTask *task)
 {
     Qcow2 *q = (Qcow2 *)format;
     g_autoptr(GByteArray) table = NULL;
@@ -262,7 +269,7 @@ qcow2_create_snapshot(QimgFormat *format, const QimgNewSnapshot *snapshot)
     if (err)
         return err;
     QIMG_LOCK_SCOPE(&q->alloc_lock);
-    err = count_tree(q, &format->active, false, 1, &counts);
+    err = count_tree(q, &format->active, false, 1, task, &counts);
     if (!err)
         err = qcow2_snapshot_table_load(q, &table);
     if (!err)
@@ -310,7 +317,7 @@ replace_table(Qcow2 *q, const GByteArray *table, unsigned n_snapshots,
 }
 
 QimgErrno
-qcow2_delete_snapshot(QimgFormat *format, unsigned place)
+qcow2_delete_snapshot(QimgFormat *format, unsigned place, const QimgTask *task)
 {
     Qcow2 *q = (Qcow2 *)format;
     g_autoptr(GByteArray) table = NULL;
@@ -320,9 +327,9 @@ qcow2_delete_snapshot(QimgFormat *format, unsigned place)
     if (err)
         return err;
     QIMG_LOCK_SCOPE(&q->alloc_lock);
-    err = count_tree(q, &format->snapshots->items[place].view, true, -1, &counts);
+    err = count_tree(q, &format->snapshots->items[place].view, true, -1, task, &counts);
     if (!err)
-        err = check_other_uses(q, &counts);
+        err = check_other_uses(q, &counts, task);
     if (!err)
         err = qcow2_snapshot_table_load(q, &table);
     if (!err)
@@ -419,7 +426,7 @@ exchange(Qcow2 *q, const QimgView *view, uint32_t n_l1_entries, const Qcow2Count
 }
 
 QimgErrno
-qcow2_revert_to_snapshot(QimgFormat *format, unsigned place)
+qcow2_revert_to_snapshot(QimgFormat *format, unsigned place, const QimgTask *task)
 {
     Qcow2 *q = (Qcow2 *)format;
     const QimgView *view = &format->snapshots->items[place].view;
@@ -437,11 +444,11 @@ qcow2_revert_to_snapshot(QimgFormat *format, unsigned place)
     if (err)
         return err;
     QIMG_LOCK_SCOPE(&q->alloc_lock);
-    err = count_tree(q, view, false, 1, &wanted);
+    err = count_tree(q, view, false, 1, task, &wanted);
     if (!err)
-        err = count_tree(q, &format->active, true, -1, &gone);
+        err = count_tree(q, &format->active, true, -1, task, &gone);
     if (!err)
-        err = check_other_uses(q, &gone);
+        err = check_other_uses(q, &gone, task);
     if (!err)
         err = qcow2_alloc_exactly(q, run.n_clusters, &run.first_cluster);
     if (!err)
