@@ -11,6 +11,7 @@
  *   COPY        the pieces of a copy, and its journal (copy/)
  *   TURNS       waiting for requests, one caller at a time (base/gate.c)
  *   GATE        waiting for an exclusive change to end (base/gate.c)
+ *   SIZE        the end of a disk that grows inside the gate (image/write/resize.c)
  *   ALLOC       the allocator of one image, L1 entries and refcounts (format/)
  *   HEADER      the feature bits of one image (format/qcow2/layer/header-io.c)
  *   INFLIGHT    the guest ranges that are being changed (format/inflight.c)
@@ -22,8 +23,8 @@
  *   UNMOUNTER   from an order to the process that unmounts to its answer (fuse)
  *
  * No lock is held over I/O of guest data, (de)compression, a callback or a reply to the
- * kernel; metadata are read and written under ALLOC and HEADER, under no other of the
- * library. SCAN and TEXT serialise whole operations of the file system: calls of the
+ * kernel; metadata are read and written under SIZE, ALLOC and HEADER, under no other of
+ * the library. SCAN and TEXT serialise whole operations of the file system: calls of the
  * library, and their I/O, run under them, and no request for data waits for them. A debug
  * build (no NDEBUG) keeps the ranks held by a thread and aborts on a wrong order, and
  * storage/ aborts on I/O under a lock that forbids it.
@@ -46,6 +47,7 @@ typedef enum {
     QIMG_RANK_COPY,
     QIMG_RANK_TURNS,
     QIMG_RANK_GATE,
+    QIMG_RANK_SIZE,
     QIMG_RANK_ALLOC,
     QIMG_RANK_HEADER,
     QIMG_RANK_INFLIGHT,
@@ -87,7 +89,8 @@ bool qimg_mutex_trylock(QimgMutex *mutex);
  * TEXT: called before I/O of guest data, which must not happen under one. */
 void qimg_lock_assert_none_held(void);
 
-/* The same, where ALLOC and HEADER may be held, too: called before I/O of metadata. */
+/* The same, where SIZE, ALLOC and HEADER may be held, too: called before I/O of metadata.
+ */
 void qimg_lock_assert_metadata_io(void);
 
 void qimg_cond_init(QimgCond *cond);

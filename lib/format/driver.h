@@ -130,7 +130,8 @@ struct QimgFormat {
     /* owned, a writable layer's: host clusters in which metadata lie. Atomic to look up,
      * added to under the driver's allocation lock */
     QimgIndexSet *metadata;
-    QimgView active; /* a writable layer's changes while the gate is closed */
+    /* a writable layer's changes while the gate is closed, but for the size (view.h) */
+    QimgView active;
     uint64_t cluster_bytes;
     uint64_t
         alloc_unit_bytes; /* runs begin and end at multiples, but for the disk's end */
@@ -285,6 +286,13 @@ struct QimgDriver {
      * extend_tables and the caller have left there, who have made that durable.
      * With the gate closed, by the caller. Errors: as extend_tables. */
     QimgErrno (*resize)(QimgFormat *format, uint64_t size_bytes);
+
+    /* Lets the disk grow to @size_bytes inside the gate. What is added lies before the
+     * end of what extend_tables was called for, and reads as zeros, durably. NULL: never.
+     * Threads: any, inside the gate; the caller holds a lock of rank SIZE, and no other.
+     * Errors: -EAGAIN where it takes more than to store the size: resize does that; else
+     * as resize. */
+    QimgErrno (*grow)(QimgFormat *format, uint64_t size_bytes);
 
     /* ---- changing snapshots; NULL where there are none ----
      *

@@ -30,8 +30,9 @@ void qimg_clusters_append(GArray *list, QimgClusters run);
 static inline uint64_t
 qimg_reserve_bytes(const QimgFormat *format, uint64_t suggested_bytes)
 {
-    uint64_t max_bytes = qimg_min_u64(
-        QIMG_MAX_RESERVE_BYTES, qimg_max_u64(format->active.size_bytes / 8, QIMG_MIB));
+    uint64_t max_bytes =
+        qimg_min_u64(QIMG_MAX_RESERVE_BYTES,
+                     qimg_max_u64(qimg_view_size_bytes(&format->active) / 8, QIMG_MIB));
 
     return qimg_max_u64(qimg_min_u64(suggested_bytes, max_bytes), QIMG_MIB);
 }

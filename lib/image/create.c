@@ -103,8 +103,9 @@ take_backing_facts(QimgCreate *create, const QimgImage *backing, GError **error)
                  "%s",
                  create->backing_fmt);
     }
-    if (!create->has_size && !qimg_align_up(layer->active.size_bytes, QIMG_SECTOR_BYTES,
-                                            &create->fields.size_bytes)) {
+    if (!create->has_size &&
+        !qimg_align_up(qimg_view_size_bytes(&layer->active), QIMG_SECTOR_BYTES,
+                       &create->fields.size_bytes)) {
         qimg_set_error(error, QIMG_ERROR_INVALID, "its size is more than can be mapped");
         return false;
     }

@@ -22,10 +22,13 @@ image_new(QimgChain *chain, unsigned first_layer, const QimgView *view)
 
     image->chain = chain_ref(chain);
     image->first_layer = first_layer;
-    image->own_view = *view;
-    image->view = view == &chain->layers[first_layer]->active ? view : &image->own_view;
+    image->view = view;
+    if (view != &chain->layers[first_layer]->active) {
+        image->own_view = *view;
+        image->view = &image->own_view;
+    }
     image->is_disk = first_layer == 0 && image->view == view;
-    image->size_bytes = view->size_bytes;
+    image->size_bytes = qimg_view_size_bytes(view);
     image->has_backing = first_layer + 1 < chain->n_layers;
     return image;
 }

@@ -143,7 +143,8 @@ head_json(const QimgInfo *info, unsigned i)
     qimg_json_add_text(o, "filename", layer->file->path);
     qimg_json_add_text(o, "format", layer->driver->name);
     qimg_json_add_number(o, "virtual-size",
-                         i == 0 ? info->size_bytes : layer->active.size_bytes);
+                         i == 0 ? info->size_bytes
+                                : qimg_view_size_bytes(&layer->active));
     qimg_json_add_number(o, "actual-size", occupied_bytes(layer));
     json_object_set_new(o, "dirty-flag",
                         json_boolean(i == 0 ? info->is_dirty : layer->is_dirty));
@@ -362,7 +363,7 @@ qimg_image_info_new(const QimgImage *image)
     info->image = image;
     info->first_layer = image->first_layer;
     info->n_layers = n_layers;
-    info->size_bytes = chain->layers[image->first_layer]->active.size_bytes;
+    info->size_bytes = qimg_view_size_bytes(&chain->layers[image->first_layer]->active);
     info->is_dirty = chain->layers[image->first_layer]->is_dirty;
     for (unsigned i = 0; i < n_layers; i++)
         info->snapshots[i] =

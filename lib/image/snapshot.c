@@ -285,9 +285,7 @@ qimg_image_revert_to_snapshot(QimgImage *image, uint32_t serial, QimgProgress pr
     if (found)
         err = top->driver->revert_to_snapshot(
             top, (unsigned)(found - top->snapshots->items), &task);
-    chain_forget_zeros(chain);
-    atomic_store_explicit(&chain->disk_bytes, top->active.size_bytes,
-                          memory_order_release);
+    chain->zeros_end_bytes = 0;
     qimg_gate_open(chain->gate);
     return found && set_error(image, err, "cannot go back to the snapshot", error);
 }

@@ -60,6 +60,17 @@ const CrashKind crash_kinds[] = {
      CREATE "-o cluster_size=512,data_file=data.raw,data_file_raw=on top 512k\n" IO
             "-c 'write -P 12 100k 100k'",
      .has_no_snapshots = true, .is_data_file_raw = true},
+    /* They grow from almost nothing. */
+    {"data-file-small", CREATE "-o cluster_size=2k,data_file=data.raw top 3k",
+     .has_no_snapshots = true},
+    {"data-file-raw-small",
+     CREATE "-o cluster_size=64k,data_file=data.raw,data_file_raw=on top 512",
+     .has_no_snapshots = true, .is_data_file_raw = true},
+    {"data-file-overlay",
+     "head -c 900000 /dev/zero | tr '\\0' i > base.raw\n" CREATE
+     "-o cluster_size=4k,data_file=data.raw -b base.raw -F raw top 100k",
+     .has_no_snapshots = true},
+    {"small", CREATE "-o cluster_size=64k top 512"},
     {"dirty",
      CREATE "-o cluster_size=4k,lazy_refcounts=on top 1M\n" IO "-c 'write -P 13 0 300k'",
      .is_dirty = true},

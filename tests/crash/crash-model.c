@@ -29,6 +29,17 @@ choose_kind(GRand *rand)
                     : CRASH_OP_RESIZE;
 }
 
+/* A small write at the end of the disk, or across it. */
+static void
+choose_append(GRand *rand, uint64_t size_bytes, CrashOp *op)
+{
+    uint64_t back = g_rand_int_range(rand, 0, 4) ? 0 : g_rand_int_range(rand, 0, 600);
+
+    op->offset = size_bytes - MIN(back, size_bytes);
+    op->n_bytes = (uint64_t)g_rand_int_range(rand, 1, 6000);
+    op->n_bytes = MIN(op->n_bytes, CRASH_MAX_BYTES - op->offset);
+}
+
 CrashOp
 crash_op_choose(GRand *rand, uint64_t size_bytes, uint64_t cluster_bytes)
 {
@@ -48,7 +59,10 @@ crash_op_choose(GRand *rand, uint64_t size_bytes, uint64_t cluster_bytes)
         op.n_bytes += unit - op.n_bytes % unit;
     }
     op.n_bytes = MIN(op.n_bytes, CRASH_MAX_BYTES - op.offset);
-    if (op.kind == CRASH_OP_RESIZE) {
+    if (op.kind == CRASH_OP_WRITE && size_bytes < CRASH_MAX_BYTES &&
+        g_rand_int_range(rand, 0, 4) == 0) {
+        choose_append(rand, size_bytes, &op);
+    } else if (op.kind == CRASH_OP_RESIZE) {
         int64_t delta = g_rand_int_range(rand, -300, 300) * (int64_t)512;
 
         op.offset = CLAMP((int64_t)size_bytes + delta, 512, (int64_t)CRASH_MAX_BYTES);

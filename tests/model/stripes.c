@@ -31,7 +31,10 @@ static const unsigned profiles[][N_OPS] = {
     {30, 5, 20, 30, 0, 10, 3, 3, 1, 1},   /* emptying and filling */
     {10, 5, 10, 40, 5, 10, 10, 10, 0, 1}, /* emptying */
     {45, 0, 5, 20, 0, 10, 0, 0, 2, 18},   /* freed clusters are used again and again */
+    {10, 3, 20, 20, 3, 5, 3, 3, 30, 3},   /* growing, at the end of the disk */
 };
+
+#define PROFILE_AT_END (G_N_ELEMENTS(profiles) - 1)
 
 typedef struct {
     Model *model;
@@ -253,6 +256,8 @@ run_op(Worker *w)
         return;
     }
     start = MIN(w->window_start, size_bytes - 1);
+    if (w->profile == profiles[PROFILE_AT_END] && size_bytes > w->window_bytes)
+        start = size_bytes - w->window_bytes;
     draw_range(&w->draw, &w->model->places, MIN(w->window_bytes, size_bytes - start),
                &in_window, &length);
     start += in_window;
@@ -303,7 +308,8 @@ run_stripes(Model *model, Draw *draw, uint64_t n_ops)
     uint64_t stripe_bytes = stripes[draw_below(draw, G_N_ELEMENTS(stripes))];
     const unsigned *profile = profiles[draw_below(draw, G_N_ELEMENTS(profiles))];
     /* Often all threads work in a few clusters, where they must wait for each other. */
-    bool is_narrow = n_threads > 1 && draw_chance(draw, 60);
+    bool is_narrow =
+        n_threads > 1 && (profile == profiles[PROFILE_AT_END] || draw_chance(draw, 60));
     uint64_t window_start = is_narrow ? draw_below(draw, model->settings->max_bytes) : 0;
     uint64_t window_bytes =
         is_narrow ? 3 * model->places.cluster_bytes : model->settings->max_bytes;

@@ -395,6 +395,7 @@ const QimgDriver qimg_driver_qcow2 = {
     .wants_flush = qcow2_wants_flush,
     .extend_tables = qcow2_extend_tables,
     .resize = qcow2_resize,
+    .grow = qcow2_grow,
     .create_snapshot = qcow2_create_snapshot,
     .delete_snapshot = qcow2_delete_snapshot,
     .rename_snapshot = qcow2_rename_snapshot,

@@ -172,6 +172,7 @@ const QimgDriver qimg_driver_qed = {
     .flush = qed_flush,
     .extend_tables = qed_extend_tables,
     .resize = qed_resize,
+    .grow = qed_resize, /* which only stores the size */
     .check = qed_check,
     .repair = qed_repair,
     .end_writing = qed_end_writing,

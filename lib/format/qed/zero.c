@@ -145,7 +145,7 @@ QimgErrno
 qed_resize(QimgFormat *format, uint64_t size_bytes)
 {
     Qed *qed = (Qed *)format;
-    uint64_t old_bytes = format->active.size_bytes;
+    uint64_t old_bytes = qimg_view_size_bytes(&format->active);
     qimg_le64 field, old_field;
     QimgErrno err;
 
@@ -164,6 +164,6 @@ qed_resize(QimgFormat *format, uint64_t size_bytes)
     err = qimg_format_write_or_undo(format, QIMG_IO_HEADER, QED_HEADER_AT_IMAGE_SIZE,
                                     &field, &old_field, sizeof field);
     if (!err)
-        format->active.size_bytes = size_bytes;
+        qimg_view_set_size_bytes(&format->active, size_bytes);
     return err;
 }

@@ -34,7 +34,7 @@ raw_map(QimgFormat *format, const QimgView *view, QimgGuestOffset guest_offset,
     (void)format, (void)length_bytes;
     *run_out = (QimgRun){
         .kind = QIMG_RUN_DATA,
-        .length_bytes = view->size_bytes - guest_offset.v,
+        .length_bytes = qimg_view_size_bytes(view) - guest_offset.v,
         .host_offset = qimg_host(guest_offset.v),
     };
     return 0;
@@ -81,12 +81,19 @@ raw_resize(QimgFormat *format, uint64_t size_bytes)
 
     /* A device is as long as it is; one that was enlarged becomes visible as a whole. */
     if (!err && S_ISBLK(format->file->status.st_mode))
-        err = size_bytes < format->active.size_bytes
+        err = size_bytes < qimg_view_size_bytes(&format->active)
                   ? -EOPNOTSUPP
                   : qimg_storage_get_size(format->file, &size_bytes);
     if (!err)
-        format->active.size_bytes = size_bytes;
+        qimg_view_set_size_bytes(&format->active, size_bytes);
     return err;
+}
+
+static QimgErrno
+raw_grow(QimgFormat *format, uint64_t size_bytes)
+{
+    return S_ISBLK(format->file->status.st_mode) ? -EAGAIN
+                                                 : raw_resize(format, size_bytes);
 }
 
 static bool
@@ -121,6 +128,7 @@ const QimgDriver qimg_driver_raw = {
     .zero = raw_zero,
     .flush = raw_flush,
     .resize = raw_resize,
+    .grow = raw_grow,
     .create = raw_create,
     .close = raw_close,
 };

@@ -50,12 +50,12 @@ typedef struct {
                               it may change */
     QimgGate *gate;        /* const after open; NULL: nothing is ever written. Who
                               uses the layers is inside */
-    _Atomic uint64_t disk_bytes; /* atomic: size of the disk that layer 0 shows; changes
-                                    while the gate is closed */
-    /* atomic, relaxed: from the disk's end to here all is zeros, durably, and the tables
-     * reach so far; not above the end: nothing is known. Grows while the gate is closed
-     */
-    _Atomic uint64_t zeros_end_bytes;
+    /* Taken inside the gate by who lets the disk grow there, or relies on its end. */
+    QimgMutex size_lock; /* rank QIMG_RANK_SIZE */
+    /* From the disk's end to here all is zeros, durably, and the tables reach so far; not
+     * above the end: nothing is known. Set while the gate is closed, forgotten under
+     * size_lock. */
+    uint64_t zeros_end_bytes;
     bool is_growable;          /* const */
     DiscardMode discard;       /* const */
     uint64_t granule_bytes;    /* const: unit of the resolved runs; 0: not used */
@@ -75,13 +75,6 @@ static inline void
 chain_count(QimgChain *chain, ImageCounter counter, uint64_t n)
 {
     atomic_fetch_add_explicit(&chain->counters[counter], n, memory_order_relaxed);
-}
-
-/* What lies behind the disk's end is not known to be zeros any more. Inside the gate. */
-static inline void
-chain_forget_zeros(QimgChain *chain)
-{
-    atomic_store_explicit(&chain->zeros_end_bytes, 0, memory_order_relaxed);
 }
 
 /* Adds a warning about the file at @path, for qimg_image_get_warnings,

@@ -28,7 +28,7 @@ struct QimgImage {
     _Atomic uint64_t read_ahead_end_offset;
 };
 
-/* The size of what @image shows. Any thread. */
+/* The size of what @image shows. Any thread; inside the gate it grows at most. */
 static inline uint64_t
 image_size_bytes(const QimgImage *image)
 {
@@ -36,7 +36,7 @@ image_size_bytes(const QimgImage *image)
 
     if (!image->is_disk)
         return image->size_bytes;
-    disk_bytes = atomic_load_explicit(&image->chain->disk_bytes, memory_order_acquire);
+    disk_bytes = qimg_view_size_bytes(image->view);
     if (!image->whole)
         return disk_bytes;
     left = disk_bytes > image->base_bytes ? disk_bytes - image->base_bytes : 0;

@@ -12,15 +12,15 @@ layers_map_run(QimgChain *chain, unsigned layer_index, uint64_t guest_offset,
         QimgFormat *layer = chain->layers[i];
         QimgErrno err;
 
-        if (guest_offset >= layer->active.size_bytes) {
+        if (guest_offset >= qimg_view_size_bytes(&layer->active)) {
             /* Past a layer's end are zeros; what lies below it does not show. */
             *out = (ImageRun){
                 .layer_index = i > 0 ? i - 1 : 0,
                 .run = {.kind = QIMG_RUN_UNALLOCATED, .length_bytes = length_bytes}};
             return 0;
         }
-        length_bytes =
-            qimg_min_u64(length_bytes, layer->active.size_bytes - guest_offset);
+        length_bytes = qimg_min_u64(length_bytes,
+                                    qimg_view_size_bytes(&layer->active) - guest_offset);
         err = layer->driver->map(layer, &layer->active, qimg_guest(guest_offset),
                                  length_bytes, &out->run);
         if (err)

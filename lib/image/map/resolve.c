@@ -94,13 +94,13 @@ paint_stretch(Region *region, unsigned layer_index, uint64_t first, uint64_t las
         uint64_t length_bytes = end - at;
         QimgErrno err;
 
-        if (guest_offset >= layer->active.size_bytes) {
+        if (guest_offset >= qimg_view_size_bytes(&layer->active)) {
             /* Zeros past the end of a layer: see layers_map_run. */
             paint(region, at, length_bytes, &run, layer_index - 1);
             return 0;
         }
-        length_bytes =
-            qimg_min_u64(length_bytes, layer->active.size_bytes - guest_offset);
+        length_bytes = qimg_min_u64(length_bytes,
+                                    qimg_view_size_bytes(&layer->active) - guest_offset);
         err = layer->driver->map(layer, &layer->active, qimg_guest(guest_offset),
                                  length_bytes, &run);
         if (err)

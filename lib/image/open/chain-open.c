@@ -446,6 +446,7 @@ chain_new(const QimgOptions *options, GError **error)
     QimgChain *chain = g_new0(QimgChain, 1);
 
     atomic_init(&chain->refs, 1);
+    qimg_mutex_init(&chain->size_lock, QIMG_RANK_SIZE);
     chain->warnings = g_ptr_array_new_with_free_func(g_free);
     chain->data_cache_bytes = options->data_cache_bytes;
     chain->is_growable = options->is_growable;
@@ -480,8 +481,7 @@ finish_chain(QimgChain *chain, const QimgOptions *options, GError **error)
     sum_status(chain);
     chain->read_ahead = read_ahead_new(chain);
     if (!chain->gate)
-        chain->holes = hole_map_new(chain->layers[0]->active.size_bytes);
-    atomic_init(&chain->disk_bytes, chain->layers[0]->active.size_bytes);
+        chain->holes = hole_map_new(qimg_view_size_bytes(&chain->layers[0]->active));
     chain->is_watched = !options->no_lock;
     g_ptr_array_add(chain->warnings, NULL);
     free_places(chain);
@@ -639,6 +639,7 @@ chain_unref(QimgChain *chain)
     for (unsigned i = 0; i < chain->n_layers; i++)
         qimg_format_close(chain->layers[i]);
     qimg_gate_free(chain->gate);
+    qimg_mutex_clear(&chain->size_lock);
     slot_cache_free(chain->tables);
     g_ptr_array_unref(chain->warnings);
     free_places(chain);

@@ -55,7 +55,8 @@ create_in(QimgChain *chain, QimgStorage *file, const char *backing_name, const c
     };
     g_autoptr(GError) reason = NULL;
 
-    if (!qimg_align_up(image->active.size_bytes, QIMG_SECTOR_BYTES, &create.size_bytes)) {
+    if (!qimg_align_up(qimg_view_size_bytes(&image->active), QIMG_SECTOR_BYTES,
+                       &create.size_bytes)) {
         qimg_set_error(error, QIMG_ERROR_INVALID, "size: is more than can be mapped (%s)",
                        hint);
         return false;
@@ -64,11 +65,11 @@ create_in(QimgChain *chain, QimgStorage *file, const char *backing_name, const c
         qimg_set_error(error, reason->code, "%s (%s)", reason->message, hint);
         return false;
     }
-    if (create.size_bytes != image->active.size_bytes) {
+    if (create.size_bytes != qimg_view_size_bytes(&image->active)) {
         g_autofree char *text = g_strdup_printf(
             "its size of %" PRIu64 " bytes is no multiple of a sector: with -o cow the "
             "disk has %" PRIu64 " bytes, the last ones zeros",
-            image->active.size_bytes, create.size_bytes);
+            qimg_view_size_bytes(&image->active), create.size_bytes);
 
         chain_warn(chain, image->file->path, text);
     }

@@ -5,12 +5,14 @@
 #include "base/checked.h"
 #include "base/task.h"
 #include "base/zeros.h"
+#include "image/chain/changes.h"
 #include "image/map/runs.h"
 #include "image/write/resize.h"
 #include "image/write/write.h"
 #include "image/write/zero.h"
 
-/* What stands behind the end of a disk that grows bit by bit is cleared in steps. */
+/* What stands behind the end of a disk that grows bit by bit is looked at, and cleared,
+ * in steps. */
 #define AHEAD_BYTES (4 * QIMG_MIB)
 
 /* Whether no layer holds anything at [@start, @end), behind the disk's end. */
@@ -47,22 +49,40 @@ make_zeros(QimgImage *image, uint64_t start, uint64_t end)
     return err ? err : top->driver->flush(top);
 }
 
+/* Finds how far behind @near_end, which is as far as needed, there is nothing either and
+ * the tables can reach: so far the disk can grow at no cost. @is_nothing: up to @near_end
+ * there is nothing; else the answer is as far as the tables can reach. */
+static uint64_t
+look_ahead(QimgImage *image, uint64_t near_end, uint64_t ahead_bytes, bool is_nothing)
+{
+    QimgFormat *top = image->chain->layers[0];
+    uint64_t far_end;
+
+    if (!qimg_align_up(near_end + ahead_bytes, top->cluster_bytes, &far_end) ||
+        top->driver->extend_tables(top, far_end) != 0)
+        return near_end;
+    if (is_nothing &&
+        (is_nothing_there(image, near_end, far_end, &is_nothing) || !is_nothing))
+        return near_end;
+    return far_end;
+}
+
 /* Lets what is added to the disk read as zeros, before it becomes a part of it: the rest
  * of its last cluster, what tables still hold behind it, and what a longer backing file
- * has there. Where something has to be done, it is done for @ahead_bytes more. */
+ * has there. That is done for up to @ahead_bytes more. With the gate closed. */
 static QimgErrno
 prepare_growth(QimgImage *image, uint64_t new_size_bytes, uint64_t ahead_bytes)
 {
     QimgChain *chain = image->chain;
     QimgFormat *top = chain->layers[0];
-    uint64_t known_end =
-        atomic_load_explicit(&chain->zeros_end_bytes, memory_order_relaxed);
-    uint64_t start = qimg_max_u64(image_size_bytes(image), known_end);
-    uint64_t new_end, far_end;
+    uint64_t start = qimg_max_u64(image_size_bytes(image), chain->zeros_end_bytes);
+    uint64_t new_end;
     bool is_nothing;
     QimgErrno err;
 
-    if (!top->driver->extend_tables || new_size_bytes <= known_end)
+    if (chain_is_stale(chain)) /* what it shows there is not known */
+        return -EIO;
+    if (!top->driver->extend_tables || new_size_bytes <= chain->zeros_end_bytes)
         return 0;
     if (!qimg_align_up(new_size_bytes, top->cluster_bytes, &new_end))
         return -EFBIG;
@@ -71,15 +91,12 @@ prepare_growth(QimgImage *image, uint64_t new_size_bytes, uint64_t ahead_bytes)
         err = is_nothing_there(image, start, new_end, &is_nothing);
     if (err)
         return err;
-    if (!is_nothing &&
-        qimg_align_up(new_end + ahead_bytes, top->cluster_bytes, &far_end) &&
-        top->driver->extend_tables(top, far_end) == 0)
-        new_end = far_end;
+    new_end = look_ahead(image, new_end, ahead_bytes, is_nothing);
     /* Of an entry of the last cluster it is not known that its change is durable. */
     if (!is_nothing || !qimg_is_aligned(start, top->cluster_bytes))
         err = make_zeros(image, start, new_end);
     if (!err)
-        atomic_store_explicit(&chain->zeros_end_bytes, new_end, memory_order_relaxed);
+        chain->zeros_end_bytes = new_end;
     return err;
 }
 
@@ -94,19 +111,37 @@ resize_closed(QimgImage *image, uint64_t size_bytes, uint64_t ahead_bytes)
     if (size_bytes > image_size_bytes(image))
         err = prepare_growth(image, size_bytes, ahead_bytes);
     else
-        chain_forget_zeros(chain);
-    if (!err)
-        err = top->driver->resize(top, size_bytes);
-    atomic_store_explicit(&chain->disk_bytes, top->active.size_bytes,
-                          memory_order_release);
-    return err;
+        chain->zeros_end_bytes = 0;
+    return err ? err : top->driver->resize(top, size_bytes);
+}
+
+/* Grows the disk beside other requests where that changes nothing but its size; -EAGAIN
+ * where it takes more. A request that relies on the disk's end forgets the zeros behind
+ * it first (disk-end.h), so that none is under way here. */
+static QimgErrno
+grow_inside(QimgImage *image, uint64_t min_size_bytes)
+{
+    QimgChain *chain = image->chain;
+    QimgFormat *top = chain->layers[0];
+    QIMG_GATE_SCOPE(chain->gate);
+    QIMG_LOCK_SCOPE(&chain->size_lock);
+
+    if (min_size_bytes <= image_size_bytes(image)) /* another request has grown it */
+        return 0;
+    if (!top->driver->grow ||
+        (top->driver->extend_tables && min_size_bytes > chain->zeros_end_bytes))
+        return -EAGAIN;
+    return top->driver->grow(top, min_size_bytes);
 }
 
 QimgErrno
 image_grow(QimgImage *image, uint64_t min_size_bytes)
 {
-    QimgErrno err = 0;
+    QimgErrno err = grow_inside(image, min_size_bytes);
 
+    if (err != -EAGAIN)
+        return err;
+    err = 0;
     qimg_gate_close(image->chain->gate);
     if (min_size_bytes > image_size_bytes(image)) /* nobody else has grown it meanwhile */
         err = resize_closed(image, min_size_bytes, AHEAD_BYTES);

@@ -7,6 +7,7 @@
 #include "base/zeros.h"
 #include "image/chain/changes.h"
 #include "image/map/runs.h"
+#include "image/write/disk-end.h"
 #include "image/write/write.h"
 #include "image/write/zero.h"
 
@@ -104,10 +105,11 @@ zero_range(QimgImage *image, uint64_t guest_offset, uint64_t length_bytes,
         return -EIO;
     if (!qimg_align_up(guest_offset, unit_bytes, &first_unit))
         first_unit = end;
-    /* What lies behind the disk's end belongs to the last unit. */
-    last_unit = end == image_size_bytes(image) ? end : qimg_align_down(end, unit_bytes);
-    if (end == image_size_bytes(image)) /* perhaps the backing file shows there then */
-        chain_forget_zeros(image->chain);
+    /* What lies behind the disk's end belongs to the last unit; nothing is appended there
+     * meanwhile, nor later before it is zeros again: perhaps the backing file shows. */
+    last_unit = qimg_align_down(end, unit_bytes);
+    if (last_unit < end && image_hold_end(image, end))
+        last_unit = end;
     if (first_unit >= last_unit)
         return image_write_zeros(image, guest_offset, end);
     err = image_write_zeros(image, guest_offset, first_unit);

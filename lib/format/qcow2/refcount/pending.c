@@ -47,9 +47,10 @@ qcow2_pending_free(Qcow2Pending *p)
 static uint64_t
 max_waiting_clusters(const Qcow2 *q)
 {
-    uint64_t n_bytes = qimg_min_u64(
-        qimg_max_u64(q->base.active.size_bytes / WAITING_SHARE, MIN_WAITING_BYTES),
-        MAX_WAITING_BYTES);
+    uint64_t n_bytes =
+        qimg_min_u64(qimg_max_u64(qimg_view_size_bytes(&q->base.active) / WAITING_SHARE,
+                                  MIN_WAITING_BYTES),
+                     MAX_WAITING_BYTES);
 
     return n_bytes >> q->geometry.cluster_bits;
 }

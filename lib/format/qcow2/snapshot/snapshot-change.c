@@ -388,12 +388,10 @@ switch_disk(Qcow2 *q, uint64_t size_bytes, uint64_t l1_offset, uint32_t n_l1_ent
     q->header.size_bytes = size_bytes;
     q->header.l1_table_offset = l1_offset;
     q->header.n_l1_entries = n_l1_entries;
-    q->base.active = (QimgView){
-        .size_bytes = size_bytes,
-        .l1_table_offset = qimg_host(l1_offset),
-        .n_l1_entries = n_l1_entries,
-        .n_l1_entries_in_file = n_l1_entries,
-    };
+    q->base.active.l1_table_offset = qimg_host(l1_offset);
+    q->base.active.n_l1_entries = n_l1_entries;
+    q->base.active.n_l1_entries_in_file = n_l1_entries;
+    qimg_view_set_size_bytes(&q->base.active, size_bytes);
     return 0;
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The disk's size: a larger L1 table, or the end cut off. Everything here runs with the
- * gate closed, so nothing else uses the layer. Spec: qcow2-write sections 5 and 10. */
+/* The disk's size: a larger L1 table, or the end cut off. Everything here but qcow2_grow
+ * runs with the gate closed, so nothing else uses the layer. Spec: qcow2-write sections 5
+ * and 10. */
 #include "format/qcow2/write/resize.h"
 
 #include <errno.h>
@@ -271,7 +272,7 @@ store_size(Qcow2 *q, uint64_t size_bytes)
     if (err)
         return err;
     q->header.size_bytes = size_bytes;
-    q->base.active.size_bytes = size_bytes;
+    qimg_view_set_size_bytes(&q->base.active, size_bytes);
     return 0;
 }
 
@@ -331,4 +332,20 @@ qcow2_resize(QimgFormat *format, uint64_t size_bytes)
     /* Sharing tables takes room. The disk is smaller all the same; what could not be
      * given back goes when it grows again. */
     return qimg_is_lack_of_space(err) ? 0 : err;
+}
+
+QimgErrno
+qcow2_grow(QimgFormat *format, uint64_t size_bytes)
+{
+    Qcow2 *q = (Qcow2 *)format;
+    QimgErrno err;
+
+    if (!can_resize(q))
+        return -EOPNOTSUPP;
+    if (!qimg_align_up(size_bytes, QIMG_SECTOR_BYTES, &size_bytes))
+        return -EFBIG;
+    if (format->data_file && size_bytes > q->data_zeros_end_bytes)
+        return -EAGAIN;
+    err = qcow2_begin_change(q);
+    return err ? err : store_size(q, size_bytes);
 }

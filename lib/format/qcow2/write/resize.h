@@ -6,3 +6,4 @@
 
 QimgErrno qcow2_extend_tables(QimgFormat *format, uint64_t size_bytes);
 QimgErrno qcow2_resize(QimgFormat *format, uint64_t size_bytes);
+QimgErrno qcow2_grow(QimgFormat *format, uint64_t size_bytes);

@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Threads that append to one disk, each its own blocks, and make blocks of theirs zeros
+ * that lie at its end or near it: nothing that was appended is lost, and nothing else
+ * shows. For ThreadSanitizer, too. */
+#include <pthread.h>
+#include <string.h>
+
+#include "image/chain/handle.h"
+#include "image/chain/options.h"
+#include "image/image.h"
+#include "image/open/chain-open.h"
+#include "memory-storage.h"
+#include "test-util.h"
+
+#define N_THREADS 4u
+#define N_BLOCKS  2000u /* for each thread */
+/* So that a block at the end covers a last unit, of which it is not the whole. */
+#define BLOCK_BYTES 4608u
+
+typedef struct {
+    const char *name;
+    const QimgDriver *driver;
+    QimgCreateOptions create;
+} Case;
+
+static const Case cases[] = {
+    {"qcow2",
+     &qimg_driver_qcow2,
+     {.version = 3, .cluster_bits = 12, .refcount_order = 4}},
+    {"tiny-clusters",
+     &qimg_driver_qcow2,
+     {.version = 3, .cluster_bits = 10, .refcount_order = 4}},
+    {"extended",
+     &qimg_driver_qcow2,
+     {.version = 3, .cluster_bits = 16, .refcount_order = 4, .extended_l2 = true}},
+    {"data-file",
+     &qimg_driver_qcow2,
+     {.version = 3, .cluster_bits = 12, .refcount_order = 4, .data_file_name = "data"}},
+    {"raw-data-file",
+     &qimg_driver_qcow2,
+     {.version = 3,
+      .cluster_bits = 12,
+      .refcount_order = 4,
+      .data_file_name = "data",
+      .data_file_raw = true}},
+    {"qed", &qimg_driver_qed, {.cluster_bits = 12, .table_clusters = 4}},
+    {"raw", &qimg_driver_raw, {0}},
+};
+
+typedef struct {
+    QimgImage *disk;
+    unsigned thread;
+    GRand *rand;
+    bool is_zero[N_BLOCKS];
+    unsigned n_done;
+    pthread_barrier_t *start;
+} Worker;
+
+static uint64_t
+block_offset(const Worker *w, unsigned i)
+{
+    return ((uint64_t)i * N_THREADS + w->thread) * BLOCK_BYTES;
+}
+
+static void
+fill_block(const Worker *w, unsigned i, uint8_t *block)
+{
+    memset(block, w->is_zero[i] ? 0 : (int)((i * N_THREADS + w->thread) % 255 + 1),
+           BLOCK_BYTES);
+}
+
+static void
+check_block(const Worker *w, unsigned i)
+{
+    uint8_t block[BLOCK_BYTES], wanted[BLOCK_BYTES];
+
+    fill_block(w, i, wanted);
+    g_assert_cmpint(qimg_image_read(w->disk, block_offset(w, i), block, sizeof block), ==,
+                    0);
+    g_assert_cmpmem(block, sizeof block, wanted, sizeof wanted);
+}
+
+static void *
+work(void *user)
+{
+    Worker *w = user;
+    uint8_t block[BLOCK_BYTES];
+
+    pthread_barrier_wait(w->start);
+    while (w->n_done < N_BLOCKS) {
+        unsigned i = w->n_done++, back;
+
+        fill_block(w, i, block);
+        g_assert_cmpint(
+            qimg_image_write(w->disk, block_offset(w, i), block, sizeof block), ==, 0);
+        g_assert_cmpuint(qimg_image_get_size_bytes(w->disk), >=,
+                         block_offset(w, i) + sizeof block);
+        if (g_rand_boolean(w->rand))
+            continue;
+        back = (unsigned)g_rand_int_range(w->rand, 0, 3);
+        i -= MIN(i, back);
+        w->is_zero[i] = true;
+        g_assert_cmpint(g_rand_boolean(w->rand)
+                            ? qimg_image_discard(w->disk, block_offset(w, i), BLOCK_BYTES)
+                            : qimg_image_zero(w->disk, block_offset(w, i), BLOCK_BYTES),
+                        ==, 0);
+        check_block(w, i);
+    }
+    return NULL;
+}
+
+static void
+test_case(const void *data)
+{
+    const Case *c = data;
+    QimgStorage *file = memory_storage_new_writable("", 0, "image");
+    g_autoptr(QimgOptions) options = qimg_options_new();
+    g_autoptr(GError) error = NULL;
+    static Worker workers[N_THREADS];
+    uint32_t seed = test_util_seed();
+    pthread_t threads[N_THREADS];
+    pthread_barrier_t start;
+    QimgChain *chain;
+    QimgImage *disk;
+
+    g_assert_true(c->driver->create(file, &c->create, &error));
+    g_assert_no_error(error);
+    options->is_writable = options->is_growable = true;
+    options->format = g_strdup(c->driver->name);
+    chain = chain_open_storages(&file, 1, options, &error);
+    g_assert_no_error(error);
+    if (c->create.data_file_name)
+        chain->layers[0]->data_file = memory_storage_new_writable("", 0, "data");
+    disk = image_new(chain, 0, &chain->layers[0]->active);
+    chain_unref(chain);
+    pthread_barrier_init(&start, NULL, N_THREADS);
+    for (unsigned i = 0; i < N_THREADS; i++) {
+        workers[i] = (Worker){.disk = disk,
+                              .thread = i,
+                              .rand = g_rand_new_with_seed(seed + i),
+                              .start = &start};
+        g_assert_cmpint(pthread_create(&threads[i], NULL, work, &workers[i]), ==, 0);
+    }
+    for (unsigned i = 0; i < N_THREADS; i++)
+        pthread_join(threads[i], NULL);
+    for (unsigned i = 0; i < N_THREADS; i++) {
+        for (unsigned j = 0; j < N_BLOCKS; j++)
+            check_block(&workers[i], j);
+        g_rand_free(workers[i].rand);
+    }
+    pthread_barrier_destroy(&start);
+    qimg_image_close(disk);
+}
+
+int
+main(int argc, char **argv)
+{
+    test_util_init(&argc, &argv);
+    for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+        g_autofree char *path = g_strdup_printf("/stress-appends/%s", cases[i].name);
+
+        g_test_add_data_func(path, &cases[i], test_case);
+    }
+    return g_test_run();
+}
