@@ -76,6 +76,24 @@ typedef gboolean (*QimgProgress)(uint64_t done, uint64_t total, void *user);
 /* The version of the library that runs, "MAJOR.MINOR.MICRO". Static storage. */
 QIMG_API const char *qimg_version(void);
 
+/* ---- structures ----
+ *
+ * Every structure below begins with struct_bytes, the size that the side which made it
+ * knows, and grows at its end alone. One that the caller makes is
+ *
+ *     QimgExtent extent = {.struct_bytes = sizeof extent};
+ *
+ * and the library takes, or fills, no more of it; what it does not have is zero for the
+ * library, and what the library does not know becomes zero. Those that the library makes
+ * are handed out one at a time, are never copied, and have the fields of this version;
+ * QIMG_HAS asks for those of later ones. */
+
+/* Whether the structure at @pointer has @field; false, too, where an older library has
+ * made it. */
+#define QIMG_HAS(pointer, field)                                                         \
+    ((pointer)->struct_bytes >=                                                          \
+     (size_t)((const char *)(&(pointer)->field + 1) - (const char *)(pointer)))
+
 /* ---- options --------------------------------------------------------------------------
  */
 
@@ -383,6 +401,7 @@ typedef enum {
 } QimgExtentKind;
 
 typedef struct QimgExtent {
+    size_t struct_bytes; /* set by the caller */
     uint64_t guest_offset;
     uint64_t length_bytes;
     QimgExtentKind kind;
@@ -397,7 +416,8 @@ typedef struct QimgExtent {
  * bytes up to its end have one answer (DATA: one stretch of one host file). The walk is
  * bounded in memory and to about a second: an extent that would take longer to follow is
  * cut, and the next call goes on behind it.
- * Threads: any. Returns 0, -EINVAL, -EIO when a table cannot be read, -ENOMEM. */
+ * Threads: any. Returns 0, -EINVAL (also where @out->struct_bytes is not set), -EIO when
+ * a table cannot be read, -ENOMEM. */
 QIMG_API int qimg_image_map(QimgImage *image, uint64_t guest_offset, QimgExtent *out);
 
 /* As lseek: the first offset at or behind @guest_offset that holds data (@hole false) or
@@ -421,6 +441,7 @@ QIMG_API gboolean qimg_image_has_long_extents(const QimgImage *image);
 #define QIMG_MAX_PARTITION_NUMBER 255u
 
 typedef struct QimgPartition {
+    size_t struct_bytes;
     unsigned number;       /* as Linux counts: logical ones of an MBR from 5 on */
     uint64_t start_bytes;  /* from the start of the disk */
     uint64_t length_bytes; /* not 0; lies within the disk */
@@ -463,6 +484,7 @@ QIMG_API char *qimg_partitions_json(const QimgPartitions *list, QimgImage *image
  */
 
 typedef struct QimgSnapshot {
+    size_t struct_bytes;
     uint32_t serial;  /* tells it from all others of this image while the image is open:
                          a number that rises with each new one */
     const char *id;   /* bytes as stored, NUL-terminated */
@@ -560,6 +582,7 @@ typedef enum {
 } QimgFindingKind;
 
 typedef struct QimgFinding {
+    size_t struct_bytes;
     QimgFindingKind kind;
     uint64_t host_offset;  /* bytes in the image file: of what is wrong */
     uint64_t length_bytes; /* of the stretch from there on that has this fault; 0: no
@@ -569,6 +592,7 @@ typedef struct QimgFinding {
 } QimgFinding;
 
 typedef struct QimgCheckResult {
+    size_t struct_bytes;
     const char *filename; /* as given */
     const char *format;   /* static */
     /* What there is: after a repair, what remains. */
@@ -587,10 +611,13 @@ typedef struct QimgCheckResult {
     gboolean is_marked_corrupt; /* marked as corrupt by a writer */
     /* What the counts above are about, in no special order: at most 1000 of them are
      * listed. */
-    const QimgFinding *findings;
     unsigned n_findings;
     uint64_t n_all_findings;
 } QimgCheckResult;
+
+/* One of the findings that are listed, owned by the result; NULL beyond the last. */
+QIMG_API const QimgFinding *qimg_check_result_get_finding(const QimgCheckResult *result,
+                                                          unsigned place);
 
 /* Checks the image at @path and, as @repair says, repairs it and checks it again. Of
  * @options (may be NULL) format and nolock count. Checking takes a reader's lock,
@@ -623,10 +650,9 @@ typedef enum {
     QIMG_DIGEST_MD5,
     QIMG_DIGEST_SHA1,
     QIMG_DIGEST_SHA256,
-    QIMG_N_DIGESTS,
 } QimgDigest;
 
-/* "md5" and so on: static; NULL for no digest. */
+/* "md5" and so on: static; NULL for no digest. They are numbered without a gap. */
 QIMG_API const char *qimg_digest_get_name(QimgDigest digest);
 
 /* The digest of that name; FALSE where there is none. */
@@ -634,19 +660,15 @@ QIMG_API gboolean qimg_digest_find(const char *name, QimgDigest *digest_out);
 
 /* A range of the disk that could not be read, and was filled with zeros. */
 typedef struct QimgUnreadable {
+    size_t struct_bytes;
     uint64_t guest_offset;
     uint64_t length_bytes;
     const char *reason; /* static */
 } QimgUnreadable;
 
-/* One file of the chain. */
-typedef struct QimgFileDigests {
-    const char *path;
-    const char *digests[QIMG_N_DIGESTS]; /* in hexadecimal; NULL: not wanted, or failed */
-    const char *error;                   /* why they could not be computed; NULL */
-} QimgFileDigests;
-
+/* Set by the caller; what is zero is the default. */
 typedef struct QimgCopyOptions {
+    size_t struct_bytes;
     /* A regular file, which is made, a block device, or a FIFO; NULL: the stream. */
     const char *target_path;
     int stream_fd; /* all is written to it in order; cannot go on later */
@@ -669,18 +691,14 @@ typedef struct QimgCopyOptions {
 } QimgCopyOptions;
 
 typedef struct QimgCopyReport {
+    size_t struct_bytes;
     uint64_t size_bytes;
     uint64_t done_bytes;    /* copied from the disk's start, by earlier copies, too */
     uint64_t resumed_bytes; /* of these, by earlier copies */
     uint64_t data_bytes;    /* of these, in blocks of 4 KiB that are not all zeros */
     uint64_t n_unreadable;
     uint64_t unreadable_bytes;
-    const QimgUnreadable *unreadable; /* the first @n_listed; owned by the copy */
-    unsigned n_listed;                /* at most 65536 */
-    /* Of all that was written, or read back; as in a file's. NULL after a failure. */
-    const char *digests[QIMG_N_DIGESTS];
-    const QimgFileDigests *files; /* from the image down, data files between */
-    unsigned n_files;
+    unsigned n_listed; /* of the unreadable ranges: the first ones, at most 65536 */
     gboolean is_target_at_fault; /* it failed because of the target, not of the image */
     gboolean is_resumable;       /* it failed, and can go on from what is there */
 } QimgCopyReport;
@@ -688,7 +706,7 @@ typedef struct QimgCopyReport {
 typedef struct QimgCopy QimgCopy;
 
 /* Prepares a copy of @image, which must outlive it. @options and its texts are copied.
- * Free with qimg_copy_free. */
+ * Free with qimg_copy_free. NULL only where @options->struct_bytes is not set. */
 QIMG_API QimgCopy *qimg_copy_new(QimgImage *image, const QimgCopyOptions *options);
 
 /* Checks all that can be checked before anything changes, and locks the target; once.
@@ -713,6 +731,27 @@ QIMG_API void qimg_copy_stop(QimgCopy *copy);
 
 /* What became of it, after qimg_copy_run; valid until qimg_copy_free. */
 QIMG_API const QimgCopyReport *qimg_copy_get_report(const QimgCopy *copy);
+
+/* The rest of the report: texts and ranges are owned by @copy, too. Those of files are
+ * numbered from the image down, data files between, and there are none where their
+ * digests were not wanted. */
+
+/* One of the unreadable ranges that are listed; NULL beyond the last. */
+QIMG_API const QimgUnreadable *qimg_copy_get_unreadable(const QimgCopy *copy,
+                                                        unsigned place);
+
+/* The digest of all that was written, or read back, in hexadecimal; NULL: not wanted, or
+ * the copy has failed. */
+QIMG_API const char *qimg_copy_get_digest(const QimgCopy *copy, QimgDigest digest);
+
+QIMG_API unsigned qimg_copy_get_n_files(const QimgCopy *copy);
+
+/* Of a file below qimg_copy_get_n_files: its path, its digest (NULL: not wanted, or
+ * failed), and why its digests could not be computed (NULL: they were). */
+QIMG_API const char *qimg_copy_get_file_path(const QimgCopy *copy, unsigned file);
+QIMG_API const char *qimg_copy_get_file_digest(const QimgCopy *copy, unsigned file,
+                                               QimgDigest digest);
+QIMG_API const char *qimg_copy_get_file_error(const QimgCopy *copy, unsigned file);
 
 /* Whether the file of @status, from stat, belongs to the chain of @image, and so must not
  * be written to. Any thread. */
@@ -741,10 +780,9 @@ QIMG_API void qimg_info_free(QimgInfo *info);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(QimgInfo, qimg_info_free)
 
-/* A place in the text; the start is all zeros. */
+/* A place in the text; the start is all zeros. What it holds is the library's. */
 typedef struct {
-    uint64_t number;
-    unsigned round, step;
+    uint64_t private_words[4];
 } QimgInfoPlace;
 
 /* Appends to @out the piece at *@place, which is that of a snapshot or less, and moves

@@ -34,7 +34,7 @@ print_findings(const QimgCheckResult *r)
     };
 
     for (unsigned i = 0; i < r->n_findings; i++) {
-        const QimgFinding *f = &r->findings[i];
+        const QimgFinding *f = qimg_check_result_get_finding(r, i);
 
         printf("%-8s host offset %#" PRIx64, kinds[f->kind], f->host_offset);
         if (f->length_bytes > 0)

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <jansson.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -86,10 +87,10 @@ parse_hashes(const char *list, unsigned *kinds)
     bool is_good = *list != '\0';
 
     for (char **name = names; *name && is_good; name++) {
-        QimgDigest digest = QIMG_N_DIGESTS;
+        QimgDigest digest = QIMG_DIGEST_MD5;
 
         is_good = qimg_digest_find(*name, &digest);
-        *kinds |= 1u << digest;
+        *kinds |= is_good ? 1u << digest : 0;
     }
     if (!is_good)
         fprintf(stderr, "qimg: --hash=%s: give sha256, sha1 or md5\n", list);
@@ -177,30 +178,39 @@ open_source(QimgImage *image, char **name_out, GError **error)
 /* ---- messages -------------------------------------------------------------------------
  */
 
+/* The digest @kind of that file of the chain; of the copy itself where it is OF_COPY. */
+#define OF_COPY UINT_MAX
+
+static const char *
+digest_of(const QimgCopy *copy, unsigned file, unsigned kind)
+{
+    return file == OF_COPY ? qimg_copy_get_digest(copy, (QimgDigest)kind)
+                           : qimg_copy_get_file_digest(copy, file, (QimgDigest)kind);
+}
+
 static void
-print_digests(FILE *out, const char *path, const char *const *digests)
+print_digests(FILE *out, const char *path, const QimgCopy *copy, unsigned file)
 {
     g_autofree char *shown = output_printable(path);
+    const char *name;
 
-    for (unsigned i = 0; i < QIMG_N_DIGESTS; i++) {
-        if (digests[i]) {
-            g_autofree char *name =
-                g_ascii_strup(qimg_digest_get_name((QimgDigest)i), -1);
+    for (unsigned i = 0; (name = qimg_digest_get_name((QimgDigest)i)); i++) {
+        g_autofree char *upper = g_ascii_strup(name, -1);
 
-            fprintf(out, "%s (%s) = %s\n", name, shown, digests[i]);
-        }
+        if (digest_of(copy, file, i))
+            fprintf(out, "%s (%s) = %s\n", upper, shown, digest_of(copy, file, i));
     }
 }
 
 static json_t *
-digests_json(const char *const *digests)
+digests_json(const QimgCopy *copy, unsigned file)
 {
     json_t *object = json_object();
+    const char *name;
 
-    for (unsigned i = 0; i < QIMG_N_DIGESTS; i++)
-        if (digests[i])
-            json_object_set_new(object, qimg_digest_get_name((QimgDigest)i),
-                                json_string(digests[i]));
+    for (unsigned i = 0; (name = qimg_digest_get_name((QimgDigest)i)); i++)
+        if (digest_of(copy, file, i))
+            json_object_set_new(object, name, json_string(digest_of(copy, file, i)));
     return object;
 }
 
@@ -213,8 +223,10 @@ printable_json(const char *text)
 }
 
 static void
-print_json(FILE *out, const QimgCopyReport *report, double seconds)
+print_json(FILE *out, const QimgCopy *copy, double seconds)
 {
+    const QimgCopyReport *report = qimg_copy_get_report(copy);
+    unsigned n_files = qimg_copy_get_n_files(copy);
     json_t *root = json_object();
     json_t *files = json_array(), *unreadable = json_array();
     char *text;
@@ -224,26 +236,28 @@ print_json(FILE *out, const QimgCopyReport *report, double seconds)
     json_object_set_new(root, "resumed-bytes",
                         json_integer((json_int_t)report->resumed_bytes));
     json_object_set_new(root, "seconds", json_real(seconds));
-    json_object_set_new(root, "digests", digests_json(report->digests));
-    for (unsigned i = 0; i < report->n_files; i++) {
+    json_object_set_new(root, "digests", digests_json(copy, OF_COPY));
+    for (unsigned i = 0; i < n_files; i++) {
+        const char *error = qimg_copy_get_file_error(copy, i);
         json_t *file = json_object();
 
-        json_object_set_new(file, "filename", printable_json(report->files[i].path));
-        json_object_set_new(file, "digests", digests_json(report->files[i].digests));
-        if (report->files[i].error)
-            json_object_set_new(file, "error", printable_json(report->files[i].error));
+        json_object_set_new(file, "filename",
+                            printable_json(qimg_copy_get_file_path(copy, i)));
+        json_object_set_new(file, "digests", digests_json(copy, i));
+        if (error)
+            json_object_set_new(file, "error", printable_json(error));
         json_array_append_new(files, file);
     }
     json_object_set_new(root, "files", files);
     for (unsigned i = 0; i < report->n_listed; i++) {
+        const QimgUnreadable *listed = qimg_copy_get_unreadable(copy, i);
         json_t *range = json_object();
 
         json_object_set_new(range, "start",
-                            json_integer((json_int_t)report->unreadable[i].guest_offset));
+                            json_integer((json_int_t)listed->guest_offset));
         json_object_set_new(range, "length",
-                            json_integer((json_int_t)report->unreadable[i].length_bytes));
-        json_object_set_new(range, "reason",
-                            printable_json(report->unreadable[i].reason));
+                            json_integer((json_int_t)listed->length_bytes));
+        json_object_set_new(range, "reason", printable_json(listed->reason));
         json_array_append_new(unreadable, range);
     }
     json_object_set_new(root, "unreadable", unreadable);
@@ -275,8 +289,10 @@ print_summary(const QimgCopyReport *report, double seconds)
 
 /* What could not be read, in short. */
 static void
-print_losses(const char *image_path, const QimgCopyReport *report)
+print_losses(const char *image_path, const QimgCopy *copy)
 {
+    const QimgCopyReport *report = qimg_copy_get_report(copy);
+
     if (report->n_unreadable > 0)
         fprintf(stderr,
                 "qimg: %s: %" PRIu64 " bytes in %" PRIu64
@@ -284,10 +300,10 @@ print_losses(const char *image_path, const QimgCopyReport *report)
                 "zeros in the copy%s\n",
                 image_path, report->unreadable_bytes, report->n_unreadable,
                 settings.log_path ? "" : " (--log=FILE lists them)");
-    for (unsigned i = 0; i < report->n_files; i++)
-        if (report->files[i].error)
-            fprintf(stderr, "qimg: %s: has no digest: %s\n", report->files[i].path,
-                    report->files[i].error);
+    for (unsigned i = 0; i < qimg_copy_get_n_files(copy); i++)
+        if (qimg_copy_get_file_error(copy, i))
+            fprintf(stderr, "qimg: %s: has no digest: %s\n",
+                    qimg_copy_get_file_path(copy, i), qimg_copy_get_file_error(copy, i));
 }
 
 /* As output_failure, with what can be done next. */
@@ -432,26 +448,27 @@ drop_message(const gchar *domain, GLogLevelFlags level, const gchar *message,
 }
 
 static int
-report_success(const CommandLine *line, FILE *out, const QimgCopyReport *report,
-               double seconds)
+report_success(const CommandLine *line, FILE *out, const QimgCopy *copy, double seconds)
 {
+    const QimgCopyReport *report = qimg_copy_get_report(copy);
+    unsigned n_files = qimg_copy_get_n_files(copy);
     const char *image_path = line->operands[0];
 
     if (line->json) {
-        print_json(out, report, seconds);
+        print_json(out, copy, seconds);
     } else {
-        print_digests(out, line->operands[1], report->digests);
-        for (unsigned i = 0; i < report->n_files; i++)
-            print_digests(out, report->files[i].path, report->files[i].digests);
+        print_digests(out, line->operands[1], copy, OF_COPY);
+        for (unsigned i = 0; i < n_files; i++)
+            print_digests(out, qimg_copy_get_file_path(copy, i), copy, i);
         print_summary(report, seconds);
     }
     if (fflush(out) != 0) {
         fprintf(stderr, "qimg: standard output: %s\n", g_strerror(errno));
         return EXIT_FAILED;
     }
-    print_losses(image_path, report);
-    for (unsigned i = 0; i < report->n_files; i++)
-        if (report->files[i].error)
+    print_losses(image_path, copy);
+    for (unsigned i = 0; i < n_files; i++)
+        if (qimg_copy_get_file_error(copy, i))
             return EXIT_UNREADABLE;
     return report->n_unreadable > 0 ? EXIT_UNREADABLE : EXIT_GOOD;
 }
@@ -488,7 +505,7 @@ run_copy(QimgImage *source, const CommandLine *line, QimgCopyOptions *options)
         return EXIT_FAILED;
     if (!is_good)
         return print_failure(line->operands[0], line->operands[1], report, error);
-    return report_success(line, options->target_path ? stdout : stderr, report, seconds);
+    return report_success(line, options->target_path ? stdout : stderr, copy, seconds);
 }
 
 /* Whether @path is another name of the pipe that standard output is. */
@@ -507,6 +524,7 @@ open_and_copy(const CommandLine *line)
 {
     const char *target_path = line->operands[1];
     QimgCopyOptions options = {
+        .struct_bytes = sizeof options,
         .target_path = strcmp(target_path, "-") == 0 || is_standard_output(target_path)
                            ? NULL
                            : target_path,

@@ -45,7 +45,7 @@ print_map(QimgImage *image, const CommandLine *line)
     else if (size_bytes == 0)
         printf("[]\n");
     while (guest_offset < size_bytes) {
-        QimgExtent extent;
+        QimgExtent extent = {.struct_bytes = sizeof extent};
         int err = qimg_image_map(image, guest_offset, &extent);
 
         if (err) {

@@ -74,7 +74,7 @@ append_extent(const Source *source, Place *place, GString *out)
         return 0;
     g_string_append(out, place->guest_offset == 0 ? "[" : ",\n");
     if (place->guest_offset < size_bytes) {
-        QimgExtent extent;
+        QimgExtent extent = {.struct_bytes = sizeof extent};
         int err = qimg_image_map(source->image, place->guest_offset, &extent);
 
         if (err)

@@ -11,7 +11,7 @@
 
 #define READ_BYTES QIMG_MIB
 
-static const char *const names[QIMG_N_DIGESTS] = {
+static const char *const names[COPY_N_DIGESTS] = {
     [QIMG_DIGEST_MD5] = "md5",
     [QIMG_DIGEST_SHA1] = "sha1",
     [QIMG_DIGEST_SHA256] = "sha256",
@@ -20,13 +20,13 @@ static const char *const names[QIMG_N_DIGESTS] = {
 const char *
 qimg_digest_get_name(QimgDigest digest)
 {
-    return (unsigned)digest < QIMG_N_DIGESTS ? names[digest] : NULL;
+    return (unsigned)digest < COPY_N_DIGESTS ? names[digest] : NULL;
 }
 
 gboolean
 qimg_digest_find(const char *name, QimgDigest *digest_out)
 {
-    for (unsigned i = 0; i < QIMG_N_DIGESTS; i++) {
+    for (unsigned i = 0; i < COPY_N_DIGESTS; i++) {
         if (strcmp(names[i], name) == 0) {
             *digest_out = (QimgDigest)i;
             return TRUE;
@@ -106,10 +106,10 @@ copy_digest_free(CopyDigest *digest)
 struct FileDigests {
     unsigned kinds;
     const _Atomic bool *stop;
-    QimgStorage **storages;   /* const; owned by the chain */
-    QimgFileDigests *results; /* each is written by the thread that took its index */
-    unsigned n_files;         /* const */
-    atomic_uint next_index;   /* atomic, relaxed: hands out indices */
+    QimgStorage **storages; /* const; owned by the chain */
+    FileDigest *results;    /* each is written by the thread that took its index */
+    unsigned n_files;       /* const */
+    atomic_uint next_index; /* atomic, relaxed: hands out indices */
     pthread_t *threads;
     unsigned n_threads; /* those that run */
 };
@@ -117,7 +117,7 @@ struct FileDigests {
 static void
 free_all(CopyDigest **digests)
 {
-    for (unsigned i = 0; i < QIMG_N_DIGESTS; i++)
+    for (unsigned i = 0; i < COPY_N_DIGESTS; i++)
         copy_digest_free(digests[i]);
 }
 
@@ -134,7 +134,7 @@ add_file(FileDigests *all, QimgStorage *storage, uint8_t *buffer, CopyDigest **d
         if (atomic_load_explicit(all->stop, memory_order_relaxed))
             return -ECANCELED;
         err = qimg_storage_read(storage, QIMG_IO_DATA, qimg_host(done), buffer, n);
-        for (unsigned i = 0; !err && i < QIMG_N_DIGESTS; i++)
+        for (unsigned i = 0; !err && i < COPY_N_DIGESTS; i++)
             if (digests[i])
                 copy_digest_add(digests[i], buffer, n);
         done += n;
@@ -145,11 +145,11 @@ add_file(FileDigests *all, QimgStorage *storage, uint8_t *buffer, CopyDigest **d
 static void
 digest_file(FileDigests *all, unsigned index, uint8_t *buffer)
 {
-    QimgFileDigests *result = &all->results[index];
-    CopyDigest *digests[QIMG_N_DIGESTS] = {NULL};
+    FileDigest *result = &all->results[index];
+    CopyDigest *digests[COPY_N_DIGESTS] = {NULL};
     GError *error = NULL;
 
-    for (unsigned i = 0; i < QIMG_N_DIGESTS && !error; i++)
+    for (unsigned i = 0; i < COPY_N_DIGESTS && !error; i++)
         if (all->kinds & 1u << i)
             digests[i] = copy_digest_new((QimgDigest)i, &error);
     if (error) {
@@ -161,7 +161,7 @@ digest_file(FileDigests *all, unsigned index, uint8_t *buffer)
         if (err)
             result->error = g_strdup(g_strerror(-err));
     }
-    for (unsigned i = 0; i < QIMG_N_DIGESTS && !result->error; i++)
+    for (unsigned i = 0; i < COPY_N_DIGESTS && !result->error; i++)
         if (digests[i])
             result->digests[i] = copy_digest_finish(g_steal_pointer(&digests[i]));
     free_all(digests);
@@ -198,7 +198,7 @@ file_digests_start(QimgChain *chain, unsigned first_layer, unsigned kinds,
     all->kinds = kinds;
     all->stop = stop;
     all->storages = g_new0(QimgStorage *, 2 * (size_t)chain->n_layers);
-    all->results = g_new0(QimgFileDigests, 2 * (size_t)chain->n_layers);
+    all->results = g_new0(FileDigest, 2 * (size_t)chain->n_layers);
     for (unsigned i = first_layer; i < chain->n_layers; i++) {
         add_storage(all, chain->layers[i]->file);
         add_storage(all, chain->layers[i]->data_file);
@@ -220,11 +220,16 @@ file_digests_join(FileDigests *digests)
     file_thread_main(digests);
 }
 
-const QimgFileDigests *
-file_digests_get(const FileDigests *digests, unsigned *n_out)
+unsigned
+file_digests_get_n(const FileDigests *digests)
 {
-    *n_out = digests->n_files;
-    return digests->results;
+    return digests->n_files;
+}
+
+const FileDigest *
+file_digests_get(const FileDigests *digests, unsigned file)
+{
+    return &digests->results[file];
 }
 
 void
@@ -234,9 +239,9 @@ file_digests_free(FileDigests *digests)
         return;
     file_digests_join(digests);
     for (unsigned i = 0; i < digests->n_files; i++) {
-        g_free((char *)digests->results[i].error);
-        for (unsigned j = 0; j < QIMG_N_DIGESTS; j++)
-            g_free((char *)digests->results[i].digests[j]);
+        g_free(digests->results[i].error);
+        for (unsigned j = 0; j < COPY_N_DIGESTS; j++)
+            g_free(digests->results[i].digests[j]);
     }
     g_free(digests->results);
     g_free(digests->storages);

@@ -62,7 +62,7 @@ struct Engine {
 
     pthread_t *workers; /* of the calling thread, as all below */
     unsigned n_workers;
-    DigestThread digests[QIMG_N_DIGESTS];
+    DigestThread digests[COPY_N_DIGESTS];
     unsigned n_digests; /* const once the threads run */
 };
 
@@ -407,7 +407,7 @@ start_threads(Engine *engine, GError **error)
     const CopyJob *job = engine->job;
     bool is_good = true;
 
-    for (unsigned i = 0; i < QIMG_N_DIGESTS && is_good; i++) {
+    for (unsigned i = 0; i < COPY_N_DIGESTS && is_good; i++) {
         DigestThread *digest = &engine->digests[engine->n_digests];
 
         if (!job->digests[i])
@@ -458,7 +458,7 @@ copy_engine_run(const CopyJob *job, GError **error)
     Engine engine = {.job = job, .consumed_bytes = job->begin_offset};
     bool is_good;
 
-    for (unsigned i = 0; i < QIMG_N_DIGESTS; i++)
+    for (unsigned i = 0; i < COPY_N_DIGESTS; i++)
         engine.is_read_later |= job->digests[i] != NULL;
     engine.is_read_later |= !job->target->storage;
     engine.plan = (CopyPlan){

@@ -260,7 +260,7 @@ decode_unreadable(const json_t *list, uint64_t start, uint64_t end, GArray *out)
             (uint64_t)at + (uint64_t)length > end || !is_plain_text(reason) ||
             out->len >= 2 * COPY_MAX_LISTED)
             return false;
-        range = (QimgUnreadable){(uint64_t)at, (uint64_t)length, g_intern_string(reason)};
+        range = copy_unreadable((uint64_t)at, (uint64_t)length, g_intern_string(reason));
         start = range.guest_offset + range.length_bytes;
         g_array_append_val(out, range);
     }

@@ -36,6 +36,7 @@
 #include "base/checked.h"
 #include "base/cleanup.h"
 #include "base/errors.h"
+#include "base/struct-size.h"
 #include "copy/copy-out.h"
 
 typedef enum {
@@ -58,7 +59,8 @@ struct QimgCopy {
     CopyBinding binding;
     RangeLog log;
     FileDigests *files;
-    CopyDigest *digests[QIMG_N_DIGESTS];
+    CopyDigest *digests[COPY_N_DIGESTS];
+    char *results[COPY_N_DIGESTS]; /* of these; NULL until the end */
 };
 
 _Static_assert(ATOMIC_BOOL_LOCK_FREE == 2, "qimg_copy_stop is for signal handlers");
@@ -75,10 +77,16 @@ tell_unreadable(const QimgUnreadable *range, void *user)
 QimgCopy *
 qimg_copy_new(QimgImage *image, const QimgCopyOptions *options)
 {
-    QimgCopy *copy = g_new0(QimgCopy, 1);
+    QimgCopyOptions own;
+    QimgCopy *copy;
 
+    if (!qimg_struct_take(&own, sizeof own, options))
+        return NULL;
+    copy = g_new0(QimgCopy, 1);
     copy->image = image;
-    copy->options = *options;
+    copy->options = own;
+    options = &copy->options;
+    copy->report.struct_bytes = sizeof copy->report;
     copy->options.target_path = g_strdup(options->target_path);
     copy->options.source_name =
         g_strdup(options->source_name ? options->source_name : "disk");
@@ -116,9 +124,9 @@ qimg_copy_free(QimgCopy *copy)
         close(copy->binding.target.stream_fd);
     copy_binding_clear(&copy->binding);
     range_log_clear(&copy->log);
-    for (unsigned i = 0; i < QIMG_N_DIGESTS; i++) {
+    for (unsigned i = 0; i < COPY_N_DIGESTS; i++) {
         copy_digest_free(copy->digests[i]);
-        g_free((char *)copy->report.digests[i]);
+        g_free(copy->results[i]);
     }
     g_free((char *)copy->options.target_path);
     g_free((char *)copy->options.source_name);
@@ -135,6 +143,46 @@ const QimgCopyReport *
 qimg_copy_get_report(const QimgCopy *copy)
 {
     return &copy->report;
+}
+
+const QimgUnreadable *
+qimg_copy_get_unreadable(const QimgCopy *copy, unsigned place)
+{
+    return place < copy->log.listed->len
+               ? &g_array_index(copy->log.listed, QimgUnreadable, place)
+               : NULL;
+}
+
+const char *
+qimg_copy_get_digest(const QimgCopy *copy, QimgDigest digest)
+{
+    return (unsigned)digest < COPY_N_DIGESTS ? copy->results[digest] : NULL;
+}
+
+unsigned
+qimg_copy_get_n_files(const QimgCopy *copy)
+{
+    return copy->files ? file_digests_get_n(copy->files) : 0;
+}
+
+const char *
+qimg_copy_get_file_path(const QimgCopy *copy, unsigned file)
+{
+    return file_digests_get(copy->files, file)->path;
+}
+
+const char *
+qimg_copy_get_file_digest(const QimgCopy *copy, unsigned file, QimgDigest digest)
+{
+    const FileDigest *found = file_digests_get(copy->files, file);
+
+    return (unsigned)digest < COPY_N_DIGESTS ? found->digests[digest] : NULL;
+}
+
+const char *
+qimg_copy_get_file_error(const QimgCopy *copy, unsigned file)
+{
+    return file_digests_get(copy->files, file)->error;
 }
 
 gboolean
@@ -169,7 +217,7 @@ check_image(const QimgImage *image, GError **error)
 static bool
 make_digests(QimgCopy *copy, GError **error)
 {
-    for (unsigned i = 0; i < QIMG_N_DIGESTS; i++) {
+    for (unsigned i = 0; i < COPY_N_DIGESTS; i++) {
         if (!(copy->options.digests & 1u << i))
             continue;
         copy->digests[i] = copy_digest_new((QimgDigest)i, error);
@@ -501,14 +549,12 @@ fill(QimgCopy *copy, GError **error)
 static bool
 finish_digests(QimgCopy *copy, GError **error)
 {
-    if (copy->files) {
+    if (copy->files)
         file_digests_join(copy->files);
-        copy->report.files = file_digests_get(copy->files, &copy->report.n_files);
-    }
     if (atomic_load_explicit(&copy->stop, memory_order_relaxed))
         return false;
-    for (unsigned i = 0; i < copy->report.n_files && !copy->options.rescue; i++) {
-        const QimgFileDigests *file = &copy->report.files[i];
+    for (unsigned i = 0; i < qimg_copy_get_n_files(copy) && !copy->options.rescue; i++) {
+        const FileDigest *file = file_digests_get(copy->files, i);
 
         if (file->error) {
             qimg_set_error(error, QIMG_ERROR_FAILED,
@@ -611,10 +657,9 @@ name_target(QimgCopy *copy, GError **error)
     }
     copy->report.is_target_at_fault = false;
     copy->phase = COPY_NAMED;
-    for (unsigned i = 0; i < QIMG_N_DIGESTS; i++)
+    for (unsigned i = 0; i < COPY_N_DIGESTS; i++)
         if (copy->digests[i])
-            copy->report.digests[i] =
-                copy_digest_finish(g_steal_pointer(&copy->digests[i]));
+            copy->results[i] = copy_digest_finish(g_steal_pointer(&copy->digests[i]));
     return true;
 }
 
@@ -677,7 +722,6 @@ qimg_copy_run(QimgCopy *copy, GError **error)
     range_log_finish(&copy->log);
     copy->report.n_unreadable = copy->log.n_ranges;
     copy->report.unreadable_bytes = copy->log.n_bytes;
-    copy->report.unreadable = (const QimgUnreadable *)(void *)copy->log.listed->data;
     copy->report.n_listed = copy->log.listed->len;
     if (is_good)
         return TRUE;

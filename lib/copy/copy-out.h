@@ -28,6 +28,8 @@
 /* Unreadable ranges that are kept: 1.5 MiB. */
 #define COPY_MAX_LISTED  65536u
 #define COPY_MAX_THREADS 256u
+/* The digests of QimgDigest. */
+#define COPY_N_DIGESTS (QIMG_DIGEST_SHA256 + 1)
 
 /* ---- copy/copy-plan.c ----------------------------------------------------------------
  */
@@ -69,6 +71,13 @@ bool copy_find_data(const uint8_t *buffer, size_t n_bytes, size_t *start_inout,
 
 /* ---- copy/copy-rescue.c --------------------------------------------------------------
  */
+
+/* A range for a log, or the caller. */
+static inline QimgUnreadable
+copy_unreadable(uint64_t guest_offset, uint64_t length_bytes, const char *reason)
+{
+    return (QimgUnreadable){sizeof(QimgUnreadable), guest_offset, length_bytes, reason};
+}
 
 /* Whether @err, of a read, says that the place cannot be read, rather than that reading
  * is impossible now. */
@@ -116,6 +125,13 @@ void copy_digest_add(CopyDigest *digest, const uint8_t *bytes, uint64_t n_bytes)
 char *copy_digest_finish(CopyDigest *digest);
 void copy_digest_free(CopyDigest *digest);
 
+/* Those of one file. */
+typedef struct {
+    const char *path;              /* borrowed from the chain */
+    char *digests[COPY_N_DIGESTS]; /* in hexadecimal; NULL: not wanted, or failed */
+    char *error;                   /* why they could not be computed; NULL */
+} FileDigest;
+
 /* Digests of the chain's files as they are, computed by threads of their own. */
 typedef struct FileDigests FileDigests;
 
@@ -125,8 +141,9 @@ FileDigests *file_digests_start(QimgChain *chain, unsigned first_layer, unsigned
                                 unsigned n_threads, const _Atomic bool *stop);
 /* Waits for the threads. */
 void file_digests_join(FileDigests *digests);
-/* After the join: an array, owned by @digests. */
-const QimgFileDigests *file_digests_get(const FileDigests *digests, unsigned *n_out);
+/* After the join: how many files there are, and one of them, owned by @digests. */
+unsigned file_digests_get_n(const FileDigests *digests);
+const FileDigest *file_digests_get(const FileDigests *digests, unsigned file);
 /* Joins and frees; accepts NULL. */
 void file_digests_free(FileDigests *digests);
 
@@ -330,7 +347,7 @@ typedef struct {
     const CopyReader *reader; /* not NULL: is compared with, and nothing is written */
     const GArray *listed;     /* QimgUnreadable: zeros where it is compared; NULL: none */
     unsigned n_threads;
-    CopyDigest *digests[QIMG_N_DIGESTS]; /* NULL: not wanted; of all from begin_offset */
+    CopyDigest *digests[COPY_N_DIGESTS]; /* NULL: not wanted; of all from begin_offset */
     const _Atomic bool *stop;            /* atomic, relaxed: set by anyone at any time */
     /* In the calling thread, for each piece in the order of the disk; false ends the
      * copy. */

@@ -26,7 +26,7 @@ typedef struct {
 static void
 give_up(Rescue *rescue, uint64_t guest_offset, uint64_t length_bytes, const char *reason)
 {
-    QimgUnreadable range = {guest_offset, length_bytes, reason};
+    QimgUnreadable range = copy_unreadable(guest_offset, length_bytes, reason);
 
     memset(rescue->buffer + (guest_offset - rescue->buffer_offset), 0, length_bytes);
     g_array_append_val(rescue->bad, range);

@@ -47,6 +47,7 @@ qimg_check_report_add(QimgCheckReport *report, const QimgFinding *finding,
     report->result.n_all_findings++;
     if (report->findings->len >= QIMG_MAX_LISTED_FINDINGS)
         return;
+    listed.struct_bytes = sizeof listed;
     va_start(args, text);
     listed.text = g_strdup_vprintf(text, args);
     va_end(args);

@@ -24,6 +24,7 @@ qimg_snapshots_new(QimgFormatSnapshot *items, unsigned n)
     list->items = items;
     list->n = n;
     for (unsigned i = 0; i < n; i++) {
+        items[i].facts.struct_bytes = sizeof items[i].facts;
         items[i].facts.serial = i;
         items[i].n_handles = new_box();
     }

@@ -25,9 +25,19 @@ make_result(const char *path, const char *format_name, QimgCheckReport *report)
     owned->findings = g_steal_pointer(&report->findings);
     result->filename = owned->filename;
     result->format = format_name;
-    result->findings = (const QimgFinding *)owned->findings->data;
+    result->struct_bytes = sizeof *result;
     result->n_findings = owned->findings->len;
     return result;
+}
+
+const QimgFinding *
+qimg_check_result_get_finding(const QimgCheckResult *result, unsigned place)
+{
+    const OwnedResult *owned = (const OwnedResult *)result;
+
+    return place < owned->findings->len
+               ? &g_array_index(owned->findings, QimgFinding, place)
+               : NULL;
 }
 
 void

@@ -29,6 +29,14 @@ typedef enum {
     N_STEPS,
 } Step;
 
+/* What a QimgInfoPlace holds. */
+typedef struct {
+    uint64_t number;
+    uint64_t round, step;
+} Place;
+
+_Static_assert(sizeof(Place) <= sizeof(QimgInfoPlace), "there is room for it");
+
 struct QimgInfo {
     const QimgImage *image; /* borrowed */
     unsigned first_layer, n_layers;
@@ -304,14 +312,15 @@ append_format(const QimgFormat *layer, unsigned level, GString *out)
 }
 
 gboolean
-qimg_info_next(const QimgInfo *info, QimgInfoPlace *place, GString *out)
+qimg_info_next(const QimgInfo *info, QimgInfoPlace *public_place, GString *out)
 {
+    Place *place = (Place *)public_place->private_words;
     gsize n_before = out->len;
 
     while (out->len == n_before && place->round <= info->n_layers) {
         /* The first round is that of the top layer by itself. */
         bool is_element = place->round > 0;
-        unsigned i = is_element ? place->round - 1 : 0;
+        unsigned i = is_element ? (unsigned)place->round - 1 : 0;
         unsigned level = is_element ? ELEMENT_LEVEL : ROOT_LEVEL;
         QimgFormat *layer = info->image->chain->layers[info->first_layer + i];
         bool has_facts = layer->n_facts > 0, is_done = true;

@@ -142,7 +142,8 @@ qimg_check_result_json(const QimgCheckResult *result)
     json_object_set_new(root, "dirty-flag", json_boolean(result->is_dirty));
     json_object_set_new(root, "corrupt", json_boolean(result->is_marked_corrupt));
     for (unsigned i = 0; i < result->n_findings; i++)
-        json_array_append_new(findings, finding_json(&result->findings[i]));
+        json_array_append_new(findings,
+                              finding_json(qimg_check_result_get_finding(result, i)));
     json_object_set_new(root, "findings", findings);
     qimg_json_add_number(root, "findings-not-listed",
                          result->n_all_findings - result->n_findings);

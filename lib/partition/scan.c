@@ -62,7 +62,7 @@ add(Scan *scan, unsigned number, uint64_t first_sector, uint64_t n_sectors)
     uint64_t size_bytes = scan->source->size_bytes;
     unsigned sector_bytes = scan->list->sector_bytes;
     uint64_t start, length;
-    QimgPartition item = {.number = number};
+    QimgPartition item = {.struct_bytes = sizeof item, .number = number};
 
     if (!qimg_mul_u64(first_sector, sector_bytes, &start) || start >= size_bytes) {
         note(scan, "partition %u begins beyond the disk's end: left out", number);

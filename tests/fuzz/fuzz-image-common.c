@@ -64,7 +64,7 @@ look_at_extents(Look *look)
 
     for (unsigned n = 0; at < size_bytes && n < MAX_EXTENTS && !is_late(); n++) {
         char json[QIMG_EXTENT_JSON_BYTES];
-        QimgExtent e;
+        QimgExtent e = {.struct_bytes = sizeof e};
         int err = qimg_image_map(look->image, at, &e);
 
         FUZZ_CHECK(err == 0 || err == -EIO || err == -ENOMEM || err == -EINVAL);

@@ -189,7 +189,7 @@ walk_map(const Where *where, uint64_t size_bytes)
     const Model *model = where->model;
 
     for (uint64_t at = 0; at < size_bytes;) {
-        QimgExtent e;
+        QimgExtent e = {.struct_bytes = sizeof e};
         int err = qimg_image_map(model->image, at, &e);
 
         model_expect(where, "map", at, 1, err, 0);

@@ -188,7 +188,7 @@ expect_hole(Worker *w, const char *name, uint64_t start, uint64_t end)
 static void
 map_range(Worker *w, uint64_t start)
 {
-    QimgExtent e;
+    QimgExtent e = {.struct_bytes = sizeof e};
 
     model_trace(&w->where, "map", start, 1);
     model_expect(&w->where, "map", start, 1, qimg_image_map(w->model->image, start, &e),

@@ -93,7 +93,7 @@ check_read(QimgImage *image, uint8_t *buffer, uint64_t at, size_t n_bytes)
 static bool
 check_map(QimgImage *image, uint64_t at)
 {
-    QimgExtent e;
+    QimgExtent e = {.struct_bytes = sizeof e};
 
     if (qimg_image_map(image, at, &e) != 0 || e.length_bytes == 0 ||
         e.length_bytes > DISK_BYTES - at)

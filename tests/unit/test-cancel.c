@@ -368,7 +368,8 @@ test_copy(void)
 {
     g_autofree char *target = NULL;
     g_autofree char *content = NULL;
-    QimgCopyOptions options = {.on_progress = count_and_cancel, .resume = TRUE};
+    QimgCopyOptions options = {
+        .struct_bytes = sizeof options, .on_progress = count_and_cancel, .resume = TRUE};
     unsigned n_canceled = 0;
     QimgImage *image;
     gsize n_bytes;

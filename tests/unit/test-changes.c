@@ -89,7 +89,7 @@ static void
 check_is_stale(Fixture *f)
 {
     uint64_t found = 0;
-    QimgExtent extent;
+    QimgExtent extent = {.struct_bytes = sizeof extent};
     uint8_t byte;
 
     g_assert_cmpstr(qimg_image_find_changed(f->image, TRUE), ==, f->path);

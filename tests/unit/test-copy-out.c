@@ -189,14 +189,15 @@ append_range(const QimgUnreadable *range, void *user)
 static void
 test_range_log(void)
 {
-    static const QimgUnreadable ranges[] = {
-        {0, 512, "a"},     {512, 512, "a"},  {1024, 512, "b"},
-        {2048, 4096, "b"}, {6144, 512, "b"},
+    const QimgUnreadable ranges[] = {
+        copy_unreadable(0, 512, "a"),    copy_unreadable(512, 512, "a"),
+        copy_unreadable(1024, 512, "b"), copy_unreadable(2048, 4096, "b"),
+        copy_unreadable(6144, 512, "b"),
     };
     char reason[] = "b"; /* equal, not the same */
     g_autoptr(GString) text = g_string_new(NULL);
     g_autoptr(GArray) snapshot = NULL;
-    const QimgUnreadable more = {6656, 44, reason};
+    const QimgUnreadable more = copy_unreadable(6656, 44, reason);
     RangeLog log;
 
     range_log_init(&log, append_range, text);
@@ -226,15 +227,18 @@ test_range_log_full(void)
 
     range_log_init(&log, NULL, NULL);
     for (uint64_t i = 0; i <= COPY_MAX_LISTED; i++) {
-        const QimgUnreadable range = {i * 1024, 512, "a"};
+        const QimgUnreadable range = copy_unreadable(i * 1024, 512, "a");
         GArray *snapshot = range_log_snapshot(&log);
 
         g_assert_nonnull(snapshot);
         g_array_unref(snapshot);
         range_log_add(&log, &range);
         if (i == 10) /* the rest without copies of the list */
-            for (; i < COPY_MAX_LISTED - 2; i++)
-                range_log_add(&log, &(QimgUnreadable){(i + 1) * 1024, 512, "a"});
+            for (; i < COPY_MAX_LISTED - 2; i++) {
+                const QimgUnreadable next = copy_unreadable((i + 1) * 1024, 512, "a");
+
+                range_log_add(&log, &next);
+            }
     }
     g_assert_null(range_log_snapshot(&log));
     range_log_finish(&log);
@@ -286,7 +290,7 @@ test_digests(void)
         g_assert_cmpint(found, ==, rows[i].kind);
     }
     g_assert_false(qimg_digest_find("SHA256", &(QimgDigest){0}));
-    g_assert_null(qimg_digest_get_name(QIMG_N_DIGESTS));
+    g_assert_null(qimg_digest_get_name((QimgDigest)COPY_N_DIGESTS));
 }
 
 /* ---- whole copies ---------------------------------------------------------------------
@@ -389,6 +393,7 @@ fixture_open(Fixture *fixture, uint64_t size_bytes)
     chain_unref(chain);
     fixture->target_path = g_build_filename(fixture->dir, "out", NULL);
     fixture->options = (QimgCopyOptions){
+        .struct_bytes = sizeof fixture->options,
         .target_path = fixture->target_path,
         .n_threads = 3,
         .on_unreadable = append_range,
@@ -470,8 +475,8 @@ test_rescue(void)
         g_assert_cmpuint(report->n_unreadable, ==, 4);
         g_assert_cmpuint(report->n_listed, ==, 4);
         g_assert_cmpuint(report->unreadable_bytes, ==, 512 + 1024 + 3072 + 48);
-        g_assert_cmpuint(strlen(report->digests[QIMG_DIGEST_SHA256]), ==, 64);
-        g_assert_null(report->digests[QIMG_DIGEST_MD5]);
+        g_assert_cmpuint(strlen(qimg_copy_get_digest(copy, QIMG_DIGEST_SHA256)), ==, 64);
+        g_assert_null(qimg_copy_get_digest(copy, QIMG_DIGEST_MD5));
         fixture_close(&fixture);
     }
 }
@@ -556,7 +561,7 @@ test_stop(void)
         fixture.options.resume = stop_at > 0;
         is_complete = qimg_copy_run(copy, &error);
         if (is_complete) {
-            const char *got = qimg_copy_get_report(copy)->digests[QIMG_DIGEST_MD5];
+            const char *got = qimg_copy_get_digest(copy, QIMG_DIGEST_MD5);
 
             if (!digest)
                 digest = g_strdup(got);
@@ -576,8 +581,7 @@ test_stop(void)
             copy = qimg_copy_new(fixture.image, &fixture.options);
             qimg_copy_run(copy, &error);
             g_assert_no_error(error);
-            g_assert_cmpstr(qimg_copy_get_report(copy)->digests[QIMG_DIGEST_MD5], ==,
-                            digest);
+            g_assert_cmpstr(qimg_copy_get_digest(copy, QIMG_DIGEST_MD5), ==, digest);
             check_copy(&fixture);
             qimg_copy_free(copy);
         }
@@ -606,7 +610,7 @@ test_verify(void)
             test_util_check_error(&error, QIMG_ERROR_FAILED,
                                   "what is read back at offset 3145733 is not what the "
                                   "disk has (the medium may be failing)");
-            g_assert_null(qimg_copy_get_report(copy)->digests[QIMG_DIGEST_MD5]);
+            g_assert_null(qimg_copy_get_digest(copy, QIMG_DIGEST_MD5));
             g_assert_true(qimg_copy_get_report(copy)->is_target_at_fault);
             g_assert_false(g_file_test(fixture.target_path, G_FILE_TEST_EXISTS));
             g_assert_false(has_journal(&fixture));

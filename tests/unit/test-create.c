@@ -184,7 +184,7 @@ test_grow(void)
         qimg_image_grow(image, UINT64_MAX, QIMG_PREALLOCATION_OFF, NULL, NULL), ==,
         -EFBIG);
     for (int i = QIMG_PREALLOCATION_OFF; i <= QIMG_PREALLOCATION_FULL; i++) {
-        QimgExtent extent;
+        QimgExtent extent = {.struct_bytes = sizeof extent};
 
         g_assert_cmpint(
             qimg_image_grow(image, end + 100000, (QimgPreallocation)i, NULL, NULL), ==,

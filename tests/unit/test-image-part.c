@@ -200,7 +200,7 @@ check_map(QimgImage *disk)
 {
     g_autoptr(QimgImage) part = open_part(disk, PART_START, PART_BYTES);
     uint64_t start = DISK_BYTES * 3 / 8 - PART_START, found = 0;
-    QimgExtent extent;
+    QimgExtent extent = {.struct_bytes = sizeof extent};
 
     for (unsigned again = 0; again < 2; again++) { /* what was found may be remembered */
         g_assert_cmpint(qimg_image_seek(part, 0, FALSE, &found), ==, 0);

@@ -93,7 +93,7 @@ test_damage(void)
     for (unsigned i = 0; i < G_N_ELEMENTS(kinds); i++) {
         uint64_t at = (2 * i + 1) * 1024;
         bool is_stream = kinds[i].rule == QIMG_RULE_COMPRESSED_STREAM;
-        QimgExtent e;
+        QimgExtent e = {.struct_bytes = sizeof e};
 
         g_assert_cmpint(byte_at(chain.image, at - 1024), ==, content[0]);
         g_assert_cmpint(byte_at(chain.image, at - 1), ==, content[1023]);
@@ -107,7 +107,7 @@ test_damage(void)
     }
     g_assert_cmpint(byte_at(chain.image, 131071), ==, 0);
     for (unsigned table = 1; table <= 2; table++) {
-        QimgExtent e;
+        QimgExtent e = {.struct_bytes = sizeof e};
 
         g_assert_cmpint(byte_at(chain.image, table << 17), ==, -EIO);
         g_assert_cmpint(byte_at(chain.image, (table << 17) + 131071), ==, -EIO);
@@ -315,7 +315,7 @@ test_faults(void)
     g_autoptr(ImageBuilder) base = image_builder_new(3, 9, 32768, false);
     Chain chain = {0};
     uint8_t content[512];
-    QimgExtent e;
+    QimgExtent e = {.struct_bytes = sizeof e};
     uint64_t offset;
 
     memset(content, 'a', sizeof content);

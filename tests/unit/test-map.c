@@ -281,7 +281,7 @@ check_extents(QimgImage *image, const Model *model)
         [QIMG_RUN_ZERO] = QIMG_EXTENT_ZERO,
         [QIMG_RUN_DATA] = QIMG_EXTENT_DATA,
         [QIMG_RUN_COMPRESSED] = QIMG_EXTENT_COMPRESSED};
-    QimgExtent e;
+    QimgExtent e = {.struct_bytes = sizeof e};
 
     for (uint64_t at = 0; at < model->n_bytes; at += e.length_bytes) {
         const ModelByte *m = &model->bytes[at];

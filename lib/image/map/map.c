@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "base/checked.h"
+#include "base/struct-size.h"
 #include "image/chain/changes.h"
 #include "image/map/holes.h"
 #include "image/map/runs.h"
@@ -146,6 +147,7 @@ extent_of(const QimgImage *image, const ImageRun *r, uint64_t guest_offset,
     };
 
     *out = (QimgExtent){
+        .struct_bytes = sizeof *out,
         .guest_offset = guest_offset,
         .length_bytes = r->run.length_bytes,
         .kind = kinds[r->run.kind],
@@ -166,6 +168,7 @@ qimg_image_map(QimgImage *image, uint64_t guest_offset, QimgExtent *out)
 {
     QIMG_GATE_SCOPE(image->chain->gate);
     ImageRun r, next;
+    QimgExtent extent;
     QimgErrno err;
     Walk walk;
 
@@ -182,8 +185,8 @@ qimg_image_map(QimgImage *image, uint64_t guest_offset, QimgExtent *out)
     }
     if (chain_is_stale(image->chain))
         return -EIO;
-    extent_of(image, &r, guest_offset, out);
-    return 0;
+    extent_of(image, &r, guest_offset, &extent);
+    return qimg_struct_give(out, &extent, sizeof extent) ? 0 : -EINVAL;
 }
 
 /* The first offset from @guest_offset on that holds data, or where the walk ended. */
