@@ -119,6 +119,9 @@ QIMG_API void qimg_options_free(QimgOptions *options);
  *   l2_cache=SIZE, data_cache=SIZE   bytes, with an optional suffix K, M, G, T
  *   threads=N                     threads that decompress
  *   nolock                        (value NULL) do not take locks
+ *   direct                        (value NULL) data pass by the page cache of the host,
+ *                                 where its file system can do that; a warning says where
+ *                                 not
  *   rw                            (value NULL) writes go to the image; nothing is changed
  *                                 in it until the first of them
  *   cow[=FILE]                    writes go to an overlay, the image stays as it is: to

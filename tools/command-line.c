@@ -40,7 +40,7 @@ set_image_option(void *target, const char *name, const char *value, GError **err
 {
     static const char *const names[] = {"format",   "backing",    "backing_map",
                                         "l2_cache", "data_cache", "threads",
-                                        "nolock",   NULL};
+                                        "nolock",   "direct",     NULL};
 
     if (g_strv_contains(names, name))
         return qimg_options_set(target, name, value, error);
@@ -98,7 +98,7 @@ command_line_parse(const CommandSpec *spec, int argc, char **argv, CommandLine *
         {"options", 'o', 0, G_OPTION_ARG_STRING_ARRAY, &lists,
          "how to open the image: format=, backing=, backing_map=, l2_cache=, "
          "data_cache=, "
-         "threads=, nolock; as for qcowfs",
+         "threads=, nolock, direct; as for qcowfs",
          "NAME=VALUE,..."},
         {0},
     };

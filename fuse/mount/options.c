@@ -228,6 +228,7 @@ static const OptionRow rows[] = {
     {"l2_cache", "SIZE", "memory for metadata, each image (32M)", set_image, NULL},
     {"data_cache", "SIZE", "memory for decompressed clusters, each image (16M)",
      set_image, NULL},
+    {"direct", NULL, "data of images pass by the page cache (O_DIRECT)", set_image, NULL},
     {"idle", "SECONDS", "close images of directories that were not used for so long (10)",
      set_idle, NULL},
     {"nolock", NULL,

@@ -5,8 +5,6 @@
 #include <pthread.h>
 #include <stdlib.h>
 
-#define SCRATCH_ALIGNMENT_BYTES ((size_t)4096)
-
 typedef struct {
     void *bytes[QIMG_N_SCRATCH_USES];
     size_t capacity_bytes[QIMG_N_SCRATCH_USES];
@@ -55,10 +53,10 @@ qimg_scratch_get(QimgScratchUse use, size_t n_bytes)
         return NULL;
     if (mine->capacity_bytes[use] < n_bytes) {
         size_t capacity =
-            (n_bytes + SCRATCH_ALIGNMENT_BYTES - 1) & ~(SCRATCH_ALIGNMENT_BYTES - 1);
+            (n_bytes + QIMG_SCRATCH_ALIGNMENT - 1) & ~(QIMG_SCRATCH_ALIGNMENT - 1);
 
         free(mine->bytes[use]);
-        mine->bytes[use] = aligned_alloc(SCRATCH_ALIGNMENT_BYTES, capacity);
+        mine->bytes[use] = aligned_alloc(QIMG_SCRATCH_ALIGNMENT, capacity);
         mine->capacity_bytes[use] = mine->bytes[use] ? capacity : 0;
     }
     return mine->bytes[use];

@@ -12,23 +12,34 @@
 
 #include "base/cleanup.h"
 #include "base/errors.h"
+#include "storage/direct-file.h"
 #include "storage/file-stamp.h"
 
 typedef struct {
     QimgStorage storage;
-    int fd;         /* const after open */
-    bool is_device; /* const after open: a block device */
+    int fd;            /* const after open */
+    DirectFile direct; /* const after open: for data, where it is open */
+    bool is_device;    /* const after open: a block device */
     FileStamp stamp;
 } FileStorage;
+
+static bool
+is_direct(const FileStorage *file, QimgIoPurpose purpose)
+{
+    return file->direct.fd >= 0 &&
+           (purpose == QIMG_IO_DATA || purpose == QIMG_IO_COMPRESSED);
+}
 
 static ssize_t
 file_pread(QimgStorage *storage, QimgIoPurpose purpose, uint64_t file_offset,
            void *buffer, size_t n_bytes)
 {
-    ssize_t got =
-        pread(((FileStorage *)storage)->fd, buffer, n_bytes, (off_t)file_offset);
+    FileStorage *file = (FileStorage *)storage;
+    ssize_t got;
 
-    (void)purpose;
+    if (is_direct(file, purpose))
+        return direct_file_pread(&file->direct, file->fd, file_offset, buffer, n_bytes);
+    got = pread(file->fd, buffer, n_bytes, (off_t)file_offset);
     return got < 0 ? -errno : got;
 }
 
@@ -36,10 +47,12 @@ static ssize_t
 file_pwritev(QimgStorage *storage, QimgIoPurpose purpose, uint64_t file_offset,
              const struct iovec *parts, int n_parts)
 {
-    ssize_t put =
-        pwritev(((FileStorage *)storage)->fd, parts, n_parts, (off_t)file_offset);
+    FileStorage *file = (FileStorage *)storage;
+    ssize_t put;
 
-    (void)purpose;
+    if (is_direct(file, purpose))
+        return direct_file_pwritev(&file->direct, file->fd, file_offset, parts, n_parts);
+    put = pwritev(file->fd, parts, n_parts, (off_t)file_offset);
     return put < 0 ? -errno : put;
 }
 
@@ -175,9 +188,12 @@ file_has_changed(QimgStorage *storage)
 static void
 file_close(QimgStorage *storage)
 {
-    file_stamp_clear(&((FileStorage *)storage)->stamp);
-    close(((FileStorage *)storage)->fd);
-    g_free(storage);
+    FileStorage *file = (FileStorage *)storage;
+
+    file_stamp_clear(&file->stamp);
+    direct_file_close(&file->direct);
+    close(file->fd);
+    g_free(file);
 }
 
 static const QimgStorageOps writable_file_ops = {
@@ -299,9 +315,36 @@ qimg_file_storage_new(int fd_in, const char *path, bool is_writable, GError **er
         file->storage.status.st_blocks = (blkcnt_t)(device_bytes / QIMG_SECTOR_BYTES);
     file->storage.punch_unit_bytes = (uint64_t)block_bytes;
     file->is_device = S_ISBLK(status.st_mode);
+    file->direct = DIRECT_FILE_NONE;
     file_stamp_init(&file->stamp, fd, &status);
     file->fd = qimg_steal_fd(&fd);
     return &file->storage;
+}
+
+QimgErrno
+qimg_file_storage_go_direct(QimgStorage *storage)
+{
+    FileStorage *file = (FileStorage *)storage;
+
+    return direct_file_open(&file->direct, file->fd);
+}
+
+QimgStorage *
+qimg_file_storage_share(const QimgStorage *old, GError **error)
+{
+    const FileStorage *old_file = (const FileStorage *)old;
+    int fd = fcntl(old_file->fd, F_DUPFD_CLOEXEC, 0);
+    QimgStorage *storage =
+        fd < 0 ? NULL : qimg_file_storage_new(fd, old->path, false, error);
+    QimgErrno err = fd < 0 ? -errno : 0;
+
+    if (storage)
+        err = direct_file_share(&((FileStorage *)storage)->direct, &old_file->direct);
+    if (!err)
+        return storage;
+    qimg_set_error_errno(error, -err, NULL, "cannot open it again");
+    qimg_storage_close(storage);
+    return NULL;
 }
 
 int

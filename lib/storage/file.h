@@ -19,6 +19,15 @@ int qimg_file_reopen(int path_fd, bool allow_device, bool for_writing, GError **
 QimgStorage *qimg_file_storage_new(int fd, const char *path, bool is_writable,
                                    GError **error);
 
+/* Lets data and compressed data of @storage pass by the page cache from now on; tables
+ * and all else are cached as before. Called before the storage is used. Errors: -EINVAL
+ * where the file system cannot do that, others of open: the storage is as it was. */
+QimgErrno qimg_file_storage_go_direct(QimgStorage *storage) QIMG_MUST_CHECK;
+
+/* Makes a storage for reading of what @old, one of this kind, has open. NULL with @error
+ * set: FAILED. */
+QimgStorage *qimg_file_storage_share(const QimgStorage *old, GError **error);
+
 /* The descriptor inside a storage of this kind, which keeps owning it: for locks. */
 int qimg_file_storage_get_fd(const QimgStorage *storage);
 

@@ -8,7 +8,7 @@ import os
 
 import pytest
 
-from qtest import env, pattern, qemu
+from qtest import env, pattern, qemu, real_disk
 from qtest.mount import Mount
 from qtest.writing import (KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE, Disk, assert_content, assert_reads,
                            check, fallocate, opened, pwrite_direct, write_mapped)
@@ -114,12 +114,13 @@ class Fsx:
                 raise
 
 
-@pytest.mark.limit(180)
-@pytest.mark.parametrize("kind", ["raw", "64k", "512", "el2", "chain", "snapshot", "compressed"])
-def test_fsx(kind, tmp_path, mnt, rng):
-    folder = tmp_path / "images"
-    folder.mkdir()
-    content = bytearray(pattern.words(0, MIB, 1))
+KINDS = ["raw", "64k", "512", "el2", "chain", "snapshot", "compressed"]
+OPTIONS = {"512": "cluster_size=512", "el2": "extended_l2=on,cluster_size=128k",
+           "data-file": "data_file=data.raw"}
+
+
+def make_image(folder, kind):
+    """A disk that holds a MiB of words."""
     path = folder / ("disk.img" if kind == "raw" else "disk.qcow2")
     raw = qemu.make_raw(folder / "base.img", MIB, (0, MIB, "words", 1))
     if kind == "raw":
@@ -129,12 +130,33 @@ def test_fsx(kind, tmp_path, mnt, rng):
     elif kind == "compressed":
         qemu.img("convert", "-c", "-O", "qcow2", raw, path)
     else:
-        options = {"512": "cluster_size=512", "el2": "extended_l2=on,cluster_size=128k"}
-        qemu.img("convert", "-O", "qcow2", "-o", options.get(kind, "compat=1.1"), raw, path)
+        qemu.img("convert", "-O", "qcow2", "-o", OPTIONS.get(kind, "compat=1.1"), raw, path,
+                 cwd=folder)
     if kind == "snapshot":
         qemu.img("snapshot", "-c", "before", path)
-    n_steps = 300 if env.sanitizer() else 5000
-    with Mount(path, mnt, "-o", "rw") as mount, contextlib.ExitStack() as stack:
+    return path
+
+
+@pytest.mark.limit(180)
+@pytest.mark.parametrize("kind", KINDS)
+def test_fsx(kind, tmp_path, mnt, rng):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    work_on(make_image(folder, kind), kind, "rw", tmp_path, mnt, rng)
+
+
+@pytest.mark.limit(180)
+@pytest.mark.parametrize("kind", [*KINDS, "data-file"])
+def test_fsx_past_the_page_cache(kind, tmp_path, mnt, rng):
+    with real_disk.directory_on_a_disk() as folder:
+        work_on(make_image(folder, kind), kind, "rw,direct", tmp_path, mnt, rng)
+
+
+def work_on(path, kind, options, tmp_path, mnt, rng):
+    image_format = "raw" if kind == "raw" else "qcow2"
+    content = bytearray(pattern.words(0, MIB, 1))
+    n_steps = 300 if env.sanitizer() or "direct" in options else 5000
+    with Mount(path, mnt, "-o", options) as mount, contextlib.ExitStack() as stack:
         fsx = Fsx(mount.raw(path), content, rng, stack)
         for _ in range(3):
             fsx.run(n_steps // 3)
@@ -145,4 +167,4 @@ def test_fsx(kind, tmp_path, mnt, rng):
         stack.close()
     if kind != "raw":
         check(path)
-    assert_content(path, fsx.disk.content, tmp_path / "out", "raw" if kind == "raw" else "qcow2")
+    assert_content(path, fsx.disk.content, tmp_path / "out", image_format)

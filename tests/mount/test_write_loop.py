@@ -5,9 +5,7 @@ on, trimmed, checked; and journals that are played back into an overlay."""
 import contextlib
 import os
 import re
-import shutil
 import signal
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -16,6 +14,7 @@ from qtest import env, loop, procs, qemu
 from qtest.evidence import Unchanged
 from qtest.fsload import Load, run_together
 from qtest.mount import Mount
+from qtest.real_disk import directory_on_a_disk
 from qtest.writing import allocated_bytes, check
 
 MIB = 1 << 20
@@ -224,20 +223,6 @@ def _is_removed(group):
     return True
 
 
-@contextlib.contextmanager
-def directory_on_a_disk():
-    """Pages of a tmpfs would count for the limit, and cannot be written back."""
-    folder = Path(tempfile.mkdtemp(prefix="qcowfs-test-", dir="/var/tmp"))
-    try:
-        if procs.run("stat", "-f", "-c", "%T", folder).text.strip() in ("tmpfs", "ramfs"):
-            pytest.skip("/var/tmp lies in memory")
-        if shutil.disk_usage(folder).free < 1 << 30:
-            pytest.skip("/var/tmp has less than a gigabyte left")
-        yield folder
-    finally:
-        shutil.rmtree(folder)
-
-
 @pytest.mark.limit(240)
 @pytest.mark.parametrize("direct", ["on", "off"])
 def test_short_of_memory(direct, tmp_path, mnt):
@@ -248,6 +233,7 @@ def test_short_of_memory(direct, tmp_path, mnt):
         pytest.skip("a sanitizer needs the memory itself")
     if not may_be_io_flusher():
         pytest.skip("no CAP_SYS_RESOURCE: a server that is no I/O flusher may hang for good")
+    # Pages of a tmpfs would count for the limit, and cannot be written back.
     with memory_limit(64 * MIB) as limited, directory_on_a_disk() as folder:
         path = qemu.create(folder / "disk.qcow2", 512 * MIB)
         with Mount(path, mnt, "-o", "rw,l2_cache=1M", wrapper=limited) as mount:

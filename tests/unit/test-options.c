@@ -59,6 +59,8 @@ static const Row rows[] = {
     {"threads", "", QIMG_ERROR_USAGE, "threads=: not a number from 1 to 1024", 0},
     {"nolock", NULL, 0, NULL, 0},
     {"nolock", "1", QIMG_ERROR_USAGE, "nolock: does not take a value", 0},
+    {"direct", NULL, 0, NULL, 0},
+    {"direct", "on", QIMG_ERROR_USAGE, "direct: does not take a value", 0},
     {"inspect", NULL, 0, NULL, 0},
     {"backing", "any", 0, NULL, 0},
     {"backing", "/nonexistent", QIMG_ERROR_USAGE,
@@ -200,9 +202,11 @@ test_defaults(void)
     g_assert_cmpuint(options->n_threads, >=, 2);
     g_assert_false(options->no_lock);
     g_assert_false(options->inspect);
+    g_assert_false(options->is_direct);
     g_assert_true(qimg_options_set(options, "nolock", NULL, NULL));
     g_assert_true(qimg_options_set(options, "inspect", NULL, NULL));
-    g_assert_true(options->no_lock && options->inspect);
+    g_assert_true(qimg_options_set(options, "direct", NULL, NULL));
+    g_assert_true(options->no_lock && options->inspect && options->is_direct);
     qimg_options_free(NULL);
 }
 

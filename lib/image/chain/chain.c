@@ -2,6 +2,8 @@
 /* What opening a chain and its overlay share: storages with their locks, and warnings. */
 #include "image/chain/chain.h"
 
+#include <errno.h>
+
 #include "storage/file-lock.h"
 #include "storage/file.h"
 
@@ -45,6 +47,21 @@ lock_storage(QimgChain *chain, const QimgOptions *options, QimgStorage *storage,
     return false;
 }
 
+void
+chain_go_direct(QimgChain *chain, const QimgOptions *options, QimgStorage *storage)
+{
+    g_autofree char *text = NULL;
+    QimgErrno err = options->is_direct ? qimg_file_storage_go_direct(storage) : 0;
+
+    if (!err)
+        return;
+    text = g_strdup_printf("its data go through the page cache in spite of the option "
+                           "direct: %s",
+                           err == -EINVAL ? "its file system cannot do without"
+                                          : g_strerror(-err));
+    chain_warn(chain, storage->path, text);
+}
+
 QimgStorage *
 chain_open_storage(QimgChain *chain, const QimgOptions *options, int fd, const char *path,
                    bool is_writable, GError **error)
@@ -57,5 +74,6 @@ chain_open_storage(QimgChain *chain, const QimgOptions *options, int fd, const c
         qimg_storage_close(storage);
         return NULL;
     }
+    chain_go_direct(chain, options, storage);
     return storage;
 }

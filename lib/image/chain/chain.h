@@ -82,6 +82,10 @@ chain_count(QimgChain *chain, ImageCounter counter, uint64_t n)
  * opened. */
 void chain_warn(QimgChain *chain, const char *path, const char *text);
 
+/* Lets the data of @storage, which nobody has used yet, pass by the page cache where the
+ * options say so; warns where that cannot be. While the chain is opened. */
+void chain_go_direct(QimgChain *chain, const QimgOptions *options, QimgStorage *storage);
+
 /* Makes a storage of @fd (owned), locked for reading or writing as the
  * options say. While the chain is opened. */
 QimgStorage *chain_open_storage(QimgChain *chain, const QimgOptions *options, int fd,

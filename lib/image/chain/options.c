@@ -188,6 +188,14 @@ set_nolock(QimgOptions *options, const char *value, GError **error)
 }
 
 static bool
+set_direct(QimgOptions *options, const char *value, GError **error)
+{
+    (void)value, (void)error;
+    options->is_direct = true;
+    return true;
+}
+
+static bool
 set_inspect(QimgOptions *options, const char *value, GError **error)
 {
     (void)value, (void)error;
@@ -263,6 +271,7 @@ static const struct {
     {"data_cache", VALUE, set_data_cache},
     {"threads", VALUE, set_threads},
     {"nolock", NO_VALUE, set_nolock},
+    {"direct", NO_VALUE, set_direct},
     {"inspect", NO_VALUE, set_inspect},
     {"rw", NO_VALUE, set_rw},
     {"cow", MAYBE_VALUE, set_cow},

@@ -18,6 +18,7 @@ struct QimgOptions {
     uint64_t data_cache_bytes;
     unsigned n_threads;
     bool no_lock;
+    bool is_direct; /* data pass by the page cache */
     bool inspect;
     bool is_writable; /* rw: the image itself takes writes */
     bool is_cow;      /* an overlay takes them */

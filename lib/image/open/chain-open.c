@@ -566,18 +566,6 @@ chain_open_storages(QimgStorage *const *storages, unsigned n_storages,
     return chain;
 }
 
-/* A storage of the open file of @old, of which it has the locks; NULL with @error. */
-static QimgStorage *
-share_storage(const QimgStorage *old, GError **error)
-{
-    int fd = fcntl(qimg_file_storage_get_fd(old), F_DUPFD_CLOEXEC, 0);
-
-    if (fd >= 0)
-        return qimg_file_storage_new(fd, old->path, false, error);
-    qimg_set_error_errno(error, errno, NULL, "cannot open it again");
-    return NULL;
-}
-
 /* Adds the layer that was @old. What it names must be what it named, since that is what
  * is open. */
 static bool
@@ -586,7 +574,8 @@ add_again(QimgChain *chain, const QimgOptions *options, const QimgFormat *old,
 {
     QimgFormat *layer;
 
-    if (!add_format(chain, options, share_storage(old->file, error), format_name, error))
+    if (!add_format(chain, options, qimg_file_storage_share(old->file, error),
+                    format_name, error))
         return false;
     layer = chain->layers[chain->n_layers - 1];
     if (g_strcmp0(layer->backing_name, old->backing_name) != 0 ||
@@ -597,7 +586,7 @@ add_again(QimgChain *chain, const QimgOptions *options, const QimgFormat *old,
         return false;
     }
     if (old->data_file)
-        layer->data_file = share_storage(old->data_file, error);
+        layer->data_file = qimg_file_storage_share(old->data_file, error);
     return !old->data_file || layer->data_file;
 }
 

@@ -114,7 +114,7 @@ open_nameless(const char *dir)
 }
 
 static QimgFormat *
-open_vanishing(QimgChain *chain, GError **error)
+open_vanishing(QimgChain *chain, const QimgOptions *options, GError **error)
 {
     const char *named_dir = g_getenv("TMPDIR");
     const char *dir = named_dir && *named_dir ? named_dir : DEFAULT_TEMPORARY_DIR;
@@ -130,6 +130,7 @@ open_vanishing(QimgChain *chain, GError **error)
     if (file) {
         /* Nobody can open it after a crash, so nothing needs to outlive one. */
         qimg_file_storage_skip_syncs(file);
+        chain_go_direct(chain, options, file);
         if (create_in(chain, file, NULL, TEMPORARY_HINT, error))
             overlay = open_format(chain, file, error);
         else
@@ -340,5 +341,5 @@ QimgFormat *
 overlay_open(QimgChain *chain, const QimgOptions *options, GError **error)
 {
     return options->cow_path ? open_kept(chain, options, error)
-                             : open_vanishing(chain, error);
+                             : open_vanishing(chain, options, error);
 }
