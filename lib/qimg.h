@@ -181,6 +181,18 @@ QIMG_API QimgImage *qimg_image_open(const char *path, const QimgOptions *options
 QIMG_API QimgImage *qimg_image_open_at(int dir_fd, const char *name, const char *path,
                                        const QimgOptions *options, GError **error);
 
+/* As qimg_image_open, of the regular file or block device that is open as @fd, for
+ * reading or, with the option "rw", for reading and writing, without O_APPEND and
+ * O_DIRECT; messages and qimg_image_get_layer_path call it @path, which leads to nothing.
+ * @fd stays the caller's, who may close it at once; the locks are those of the open file,
+ * which they outlive no more than the last descriptor of it. What the image names
+ * relative to its directory is refused, since a descriptor has none: "backing_map" says
+ * where that is. Absolute names are opened where "backing" names directories or is "any",
+ * and nothing is where it was not set. "cow" with a file's name is refused. Errors: also
+ * USAGE for a descriptor that does not fit. */
+QIMG_API QimgImage *qimg_image_open_fd(int fd, const char *path,
+                                       const QimgOptions *options, GError **error);
+
 /* The name of the format whose images begin with @bytes, the first 512 of a file (or
  * all): static. NULL where they are no known one's: then it may be raw. Any thread. */
 QIMG_API const char *qimg_probe(const void *bytes, size_t n_bytes);
@@ -229,6 +241,24 @@ QIMG_API unsigned qimg_image_get_n_layers(const QimgImage *image);
 
 /* The path by which layer @depth was opened; owned by @image; NULL beyond the last. */
 QIMG_API const char *qimg_image_get_layer_path(const QimgImage *image, unsigned depth);
+
+/* The format of layer @depth, "qcow2" and so on: static. NULL beyond the last layer. */
+QIMG_API const char *qimg_image_get_layer_format(const QimgImage *image, unsigned depth);
+
+/* The name of its backing file that layer @depth stores, as it is stored; owned by
+ * @image. NULL where it stores none. */
+QIMG_API const char *qimg_image_get_layer_backing_name(const QimgImage *image,
+                                                       unsigned depth);
+
+/* What is known of a layer. */
+#define QIMG_LAYER_ENCRYPTED     (1u << 0) /* its data cannot be read without a key */
+#define QIMG_LAYER_DIRTY         (1u << 1) /* it was not closed properly, or is in use */
+#define QIMG_LAYER_CORRUPT       (1u << 2) /* marked as corrupt by a writer */
+#define QIMG_LAYER_HAS_DATA_FILE (1u << 3) /* its data lie in another file */
+
+/* The flags of layer @depth, ORed, of which later versions may have more; 0 beyond the
+ * last layer. Any thread. */
+QIMG_API unsigned qimg_image_get_layer_flags(const QimgImage *image, unsigned depth);
 
 /* The status of the top layer's file as it was when the image was opened (of a writable
  * disk: as it is), but for st_blocks: what the files of all layers occupy. Copied to

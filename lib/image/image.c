@@ -39,17 +39,12 @@ qimg_image_open(const char *path, const QimgOptions *options, GError **error)
     return qimg_image_open_at(AT_FDCWD, path, path, options, error);
 }
 
-QimgImage *
-qimg_image_open_at(int dir_fd, const char *name, const char *path,
-                   const QimgOptions *options, GError **error)
+/* The first handle on @chain (taken over; may be NULL). */
+static QimgImage *
+first_handle(QimgChain *chain)
 {
-    g_autoptr(QimgOptions) defaults = NULL;
-    QimgChain *chain;
     QimgImage *image;
 
-    if (!options)
-        options = defaults = qimg_options_new();
-    chain = chain_open(dir_fd, name, path, options, error);
     if (!chain)
         return NULL;
     image = image_new(chain, 0, &chain->layers[0]->active);
@@ -58,16 +53,30 @@ qimg_image_open_at(int dir_fd, const char *name, const char *path,
 }
 
 QimgImage *
+qimg_image_open_at(int dir_fd, const char *name, const char *path,
+                   const QimgOptions *options, GError **error)
+{
+    g_autoptr(QimgOptions) defaults = NULL;
+
+    if (!options)
+        options = defaults = qimg_options_new();
+    return first_handle(chain_open(dir_fd, name, path, options, error));
+}
+
+QimgImage *
+qimg_image_open_fd(int fd, const char *path, const QimgOptions *options, GError **error)
+{
+    g_autoptr(QimgOptions) defaults = NULL;
+
+    if (!options)
+        options = defaults = qimg_options_new();
+    return first_handle(chain_open_given(fd, path, options, error));
+}
+
+QimgImage *
 qimg_image_reopen(QimgImage *image, const QimgOptions *options, GError **error)
 {
-    QimgChain *chain = chain_reopen(image->chain, options, error);
-    QimgImage *again;
-
-    if (!chain)
-        return NULL;
-    again = image_new(chain, 0, &chain->layers[0]->active);
-    chain_unref(chain);
-    return again;
+    return first_handle(chain_reopen(image->chain, options, error));
 }
 
 QimgImage *
@@ -141,12 +150,52 @@ qimg_image_get_n_layers(const QimgImage *image)
     return image->chain->n_layers - image->first_layer;
 }
 
+/* Layer @depth, counted from the handle's first; NULL beyond the last. */
+static const QimgFormat *
+layer_at(const QimgImage *image, unsigned depth)
+{
+    return depth < qimg_image_get_n_layers(image)
+               ? image->chain->layers[image->first_layer + depth]
+               : NULL;
+}
+
 const char *
 qimg_image_get_layer_path(const QimgImage *image, unsigned depth)
 {
-    if (depth >= qimg_image_get_n_layers(image))
-        return NULL;
-    return image->chain->layers[image->first_layer + depth]->file->path;
+    const QimgFormat *layer = layer_at(image, depth);
+
+    return layer ? layer->file->path : NULL;
+}
+
+const char *
+qimg_image_get_layer_format(const QimgImage *image, unsigned depth)
+{
+    const QimgFormat *layer = layer_at(image, depth);
+
+    return layer ? layer->driver->name : NULL;
+}
+
+const char *
+qimg_image_get_layer_backing_name(const QimgImage *image, unsigned depth)
+{
+    const QimgFormat *layer = layer_at(image, depth);
+
+    return layer ? layer->backing_name : NULL;
+}
+
+unsigned
+qimg_image_get_layer_flags(const QimgImage *image, unsigned depth)
+{
+    const QimgFormat *layer = layer_at(image, depth);
+
+    if (!layer)
+        return 0;
+    return (layer->encryption ? QIMG_LAYER_ENCRYPTED : 0) |
+           (atomic_load_explicit(&layer->is_dirty, memory_order_relaxed)
+                ? QIMG_LAYER_DIRTY
+                : 0) |
+           (layer->is_corrupt ? QIMG_LAYER_CORRUPT : 0) |
+           (layer->needs_data_file ? QIMG_LAYER_HAS_DATA_FILE : 0);
 }
 
 void

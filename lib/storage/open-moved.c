@@ -154,7 +154,8 @@ qimg_open_moved(const QimgOpenPolicy *policy, const QimgPlace *naming, const cha
         mapped = open_policy_apply_maps(policy, tried, &new_name);
     if (mapped || policy->kind == POLICY_NONE)
         return -1;
-    search_dir(&search, naming->dir_fd, dir);
+    if (naming->dir_fd >= 0)
+        search_dir(&search, naming->dir_fd, dir);
     for (guint i = 0; i < policy->dirs->len; i++)
         search_dir(&search, AT_FDCWD, policy->dirs->pdata[i]);
     path_fd = search.found_fd;

@@ -300,6 +300,43 @@ qimg_open_named_by_user_at(const QimgOpenPolicy *policy, int dir_fd, const char 
     return fd;
 }
 
+int
+qimg_open_given(int fd, const char *path, bool for_writing, QimgPlace **place_out,
+                GError **error)
+{
+    g_autoptr(QimgPlace) place = g_new0(QimgPlace, 1);
+    int flags = fcntl(fd, F_GETFL);
+    int own_fd;
+
+    place->path = g_strdup(path);
+    place->dir_fd = -1;
+    if (flags < 0 || fstat(fd, &place->status) < 0) {
+        qimg_set_error_errno(error, errno, NULL, "the descriptor cannot be used");
+        return -1;
+    }
+    if (!S_ISREG(place->status.st_mode) && !S_ISBLK(place->status.st_mode)) {
+        qimg_set_error(error, QIMG_ERROR_NOT_AN_IMAGE,
+                       "the descriptor is of no regular file or block device");
+        return -1;
+    }
+    /* The kernel would append what is written to a place, and wants buffers aligned. */
+    if ((flags & (O_PATH | O_DIRECT)) || (for_writing && (flags & O_APPEND)) ||
+        (flags & O_ACCMODE) == O_WRONLY ||
+        (for_writing && (flags & O_ACCMODE) != O_RDWR)) {
+        qimg_set_error(error, QIMG_ERROR_USAGE,
+                       "the descriptor does not fit (open the file with %s, and without "
+                       "O_PATH, O_APPEND and O_DIRECT)",
+                       for_writing ? "O_RDWR" : "O_RDONLY or O_RDWR");
+        return -1;
+    }
+    own_fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    if (own_fd < 0)
+        qimg_set_error_errno(error, errno, NULL, "the descriptor cannot be used");
+    else
+        *place_out = g_steal_pointer(&place);
+    return own_fd;
+}
+
 /* Whether @path is @dir itself or lies below it. Both are real paths. */
 static bool
 is_below(const char *path, const char *dir)
@@ -414,6 +451,15 @@ qimg_open_named_by_image(const QimgOpenPolicy *policy, const QimgPlace *naming,
                        "names \"%s\", and backing=none allows no further file (allow it "
                        "with -o backing=same-dir or -o backing=DIR)",
                        shown);
+        return -1;
+    }
+    if (!mapped && naming->dir_fd < 0 && !g_path_is_absolute(name)) {
+        qimg_set_error(
+            error, QIMG_ERROR_REFUSED,
+            "names \"%s\", which is relative to the directory of the image, and "
+            "that is not known where it is opened by a descriptor (say where "
+            "it is with -o backing_map='%s'=NEW)",
+            shown, shown);
         return -1;
     }
     local = policy->avoids ? name_below(naming, name) : NULL;

@@ -39,7 +39,7 @@ char **qimg_open_policy_get_places(const QimgOpenPolicy *policy);
  * done: who may rename it later cannot change what the file may name. */
 typedef struct {
     char *path;
-    int dir_fd;          /* O_PATH: the directory part of @path */
+    int dir_fd;          /* O_PATH: the directory part of @path; -1: no name is known */
     char *dir_real;      /* where that lay; NULL: not known */
     char *file_dir_real; /* the directory in which the file really lay; NULL: not known */
     char *file_name_real; /* and the name it had there; NULL: none, or not known */
@@ -60,6 +60,12 @@ int qimg_open_named_by_user(const char *path, bool for_writing, QimgPlace **plac
 int qimg_open_named_by_user_at(const QimgOpenPolicy *policy, int dir_fd, const char *name,
                                const char *path, bool for_writing, QimgPlace **place_out,
                                GError **error);
+
+/* A descriptor of our own of the file that the user has open as @fd, which messages call
+ * @path, for reading, and for writing where asked, and its place, which no name leads to.
+ * -1 with @error set where that is no file of an image, or not open in that way. */
+int qimg_open_given(int fd, const char *path, bool for_writing, QimgPlace **place_out,
+                    GError **error);
 
 /* Opens a file that the image at @naming names. @name is the stored name, plain (no
  * protocol), relative to the directory of @naming. Returns a descriptor as above and

@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/checked.h"
 #include "base/cleanup.h"
@@ -415,18 +416,13 @@ sum_status(QimgChain *chain)
     }
 }
 
+/* Adds the image in @fd, opened at @place (both owned), and all that it is based on. */
 static bool
-open_layers(QimgChain *chain, int dir_fd, const char *name, const char *path,
+open_layers(QimgChain *chain, int fd, QimgPlace *place, ProbedOrigin origin,
             const QimgOptions *options, GError **error)
 {
-    bool for_writing = options->is_writable && !options->is_cow;
-    ProbedOrigin origin = dir_fd == AT_FDCWD ? PROBED_NAMED : PROBED_IN_DIRECTORY;
-    QimgPlace *place = NULL;
-    int fd = qimg_open_named_by_user_at(options->policy, dir_fd, name, path, for_writing,
-                                        &place, error);
-
     chain->n_layers = chain->image_layer = options->is_cow ? 1 : 0;
-    if (fd < 0 || !add_layer(chain, options, fd, place, options->format, origin, error))
+    if (!add_layer(chain, options, fd, place, options->format, origin, error))
         return false;
     while (chain->layers[chain->n_layers - 1]->backing_name)
         if (!add_backing(chain, options, error))
@@ -488,16 +484,61 @@ finish_chain(QimgChain *chain, const QimgOptions *options, GError **error)
     return true;
 }
 
-QimgChain *
-chain_open(int dir_fd, const char *name, const char *path, const QimgOptions *options,
+/* Whether the image itself is written to, no overlay of it. */
+static bool
+writes_to_image(const QimgOptions *options)
+{
+    return options->is_writable && !options->is_cow;
+}
+
+/* As open_layers, with what comes before and behind. */
+static QimgChain *
+open_chain(int fd, QimgPlace *place, ProbedOrigin origin, const QimgOptions *options,
            GError **error)
 {
     QimgChain *chain = chain_new(options, error);
 
-    if (chain && (!open_layers(chain, dir_fd, name, path, options, error) ||
-                  !finish_chain(chain, options, error)))
+    if (!chain) {
+        close(fd);
+        qimg_place_free(place);
+    } else if (!open_layers(chain, fd, place, origin, options, error) ||
+               !finish_chain(chain, options, error)) {
         g_clear_pointer(&chain, chain_unref);
+    }
     return chain;
+}
+
+QimgChain *
+chain_open(int dir_fd, const char *name, const char *path, const QimgOptions *options,
+           GError **error)
+{
+    QimgPlace *place = NULL;
+    int fd = qimg_open_named_by_user_at(options->policy, dir_fd, name, path,
+                                        writes_to_image(options), &place, error);
+
+    return fd < 0 ? NULL
+                  : open_chain(fd, place,
+                               dir_fd == AT_FDCWD ? PROBED_NAMED : PROBED_IN_DIRECTORY,
+                               options, error);
+}
+
+QimgChain *
+chain_open_given(int fd, const char *path, const QimgOptions *options, GError **error)
+{
+    QimgPlace *place = NULL;
+    int own_fd;
+
+    if (options->cow_path) {
+        qimg_set_error(
+            error, QIMG_ERROR_USAGE,
+            "cow=%s: an overlay that stays stores the name of its image, and a "
+            "descriptor has none (leave out the overlay's name)",
+            options->cow_path);
+        return NULL;
+    }
+    own_fd = qimg_open_given(fd, path, writes_to_image(options), &place, error);
+    return own_fd < 0 ? NULL
+                      : open_chain(own_fd, place, PROBED_IN_DIRECTORY, options, error);
 }
 
 /* As add_format, for a check. */

@@ -9,6 +9,10 @@
 QimgChain *chain_open(int dir_fd, const char *name, const char *path,
                       const QimgOptions *options, GError **error);
 
+/* As chain_open, of the file that is open as @fd, which stays the caller's. */
+QimgChain *chain_open_given(int fd, const char *path, const QimgOptions *options,
+                            GError **error);
+
 /* As chain_open, of @n_storages (1 to IMAGE_MAX_LAYERS) open storages from
  * the top down, which it owns from then on (also on failure). The names that they hold
  * are not followed, no data file is attached and no lock is taken: for images that are no
