@@ -157,7 +157,7 @@ raise_file_limit(void)
 static Images *
 open_images(const Options *options)
 {
-    g_autoptr(Images) images = images_new(options);
+    g_autoptr(Images) images = images_new(options_for_images(options));
     g_autoptr(GPtrArray) directories = g_ptr_array_new();
     g_autoptr(GError) error = NULL;
 

@@ -31,10 +31,10 @@ images_add_directory(Images *images, const char *path, GError **error)
 {
     g_autoptr(ImageDir) dir = NULL;
 
-    if (images->options->cow_file) {
+    if (images->settings.cow_file) {
         g_set_error(error, QIMG_ERROR, QIMG_ERROR_USAGE,
                     "is a directory, and cow=%s serves one image (give cow alone)",
-                    images->options->cow_file);
+                    images->settings.cow_file);
         return false;
     }
     dir = image_dir_new(path, error);
@@ -195,7 +195,7 @@ update(Images *images, ImageDir *dir, const char *name, FileEvent event)
         retire(images, entry);
     /* Somebody else has written to it: what it was is not worth keeping. */
     else if (is_same && entry->state == IMAGE_OPEN && entry->n_pins == 0 &&
-             !images->options->is_writable)
+             !images->settings.is_writable)
         images_close_entry(images, entry);
     else if (is_same && entry->state == IMAGE_OPEN)
         used = entry->number;
@@ -322,7 +322,7 @@ void
 images_avoid_device(Images *images, dev_t device)
 {
     if (images->dirs->len > 0)
-        qimg_options_avoid_device(images->options->image_options, device);
+        qimg_options_avoid_device(images->settings.image_options, device);
 }
 
 bool

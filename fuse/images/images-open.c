@@ -149,7 +149,7 @@ find_idle(const Images *images)
 int
 images_close_idle(Images *images)
 {
-    gint64 idle_usecs = (gint64)images->options->idle_s * G_USEC_PER_SEC;
+    gint64 idle_usecs = (gint64)images->settings.idle_s * G_USEC_PER_SEC;
     int due_ms = -1;
 
     qimg_mutex_lock(&images->lock);
@@ -177,7 +177,7 @@ images_close_idle(Images *images)
 static void
 explain_denied_link(const Images *images, const ImageEntry *entry, GError **error)
 {
-    if (entry->is_link && !images->options->no_sandbox && error && *error &&
+    if (entry->is_link && images->settings.is_confined && error && *error &&
         strstr((*error)->message, g_strerror(EACCES))) {
         g_autofree char *text =
             g_strdup_printf("%s (a link may lead out of its directory only to where -o "
@@ -196,7 +196,7 @@ open_file(const Images *images, const ImageEntry *entry, const char *file_name,
           GError **error)
 {
     g_autoptr(QimgImage) image =
-        image_dir_open(entry->dir, file_name, images->options->image_options, error);
+        image_dir_open(entry->dir, file_name, images->settings.image_options, error);
     struct stat status;
 
     if (!image) {
@@ -353,7 +353,7 @@ reopen_named(Images *images, ImageEntry *entry)
 
     qimg_mutex_unlock(&images->lock);
     if (!qimg_image_is_writable(entry->image))
-        image = qimg_image_reopen(entry->image, images->options->image_options, &reason);
+        image = qimg_image_reopen(entry->image, images->settings.image_options, &reason);
     if (image) {
         old_signature = signature_of(entry->image);
         signature = signature_of(image);

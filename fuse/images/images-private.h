@@ -9,10 +9,10 @@
 #define IMAGE_GONE g_quark_from_static_string("qcowfs-image-gone")
 
 struct Images {
-    const Options *options; /* const */
-    GPtrArray *dirs;        /* ImageDir *, owned; const while mounted */
-    int wake_fd;            /* const */
-    QimgMutex scan_lock;    /* taken before lock: one thread looks for changes */
+    ImagesSettings settings; /* const */
+    GPtrArray *dirs;         /* ImageDir *, owned; const while mounted */
+    int wake_fd;             /* const */
+    QimgMutex scan_lock;     /* taken before lock: one thread looks for changes */
     QimgMutex lock;
     QimgCond changed; /* an entry is not busy any more */
     /* Guarded by lock: */

@@ -33,11 +33,11 @@ free_dir(gpointer data)
 }
 
 Images *
-images_new(const Options *options)
+images_new(ImagesSettings settings)
 {
     Images *images = g_new0(Images, 1);
 
-    images->options = options;
+    images->settings = settings;
     qimg_mutex_init(&images->lock, QIMG_RANK_IMAGES);
     qimg_mutex_init(&images->scan_lock, QIMG_RANK_SCAN);
     qimg_cond_init(&images->changed);
@@ -330,7 +330,7 @@ images_is_writable(Images *images, unsigned number)
 {
     g_autoptr(ImageEntry) entry = images_pin_open(images, number);
 
-    return entry ? qimg_image_is_writable(entry->image) : images->options->is_writable;
+    return entry ? qimg_image_is_writable(entry->image) : images->settings.is_writable;
 }
 
 uint64_t
@@ -368,7 +368,7 @@ image_entry_get_snapshots(ImageEntry *entry)
 void
 image_entry_expect_writes(ImageEntry *entry)
 {
-    if (!entry->images->options->is_cow) /* else the overlay goes when it is closed */
+    if (!entry->images->settings.is_cow) /* else the overlay goes when it is closed */
         return;
     qimg_mutex_lock(&entry->images->lock);
     entry->is_kept = true;

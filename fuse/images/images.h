@@ -21,7 +21,6 @@
 #include "images/image-dir.h"
 #include "images/partition-dir.h"
 #include "images/snapshot-dir.h"
-#include "mount/options.h"
 #include "qimg.h"
 
 /* Numbers are smaller than this. */
@@ -87,8 +86,18 @@ typedef struct ImageEntry {
         *fresh; /* inode numbers of which the kernel has no pages of before @stamp */
 } ImageEntry;
 
-/* Without images. @options must outlive it. */
-Images *images_new(const Options *options);
+/* How images are opened, and for how long. */
+typedef struct {
+    QimgOptions *image_options; /* borrowed */
+    bool is_writable;           /* by rw or cow */
+    bool is_cow;
+    const char *cow_file; /* borrowed; NULL: an overlay that vanishes */
+    bool is_confined;     /* so that links may lead to what cannot be opened */
+    unsigned idle_s;      /* after which an image of a directory is closed */
+} ImagesSettings;
+
+/* Without images. What @settings borrows must outlive it. */
+Images *images_new(ImagesSettings settings);
 
 /* Closes all images; none may be pinned. Accepts NULL. */
 void images_free(Images *images);

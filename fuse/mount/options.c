@@ -474,6 +474,19 @@ options_free(Options *o)
     g_free(o);
 }
 
+ImagesSettings
+options_for_images(const Options *options)
+{
+    return (ImagesSettings){
+        .image_options = options->image_options,
+        .is_writable = options->is_writable,
+        .is_cow = options->is_cow,
+        .cow_file = options->cow_file,
+        .is_confined = !options->no_sandbox,
+        .idle_s = options->idle_s,
+    };
+}
+
 void
 options_print_help(void)
 {

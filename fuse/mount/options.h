@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
+#include "images/images.h"
 #include "qimg.h"
 
 typedef enum {
@@ -45,6 +46,9 @@ typedef struct {
  * sense. Free with options_free. */
 Options *options_parse(int argc, char **argv, GError **error);
 void options_free(Options *options);
+
+/* What the registry of images needs of them; borrows from @options. */
+ImagesSettings options_for_images(const Options *options);
 
 /* Prints the help to standard output. */
 void options_print_help(void);

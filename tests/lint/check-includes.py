@@ -35,10 +35,13 @@ ALLOWED = {
 FLOORS = {
     "format/qcow2": ("layer", "refcount", "tables", "count", "write", "snapshot", "check"),
     "image": ("chain", "map", "read", "write", "open"),
-    "fuse": ("sandbox", "mount", "images", "tree", "ops"),
+    "fuse": ("images", "sandbox", "mount", "tree", "ops"),
 }
 # Headers that the build makes.
 GENERATED = {"sandbox-filter.h"}
+# Folders that are built, and tested, without libfuse.
+WITHOUT_FUSE = {"fuse/images", "fuse/sandbox"}
+FUSE_INCLUDE = re.compile(r"^\s*#\s*include\s+<((?:linux/)?fuse[^>]*)>", re.MULTILINE)
 MAX_UNITS = 15
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
 
@@ -138,7 +141,11 @@ def main():
     problems, n_files, graph, units = [], 0, collections.defaultdict(set), set()
     for path in sources.find(root, ["lib", "fuse", "tools", "docs"], [".c", ".h", ".def"]):
         with open(os.path.join(root, path), encoding="utf-8") as file:
-            includes = INCLUDE.findall(file.read())
+            text = file.read()
+        includes = INCLUDE.findall(text)
+        if os.path.dirname(path) in WITHOUT_FUSE:
+            problems += [f"{path}: includes <{header}>, and is built without libfuse"
+                         for header in FUSE_INCLUDE.findall(text)]
         n_files += 1
         graph[unit_of(path)] |= {unit_of(included_path(root, path, header))
                                  for header in includes} - {unit_of(path)}
