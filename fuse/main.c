@@ -235,9 +235,11 @@ make_sandbox(const Options *options)
 
 /* From the mount to the last moment at which a failure can be told on the terminal. */
 static bool
-begin_serving(const Options *options, Session *session, Sandbox *sandbox, GError **error)
+begin_serving(const Options *options, Session *session, Sandbox *sandbox,
+              QimgKeeper *keeper, GError **error)
 {
     g_autofree char *report = NULL;
+    g_autoptr(GError) keeper_error = NULL;
     int ready_fd = -1;
 
     if (!options->foreground) {
@@ -246,6 +248,8 @@ begin_serving(const Options *options, Session *session, Sandbox *sandbox, GError
             return false;
         log_to_syslog();
     }
+    if (keeper && !qimg_keeper_start(keeper, &keeper_error))
+        g_warning("%s (writes are slower)", keeper_error->message);
     json_object_seed(0); /* it reads /dev/urandom, once */
     if (!session_confine(session, sandbox, &report, error))
         return false;
@@ -257,7 +261,7 @@ begin_serving(const Options *options, Session *session, Sandbox *sandbox, GError
 }
 
 static int
-serve_tree(const Options *options, const Tree *tree, DirWatch *watch)
+serve_tree(const Options *options, const Tree *tree, DirWatch *watch, QimgKeeper *keeper)
 {
     g_autoptr(GError) error = NULL;
     /* Before the mount: it may cover an image, and nobody answers yet. */
@@ -268,7 +272,7 @@ serve_tree(const Options *options, const Tree *tree, DirWatch *watch)
     if (!session)
         return fail(options->mountpoint, error);
     print_hints(options);
-    is_started = begin_serving(options, session, sandbox, &error);
+    is_started = begin_serving(options, session, sandbox, keeper, &error);
     is_good = is_started && session_run(session, &error);
     if (!is_started)
         fail(options->mountpoint, error);
@@ -277,9 +281,22 @@ serve_tree(const Options *options, const Tree *tree, DirWatch *watch)
     return end_session(options, session, tree) && is_good ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
+/* What an overlay that vanishes holds needs nobody to keep it. */
+static QimgKeeper *
+make_keeper(const Options *options)
+{
+    QimgKeeper *keeper = NULL;
+
+    if (options->is_writable && (!options->is_cow || options->cow_file))
+        keeper = qimg_keeper_new();
+    qimg_options_set_keeper(options->image_options, keeper);
+    return keeper;
+}
+
 static int
 mount_images(const Options *options)
 {
+    g_autoptr(QimgKeeper) keeper = NULL; /* outlives the images */
     g_autoptr(Images) images = NULL;
     g_autoptr(GError) error = NULL;
     g_autofree char *absolute_path = NULL;
@@ -297,6 +314,7 @@ mount_images(const Options *options)
     raise_file_limit();
     if (options->is_cow)
         keep_temporary_directory();
+    keeper = make_keeper(options);
     images = open_images(options);
     if (!images)
         return EXIT_FAILURE;
@@ -316,7 +334,7 @@ mount_images(const Options *options)
     tree = tree_new(images, options, is_file);
     absolute_path = mountpoint_absolute(options->mountpoint);
     mark_fd = mountpoint_mark(absolute_path);
-    result = serve_tree(options, tree, watch);
+    result = serve_tree(options, tree, watch, keeper);
     tree_free(tree);
     g_clear_pointer(&images, images_free); /* before those who wait are told */
     mountpoint_unmark(absolute_path, mark_fd);

@@ -143,6 +143,31 @@ QIMG_API gboolean qimg_options_set(QimgOptions *options, const char *name,
  * themselves. Errors of opening are then LOOP or FAILED. */
 QIMG_API void qimg_options_avoid_device(QimgOptions *options, dev_t device);
 
+/* A process that stores what waits when this one dies, so that writes need not wait for
+ * the disk: entries of tables are written behind then, many of them after one sync.
+ * Without it, a write that replaces data returns when these are on stable storage.
+ *
+ *     qimg_keeper_new ─▶ images are opened with it ─▶ qimg_keeper_start ─▶ images are
+ *     written to ─▶ images are closed ─▶ qimg_keeper_free
+ *
+ * Linux 5.3 or later. */
+typedef struct QimgKeeper QimgKeeper;
+QIMG_API QimgKeeper *qimg_keeper_new(void);
+
+/* Starts the process, which shares the table of open files of this one: before this one
+ * makes threads and after it has gone to the background, at most once. It ends by itself
+ * when this process has ended. FALSE with @error set where that is not possible; images
+ * are written to without it then. */
+QIMG_API gboolean qimg_keeper_start(QimgKeeper *keeper, GError **error);
+
+/* Ends the process and frees @keeper, when no image is open any more that was opened with
+ * it. Accepts NULL. */
+QIMG_API void qimg_keeper_free(QimgKeeper *keeper);
+
+/* Images that are opened with @options and written to use @keeper, which stays the
+ * caller's. */
+QIMG_API void qimg_options_set_keeper(QimgOptions *options, QimgKeeper *keeper);
+
 /* Whether qimg_options_set knows @name. */
 QIMG_API gboolean qimg_options_has(const char *name);
 
@@ -227,6 +252,7 @@ QIMG_API QimgImage *qimg_image_open_part(QimgImage *image, uint64_t start_bytes,
 QIMG_API void qimg_image_close(QimgImage *image);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(QimgOptions, qimg_options_free)
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(QimgKeeper, qimg_keeper_free)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(QimgImage, qimg_image_close)
 
 /* The virtual size in bytes. Cannot fail; any thread. That of a writable disk changes

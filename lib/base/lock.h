@@ -16,6 +16,8 @@
  *   HEADER      the feature bits of one image (format/qcow2/layer/header-io.c)
  *   INFLIGHT    the guest ranges that are being changed (format/inflight.c)
  *   PENDING     clusters to be freed after the next flush (qcow2/refcount/pending.c)
+ *   KEEPER      which images are kept by the other process (behind/keeper.c)
+ *   BEHIND      the entries of one image that wait to be written (behind/behind.c)
  *   CACHE       one stripe of a slot cache: claims, waits for loads (cache/slot-cache.c)
  *   WORKERS     the job queue (base/workers.c)
  *   STORAGE     extents of a host file, and whose turn a sync is (storage/storage.c)
@@ -52,6 +54,8 @@ typedef enum {
     QIMG_RANK_HEADER,
     QIMG_RANK_INFLIGHT,
     QIMG_RANK_PENDING,
+    QIMG_RANK_KEEPER,
+    QIMG_RANK_BEHIND,
     QIMG_RANK_CACHE,
     QIMG_RANK_WORKERS,
     QIMG_RANK_STORAGE,

@@ -23,8 +23,9 @@ load_slice(void *user, uint64_t key, void *bytes)
     QimgErrno err;
 
     (void)key;
-    err = qimg_storage_read(source->file.storage, source->purpose, source->host_offset,
-                            bytes, (size_t)source->n_words * sizeof(uint64_t));
+    err = behind_read(source->file.behind, source->file.storage, source->purpose,
+                      source->host_offset, bytes,
+                      (size_t)source->n_words * sizeof(uint64_t));
     if (!err && source->file.is_little_endian)
         qimg_le64_array_to_host(bytes, source->n_words);
     else if (!err)

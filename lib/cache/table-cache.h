@@ -6,6 +6,7 @@
 
 #include <stdatomic.h>
 
+#include "behind/behind.h"
 #include "cache/slot-cache.h"
 #include "storage/storage.h"
 
@@ -28,6 +29,7 @@ typedef struct {
     QimgStorage *storage;
     unsigned layer; /* below 256 */
     bool is_little_endian;
+    QimgBehind *behind; /* what the file does not have yet; may be NULL */
 } TableFile;
 
 typedef struct {

@@ -9,6 +9,7 @@
 #include "base/gate.h"
 #include "base/index-set.h"
 #include "base/task.h"
+#include "behind/behind.h"
 #include "cache/table-cache.h"
 #include "codec/rules.h"
 #include "format/check-report.h"
@@ -68,8 +69,8 @@ typedef enum {
  * allocating plan, nobody else changes what lies at [fill_start, fill_end) of the disk.
  *
  *     plan_write ──▶ the caller writes all of [fill_start, fill_end) to the data storage,
- *                    syncs it unless is_zeroed and the disk held zeros there ──▶ publish
- *                                            (any failure) ─────────────────▶ abandon
+ *                    or, where is_zeroed and the disk held zeros there, the request
+ * alone; then data_first stays false ──▶ publish (any failure) ─────────▶ abandon
  *
  * A plan in place whose is_announced is set is ended by abandon, once its data is
  * written: until then nobody lets its bytes read as zeros.
@@ -94,6 +95,8 @@ typedef struct {
     uint64_t clusters_start;
     uint64_t clusters_end;
     bool all_is_zero;
+    /* Of the caller, before publishing: the data must be durable before the entries. */
+    bool data_first;
     QimgInflight inflight;
     /* The driver's own. */
     uint64_t l2_table_offset;
@@ -117,6 +120,7 @@ struct QimgFormat {
     TableCache *tables;       /* shared by the chain */
     unsigned layer_index;     /* from the top of the chain; part of cache keys */
     InflightSet *inflight;    /* owned; NULL unless is_writable */
+    QimgBehind *behind;       /* owned; NULL unless is_writable */
     uint64_t zero_unit_bytes; /* a writable layer's: see zero */
 
     QimgGate *gate;   /* the chain's; NULL: nothing is ever written */
@@ -164,6 +168,7 @@ typedef struct {
     bool inspect;       /* open what cannot be decrypted, for its facts */
     bool has_snapshots; /* load the list of internal snapshots */
     QimgGate *gate;     /* NULL: read-only */
+    QimgKeeper *keeper; /* of a writable layer; NULL: nothing is written behind */
     bool is_writable;   /* refuse what cannot be written to */
     bool for_check;     /* open what is damaged, too, for check and repair alone */
 } QimgFormatEnv;

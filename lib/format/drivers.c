@@ -67,6 +67,7 @@ qimg_format_init(QimgFormat *format, const QimgDriver *driver, QimgStorage *file
     if (env->is_writable) {
         format->inflight = inflight_set_new();
         format->metadata = qimg_index_set_new();
+        format->behind = behind_new(env->keeper, file);
     }
     format->snapshots = qimg_snapshots_new(NULL, 0);
     format->warnings = g_ptr_array_new_with_free_func(g_free);
@@ -79,6 +80,7 @@ qimg_format_close(QimgFormat *format)
         return;
     if (format->is_writable && format->file && format->driver->end_writing)
         format->driver->end_writing(format);
+    behind_free(format->behind);
     qimg_snapshots_unref(format->snapshots);
     g_free(format->backing_name);
     g_free(format->backing_format);

@@ -94,6 +94,10 @@ qimg_count_zero_entries(QimgFormat *format, uint64_t host_offset, uint64_t n_ent
     if (n_bytes == 0)
         return 0;
     words = qimg_scratch_get(QIMG_SCRATCH_TABLE, n_bytes);
+    /* First: what does not wait then is in the file. */
+    if (behind_covers(format->behind, host_offset, n_bytes / sizeof(uint64_t),
+                      (unsigned)entry_words))
+        return 0;
     if (!words || qimg_format_is_beyond_end(format, host_offset + n_bytes - 1) ||
         qimg_storage_read(format->file, QIMG_IO_L2, qimg_host(host_offset), words,
                           n_bytes))

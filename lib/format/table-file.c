@@ -80,6 +80,7 @@ table_file_of(const QimgFormat *format)
 {
     return (TableFile){
         .storage = format->file,
+        .behind = format->behind,
         .layer = format->layer_index,
         .is_little_endian = format->driver->is_little_endian,
     };
@@ -122,34 +123,85 @@ qimg_format_read_words(QimgFormat *format, QimgIoPurpose purpose, uint64_t host_
     return err;
 }
 
-QimgErrno
-qimg_format_write_words(QimgFormat *format, QimgIoPurpose purpose, uint64_t slice_offset,
-                        const TableSlice *slice, uint64_t word_index,
-                        const uint64_t *words, uint64_t n_words)
+/* Makes durable what the new entries refer to. */
+static QimgErrno
+sync_first(QimgFormat *format, const QimgTableChange *c)
 {
-    uint64_t disk_words[TABLE_SLICE_WORDS], old_words[TABLE_SLICE_WORDS];
+    bool is_in_file = !format->data_file || c->purpose == QIMG_IO_L1 ||
+                      behind_is_started(format->behind);
+    QimgErrno err = format->data_file ? qimg_storage_sync(format->data_file) : 0;
 
-    memcpy(disk_words, words, n_words * sizeof(uint64_t));
-    qimg_format_swap_words(format, disk_words, n_words);
-    for (uint64_t i = 0; i < n_words; i++)
-        old_words[i] = table_slice_get(slice, word_index + i);
-    qimg_format_swap_words(format, old_words, n_words);
-    return qimg_format_write_or_undo(format, purpose,
-                                     slice_offset + word_index * sizeof(uint64_t),
-                                     disk_words, old_words, n_words * sizeof(uint64_t));
+    return err || !is_in_file ? err : qimg_storage_sync(format->file);
+}
+
+/* @old_words are those of the slice, as they would lie in the file. */
+static QimgErrno
+write_or_add(QimgFormat *format, const QimgTableChange *c, const uint64_t *disk_words,
+             const uint64_t *old_words)
+{
+    uint64_t host_offset = c->slice_offset + c->word_index * sizeof(uint64_t);
+    bool waits = behind_covers(format->behind, host_offset, c->n_words, c->entry_words);
+    QimgErrno err = 0;
+
+    if (behind_is_started(format->behind) && (c->data_first || waits)) {
+        if (behind_is_kept(format->behind))
+            return behind_add(format->behind, host_offset, disk_words, old_words,
+                              c->n_words, c->entry_words);
+        err = qimg_format_settle(format);
+    }
+    if (!err && c->data_first)
+        err = sync_first(format, c);
+    return err ? err
+               : qimg_format_write_or_undo(format, c->purpose, host_offset, disk_words,
+                                           old_words, c->n_words * sizeof(uint64_t));
 }
 
 QimgErrno
-qimg_format_store_words(QimgFormat *format, QimgIoPurpose purpose, uint64_t slice_offset,
-                        TableSlice *slice, uint64_t word_index, const uint64_t *words,
-                        uint64_t n_words)
+qimg_format_write_words(QimgFormat *format, const QimgTableChange *c)
 {
-    QimgErrno err = qimg_format_write_words(format, purpose, slice_offset, slice,
-                                            word_index, words, n_words);
+    uint64_t disk_words[TABLE_SLICE_WORDS], old_words[TABLE_SLICE_WORDS];
 
-    for (uint64_t i = 0; !err && i < n_words; i++)
-        table_slice_set(slice, word_index + i, words[i]);
+    memcpy(disk_words, c->words, c->n_words * sizeof(uint64_t));
+    qimg_format_swap_words(format, disk_words, c->n_words);
+    for (uint64_t i = 0; i < c->n_words; i++)
+        old_words[i] = table_slice_get(c->slice, c->word_index + i);
+    qimg_format_swap_words(format, old_words, c->n_words);
+    return write_or_add(format, c, disk_words, old_words);
+}
+
+QimgErrno
+qimg_format_store_words(QimgFormat *format, const QimgTableChange *c)
+{
+    QimgErrno err = qimg_format_write_words(format, c);
+
+    for (uint64_t i = 0; !err && i < c->n_words; i++)
+        table_slice_set(c->slice, c->word_index + i, c->words[i]);
     return err;
+}
+
+static QimgErrno
+settle(QimgFormat *format, bool *has_synced_out)
+{
+    QimgErrno err = behind_settle(format->behind, has_synced_out);
+
+    return err && !qimg_is_lack_of_space(err) ? qimg_format_break(format, err) : err;
+}
+
+QimgErrno
+qimg_format_settle(QimgFormat *format)
+{
+    return settle(format, NULL);
+}
+
+QimgErrno
+qimg_format_sync(QimgFormat *format)
+{
+    bool has_synced = false;
+    QimgErrno err = settle(format, &has_synced);
+
+    if (!err && format->data_file && !has_synced) /* first: spec qcow2-write section 12 */
+        err = qimg_storage_sync(format->data_file);
+    return err ? err : qimg_storage_sync(format->file);
 }
 
 QimgErrno
@@ -252,10 +304,13 @@ qimg_format_activate(QimgFormat *format, QimgMutex *alloc_lock, _Atomic bool *is
     if (atomic_load_explicit(is_active, memory_order_acquire))
         return 0;
     QIMG_LOCK_SCOPE(alloc_lock);
-    if (!atomic_load_explicit(is_active, memory_order_relaxed))
-        err = format->driver->activate(format);
-    if (!err)
+    if (atomic_load_explicit(is_active, memory_order_relaxed))
+        return 0; /* by another thread meanwhile */
+    err = format->driver->activate(format);
+    if (!err) {
+        behind_start(format->behind, format->data_file);
         atomic_store_explicit(is_active, true, memory_order_release);
+    }
     return err;
 }
 

@@ -2,11 +2,12 @@
 /* The image file of a format whose disk is mapped by tables in it: where it ends, slices
  * of its tables, and how tables are changed so that a failure in between does no harm.
  *
- * T1  All tables are written through: an entry is in the file when the write that made it
- *     is acknowledged. A slice that a writer changes is pinned while it writes the file
- *     and then the slice, so that no other thread loads it in between.
- * T2  A write of metadata that fails makes the layer read-only (broken), but for want of
- *     space, when what was there is written back. */
+ * T1  When a write is acknowledged, its entries are in the file, or wait in memory that
+ *     outlives the process (behind/behind.h): until the data that they refer to is
+ * durable. A slice that a writer changes is pinned while it writes the file and then the
+ * slice, so that no other thread loads it in between. T2  A write of metadata that fails
+ * makes the layer read-only (broken), but for want of space, when what was there is
+ * written back. */
 #pragma once
 
 #include "base/checked.h"
@@ -66,20 +67,44 @@ QimgErrno qimg_format_read_words(QimgFormat *format, QimgIoPurpose purpose,
                                  uint64_t host_offset, uint64_t *words, size_t n_words)
     QIMG_MUST_CHECK;
 
-/* Writes @n_words host-endian @words to the file in the place of word @word_index of
- * @slice (pinned to be changed), which begins at @slice_offset there. The slice stays as
- * it is: the caller changes it (table_slice_set) afterwards. Errors: as
- * qimg_format_write_or_undo. */
-QimgErrno qimg_format_write_words(QimgFormat *format, QimgIoPurpose purpose,
-                                  uint64_t slice_offset, const TableSlice *slice,
-                                  uint64_t word_index, const uint64_t *words,
-                                  uint64_t n_words) QIMG_MUST_CHECK;
+/* New words for a part of a slice, whole entries. */
+typedef struct {
+    QimgIoPurpose purpose;
+    uint64_t slice_offset; /* of the slice in the file */
+    TableSlice *slice;     /* pinned to be changed */
+    uint64_t word_index;   /* in the slice */
+    const uint64_t *words; /* host-endian */
+    uint64_t n_words;
+    unsigned entry_words; /* of one entry */
+    bool data_first;      /* what the entries refer to may not be durable yet */
+} QimgTableChange;
+
+/* Writes the change to the file, or lets it wait until it may be written (T1). The slice
+ * stays as it is: the caller changes it (table_slice_set) afterwards. Threads: one for
+ * each entry. Errors: as qimg_format_write_or_undo, those of syncs. */
+QimgErrno qimg_format_write_words(QimgFormat *format, const QimgTableChange *change)
+    QIMG_MUST_CHECK;
 
 /* As qimg_format_write_words, and changes the slice, too. */
-QimgErrno qimg_format_store_words(QimgFormat *format, QimgIoPurpose purpose,
-                                  uint64_t slice_offset, TableSlice *slice,
-                                  uint64_t word_index, const uint64_t *words,
-                                  uint64_t n_words) QIMG_MUST_CHECK;
+QimgErrno qimg_format_store_words(QimgFormat *format, const QimgTableChange *change)
+    QIMG_MUST_CHECK;
+
+/* Whether entries wait for their data, of new clusters, too, which need not be prepared
+ * durably then. Changes with the first change of the layer alone. */
+static inline bool
+qimg_format_is_behind(const QimgFormat *format)
+{
+    return behind_is_started(format->behind);
+}
+
+/* Lets the tables in the file be what they are for all who use the layer: for those who
+ * read them past the cache. With the gate closed, or the entries in question announced.
+ * Errors: those of the storages. */
+QimgErrno qimg_format_settle(QimgFormat *format) QIMG_MUST_CHECK;
+
+/* Makes all that was written before durable, tables and data. Threads: any; a lock of
+ * rank ALLOC may be held. Errors: those of the storages. */
+QimgErrno qimg_format_sync(QimgFormat *format) QIMG_MUST_CHECK;
 
 /* Adds the host clusters that [@host_offset, + @n_bytes) touches to the layer's metadata.
  * Under the allocation lock or before the layer is active. -EFBIG when there are absurdly

@@ -71,6 +71,8 @@ typedef struct QimgStorageOps {
     QimgErrno (*allocate)(QimgStorage *storage, uint64_t file_offset, uint64_t n_bytes);
     /* Sets the length; what is added reads as zeros. */
     QimgErrno (*set_size)(QimgStorage *storage, uint64_t size_bytes);
+    /* The descriptor of the file, which stays the storage's. NULL: there is none. */
+    int (*get_fd)(const QimgStorage *storage);
     /* How much the file can still grow. NULL or an error: nobody knows. */
     QimgErrno (*get_free)(QimgStorage *storage, uint64_t *free_bytes_out);
     void (*close)(QimgStorage *storage);

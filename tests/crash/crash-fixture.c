@@ -147,6 +147,7 @@ crash_fixture_open(const CrashFixture *disk, CrashRecord *record,
     qimg_options_set(options, "l2_cache", "1M", NULL);
     qimg_options_set(options, "format", disk->format, NULL);
     options->is_writable = record != NULL;
+    qimg_options_set_keeper(options, disk->keeper);
     storages[n++] = open_file(disk, 0, record, &memory[0]);
     if (disk->base)
         storages[n++] =

@@ -35,6 +35,7 @@ typedef struct {
     const char *base_name;
     const char *format;    /* static */
     bool is_data_file_raw; /* the second file is the disk */
+    QimgKeeper *keeper;    /* not owned; NULL: nothing is written behind */
 } CrashFixture;
 
 /* Skips the program (exit 77) where qemu-img is missing. */

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Processes that write to an image file and are killed at a random moment: every
  * operation that was reported as done is there, the one under way in any part, and
- * qemu-img check finds at most leaks.
+ * qemu-img check finds at most leaks. The same where entries are written behind, by a
+ * keeper that outlives the process; where the keeper dies alone; and where both die, the
+ * keeper first, which is as the end of a machine: what was flushed is there, and the
+ * image is sound.
  *
  * QIMG_TEST_SEED repeats the operations (not the moments); CRASH_ROUNDS=N does N times as
  * much, CRASH_KIND=NAME one kind only. */
@@ -12,11 +15,24 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "behind/keeper.h"
 #include "crash-fixture.h"
 #include "test-util.h"
 
-#define N_KILLS 4u
 #define MAX_OPS 400u
+
+typedef enum {
+    MODE_ALONE,       /* there is no keeper */
+    MODE_KEPT,        /* the process dies */
+    MODE_KEEPER_DIES, /* and the process goes on to the end */
+    MODE_BOTH_DIE,
+    N_MODES,
+} Mode;
+
+static const char *const mode_names[N_MODES] = {"alone", "kept", "keeper-dies",
+                                                "both-die"};
+/* Processes, one after the other on what the last one has left. */
+static const unsigned n_kills[N_MODES] = {3, 4, 1, 2};
 
 /* The operations are chosen by the seed and the disk's size, so that both processes know
  * them. */
@@ -27,7 +43,7 @@ choose(GRand *rand, uint64_t size_bytes)
 }
 
 static QimgImage *
-open_file(const char *path, const char *format, bool is_writable)
+open_file(const char *path, const char *format, QimgKeeper *keeper, bool is_writable)
 {
     g_autoptr(QimgOptions) options = qimg_options_new();
     g_autoptr(GError) error = NULL;
@@ -35,6 +51,7 @@ open_file(const char *path, const char *format, bool is_writable)
 
     qimg_options_set(options, "threads", "1", NULL);
     qimg_options_set(options, "format", format, NULL);
+    qimg_options_set_keeper(options, keeper);
     if (is_writable)
         qimg_options_set(options, "rw", NULL, NULL);
     image = qimg_image_open(path, options, &error);
@@ -43,13 +60,21 @@ open_file(const char *path, const char *format, bool is_writable)
     return image;
 }
 
-/* The process that is killed: tells the result of each operation through @fd. */
+/* The process that is killed: tells its keeper's number, and the result of each operation
+ * through @fd, whose end is the end of both. */
 G_GNUC_NORETURN static void
-write_until_killed(const char *path, const char *format, uint32_t seed, int fd)
+write_until_killed(const char *path, const char *format, Mode mode, uint32_t seed, int fd)
 {
     g_autoptr(GRand) rand = g_rand_new_with_seed(seed);
-    QimgImage *image = open_file(path, format, true);
+    QimgKeeper *keeper = mode == MODE_ALONE ? NULL : qimg_keeper_new();
+    QimgImage *image = open_file(path, format, keeper, true);
+    int keeper_pid;
 
+    if (keeper && !qimg_keeper_start(keeper, NULL))
+        _exit(1);
+    keeper_pid = keeper ? (int)keeper_get_pid(keeper) : 0;
+    if (write(fd, &keeper_pid, sizeof keeper_pid) != sizeof keeper_pid)
+        _exit(1);
     for (unsigned i = 0; i < MAX_OPS; i++) {
         CrashOp op = choose(rand, qimg_image_get_size_bytes(image));
         int result = crash_op_run(image, &op);
@@ -58,21 +83,27 @@ write_until_killed(const char *path, const char *format, uint32_t seed, int fd)
             _exit(1);
     }
     qimg_image_close(image);
+    qimg_keeper_free(keeper);
     _exit(0);
 }
 
-/* Reads what the process says, kills it after @n_until operations and @n_spins turns of a
- * loop, and reads the rest. Returns how many operations are done. */
+/* Reads what the process says, kills what @mode says after @n_until operations and
+ * @n_spins turns of a loop, and reads the rest. Returns how many operations are done. */
 static size_t
-kill_after(pid_t pid, int fd, unsigned n_until, unsigned n_spins, int *results)
+kill_after(pid_t pid, int fd, Mode mode, unsigned n_until, unsigned n_spins, int *results)
 {
+    int keeper_pid = 0;
     size_t n = 0;
 
+    g_assert_cmpint(read(fd, &keeper_pid, sizeof keeper_pid), ==, sizeof keeper_pid);
     while (n < n_until && read(fd, &results[n], sizeof *results) == sizeof *results)
         n++;
     for (volatile unsigned i = 0; i < n_spins; i++)
         continue;
-    kill(pid, SIGKILL);
+    if (mode == MODE_KEEPER_DIES || mode == MODE_BOTH_DIE)
+        kill(keeper_pid, SIGKILL);
+    if (mode != MODE_KEEPER_DIES)
+        kill(pid, SIGKILL);
     while (n < MAX_OPS && read(fd, &results[n], sizeof *results) == sizeof *results)
         n++;
     close(fd);
@@ -81,8 +112,8 @@ kill_after(pid_t pid, int fd, unsigned n_until, unsigned n_spins, int *results)
 }
 
 static size_t
-run_and_kill(const char *path, const char *format, uint32_t seed, GRand *moments,
-             int *results)
+run_and_kill(const char *path, const char *format, Mode mode, uint32_t seed,
+             GRand *moments, int *results)
 {
     int fds[2];
     pid_t pid;
@@ -92,10 +123,10 @@ run_and_kill(const char *path, const char *format, uint32_t seed, GRand *moments
     g_assert_cmpint(pid, >=, 0);
     if (pid == 0) {
         close(fds[0]);
-        write_until_killed(path, format, seed, fds[1]);
+        write_until_killed(path, format, mode, seed, fds[1]);
     }
     close(fds[1]);
-    return kill_after(pid, fds[0], g_rand_int_range(moments, 0, MAX_OPS / 3),
+    return kill_after(pid, fds[0], mode, g_rand_int_range(moments, 0, MAX_OPS / 3),
                       g_rand_int_range(moments, 0, 400000), results);
 }
 
@@ -116,43 +147,68 @@ qemu_check(const char *path)
     return g_strdup_printf("qemu-img check: %s%s", output, errors);
 }
 
+/* What is wrong with the disk at @path after @ops, the last of which may have been under
+ * way, on a disk that was @model. */
+static char *
+compare_disk(const char *path, const char *format, Mode mode, CrashModel *model,
+             const CrashOp *ops, size_t n_done, bool one_more)
+{
+    g_autoptr(CrashModel) seen = NULL;
+    size_t n_sure = 0; /* operations that nothing can undo */
+    char *problem = NULL;
+    QimgImage *image = open_file(path, format, NULL, false);
+
+    seen = crash_model_new(image, &problem);
+    qimg_image_close(image);
+    if (!seen)
+        return problem;
+    for (size_t i = 0; i < n_done; i++)
+        if (mode != MODE_BOTH_DIE || ops[i].kind == CRASH_OP_FLUSH)
+            n_sure = i + 1;
+    for (size_t i = 0; i < n_sure; i++)
+        if (ops[i].result == 0)
+            crash_model_apply(model, &ops[i]);
+    return crash_model_compare(model, ops + n_sure, n_done - n_sure + one_more, seen);
+}
+
 /* One process, killed, on the image that the last one has left. */
 static char *
-kill_once(const char *path, const char *format, uint32_t seed, GRand *moments)
+kill_once(const char *path, const char *format, Mode mode, uint32_t seed, GRand *moments)
 {
     g_autoptr(GRand) rand = g_rand_new_with_seed(seed);
     g_autofree int *results = g_new0(int, MAX_OPS);
+    g_autofree CrashOp *ops = g_new0(CrashOp, MAX_OPS + 1);
     g_autoptr(CrashModel) model = NULL;
-    g_autoptr(CrashModel) seen = NULL;
+    g_autoptr(CrashModel) now = NULL;
     char *problem = NULL;
-    QimgImage *image = open_file(path, format, false);
+    QimgImage *image = open_file(path, format, NULL, false);
     size_t n_done;
-    CrashOp op;
 
     model = crash_model_new(image, &problem);
     qimg_image_close(image);
     if (problem)
         return problem;
-    n_done = run_and_kill(path, format, seed, moments, results);
-    for (size_t i = 0; i < n_done; i++) {
-        op = choose(rand, model->size_bytes);
-        op.result = results[i];
-        if (op.result == 0)
-            crash_model_apply(model, &op);
-        else if (!crash_op_is_refused(&op))
-            return g_strdup_printf("a %s fails: %s", crash_op_names[op.kind],
-                                   g_strerror(-op.result));
+    n_done = run_and_kill(path, format, mode, seed, moments, results);
+    if (mode == MODE_KEEPER_DIES && n_done < MAX_OPS)
+        return g_strdup_printf("ends after %zu operations", n_done);
+    now = crash_model_copy(model);
+    for (size_t i = 0; i <= n_done && i < MAX_OPS; i++) {
+        ops[i] = choose(rand, now->size_bytes); /* the last one: may be under way */
+        if (i == n_done)
+            break;
+        ops[i].result = results[i];
+        if (ops[i].result == 0)
+            crash_model_apply(now, &ops[i]);
+        else if (!crash_op_is_refused(&ops[i]))
+            return g_strdup_printf("a %s fails: %s", crash_op_names[ops[i].kind],
+                                   g_strerror(-ops[i].result));
     }
-    op = choose(rand, model->size_bytes); /* that may have been under way */
-    image = open_file(path, format, false);
-    seen = crash_model_new(image, &problem);
-    qimg_image_close(image);
-    if (seen)
-        problem = crash_model_compare(model, &op, n_done < MAX_OPS, seen);
+    problem = compare_disk(path, format, mode, model, ops, n_done, n_done < MAX_OPS);
     if (problem) {
-        g_printerr("# after %zu operations, then %s %" G_GUINT64_FORMAT
-                   " + %" G_GUINT64_FORMAT "\n",
-                   n_done, crash_op_names[op.kind], op.offset, op.n_bytes);
+        for (size_t i = 0; i <= n_done && i < MAX_OPS; i++)
+            g_printerr("# operation %zu: %s %" G_GUINT64_FORMAT " + %" G_GUINT64_FORMAT
+                       "\n",
+                       i, crash_op_names[ops[i].kind], ops[i].offset, ops[i].n_bytes);
         return problem;
     }
     return g_str_equal(format, "raw") ? NULL : qemu_check(path);
@@ -160,12 +216,18 @@ kill_once(const char *path, const char *format, uint32_t seed, GRand *moments)
 
 static uint32_t first_seed;
 
+typedef struct {
+    const CrashKind *kind;
+    Mode mode;
+} Case;
+
 static void
 test_kind(const void *data)
 {
-    const CrashKind *kind = data;
+    const Case *c = data;
+    const CrashKind *kind = c->kind;
     const char *rounds = g_getenv("CRASH_ROUNDS");
-    unsigned n = N_KILLS * (rounds ? (unsigned)atoi(rounds) : 1);
+    unsigned n = n_kills[c->mode] * (rounds ? (unsigned)atoi(rounds) : 1);
     g_autoptr(GRand) moments = g_rand_new();
     g_autoptr(CrashFixture) fixture = crash_fixture_make(kind);
     char *dir = test_util_make_dir();
@@ -174,13 +236,13 @@ test_kind(const void *data)
     for (unsigned i = 0; i < n; i++) {
         char *problem;
 
-        if (i % N_KILLS == 0)
+        if (i % n_kills[c->mode] == 0)
             crash_fixture_save(fixture, dir);
-        problem = kill_once(path, kind->format ? kind->format : "qcow2", first_seed + i,
-                            moments);
+        problem = kill_once(path, kind->format ? kind->format : "qcow2", c->mode,
+                            first_seed + i, moments);
         if (problem)
-            g_error("%s, seed %u, kill %u: %s (%s)", kind->name, first_seed, i, problem,
-                    path);
+            g_error("%s, %s, seed %u, kill %u: %s (%s)", kind->name, mode_names[c->mode],
+                    first_seed, i, problem, path);
     }
     test_util_remove_dir(dir);
 }
@@ -192,13 +254,19 @@ main(int argc, char **argv)
     crash_need_qemu();
     first_seed = test_util_seed();
     for (unsigned i = 0; i < crash_n_kinds; i++) {
-        g_autofree char *path = g_strdup_printf("/kill/%s", crash_kinds[i].name);
-
         if (crash_kinds[i].is_dirty) /* qemu-img check repairs such an image */
             continue;
-        if (!g_getenv("CRASH_KIND") ||
-            g_str_equal(g_getenv("CRASH_KIND"), crash_kinds[i].name))
-            g_test_add_data_func(path, &crash_kinds[i], test_kind);
+        if (g_getenv("CRASH_KIND") &&
+            !g_str_equal(g_getenv("CRASH_KIND"), crash_kinds[i].name))
+            continue;
+        for (Mode mode = 0; mode < N_MODES; mode++) {
+            g_autofree char *path =
+                g_strdup_printf("/%s/%s", mode_names[mode], crash_kinds[i].name);
+            Case *c = g_new(Case, 1);
+
+            *c = (Case){&crash_kinds[i], mode};
+            g_test_add_data_func_full(path, c, test_kind, g_free);
+        }
     }
     return g_test_run();
 }

@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Random operations on each kind of image, recorded; then for many prefixes of the record
  * the files that a dying process, or a dying machine, leaves: sound but for leaks, with
- * each byte one that the promises of qimg.h allow, and usable.
+ * each byte one that the promises of qimg.h allow, and usable. Once with entries written
+ * before a write returns, and once behind, by a keeper that outlives the process.
  *
  * QIMG_TEST_SEED repeats a run; CRASH_ROUNDS=N does N times as much, CRASH_KIND=NAME only
  * one kind, CRASH_KEEP=DIR keeps the files of a failure. */
 #include <stdlib.h>
 #include <string.h>
 
+#include "behind/keeper.h"
+#include "behind/log.h"
 #include "crash-fixture.h"
 #include "test-util.h"
 
@@ -20,6 +23,7 @@
 
 typedef struct {
     const CrashKind *kind;
+    QimgKeeper *keeper; /* NULL: none */
     GRand *rand;
     uint32_t seed;
     CrashFixture *disk; /* before */
@@ -160,6 +164,39 @@ check_crashed(Run *run, const char *what, size_t prefix, const CrashFixture *cra
         give_up(run, what, prefix, crashed, problem);
 }
 
+/* What waits to be written behind: records. */
+static GByteArray *
+look_at_log(void *user)
+{
+    QimgImage *image = user;
+    const BehindLog *log = behind_get_log(image->chain->layers[0]->behind);
+    GByteArray *waiting = g_byte_array_new();
+    uint64_t to = log ? atomic_load(&log->n_appended) : 0;
+
+    for (uint64_t n = log ? atomic_load(&log->n_published) : 0; n < to; n++)
+        g_byte_array_append(waiting, (const guint8 *)&log->records[n % log->n_records],
+                            sizeof(BehindRecord));
+    return waiting;
+}
+
+/* What a keeper does when the process dies before event number @prefix. */
+static void
+keep(const Run *run, size_t prefix, GByteArray *file)
+{
+    const GByteArray *waiting;
+
+    if (!run->keeper || prefix == crash_record_length(run->record))
+        return;
+    waiting = crash_record_get(run->record, prefix)->seen;
+    for (guint at = 0; waiting && at < waiting->len; at += sizeof(BehindRecord)) {
+        BehindRecord r;
+
+        memcpy(&r, waiting->data + at, sizeof r);
+        g_assert_cmpuint(r.host_offset + r.n_words * 8, <=, file->len);
+        memcpy(file->data + r.host_offset, r.words, r.n_words * 8);
+    }
+}
+
 /* Whole sectors of the next write, or none. */
 static uint64_t
 choose_cut(Run *run, size_t prefix)
@@ -186,11 +223,13 @@ check_prefix(Run *run, size_t prefix)
     uint64_t cut = choose_cut(run, prefix);
 
     if (n_begun == run->n_acked + 1 && run->ops[run->n_acked].start_event >= prefix &&
-        cut == 0)
-        n_begun--; /* nothing of it has been seen */
+        cut == 0 && !run->keeper)
+        n_begun--; /* nothing of it has been seen, in a log either */
     for (unsigned i = 0; i < run->disk->n_files; i++) {
         crash_replay_advance(run->replays[i], prefix);
         process->files[i] = crash_replay_process(run->replays[i], cut);
+        if (i == 0)
+            keep(run, prefix, process->files[i]);
         machine->files[i] = crash_replay_machine(run->replays[i], run->rand);
     }
     check_crashed(run, "the process dies", prefix, process, run->acked,
@@ -204,10 +243,14 @@ static void
 record_run(Run *run)
 {
     char *problem = NULL;
-    QimgImage *image = crash_fixture_open(run->disk, run->record, NULL, &problem);
+    QimgImage *image;
 
+    run->disk->keeper = run->keeper;
+    image = crash_fixture_open(run->disk, run->record, NULL, &problem);
     if (!image)
         g_error("%s: %s", run->kind->name, problem);
+    if (run->keeper)
+        crash_record_set_look(run->record, look_at_log, image);
     run->known = crash_snapshots_new(image);
     run->acked = crash_model_new(image, &problem);
     g_assert_nonnull(run->acked);
@@ -225,6 +268,9 @@ record_run(Run *run)
             give_up(run, "an operation fails", op.end_event, run->disk,
                     g_strerror(-op.result));
     }
+    if (run->keeper) /* nothing waits when it is closed, so nobody must look then */
+        g_assert_cmpint(qimg_image_flush(image), ==, 0);
+    crash_record_set_look(run->record, NULL, NULL);
     qimg_image_close(image);
 }
 
@@ -256,9 +302,10 @@ check_run(Run *run, unsigned n_prefixes)
 }
 
 static void
-run_kind(const CrashKind *kind, uint32_t seed, unsigned n_prefixes)
+run_kind(const CrashKind *kind, QimgKeeper *keeper, uint32_t seed, unsigned n_prefixes)
 {
-    Run run = {.kind = kind, .seed = seed, .rand = g_rand_new_with_seed(seed)};
+    Run run = {
+        .kind = kind, .keeper = keeper, .seed = seed, .rand = g_rand_new_with_seed(seed)};
 
     run.disk = crash_fixture_make(kind);
     run.record = crash_record_new();
@@ -288,7 +335,19 @@ test_kind(const void *data)
     unsigned n_rounds = rounds ? (unsigned)atoi(rounds) : 1;
 
     for (unsigned i = 0; i < n_rounds; i++)
-        run_kind(data, first_seed + i, N_PREFIXES);
+        run_kind(data, NULL, first_seed + i, N_PREFIXES);
+}
+
+static void
+test_kind_behind(const void *data)
+{
+    const char *rounds = g_getenv("CRASH_ROUNDS");
+    unsigned n_rounds = rounds ? (unsigned)atoi(rounds) : 1;
+    g_autoptr(QimgKeeper) keeper = qimg_keeper_new();
+
+    keeper_pretend(keeper, true);
+    for (unsigned i = 0; i < n_rounds; i++)
+        run_kind(data, keeper, first_seed + i, N_PREFIXES);
 }
 
 int
@@ -299,10 +358,13 @@ main(int argc, char **argv)
     first_seed = test_util_seed();
     for (unsigned i = 0; i < crash_n_kinds; i++) {
         g_autofree char *path = g_strdup_printf("/crash/%s", crash_kinds[i].name);
+        g_autofree char *behind = g_strdup_printf("/behind/%s", crash_kinds[i].name);
 
-        if (!g_getenv("CRASH_KIND") ||
-            g_str_equal(g_getenv("CRASH_KIND"), crash_kinds[i].name))
-            g_test_add_data_func(path, &crash_kinds[i], test_kind);
+        if (g_getenv("CRASH_KIND") &&
+            !g_str_equal(g_getenv("CRASH_KIND"), crash_kinds[i].name))
+            continue;
+        g_test_add_data_func(path, &crash_kinds[i], test_kind);
+        g_test_add_data_func(behind, &crash_kinds[i], test_kind_behind);
     }
     return g_test_run();
 }

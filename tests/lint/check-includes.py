@@ -22,8 +22,9 @@ ALLOWED = {
     "transform": BRICKS,
     "storage": BRICKS,
     # Tables are cached as they are read, so their cache knows what they are read from.
-    "cache": BRICKS + ("storage",),
-    "format": BRICKS + ("codec", "cache", "transform", "storage"),
+    "behind": BRICKS + ("storage",),
+    "cache": BRICKS + ("storage", "behind/behind.h"),
+    "format": BRICKS + ("behind/behind.h", "codec", "cache", "transform", "storage"),
     "image": BRICKS + ("format/driver.h", "storage"),
     # What lies on a disk, whatever format the image has: over the public functions.
     "partition": BRICKS,

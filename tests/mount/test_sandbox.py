@@ -99,11 +99,17 @@ def test_opening_a_file_fails(kind, disk, mnt, tmp_path):
     assert disk.exists() and not Path(f"{disk}.new").exists()
 
 
+def unmounter_of(mount):
+    """Of the server's helpers the one that unmounts, not the keeper of what is written."""
+    (helper,) = (pid for pid in procs.children(mount.pid) if procs.name(pid) != "qimg-keeper")
+    return helper
+
+
 def test_the_other_process(disk, mnt):
     """The one that unmounts holds nothing of the images and the mount, and ends with the
     server, however that ends."""
     with Mount(disk, mnt, "-o", "rw") as mount:
-        (helper,) = procs.children(mount.pid)
+        helper = unmounter_of(mount)
         links = sorted(os.readlink(f"/proc/{helper}/fd/{fd}")
                        for fd in os.listdir(f"/proc/{helper}/fd"))
         assert links[:3] == ["/dev/null"] * 3 and len(links) == 4, links
@@ -113,7 +119,7 @@ def test_the_other_process(disk, mnt):
         mount.terminate(signal.SIGINT)
     assert not procs.is_running(helper)
     with Mount(disk, mnt) as mount:
-        (helper,) = procs.children(mount.pid)
+        helper = unmounter_of(mount)
         mount.kill()                        # reaps the helper, too
     assert not procs.is_running(helper)
     unmount(mnt, lazy=True)
@@ -122,7 +128,7 @@ def test_the_other_process(disk, mnt):
 def test_death_of_the_other_process(disk, mnt, disk_content):
     """The end is in order without it, but for the mount that stays."""
     with Mount(disk, mnt) as mount:
-        os.kill(min(procs.children(mount.pid)), signal.SIGKILL)
+        os.kill(unmounter_of(mount), signal.SIGKILL)
         assert read_all(mount.raw(disk)) == disk_content
         os.kill(mount.pid, signal.SIGTERM)
         assert mount.process.wait(10 * env.slow()) == 0

@@ -9,7 +9,9 @@
 
 struct CrashRecord {
     pthread_mutex_t lock;
-    GArray *events; /* CrashEvent; guarded by lock */
+    GArray *events;                  /* CrashEvent; guarded by lock */
+    GByteArray *(*look)(void *user); /* const while storages record; may be NULL */
+    void *look_user;
 };
 
 typedef struct {
@@ -31,6 +33,7 @@ struct CrashReplay {
 static void
 clear_event(void *event)
 {
+    g_clear_pointer(&((CrashEvent *)event)->seen, g_byte_array_unref);
     g_free(((CrashEvent *)event)->bytes);
 }
 
@@ -53,6 +56,13 @@ crash_record_free(CrashRecord *record)
     g_array_unref(record->events);
     pthread_mutex_destroy(&record->lock);
     g_free(record);
+}
+
+void
+crash_record_set_look(CrashRecord *record, GByteArray *(*look)(void *user), void *user)
+{
+    record->look = look;
+    record->look_user = user;
 }
 
 size_t
@@ -107,14 +117,22 @@ flatten(const struct iovec *parts, size_t n_bytes)
     return bytes;
 }
 
+/* Takes the record, and looks. */
+static GByteArray *
+begin_change(RecordingStorage *r)
+{
+    pthread_mutex_lock(&r->record->lock);
+    return r->record->look ? r->record->look(r->record->look_user) : NULL;
+}
+
 static ssize_t
 recording_pwritev(QimgStorage *storage, QimgIoPurpose purpose, uint64_t file_offset,
                   const struct iovec *parts, int n_parts)
 {
     RecordingStorage *r = (RecordingStorage *)storage;
+    GByteArray *seen = begin_change(r);
     ssize_t put;
 
-    pthread_mutex_lock(&r->record->lock);
     put = r->inner->ops->pwritev(r->inner, purpose, file_offset, parts, n_parts);
     if (put > 0) {
         CrashEvent event = {.kind = CRASH_WRITE,
@@ -122,9 +140,12 @@ recording_pwritev(QimgStorage *storage, QimgIoPurpose purpose, uint64_t file_off
                             .purpose = purpose,
                             .file_offset = file_offset,
                             .n_bytes = (uint64_t)put,
-                            .bytes = flatten(parts, (size_t)put)};
+                            .bytes = flatten(parts, (size_t)put),
+                            .seen = seen};
 
         g_array_append_val(r->record->events, event);
+    } else {
+        g_clear_pointer(&seen, g_byte_array_unref);
     }
     pthread_mutex_unlock(&r->record->lock);
     return put;
@@ -133,9 +154,10 @@ recording_pwritev(QimgStorage *storage, QimgIoPurpose purpose, uint64_t file_off
 /* Adds an event other than a write if it succeeded, and lets go of the record. */
 static QimgErrno
 end_change(RecordingStorage *r, CrashEventKind kind, QimgIoPurpose purpose,
-           uint64_t file_offset, uint64_t n_bytes, QimgErrno err)
+           uint64_t file_offset, uint64_t n_bytes, GByteArray *seen, QimgErrno err)
 {
-    CrashEvent event = {.kind = kind,
+    CrashEvent event = {.seen = seen,
+                        .kind = kind,
                         .file_index = r->file_index,
                         .purpose = purpose,
                         .file_offset = file_offset,
@@ -143,6 +165,8 @@ end_change(RecordingStorage *r, CrashEventKind kind, QimgIoPurpose purpose,
 
     if (!err)
         g_array_append_val(r->record->events, event);
+    else
+        g_clear_pointer(&seen, g_byte_array_unref);
     pthread_mutex_unlock(&r->record->lock);
     return err;
 }
@@ -151,9 +175,10 @@ static QimgErrno
 recording_sync(QimgStorage *storage)
 {
     RecordingStorage *r = (RecordingStorage *)storage;
+    GByteArray *seen = begin_change(r);
 
-    pthread_mutex_lock(&r->record->lock);
-    return end_change(r, CRASH_SYNC, QIMG_IO_DATA, 0, 0, r->inner->ops->sync(r->inner));
+    return end_change(r, CRASH_SYNC, QIMG_IO_DATA, 0, 0, seen,
+                      r->inner->ops->sync(r->inner));
 }
 
 static QimgErrno
@@ -161,9 +186,9 @@ recording_punch(QimgStorage *storage, QimgIoPurpose purpose, uint64_t file_offse
                 uint64_t n_bytes)
 {
     RecordingStorage *r = (RecordingStorage *)storage;
+    GByteArray *seen = begin_change(r);
 
-    pthread_mutex_lock(&r->record->lock);
-    return end_change(r, CRASH_PUNCH, purpose, file_offset, n_bytes,
+    return end_change(r, CRASH_PUNCH, purpose, file_offset, n_bytes, seen,
                       r->inner->ops->punch(r->inner, purpose, file_offset, n_bytes));
 }
 
@@ -179,9 +204,9 @@ static QimgErrno
 recording_set_size(QimgStorage *storage, uint64_t size_bytes)
 {
     RecordingStorage *r = (RecordingStorage *)storage;
+    GByteArray *seen = begin_change(r);
 
-    pthread_mutex_lock(&r->record->lock);
-    return end_change(r, CRASH_SET_SIZE, QIMG_IO_DATA, size_bytes, 0,
+    return end_change(r, CRASH_SET_SIZE, QIMG_IO_DATA, size_bytes, 0, seen,
                       r->inner->ops->set_size(r->inner, size_bytes));
 }
 

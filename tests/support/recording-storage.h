@@ -21,7 +21,8 @@ typedef struct {
     QimgIoPurpose purpose; /* WRITE, PUNCH */
     uint64_t file_offset;  /* SET_SIZE: the size */
     uint64_t n_bytes;
-    uint8_t *bytes; /* WRITE; owned by the record */
+    uint8_t *bytes;   /* WRITE; owned by the record */
+    GByteArray *seen; /* before the event, by the record's look; owned; NULL: no look */
 } CrashEvent;
 
 /* A record; any thread may use it. */
@@ -30,6 +31,11 @@ typedef struct CrashRecord CrashRecord;
 CrashRecord *crash_record_new(void);
 void crash_record_free(CrashRecord *record);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(CrashRecord, crash_record_free)
+
+/* Lets @look(@user) see what else there is before each event to come: what it returns is
+ * the event's. It runs in the thread whose event it is. */
+void crash_record_set_look(CrashRecord *record, GByteArray *(*look)(void *user),
+                           void *user);
 
 /* Events so far. */
 size_t crash_record_length(CrashRecord *record);

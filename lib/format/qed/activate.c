@@ -184,7 +184,7 @@ qed_flush(QimgFormat *format)
     if (!atomic_load(
             &qed->is_active)) /* a sync before the first change may have failed */
         return atomic_load(&format->file->sync_error);
-    return qimg_storage_sync(format->file);
+    return qimg_format_sync(format);
 }
 
 void

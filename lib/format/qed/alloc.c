@@ -25,7 +25,8 @@ refill(Qed *qed, uint64_t n_min)
         err = qimg_storage_set_size(qed->base.file, qed->end_cluster << bits);
     if (!err)
         err = qimg_storage_set_size(qed->base.file, end << bits);
-    if (!err)
+    /* Entries that wait come after a sync in any case. */
+    if (!err && !qimg_format_is_behind(&qed->base))
         err = qimg_storage_sync(qed->base.file);
     if (err)
         return err;

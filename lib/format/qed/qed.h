@@ -15,7 +15,8 @@
  * E1  NEED_CHECK is set, durably, before the first cluster is taken, and cleared when all
  *     is durable at the end.
  * E2  Clusters are taken from a reserve: the file reaches behind them and their bytes are
- *     zeros, durably, before any of them is used. Dying leaks what is left of it.
+ *     zeros, durably, before an entry in the file refers to any of them. Dying leaks what
+ *     is left of it.
  * E3  An entry is written only after the data that it refers to is durable, except where
  *     both the disk and the new cluster read as zeros.
  * E4  The guest range of an entry that is being changed is announced (format/inflight.h);

@@ -28,8 +28,17 @@ store_l1_entry(Qed *qed, uint64_t l1_index, uint64_t entry)
                                               TABLE_SLICE_WORDS, &slice);
 
     return err ? err
-               : qimg_format_store_words(&qed->base, QIMG_IO_L1, slice_offset, &slice,
-                                         l1_index % TABLE_SLICE_WORDS, &entry, 1);
+               : qimg_format_store_words(
+                     &qed->base, &(QimgTableChange){
+                                     .purpose = QIMG_IO_L1,
+                                     .slice_offset = slice_offset,
+                                     .slice = &slice,
+                                     .word_index = l1_index % TABLE_SLICE_WORDS,
+                                     .words = &entry,
+                                     .n_words = 1,
+                                     .entry_words = 1,
+                                     .data_first = qimg_format_is_behind(&qed->base),
+                                 });
 }
 
 /* Makes an empty table, which the reserve's zeros are (E2). Under alloc_lock. */

@@ -88,9 +88,15 @@ meet_invalid(Walk *w, QimgRule rule, TableKind kind, uint64_t table_offset,
         return 0;
     err = qimg_format_pin_to_change(base, kind, slice_offset, TABLE_SLICE_WORDS, &slice);
     if (!err)
-        err = qimg_format_store_words(base, kind == TABLE_L1 ? QIMG_IO_L1 : QIMG_IO_L2,
-                                      slice_offset, &slice, index % TABLE_SLICE_WORDS,
-                                      &nothing, 1);
+        err = qimg_format_store_words(
+            base,
+            &(QimgTableChange){.purpose = kind == TABLE_L1 ? QIMG_IO_L1 : QIMG_IO_L2,
+                               .slice_offset = slice_offset,
+                               .slice = &slice,
+                               .word_index = index % TABLE_SLICE_WORDS,
+                               .words = &nothing,
+                               .n_words = 1,
+                               .entry_words = 1});
     if (!err)
         w->out->n_mended++;
     return err;

@@ -141,9 +141,17 @@ qed_publish(QimgFormat *format, QimgWritePlan *plan)
     for (uint64_t i = 0; i < plan->n_clusters; i++)
         entries[i] = plan->host_cluster_offset + (i << qed->header.cluster_bits);
     if (!err)
-        err = qimg_format_store_words(format, QIMG_IO_L2, slice_offset, &slice,
-                                      plan->l2_index % TABLE_SLICE_WORDS, entries,
-                                      plan->n_clusters);
+        err = qimg_format_store_words(
+            format, &(QimgTableChange){
+                        .purpose = QIMG_IO_L2,
+                        .slice_offset = slice_offset,
+                        .slice = &slice,
+                        .word_index = plan->l2_index % TABLE_SLICE_WORDS,
+                        .words = entries,
+                        .n_words = plan->n_clusters,
+                        .entry_words = 1,
+                        .data_first = plan->data_first || qimg_format_is_behind(format),
+                    });
     table_slice_unpin(&slice);
     if (err)
         give_back(qed, plan, true);

@@ -61,8 +61,14 @@ zero_alike(const Zeroing *z, Entries *e, uint64_t n_max, uint64_t *n_out)
         return zero_data(z, first, n << bits);
     if (first == QED_ENTRY_ZERO || z->below_is_zero)
         return 0;
-    return qimg_format_store_words(&qed->base, QIMG_IO_L2, e->slice_offset, &e->slice,
-                                   e->index, zeros, n);
+    return qimg_format_store_words(&qed->base,
+                                   &(QimgTableChange){.purpose = QIMG_IO_L2,
+                                                      .slice_offset = e->slice_offset,
+                                                      .slice = &e->slice,
+                                                      .word_index = e->index,
+                                                      .words = zeros,
+                                                      .n_words = n,
+                                                      .entry_words = 1});
 }
 
 /* With the range announced. */

@@ -57,6 +57,7 @@ typedef struct {
      * size_lock. */
     uint64_t zeros_end_bytes;
     bool is_growable;          /* const */
+    QimgKeeper *keeper;        /* const; NULL: none */
     DiscardMode discard;       /* const */
     uint64_t granule_bytes;    /* const: unit of the resolved runs; 0: not used */
     uint64_t data_cache_bytes; /* const */

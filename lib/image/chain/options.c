@@ -52,6 +52,12 @@ qimg_options_free(QimgOptions *options)
 }
 
 void
+qimg_options_set_keeper(QimgOptions *options, QimgKeeper *keeper)
+{
+    options->keeper = keeper;
+}
+
+void
 qimg_options_avoid_device(QimgOptions *options, dev_t device)
 {
     qimg_open_policy_avoid_device(options->policy, device);

@@ -24,5 +24,6 @@ struct QimgOptions {
     bool is_cow;      /* an overlay takes them */
     char *cow_path;   /* the overlay; NULL: one that vanishes */
     bool is_growable;
+    QimgKeeper *keeper; /* NULL: none */
     DiscardMode discard;
 };

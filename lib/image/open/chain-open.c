@@ -165,6 +165,7 @@ add_format(QimgChain *chain, const QimgOptions *options, QimgStorage *file,
         .layer_index = chain->n_layers,
         .inspect = options->inspect,
         .gate = chain->gate,
+        .keeper = chain->keeper,
         .is_writable = chain->gate && chain->n_layers == 0,
         /* Those of backing files are not shown; 200 layers of them would fill the memory.
          */
@@ -446,6 +447,7 @@ chain_new(const QimgOptions *options, GError **error)
     chain->warnings = g_ptr_array_new_with_free_func(g_free);
     chain->data_cache_bytes = options->data_cache_bytes;
     chain->is_growable = options->is_growable;
+    chain->keeper = options->keeper;
     chain->discard = options->discard;
     if (options->is_writable || options->is_cow)
         chain->gate = qimg_gate_new();

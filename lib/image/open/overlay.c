@@ -84,6 +84,7 @@ open_format(QimgChain *chain, QimgStorage *file, GError **error)
         .tables = chain->tables,
         .layer_index = 0,
         .gate = chain->gate,
+        .keeper = chain->keeper,
         .is_writable = true,
         .has_snapshots = true, /* an existing file may have some, to be left alone */
     };

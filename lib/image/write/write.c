@@ -108,8 +108,8 @@ prepare(QimgImage *image, QimgWritePlan *plan, uint64_t guest_offset,
         return qimg_storage_write(storage, QIMG_IO_DATA, plan->host_offset, buffer,
                                   plan->length_bytes);
     }
-    err = fill(image, plan, guest_offset, buffer);
-    return err ? err : qimg_storage_sync(storage);
+    plan->data_first = true;
+    return fill(image, plan, guest_offset, buffer);
 }
 
 /* @buffer may be NULL: the content stays; @reserves: room is made in the host's file. */

@@ -97,7 +97,8 @@ correct_slice(Flags *f, uint64_t l2_table_offset, uint64_t first_entry, bool is_
         f->n_corrected++;
     }
     if (end > 0)
-        err = qcow2_l2_store(q, &slice, first, words + first, end - first, false);
+        err = qcow2_l2_store(q, &slice, first, words + first, end - first,
+                             (Qcow2L2Order){0});
     table_slice_unpin(&slice.slice);
     return err;
 }
@@ -157,7 +158,7 @@ correct_l1_entry(Flags *f, uint64_t l1_index, uint64_t entry, uint64_t *buffer)
 
     /* Those of snapshots' L1 tables mean nothing. */
     if (f->view == &f->q->base.active && right != entry) {
-        QimgErrno err = qcow2_l1_store(f->q, l1_index, right);
+        QimgErrno err = qcow2_l1_store(f->q, l1_index, right, false);
 
         if (err)
             return err;

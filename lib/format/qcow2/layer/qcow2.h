@@ -8,22 +8,24 @@
  * I3  What lies beyond the end of the file is damage, not zeros: a cut image must not
  *     pass for an empty one. (QEMU reads zeros there.) The last cluster may be cut.
  *
- * Writing. All metadata are written through: an entry is in the file when the write that
- * made it is acknowledged, so that a process that dies loses nothing, and there is no
- * dirty table to flush, to evict in order or to bound. What makes this safe against a
+ * Writing. When a write is acknowledged its entries are in the file, or wait in memory
+ * that outlives the process (T1), so that a process that dies loses nothing, and there is
+ * no dirty table to flush, to evict in order or to bound. What makes this safe against a
  * machine that dies is that nothing is written to the file before what it relies on is
  * durable:
  *
  * W1  Clusters are taken from a reserve (refcount/alloc.c): their refcounts are 1 and
- * their bytes zeros, durably, before any of them is used. Dying leaks what is left of it.
- * W2  An entry of a reachable table is written only after the data that it refers to is
- *     durable, except where both the disk and the new cluster read as zeros: then every
- *     mixture of old and new is one that a disk may show.
- * W3  A cluster whose last entry was replaced waits (refcount/pending.c): only when the
- * new entry is durable, and no request is left that may still use the old one, is its
- * refcount lowered; only from then on can it be found free. W4  The guest range of an
- * entry that is being changed is announced (format/inflight.h); L1 entries, refcounts and
- * the reserve change under alloc_lock. And T1, T2 of format/table-file.h. */
+ *     their bytes zeros, durably, before an entry in the file refers to any of them.
+ * Dying leaks what is left of it. W2  An entry of a reachable table is written only after
+ * the data that it refers to is durable, except where both the disk and the new cluster
+ * read as zeros and the cluster was prepared durably: then every mixture of old and new
+ * is one that a disk may show. W3  A cluster whose last entry was replaced waits
+ * (refcount/pending.c): only when the new entry is durable, and no request is left that
+ * may still use the old one, is its refcount lowered; only from then on can it be found
+ * free. W4  The guest range of an entry that is being changed is announced
+ * (format/inflight.h); L1 entries, refcounts and the reserve change under alloc_lock.
+ *
+ * And T1, T2 of format/table-file.h. */
 #pragma once
 
 #include <stdatomic.h>

@@ -75,7 +75,8 @@ refill(Qcow2 *q)
     }
     if (q->n_reserve == 0)
         return err;
-    err = qimg_storage_sync(q->base.file);
+    /* Entries that wait come after a sync in any case. */
+    err = qimg_format_is_behind(&q->base) ? 0 : qimg_storage_sync(q->base.file);
     if (err) {
         while (q->n_reserve > 0)
             qcow2_alloc_undo(q, q->reserve[--q->n_reserve]);

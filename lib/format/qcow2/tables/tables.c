@@ -50,7 +50,7 @@ qcow2_find_l2_table(Qcow2 *q, uint64_t l1_index, uint64_t *l2_table_offset_out,
     return 0;
 }
 
-/* Copies a table into a fresh cluster, durably (W2). */
+/* Copies a table, which nobody changes, into a fresh cluster. */
 static QimgErrno
 copy_table(Qcow2 *q, uint64_t from_offset, uint64_t to_offset)
 {
@@ -69,7 +69,7 @@ copy_table(Qcow2 *q, uint64_t from_offset, uint64_t to_offset)
         if (err)
             return err;
     }
-    return qimg_storage_sync(q->base.file);
+    return 0;
 }
 
 /* Makes a table for @l1_index in a fresh cluster, which is zeros (W1), from the shared
@@ -94,7 +94,8 @@ make_l2_table(Qcow2 *q, uint64_t l1_index, uint64_t old_offset, uint64_t *new_of
         qcow2_alloc_undo(q, run);
         return err;
     }
-    err = qcow2_l1_store(q, l1_index, new_offset | QCOW2_ENTRY_COPIED);
+    err = qcow2_l1_store(q, l1_index, new_offset | QCOW2_ENTRY_COPIED,
+                         old_offset || qimg_format_is_behind(&q->base));
     if (err) {
         qcow2_free_later(q, run);
         return err;
@@ -136,34 +137,48 @@ qcow2_l2_pin(Qcow2 *q, uint64_t l2_table_offset, uint64_t l2_index, Qcow2L2Slice
 
 QimgErrno
 qcow2_l2_store(Qcow2 *q, Qcow2L2Slice *slice, uint64_t word_index, const uint64_t *words,
-               uint64_t n_words, bool is_bitmap_first)
+               uint64_t n_words, Qcow2L2Order order)
 {
+    QimgTableChange change = {
+        .purpose = QIMG_IO_L2,
+        .slice_offset = slice->host_offset,
+        .slice = &slice->slice,
+        .word_index = word_index,
+        .words = words,
+        .n_words = n_words,
+        .entry_words = q->geometry.l2_entry_words,
+        .data_first = order.data_first,
+    };
     QimgErrno err;
 
     if (!q->geometry.extended_l2)
-        return qimg_format_store_words(&q->base, QIMG_IO_L2, slice->host_offset,
-                                       &slice->slice, word_index, words, n_words);
-    err = qimg_format_write_words(&q->base, QIMG_IO_L2, slice->host_offset, &slice->slice,
-                                  word_index, words, n_words);
+        return qimg_format_store_words(&q->base, &change);
+    err = qimg_format_write_words(&q->base, &change);
     if (err)
         return err;
-    qcow2_l2_set_extended(&slice->slice, word_index, words, n_words, is_bitmap_first);
+    qcow2_l2_set_extended(&slice->slice, word_index, words, n_words,
+                          order.is_bitmap_first);
     return 0;
 }
 
 QimgErrno
-qcow2_l1_store(Qcow2 *q, uint64_t l1_index, uint64_t entry)
+qcow2_l1_store(Qcow2 *q, uint64_t l1_index, uint64_t entry, bool data_first)
 {
-    uint64_t slice_offset = l1_slice_offset(q, l1_index);
-    uint64_t word_index = l1_index % TABLE_SLICE_WORDS;
     table_autoslice slice = {0};
-    QimgErrno err = qimg_format_pin_to_change(&q->base, TABLE_L1, slice_offset,
+    QimgTableChange change = {
+        .purpose = QIMG_IO_L1,
+        .slice_offset = l1_slice_offset(q, l1_index),
+        .slice = &slice,
+        .word_index = l1_index % TABLE_SLICE_WORDS,
+        .words = &entry,
+        .n_words = 1,
+        .entry_words = 1,
+        .data_first = data_first,
+    };
+    QimgErrno err = qimg_format_pin_to_change(&q->base, TABLE_L1, change.slice_offset,
                                               TABLE_SLICE_WORDS, &slice);
 
-    if (!err)
-        err = qimg_format_store_words(&q->base, QIMG_IO_L1, slice_offset, &slice,
-                                      word_index, &entry, 1);
-    return err;
+    return err ? err : qimg_format_store_words(&q->base, &change);
 }
 
 void

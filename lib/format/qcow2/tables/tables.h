@@ -44,15 +44,22 @@ qcow2_l2_get(const Qcow2 *q, const Qcow2L2Slice *slice, uint64_t l2_index)
     return qcow2_l2_load(&slice->slice, l2_index % (q->slice_words / n_words), n_words);
 }
 
+/* In which order entries change. */
+typedef struct {
+    bool data_first;      /* what they refer to may not be durable yet (W2) */
+    bool is_bitmap_first; /* of extended ones, the bitmap is to be seen changed first (the
+                             old word has no use for it) */
+} Qcow2L2Order;
+
 /* Writes @n_words at word @word_index of the slice to the file, and then to the slice;
- * @words are host-endian. @is_bitmap_first: of extended entries, the bitmap is to be seen
- * changed first (the old word has no use for it). */
+ * @words are host-endian. */
 QimgErrno qcow2_l2_store(Qcow2 *q, Qcow2L2Slice *slice, uint64_t word_index,
-                         const uint64_t *words, uint64_t n_words, bool is_bitmap_first)
+                         const uint64_t *words, uint64_t n_words, Qcow2L2Order order)
     QIMG_MUST_CHECK;
 
 /* Writes the L1 entry, as qcow2_l2_store. Under alloc_lock. */
-QimgErrno qcow2_l1_store(Qcow2 *q, uint64_t l1_index, uint64_t entry) QIMG_MUST_CHECK;
+QimgErrno qcow2_l1_store(Qcow2 *q, uint64_t l1_index, uint64_t entry, bool data_first)
+    QIMG_MUST_CHECK;
 
 /* Forgets the cached slices of a table of @n_bytes whose clusters were freed, or are
  * about to hold another. No request may still use them. */

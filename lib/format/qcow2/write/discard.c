@@ -156,7 +156,8 @@ zero_announced(const Zeroing *z, const QimgTablePlace *p, uint64_t *done_out)
     if (!err &&
         memcmp(change.old_words, change.new_words, n_words * sizeof(uint64_t)) != 0) {
         err = qcow2_l2_store(q, &slice, p->l2_index * g->l2_entry_words % q->slice_words,
-                             change.new_words, n_words, true);
+                             change.new_words, n_words,
+                             (Qcow2L2Order){.is_bitmap_first = true});
         if (!err)
             free_old(q, &change);
     }

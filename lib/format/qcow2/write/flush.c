@@ -81,15 +81,12 @@ qcow2_flush(QimgFormat *format)
 {
     Qcow2 *q = (Qcow2 *)format;
     g_autoptr(GArray) list = NULL;
-    QimgErrno err = 0;
+    QimgErrno err;
 
     if (!atomic_load(&q->is_active)) /* a sync before the first change may have failed */
         return atomic_load(&format->file->sync_error);
     list = qcow2_pending_take(q); /* their entries were replaced before the sync begins */
-    if (format->data_file)        /* first: spec qcow2-write section 12 */
-        err = qimg_storage_sync(format->data_file);
-    if (!err)
-        err = qimg_storage_sync(format->file);
+    err = qimg_format_sync(format);
     if (!list)
         return err;
     if (!err)

@@ -29,9 +29,10 @@ copy_l1(Qcow2 *q, uint64_t to_offset)
 {
     uint64_t n_bytes = (uint64_t)q->base.active.n_l1_entries * 8;
     uint8_t *bytes = qimg_scratch_get(QIMG_SCRATCH_TABLE, COPY_BYTES);
+    QimgErrno settled = qimg_format_settle(&q->base);
 
-    if (!bytes)
-        return -ENOMEM;
+    if (settled || !bytes)
+        return settled ? settled : -ENOMEM;
     for (uint64_t done = 0; done < n_bytes; done += COPY_BYTES) {
         uint64_t n = qimg_min_u64(n_bytes - done, COPY_BYTES);
         QimgErrno err = qimg_storage_read(
@@ -172,7 +173,8 @@ free_entries(Qcow2 *q, uint64_t l1_index, uint64_t table_offset, uint64_t from,
                                   (w / g->l2_entry_words << g->cluster_bits));
         }
         if (!err && clears)
-            err = qcow2_l2_store(q, &slice, in_slice, zeros, n, true);
+            err = qcow2_l2_store(q, &slice, in_slice, zeros, n,
+                                 (Qcow2L2Order){.is_bitmap_first = true});
         table_slice_unpin(&slice.slice);
         for (uint64_t i = 0; !err && i < n; i += g->l2_entry_words)
             qcow2_free_entry_later(q, words[i]);
@@ -206,7 +208,7 @@ drop_table(Qcow2 *q, uint64_t l1_index)
     if (err || !table_offset)
         return err;
     qimg_mutex_lock(&q->alloc_lock);
-    err = qcow2_l1_store(q, l1_index, 0);
+    err = qcow2_l1_store(q, l1_index, 0, false);
     qimg_mutex_unlock(&q->alloc_lock);
     if (!err)
         err = free_entries(q, l1_index, table_offset, 0, false);

@@ -364,7 +364,10 @@ qcow2_publish(QimgFormat *format, QimgWritePlan *plan)
     QimgClusters run = {plan->host_cluster_offset >> q->geometry.cluster_bits,
                         plan->n_clusters};
     uint64_t old_words[TABLE_SLICE_WORDS], words[TABLE_SLICE_WORDS];
-    bool was_compressed = false;
+    /* New clusters are prepared durably, unless entries wait. */
+    Qcow2L2Order order = {.data_first =
+                              plan->data_first ||
+                              (plan->is_new_cluster && qimg_format_is_behind(format))};
     Qcow2L2Slice slice = {0};
     QimgErrno err = qcow2_l2_pin(q, plan->l2_table_offset, plan->l2_index, &slice);
 
@@ -372,7 +375,7 @@ qcow2_publish(QimgFormat *format, QimgWritePlan *plan)
         Qcow2L2Words old = qcow2_l2_get(q, &slice, plan->l2_index + i);
         Qcow2L2Words e = new_entry(q, plan, i, old);
 
-        was_compressed |= (old.word & QCOW2_L2_COMPRESSED) != 0;
+        order.is_bitmap_first |= (old.word & QCOW2_L2_COMPRESSED) != 0;
         old_words[i] = old.word;
         words[i * n_words] = e.word;
         if (n_words == 2)
@@ -380,7 +383,7 @@ qcow2_publish(QimgFormat *format, QimgWritePlan *plan)
     }
     if (!err)
         err = qcow2_l2_store(q, &slice, plan->l2_index * n_words % q->slice_words, words,
-                             plan->n_clusters * n_words, was_compressed);
+                             plan->n_clusters * n_words, order);
     table_slice_unpin(&slice.slice);
     if (err && q->geometry.has_data_file)
         atomic_store(&q->data_zeros_start_bytes, UINT64_MAX);

@@ -154,6 +154,14 @@ def children(parent=None):
     return mine
 
 
+def name(pid):
+    """What the process calls itself; empty when it has ended."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text(errors="replace").strip()
+    except OSError:
+        return ""
+
+
 def reap(pid, limit_s=10):
     """Waits for the end of a child that is no Popen; returns its status, None where it is
     no child (any more)."""
