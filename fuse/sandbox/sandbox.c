@@ -13,7 +13,6 @@
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "qimg.h"
@@ -222,10 +221,10 @@ drop_capabilities(unsigned access)
 
     if (syscall(SYS_capget, &header, data) < 0)
         return -errno;
-    /* What may be had by starting a program; refused to those who have nothing to lose.
-     */
-    for (unsigned long i = 0; prctl(PR_CAPBSET_READ, i, 0, 0, 0) >= 0; i++)
-        prctl(PR_CAPBSET_DROP, i, 0, 0, 0);
+    /* What may be had by starting a program, up to the last one that the kernel has;
+     * refused to those who have nothing to lose. */
+    for (unsigned long i = 0; prctl(PR_CAPBSET_DROP, i, 0, 0, 0) == 0; i++)
+        ;
     for (unsigned i = 0; i < _LINUX_CAPABILITY_U32S_3; i++) {
         data[i].permitted &= (uint32_t)(kept >> 32 * i);
         data[i].effective = data[i].permitted;
@@ -240,7 +239,6 @@ drop_capabilities(unsigned access)
 static void
 load_late_parts(void)
 {
-    tzset(); /* for the time in messages to the system's log */
     /* The C library loads it for pthread_cancel; where it has another name or is linked
      * in, that does not happen either. */
     (void)dlopen("libgcc_s.so.1", RTLD_NOW | RTLD_NODELETE);
