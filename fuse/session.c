@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Each thread receives a request and answers it, on its own: libfuse's loop, which counts
- * idle threads under a lock for each request, is not used.
+/* Each thread receives a request and answers it, on its own (servers.h says how many
+ * there are): libfuse's loop, which counts idle threads under a lock for each request, is
+ * not used.
  *
  * The main thread waits for signals. The end of the mount reaches a serving thread as the
  * end of /dev/fuse, and the main thread as SIGUSR1 from there. */
@@ -27,6 +28,7 @@
 #include "ops/coherence.h"
 #include "ops/ops.h"
 #include "ops/read-ahead.h"
+#include "servers.h"
 
 struct Session {
     const Options *options;
@@ -40,8 +42,7 @@ struct Session {
     int read_ahead_fd;         /* the mount's setting, -1: not ours to change */
     sigset_t signals;
     pthread_t main_thread;
-    pthread_t *threads;
-    unsigned n_threads;
+    Servers *servers;
     atomic_int receive_error; /* atomic: -errno of the first failing receive */
 };
 
@@ -229,15 +230,17 @@ is_connection_gone(struct fuse_session *fuse)
     return poll(&device, 1, 0) == 1 && (device.revents & POLLERR) != 0;
 }
 
-static void *
-serve(void *user)
+/* Serve. */
+static void
+serve(void *user, Server *server)
 {
     Session *session = user;
     struct fuse_buf buffer = {0};
+    bool is_spare = false;
 
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
     pthread_cleanup_push(free_buffer, &buffer);
-    while (!fuse_session_exited(session->fuse)) {
+    while (!is_spare && !fuse_session_exited(session->fuse)) {
         int n;
 
         /* The main thread ends a waiting thread, and never one that answers. */
@@ -254,11 +257,13 @@ serve(void *user)
             break;
         }
         fuse_session_process_buf(session->fuse, &buffer);
+        is_spare = server_may_end(server);
     }
-    fuse_session_exit(session->fuse);
-    pthread_kill(session->main_thread, SIGUSR1);
+    if (!is_spare) {
+        fuse_session_exit(session->fuse);
+        pthread_kill(session->main_thread, SIGUSR1);
+    }
     pthread_cleanup_pop(1);
-    return NULL;
 }
 
 /* Lets the kernel forget a name: requests about it may have been answered from what it
@@ -385,6 +390,8 @@ drop_pages(void *user, uint64_t inode, int64_t start, int64_t length)
 bool
 session_run(Session *session, GError **error)
 {
+    unsigned n_threads;
+
     session->main_thread = pthread_self();
     answer_first_request(session);
     if (session->mount.coherence &&
@@ -395,12 +402,11 @@ session_run(Session *session, GError **error)
     }
     if (session->watch && !dir_watch_start(session->watch, forget_image, session))
         g_warning("directories are not watched: %s", g_strerror(errno));
-    session->threads = g_new0(pthread_t, session->options->n_threads);
-    while (session->n_threads < session->options->n_threads &&
-           pthread_create(&session->threads[session->n_threads], NULL, serve, session) ==
-               0)
-        session->n_threads++;
-    if (session->n_threads > 0) {
+    session->servers =
+        servers_new(session->options->n_threads,
+                    servers_limit(session->options->n_threads), serve, session);
+    n_threads = servers_start(session->servers);
+    if (n_threads > 0) {
         notify_send("READY=1\nMAINPID=%d\nSTATUS=Serves %s", (int)getpid(),
                     session->options->mountpoint);
         read_ahead_raise(session->mount.tree, session->read_ahead_fd);
@@ -409,15 +415,12 @@ session_run(Session *session, GError **error)
     coherence_stop(session->mount.coherence);
     if (session->watch) /* without threads, too */
         dir_watch_stop(session->watch);
-    for (unsigned i = 0; i < session->n_threads; i++)
-        pthread_cancel(session->threads[i]);
-    for (unsigned i = 0; i < session->n_threads; i++)
-        pthread_join(session->threads[i], NULL);
+    servers_stop(session->servers);
     end_connection(session);
-    if (session->n_threads > 0 && session->receive_error == 0)
+    if (n_threads > 0 && session->receive_error == 0)
         return true;
     g_set_error(error, QIMG_ERROR, QIMG_ERROR_FAILED, "cannot serve the mount: %s",
-                g_strerror(session->n_threads ? -session->receive_error : EAGAIN));
+                g_strerror(n_threads ? -session->receive_error : EAGAIN));
     return false;
 }
 
@@ -437,7 +440,7 @@ session_free(Session *session)
     g_hash_table_unref(session->mount.files);
     qimg_cond_clear(&session->mount.released);
     qimg_mutex_clear(&session->mount.files_lock);
-    g_free(session->threads);
+    servers_free(session->servers);
     g_free(session->absolute_mountpoint);
     g_free(session);
 }

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 
 #include "base/lock.h"
+#include "base/wait-hook.h"
 
 #define N_SHARDS 8u
 #define N_SPINS  200u
@@ -112,10 +113,13 @@ wait_for_phase(QimgGate *gate, unsigned phase)
         unsigned n_tries = 0;
 
         while (atomic_load(&gate->shards[i].n_inside[phase]) != 0) {
-            if (++n_tries < N_SPINS)
+            if (++n_tries < N_SPINS) {
                 sched_yield();
-            else
-                g_usleep(NAP_US);
+                continue;
+            }
+            qimg_wait_begin();
+            g_usleep(NAP_US);
+            qimg_wait_end();
         }
     }
 }

@@ -5,6 +5,8 @@
 #include <errno.h>
 #include <glib.h>
 
+#include "base/wait-hook.h"
+
 #ifndef NDEBUG
 /* Held over calls of the library, and their I/O. */
 #define RANKS_OVER_IO (1u << QIMG_RANK_SCAN | 1u << QIMG_RANK_TEXT)
@@ -122,14 +124,19 @@ qimg_cond_clear(QimgCond *cond)
 void
 qimg_cond_wait(QimgCond *cond, QimgMutex *mutex)
 {
+    qimg_wait_begin();
     must(pthread_cond_wait(&cond->cond, &mutex->mutex));
+    qimg_wait_end();
 }
 
 bool
 qimg_cond_wait_until(QimgCond *cond, QimgMutex *mutex, const struct timespec *deadline)
 {
-    int errnum = pthread_cond_timedwait(&cond->cond, &mutex->mutex, deadline);
+    int errnum;
 
+    qimg_wait_begin();
+    errnum = pthread_cond_timedwait(&cond->cond, &mutex->mutex, deadline);
+    qimg_wait_end();
     if (errnum == ETIMEDOUT)
         return false;
     must(errnum);

@@ -21,6 +21,7 @@
  *   CACHE       one stripe of a slot cache: claims, waits for loads (cache/slot-cache.c)
  *   WORKERS     the job queue (base/workers.c)
  *   STORAGE     extents of a host file, and whose turn a sync is (storage/storage.c)
+ *   SERVERS     threads that are started and end, also before a wait for a disk (fuse)
  *   LOG         the socket of the system's log: a message may come under any lock (fuse)
  *   UNMOUNTER   from an order to the process that unmounts to its answer (fuse)
  *
@@ -59,6 +60,7 @@ typedef enum {
     QIMG_RANK_CACHE,
     QIMG_RANK_WORKERS,
     QIMG_RANK_STORAGE,
+    QIMG_RANK_SERVERS,
     QIMG_RANK_LOG,
     QIMG_RANK_UNMOUNTER,
 } QimgLockRank;

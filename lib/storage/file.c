@@ -12,14 +12,17 @@
 
 #include "base/cleanup.h"
 #include "base/errors.h"
+#include "base/wait-hook.h"
 #include "storage/direct-file.h"
 #include "storage/file-stamp.h"
+#include "storage/file-waits.h"
 
 typedef struct {
     QimgStorage storage;
     int fd;            /* const after open */
     DirectFile direct; /* const after open: for data, where it is open */
     bool is_device;    /* const after open: a block device */
+    FileWaits waits;
     FileStamp stamp;
 } FileStorage;
 
@@ -37,10 +40,12 @@ file_pread(QimgStorage *storage, QimgIoPurpose purpose, uint64_t file_offset,
     FileStorage *file = (FileStorage *)storage;
     ssize_t got;
 
-    if (is_direct(file, purpose))
-        return direct_file_pread(&file->direct, file->fd, file_offset, buffer, n_bytes);
-    got = pread(file->fd, buffer, n_bytes, (off_t)file_offset);
-    return got < 0 ? -errno : got;
+    if (!is_direct(file, purpose))
+        return file_read(&file->waits, file->fd, buffer, n_bytes, file_offset);
+    qimg_wait_begin();
+    got = direct_file_pread(&file->direct, file->fd, file_offset, buffer, n_bytes);
+    qimg_wait_end();
+    return got;
 }
 
 static ssize_t
@@ -50,16 +55,20 @@ file_pwritev(QimgStorage *storage, QimgIoPurpose purpose, uint64_t file_offset,
     FileStorage *file = (FileStorage *)storage;
     ssize_t put;
 
-    if (is_direct(file, purpose))
-        return direct_file_pwritev(&file->direct, file->fd, file_offset, parts, n_parts);
-    put = pwritev(file->fd, parts, n_parts, (off_t)file_offset);
-    return put < 0 ? -errno : put;
+    if (!is_direct(file, purpose))
+        return file_writev(&file->waits, file->fd, parts, n_parts, file_offset);
+    qimg_wait_begin();
+    put = direct_file_pwritev(&file->direct, file->fd, file_offset, parts, n_parts);
+    qimg_wait_end();
+    return put;
 }
 
 static QimgErrno
 file_sync(QimgStorage *storage)
 {
-    return fdatasync(((FileStorage *)storage)->fd) < 0 ? -errno : 0;
+    FileStorage *file = (FileStorage *)storage;
+
+    return file_sync_data(&file->waits, file->fd);
 }
 
 static QimgErrno
@@ -318,6 +327,7 @@ qimg_file_storage_new(int fd_in, const char *path, bool is_writable, GError **er
     file->storage.punch_unit_bytes = (uint64_t)block_bytes;
     file->is_device = S_ISBLK(status.st_mode);
     file->direct = DIRECT_FILE_NONE;
+    file_waits_init(&file->waits, fd);
     file_stamp_init(&file->stamp, fd, &status);
     file->fd = qimg_steal_fd(&fd);
     return &file->storage;

@@ -13,8 +13,9 @@ import sys
 import sources
 
 BRICKS = ("base", "qimg.h")
-# What a front end shares with the library besides its public header: one order of locks.
-SHARED_BRICKS = {"fuse": ("base/lock.h",)}
+# What a front end shares with the library besides its public header: one order of locks,
+# and what a thread does before it waits for a disk.
+SHARED_BRICKS = {"fuse": ("base/lock.h", "base/wait-hook.h")}
 # Folder of a file -> folders, or single headers, that it may include besides its own.
 ALLOWED = {
     "base": ("qimg.h",),

@@ -155,8 +155,8 @@ use_open_file(void)
     const struct iovec part = {bytes, sizeof bytes};
 
     if (pread(open_fd, bytes, sizeof bytes, 0) != 4 ||
-        pwritev(open_fd, &part, 1, 4096) != 4 || ftruncate(open_fd, 100) < 0 ||
-        fdatasync(open_fd) < 0)
+        preadv2(open_fd, &part, 1, 0, 0) != 4 || pwritev(open_fd, &part, 1, 4096) != 4 ||
+        ftruncate(open_fd, 100) < 0 || fdatasync(open_fd) < 0)
         return errno;
     return 0;
 }
