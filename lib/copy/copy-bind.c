@@ -16,21 +16,6 @@
 #include "storage/file-lock.h"
 #include "storage/same-file.h"
 
-#define REFUSE(...) (qimg_set_error(error, QIMG_ERROR_REFUSED, __VA_ARGS__), false)
-
-static const char *
-fill_name(const CopyBinding *binding)
-{
-    return binding->is_part ? binding->place.part_name : binding->place.name;
-}
-
-static const char *
-fill_journal_name(const CopyBinding *binding)
-{
-    return binding->is_part ? binding->place.part_journal_name
-                            : binding->place.journal_name;
-}
-
 /* ---- what is there --------------------------------------------------------------------
  */
 
@@ -47,16 +32,6 @@ typedef struct {
     CopyJournalKind part_kind;
 } Scene;
 
-static bool
-refuse_errno(int errnum, const char *what, GError **error)
-{
-    qimg_set_error_errno(error, errnum,
-                         errnum == EBUSY ? "unmount it, or stop what uses it"
-                                         : "check the path and its permissions",
-                         "%s", what);
-    return false;
-}
-
 /* Looks at the journal @name; the chain's files must not be taken for one (I3). */
 static bool
 look_at_journal(Scene *scene, const CopyPlace *place, const char *name,
@@ -66,13 +41,15 @@ look_at_journal(Scene *scene, const CopyPlace *place, const char *name,
 
     if (copy_place_get_status(place, name, &status) &&
         copy_is_chain_file(scene->image, &status))
-        return REFUSE("the journal of a copy to it would have the name of a file of the "
-                      "chain (name another file)");
+        return COPY_REFUSE(
+            "the journal of a copy to it would have the name of a file of the "
+            "chain (name another file)");
     *kind_out = copy_journal_open(journal, place, name);
     if (*kind_out == COPY_JOURNAL_FOREIGN)
-        return REFUSE("something else than a copy's journal has the name \"%s\" (move it "
-                      "away, or name another file)",
-                      name);
+        return COPY_REFUSE(
+            "something else than a copy's journal has the name \"%s\" (move it "
+            "away, or name another file)",
+            name);
     return true;
 }
 
@@ -90,25 +67,14 @@ refuse_broken(const char *name, GError **error)
 static bool
 open_fill(const CopyBinding *binding, int *fd_out, GError **error)
 {
-    *fd_out = copy_place_open_file(&binding->place, fill_name(binding), O_RDWR);
+    *fd_out =
+        copy_place_open_file(&binding->place, copy_binding_fill_name(binding), O_RDWR);
     if (*fd_out < 0 && errno != ENOENT)
-        return refuse_errno(errno,
-                            binding->is_part
-                                ? "the file of a copy that replaces it cannot be opened"
-                                : "cannot be opened",
-                            error);
-    return true;
-}
-
-/* Takes @fd as what is filled. Once it is locked nobody else renames or removes it: what
- * was looked at before is looked at again. */
-static bool
-take_fill(CopyBinding *binding, int fd, const QimgImage *image, GError **error)
-{
-    if (!copy_target_take(&binding->target, fd, binding->path, image, error))
-        return false;
-    if (!copy_place_has(&binding->place, fill_name(binding), fd))
-        return REFUSE("another program has replaced it just now (try again)");
+        return copy_refuse_errno(
+            errno,
+            binding->is_part ? "the file of a copy that replaces it cannot be opened"
+                             : "cannot be opened",
+            error);
     return true;
 }
 
@@ -142,18 +108,19 @@ check_identity(CopyBinding *binding, const Scene *scene, GError **error)
     if (!copy_journal_check_source(binding->journal, &is_untouched, error))
         return false;
     if (binding->start.done_bytes > scene->wish->size_bytes)
-        return refuse_broken(fill_journal_name(binding), error);
+        return refuse_broken(copy_binding_fill_journal_name(binding), error);
     if (binding->target.is_device) {
         if (!identity.is_device ||
             qimg_storage_get_size(binding->target.storage, &own_bytes) != 0 ||
             own_bytes != identity.size_bytes)
-            return REFUSE("the copy cannot go on: it is not the device that was begun "
-                          "(begin anew with --force)");
+            return COPY_REFUSE(
+                "the copy cannot go on: it is not the device that was begun "
+                "(begin anew with --force)");
         return true;
     }
     qimg_storage_get_status(binding->target.storage, &status);
     if (!is_identity(&identity, &binding->start, &status))
-        return REFUSE("%s", other);
+        return COPY_REFUSE("%s", other);
     stamp = copy_stamp_of(&status);
     binding->is_trusted = is_untouched && g_strcmp0(stamp, binding->start.stamp) == 0;
     return true;
@@ -190,7 +157,7 @@ find_resumed(CopyBinding *binding, Scene *scene, GError **error)
         binding->journal = g_steal_pointer(&scene->journal);
     }
     if (kind == COPY_JOURNAL_BROKEN)
-        return refuse_broken(fill_journal_name(binding), error);
+        return refuse_broken(copy_binding_fill_journal_name(binding), error);
     if (binding->target.storage) { /* a device */
         binding->is_resumed = kind == COPY_JOURNAL_STATES;
         return !binding->is_resumed || check_identity(binding, scene, error);
@@ -199,23 +166,26 @@ find_resumed(CopyBinding *binding, Scene *scene, GError **error)
         return false;
     if (fd < 0 && kind == COPY_JOURNAL_STATES) {
         if (!binding->is_part || !find_renamed(binding, scene))
-            return REFUSE("the copy cannot go on: the file \"%s\" is not there any more "
-                          "(begin anew with --force)",
-                          fill_name(binding));
+            return COPY_REFUSE(
+                "the copy cannot go on: the file \"%s\" is not there any more "
+                "(begin anew with --force)",
+                copy_binding_fill_name(binding));
         binding->is_named = true;
         fd = copy_place_open_file(&binding->place, binding->place.name, O_RDWR);
         if (fd < 0)
-            return refuse_errno(errno, "cannot be opened", error);
+            return copy_refuse_errno(errno, "cannot be opened", error);
         if (!copy_target_take(&binding->target, fd, binding->path, scene->image, error))
             return false;
-    } else if (fd >= 0 && !take_fill(binding, fd, scene->image, error)) {
+    } else if (fd >= 0 && !copy_binding_take_fill(binding, fd, scene->image, error)) {
         return false;
     }
     if (kind == COPY_JOURNAL_STATES) {
         /* Another run may have gone on, or come to the end, before the lock was ours. */
         if (copy_journal_open(binding->journal, &binding->place,
-                              fill_journal_name(binding)) != COPY_JOURNAL_STATES)
-            return REFUSE("another program has used its journal just now (try again)");
+                              copy_binding_fill_journal_name(binding)) !=
+            COPY_JOURNAL_STATES)
+            return COPY_REFUSE(
+                "another program has used its journal just now (try again)");
         binding->is_resumed = true;
         return check_identity(binding, scene, error);
     }
@@ -227,8 +197,8 @@ find_resumed(CopyBinding *binding, Scene *scene, GError **error)
     if (status.st_size == 0)
         return true;
     if (kind == COPY_JOURNAL_BLANK)
-        return refuse_broken(fill_journal_name(binding), error);
-    return REFUSE(
+        return refuse_broken(copy_binding_fill_journal_name(binding), error);
+    return COPY_REFUSE(
         "exists, and has no journal of a copy that could go on: it is complete, "
         "or something else (begin anew with --force)");
 }
@@ -245,11 +215,11 @@ hold_old(CopyBinding *binding, const QimgImage *image, GError **error)
     binding->old_fd =
         copy_place_open_file(&binding->place, binding->place.name, O_RDONLY);
     if (binding->old_fd < 0)
-        return errno == ENOENT || refuse_errno(errno, "cannot be opened", error);
+        return errno == ENOENT || copy_refuse_errno(errno, "cannot be opened", error);
     if (fstat(binding->old_fd, &status) < 0)
-        return refuse_errno(errno, "cannot read its status", error);
+        return copy_refuse_errno(errno, "cannot read its status", error);
     if (copy_is_chain_file(image, &status)) /* it may have been replaced meanwhile */
-        return REFUSE("is the image itself or one of its chain (name another file)");
+        return COPY_REFUSE("is the image itself or one of its chain (name another file)");
     return qimg_file_lock(binding->old_fd, QIMG_LOCK_RO_PERM,
                           QIMG_LOCK_RW_UNSHARED | QIMG_PERM_READ,
                           error) != QIMG_LOCK_CONFLICT;
@@ -269,7 +239,7 @@ take_old_part(CopyBinding *binding, const Scene *scene, GError **error)
         return false;
     if (fd < 0)
         return true;
-    if (!take_fill(binding, fd, scene->image, error))
+    if (!copy_binding_take_fill(binding, fd, scene->image, error))
         return false;
     qimg_storage_get_status(binding->target.storage, &status);
     if (scene->part_kind == COPY_JOURNAL_STATES)
@@ -279,9 +249,9 @@ take_old_part(CopyBinding *binding, const Scene *scene, GError **error)
               (status.st_size == 0 || (identity.inode == (uint64_t)status.st_ino &&
                                        !identity.is_device && identity.inode != 0));
     return is_ours ||
-           REFUSE("\"%s\", which is in the way, is not the file of a copy that "
-                  "was interrupted (move it away)",
-                  binding->place.part_name);
+           COPY_REFUSE("\"%s\", which is in the way, is not the file of a copy that "
+                       "was interrupted (move it away)",
+                       binding->place.part_name);
 }
 
 static bool
@@ -292,10 +262,11 @@ find_new(CopyBinding *binding, Scene *scene, GError **error)
     bool is_device = binding->target.storage != NULL;
 
     if (!scene->wish->overwrites && is_interrupted)
-        return REFUSE("holds a copy that was interrupted (go on with --resume, or begin "
-                      "anew with --force)");
+        return COPY_REFUSE(
+            "holds a copy that was interrupted (go on with --resume, or begin "
+            "anew with --force)");
     if (!scene->wish->overwrites && scene->is_there && !is_device)
-        return REFUSE("exists (name another file, or replace it with --force)");
+        return COPY_REFUSE("exists (name another file, or replace it with --force)");
     binding->is_part =
         scene->wish->overwrites && !is_device &&
         (scene->is_there || scene->has_part || scene->part_kind != COPY_JOURNAL_NONE);
@@ -319,17 +290,17 @@ take_device(CopyBinding *binding, const Scene *scene, GError **error)
     int fd = open(binding->path, O_RDWR | O_EXCL | O_CLOEXEC | O_NOCTTY);
 
     if (fd < 0)
-        return refuse_errno(errno, "cannot be opened", error);
+        return copy_refuse_errno(errno, "cannot be opened", error);
     if (!copy_target_take(&binding->target, fd, binding->path, scene->image, error))
         return false;
     if (!binding->target.is_device)
-        return REFUSE("another program has replaced it just now (try again)");
+        return COPY_REFUSE("another program has replaced it just now (try again)");
     if (qimg_storage_get_size(binding->target.storage, &own_bytes) == 0 &&
         own_bytes >= size_bytes)
         return true;
-    return REFUSE("is too small: %" G_GUINT64_FORMAT " bytes, the disk has "
-                  "%" G_GUINT64_FORMAT " (name a larger device)",
-                  (guint64)own_bytes, (guint64)size_bytes);
+    return COPY_REFUSE("is too small: %" G_GUINT64_FORMAT " bytes, the disk has "
+                       "%" G_GUINT64_FORMAT " (name a larger device)",
+                       (guint64)own_bytes, (guint64)size_bytes);
 }
 
 /* A file without holes needs as much room as it is long; how much another one needs is
@@ -365,20 +336,21 @@ look(CopyBinding *binding, Scene *scene, GError **error)
 
     scene->is_there = stat(binding->path, &scene->status) == 0;
     if (!scene->is_there && lstat(binding->path, &link) == 0 && S_ISLNK(link.st_mode))
-        return REFUSE("is a symbolic link to nothing (name the file itself)");
+        return COPY_REFUSE("is a symbolic link to nothing (name the file itself)");
     if (scene->is_there && copy_is_chain_file(scene->image, &scene->status)) /* I3 */
-        return REFUSE("is the image itself or one of its chain (name another file)");
+        return COPY_REFUSE("is the image itself or one of its chain (name another file)");
     if (scene->is_there && S_ISFIFO(scene->status.st_mode)) {
         binding->is_stream = true;
         return !scene->wish->resumes ||
-               REFUSE("is a pipe: a copy to it cannot go on (leave out --resume)");
+               COPY_REFUSE("is a pipe: a copy to it cannot go on (leave out --resume)");
     }
     if (scene->is_there && S_ISDIR(scene->status.st_mode))
-        return refuse_errno(EISDIR, "cannot be opened", error);
+        return copy_refuse_errno(EISDIR, "cannot be opened", error);
     if (scene->is_there && !S_ISREG(scene->status.st_mode) &&
         !S_ISBLK(scene->status.st_mode))
-        return REFUSE("is neither a regular file nor a block device (name one of these, "
-                      "or - for standard output)");
+        return COPY_REFUSE(
+            "is neither a regular file nor a block device (name one of these, "
+            "or - for standard output)");
     if (!copy_place_open(&binding->place, binding->path,
                          scene->is_there && S_ISREG(scene->status.st_mode), error))
         return false;
@@ -418,192 +390,4 @@ copy_binding_find(CopyBinding *binding, const char *path, const QimgImage *image
     copy_journal_free(scene.journal);
     copy_journal_free(scene.part_journal);
     return is_good;
-}
-
-/* ---- making ---------------------------------------------------------------------------
- */
-
-/* Gives the new file what the old one had: whose it was, and who may read it. */
-static void
-take_over_mode(int fd, int old_fd)
-{
-    struct stat old;
-
-    if (old_fd < 0 || fstat(old_fd, &old) < 0)
-        return;
-    if (fchown(fd, old.st_uid, old.st_gid) < 0)
-        g_debug("the owner of the copy stays the process's");
-    if (fchmod(fd, old.st_mode & 0777) < 0)
-        g_debug("the mode of the copy is not that of the old file");
-}
-
-static bool
-make_fill(CopyBinding *binding, const QimgImage *image, GError **error)
-{
-    bool is_private = binding->old_fd >= 0;
-    int fd = copy_place_make_file(&binding->place, fill_name(binding),
-                                  is_private ? 0600 : 0666);
-
-    if (fd < 0)
-        return refuse_errno(errno, "cannot be made", error);
-    if (is_private)
-        take_over_mode(fd, binding->old_fd);
-    if (!take_fill(binding, fd, image, error))
-        return false;
-    binding->made_file = true;
-    return true;
-}
-
-static bool
-make_journal(CopyBinding *binding, const CopyWish *wish, GError **error)
-{
-    CopyIdentity identity = {.is_device = binding->target.is_device,
-                             .size_bytes = wish->size_bytes};
-    struct stat status;
-    QimgErrno err;
-
-    if (identity.is_device) {
-        if (qimg_storage_get_size(binding->target.storage, &identity.size_bytes) != 0)
-            identity.size_bytes = 0;
-    } else {
-        qimg_storage_get_status(binding->target.storage, &status);
-        identity.inode = (uint64_t)status.st_ino;
-    }
-    err = copy_journal_make(binding->journal, &identity);
-    binding->made_journal = true;
-    binding->has_journal = err == 0;
-    /* Not everyone who may write to a device may make files beside its node: such a copy
-     * is made, but cannot go on. */
-    if (!err || identity.is_device)
-        return true;
-    qimg_set_error_errno(error, -err, "check the permissions of the directory",
-                         "the journal of the copy, \"%s\", cannot be made",
-                         fill_journal_name(binding));
-    return false;
-}
-
-bool
-copy_binding_make(CopyBinding *binding, const QimgImage *image, const CopyWish *wish,
-                  GError **error)
-{
-    QimgErrno err = 0;
-
-    if (binding->is_resumed)
-        return true;
-    if (!binding->target.storage) {
-        if (!make_fill(binding, image, error))
-            return false;
-    } else if (!binding->target.is_device) {
-        /* First of all: a file of which the journal says nothing is empty. */
-        err = qimg_storage_set_size(binding->target.storage, 0);
-        binding->made_file = binding->is_part; /* by an earlier run that has failed */
-    }
-    if (!err && !make_journal(binding, wish, error))
-        return false;
-    if (!err && binding->has_journal && !binding->target.is_device)
-        err = copy_place_sync(&binding->place, binding->target.fd);
-    if (err)
-        qimg_set_error_errno(error, -err, NULL, "its name cannot be made durable");
-    return !err;
-}
-
-/* ---- the end --------------------------------------------------------------------------
- */
-
-bool
-copy_binding_check_name(const CopyBinding *binding, GError **error)
-{
-    const CopyPlace *place = &binding->place;
-    struct stat status;
-
-    if (binding->target.is_device)
-        return true;
-    if (!copy_place_has(place, binding->is_named ? place->name : fill_name(binding),
-                        binding->target.fd))
-        return REFUSE(
-            "was renamed, removed or replaced while it was written (copy again)");
-    if (!binding->is_part || binding->is_named)
-        return true;
-    if (binding->old_fd >= 0 ? copy_place_has(place, place->name, binding->old_fd)
-                             : !copy_place_get_status(place, place->name, &status))
-        return true;
-    return REFUSE("was replaced while the copy was made, which is in \"%s\" (replace it "
-                  "with --resume)",
-                  place->part_name);
-}
-
-QimgErrno
-copy_binding_name(CopyBinding *binding)
-{
-    const CopyPlace *place = &binding->place;
-    int fd = binding->target.fd;
-    QimgErrno err = 0;
-
-    if (binding->is_part && !binding->is_named)
-        err = copy_place_rename_part(place);
-    binding->is_named |= binding->is_part && !err;
-    /* Also after a run that was killed behind the rename. */
-    if (!err && binding->is_part)
-        err = copy_place_sync(place, fd);
-    if (err)
-        return err;
-    if (binding->old_journal)
-        copy_journal_remove(binding->old_journal);
-    if (!binding->has_journal)
-        return 0;
-    copy_journal_remove(binding->journal);
-    if (!binding->target.is_device)
-        return copy_place_sync(place, fd);
-    return 0;
-}
-
-void
-copy_binding_undo(CopyBinding *binding)
-{
-    if (binding->made_journal)
-        copy_journal_remove(binding->journal);
-    if (binding->made_file && !binding->is_named)
-        copy_place_remove(&binding->place, fill_name(binding), binding->target.fd);
-}
-
-bool
-copy_binding_uses(const CopyBinding *binding, const char *path)
-{
-    const char *const names[] = {binding->place.name, binding->place.part_name,
-                                 binding->place.journal_name,
-                                 binding->place.part_journal_name};
-    g_autofree char *dir = g_path_get_dirname(path);
-    g_autofree char *name = g_path_get_basename(path);
-    struct stat status, own;
-    bool is_there = stat(path, &status) == 0;
-
-    if (binding->is_stream)
-        return is_there && stat(binding->path, &own) == 0 &&
-               qimg_is_same_file(&status, &own);
-    if (binding->place.dir_fd < 0)
-        return false;
-    for (size_t i = 0; is_there && i < G_N_ELEMENTS(names); i++)
-        if (fstatat(binding->place.dir_fd, names[i], &own, 0) == 0 &&
-            qimg_is_same_file(&status, &own))
-            return true;
-    if (stat(dir, &status) < 0 || fstat(binding->place.dir_fd, &own) < 0 ||
-        !qimg_is_same_file(&status, &own))
-        return false;
-    for (size_t i = 0; i < G_N_ELEMENTS(names); i++)
-        if (strcmp(name, names[i]) == 0)
-            return true;
-    return false;
-}
-
-void
-copy_binding_clear(CopyBinding *binding)
-{
-    copy_journal_free(binding->journal);
-    copy_journal_free(binding->old_journal);
-    copy_state_clear(&binding->start);
-    copy_target_close(&binding->target);
-    if (binding->old_fd >= 0)
-        close(binding->old_fd);
-    binding->old_fd = -1;
-    copy_place_close(&binding->place);
 }

@@ -13,6 +13,8 @@
  *     while it is that of the file that the run has open. */
 #pragma once
 
+#include <jansson.h>
+
 #include "image/chain/handle.h"
 #include "image/map/runs.h"
 #include "image/read/compressed.h"
@@ -163,6 +165,16 @@ typedef enum {
 /* Whether a file of @image's chain is not as it was when it was opened; *@path_out
  * (borrowed) is its path then. */
 CopyChange copy_find_change(const QimgImage *image, const char **path_out);
+
+/* What is copied: its name and size, the files of @image's chain with size and stamp.
+ * Free with json_decref. */
+json_t *copy_source_describe(const QimgImage *image, const char *source_name);
+
+/* What of the source is not as it was when a copy began, of two such descriptions; free
+ * with g_free. NULL: nothing. A file of which the status alone has changed sets
+ * *@is_touched_out. */
+char *copy_source_find_difference(const json_t *then, const json_t *now,
+                                  bool *is_touched_out);
 
 /* ---- copy/copy-place.c ---------------------------------------------------------------
  */
@@ -394,6 +406,24 @@ typedef struct {
  * them. Opens and locks; nothing changes. */
 bool copy_binding_find(CopyBinding *binding, const char *path, const QimgImage *image,
                        const char *source_name, const CopyWish *wish, GError **error);
+/* ---- copy/copy-binding.c --------------------------------------------------------------
+ */
+
+/* Sets @error, of QIMG_ERROR_REFUSED, to a text; false. */
+#define COPY_REFUSE(...) (qimg_set_error(error, QIMG_ERROR_REFUSED, __VA_ARGS__), false)
+
+/* Sets @error to @what and what @errnum (positive) says; false. */
+bool copy_refuse_errno(int errnum, const char *what, GError **error);
+
+/* The name of what is filled, and of its journal, in the place. */
+const char *copy_binding_fill_name(const CopyBinding *binding);
+const char *copy_binding_fill_journal_name(const CopyBinding *binding);
+
+/* Takes @fd (also on failure) as what is filled. Once it is locked nobody else renames or
+ * removes it: what was looked at before is looked at again. */
+bool copy_binding_take_fill(CopyBinding *binding, int fd, const QimgImage *image,
+                            GError **error);
+
 /* Makes the file and the journal where there are none, durably. After a failure
  * copy_binding_undo is to be called. */
 bool copy_binding_make(CopyBinding *binding, const QimgImage *image, const CopyWish *wish,
@@ -408,3 +438,38 @@ void copy_binding_undo(CopyBinding *binding);
 /* Whether @path names a file that the copy writes or removes. */
 bool copy_binding_uses(const CopyBinding *binding, const char *path);
 void copy_binding_clear(CopyBinding *binding);
+
+/* ---- copy/copy-out.c ------------------------------------------------------------------
+ */
+
+typedef enum {
+    COPY_EMPTY,
+    COPY_BOUND,
+    COPY_FILLING,
+    COPY_VERIFIED,
+    COPY_NAMED,
+} CopyPhase;
+
+struct QimgCopy {
+    QimgImage *image;
+    QimgCopyOptions options; /* its texts are owned */
+    QimgCopyReport report;
+    _Atomic bool stop; /* atomic, relaxed: nothing else is told by it */
+    CopyPhase phase;
+    bool is_prepared;
+    bool is_void; /* what was copied is of no use to anyone */
+    CopyWish wish;
+    CopyBinding binding;
+    RangeLog log;
+    FileDigests *files;
+    CopyDigest *digests[COPY_N_DIGESTS];
+    char *results[COPY_N_DIGESTS]; /* of these; NULL until the end */
+};
+
+/* ---- copy/copy-prepare.c --------------------------------------------------------------
+ */
+
+/* Checks what came of reading a piece at @guest_offset: @bad are its ranges that cannot
+ * be read, or NULL. */
+bool copy_check_read(const QimgCopy *copy, uint64_t guest_offset, QimgErrno read_error,
+                     const GArray *bad, GError **error);

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* What tells the files of a copy's source apart from others, and from themselves at
  * another time. */
+#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "copy/copy-out.h"
+#include "storage/same-file.h"
 
 char *
 copy_stamp_of(const struct stat *status)
@@ -14,12 +16,6 @@ copy_stamp_of(const struct stat *status)
                            (unsigned long long)status->st_ino, (long long)status->st_size,
                            (long long)status->st_mtim.tv_sec, status->st_mtim.tv_nsec,
                            (long long)status->st_ctim.tv_sec, status->st_ctim.tv_nsec);
-}
-
-static bool
-is_same_time(const struct timespec *a, const struct timespec *b)
-{
-    return a->tv_sec == b->tv_sec && a->tv_nsec == b->tv_nsec;
 }
 
 /* Whether @storage is as it was when it was opened. */
@@ -33,9 +29,10 @@ find_change(QimgStorage *storage)
         return COPY_UNCHANGED;
     qimg_storage_get_status(storage, &now);
     if (now.st_size != then->st_size || now.st_ino != then->st_ino ||
-        now.st_dev != then->st_dev || !is_same_time(&now.st_mtim, &then->st_mtim))
+        now.st_dev != then->st_dev || !qimg_is_same_time(&now.st_mtim, &then->st_mtim))
         return COPY_CHANGED;
-    return is_same_time(&now.st_ctim, &then->st_ctim) ? COPY_UNCHANGED : COPY_TOUCHED;
+    return qimg_is_same_time(&now.st_ctim, &then->st_ctim) ? COPY_UNCHANGED
+                                                           : COPY_TOUCHED;
 }
 
 CopyChange
@@ -57,4 +54,87 @@ copy_find_change(const QimgImage *image, const char **path_out)
         }
     }
     return worst;
+}
+
+/* ---- as text
+ * ---------------------------------------------------------------------------
+ */
+
+static void
+add_file(json_t *files, QimgStorage *storage)
+{
+    g_autofree char *real = NULL;
+    g_autofree char *name = NULL;
+    g_autofree char *mtime = NULL;
+    g_autofree char *stamp = NULL;
+    uint64_t size_bytes = 0;
+    bool is_file;
+    char *resolved;
+
+    if (!storage)
+        return;
+    resolved = realpath(storage->path, NULL);
+    real = g_strdup(resolved ? resolved : storage->path);
+    free(resolved);
+    name = g_strescape(real, NULL); /* names may be anything but UTF-8 */
+    /* That of a device's node says nothing of its content. */
+    is_file = S_ISREG(storage->status.st_mode);
+    mtime = is_file
+                ? g_strdup_printf("%lld.%09ld", (long long)storage->status.st_mtim.tv_sec,
+                                  storage->status.st_mtim.tv_nsec)
+                : g_strdup("");
+    stamp = is_file ? copy_stamp_of(&storage->status) : g_strdup("");
+    if (qimg_storage_get_size(storage, &size_bytes) != 0)
+        size_bytes = 0;
+    json_array_append_new(files, json_pack("{s:s, s:I, s:s, s:s}", "filename", name,
+                                           "size", (json_int_t)size_bytes, "mtime", mtime,
+                                           "stamp", stamp));
+}
+
+json_t *
+copy_source_describe(const QimgImage *image, const char *source_name)
+{
+    g_autofree char *name = g_strescape(source_name, NULL);
+    json_t *files = json_array();
+
+    for (unsigned i = image->first_layer; i < image->chain->n_layers; i++) {
+        add_file(files, image->chain->layers[i]->file);
+        add_file(files, image->chain->layers[i]->data_file);
+    }
+    return json_pack("{s:s, s:I, s:o}", "name", name, "size",
+                     (json_int_t)image_size_bytes(image), "files", files);
+}
+
+char *
+copy_source_find_difference(const json_t *then, const json_t *now, bool *is_touched_out)
+{
+    static const char *const keys[] = {"size", "mtime"};
+    json_t *old_files = json_object_get(then, "files");
+    json_t *files = json_object_get(now, "files");
+    const char *old_disk = json_string_value(json_object_get(then, "name"));
+    size_t i;
+    json_t *file;
+
+    if (!json_equal(json_object_get(then, "name"), json_object_get(now, "name")))
+        return g_strdup_printf("it was begun with \"%s\"", old_disk ? old_disk : "");
+    if (json_array_size(old_files) != json_array_size(files))
+        return g_strdup("the chain has other files");
+    json_array_foreach(files, i, file)
+    {
+        json_t *old = json_array_get(old_files, i);
+        const char *old_name = json_string_value(json_object_get(old, "filename"));
+        const char *name = json_string_value(json_object_get(file, "filename"));
+
+        if (g_strcmp0(old_name, name) != 0)
+            return g_strdup_printf("it was begun with \"%s\", not with \"%s\"",
+                                   old_name ? old_name : "", name);
+        for (size_t j = 0; j < G_N_ELEMENTS(keys); j++)
+            if (!json_equal(json_object_get(old, keys[j]),
+                            json_object_get(file, keys[j])))
+                return g_strdup_printf("\"%s\" has changed since", name);
+        *is_touched_out |= !json_equal(old, file);
+    }
+    return json_equal(json_object_get(then, "size"), json_object_get(now, "size"))
+               ? NULL
+               : g_strdup("the disk has another size");
 }

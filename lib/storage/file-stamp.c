@@ -7,6 +7,7 @@
 #include <glib.h>
 
 #include "storage/real-path.h"
+#include "storage/same-file.h"
 
 void
 file_stamp_init(FileStamp *stamp, int fd, const struct stat *status)
@@ -21,12 +22,6 @@ file_stamp_clear(FileStamp *stamp)
 {
     qimg_mutex_clear(&stamp->lock);
     g_free(stamp->name);
-}
-
-static bool
-is_same_time(const struct timespec *a, const struct timespec *b)
-{
-    return a->tv_sec == b->tv_sec && a->tv_nsec == b->tv_nsec;
 }
 
 /* Whether something happened to the inode that moves the time of change, and is no change
@@ -51,9 +46,9 @@ file_stamp_has_changed(FileStamp *stamp, int fd)
         return false;
     QIMG_LOCK_SCOPE(&stamp->lock);
     if (now.st_size != stamp->status.st_size ||
-        !is_same_time(&now.st_mtim, &stamp->status.st_mtim))
+        !qimg_is_same_time(&now.st_mtim, &stamp->status.st_mtim))
         return true;
-    if (is_same_time(&now.st_ctim, &stamp->status.st_ctim))
+    if (qimg_is_same_time(&now.st_ctim, &stamp->status.st_ctim))
         return false;
     name = qimg_real_path_of(fd);
     if (!is_explained(&stamp->status, &now, stamp->name, name))

@@ -10,3 +10,9 @@ qimg_is_same_file(const struct stat *a, const struct stat *b)
         return a->st_rdev == b->st_rdev;
     return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
 }
+
+bool
+qimg_is_same_time(const struct timespec *a, const struct timespec *b)
+{
+    return a->tv_sec == b->tv_sec && a->tv_nsec == b->tv_nsec;
+}

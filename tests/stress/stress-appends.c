@@ -5,11 +5,7 @@
 #include <pthread.h>
 #include <string.h>
 
-#include "image/chain/handle.h"
-#include "image/chain/options.h"
-#include "image/image.h"
-#include "image/open/chain-open.h"
-#include "memory-storage.h"
+#include "memory-image.h"
 #include "test-util.h"
 
 #define N_THREADS 4u
@@ -113,26 +109,12 @@ static void
 test_case(const void *data)
 {
     const Case *c = data;
-    QimgStorage *file = memory_storage_new_writable("", 0, "image");
-    g_autoptr(QimgOptions) options = qimg_options_new();
-    g_autoptr(GError) error = NULL;
     static Worker workers[N_THREADS];
     uint32_t seed = test_util_seed();
     pthread_t threads[N_THREADS];
     pthread_barrier_t start;
-    QimgChain *chain;
-    QimgImage *disk;
+    QimgImage *disk = memory_image_new(c->driver, &c->create).disk;
 
-    g_assert_true(c->driver->create(file, &c->create, &error));
-    g_assert_no_error(error);
-    options->is_writable = options->is_growable = true;
-    options->format = g_strdup(c->driver->name);
-    chain = chain_open_storages(&file, 1, options, &error);
-    g_assert_no_error(error);
-    if (c->create.data_file_name)
-        chain->layers[0]->data_file = memory_storage_new_writable("", 0, "data");
-    disk = image_new(chain, 0, &chain->layers[0]->active);
-    chain_unref(chain);
     pthread_barrier_init(&start, NULL, N_THREADS);
     for (unsigned i = 0; i < N_THREADS; i++) {
         workers[i] = (Worker){.disk = disk,

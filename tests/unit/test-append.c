@@ -8,9 +8,7 @@
 
 #include "image/write/resize.c"
 
-#include "image/chain/options.h"
-#include "image/image.h"
-#include "image/open/chain-open.h"
+#include "memory-image.h"
 #include "memory-storage.h"
 #include "test-util.h"
 
@@ -58,36 +56,8 @@ static const Case cases[] = {
     {"raw", &qimg_driver_raw, {.size_bytes = BLOCK}},
 };
 
-typedef struct {
-    QimgStorage *file;
-    QimgStorage *data; /* where the disk's data lie */
-    QimgImage *disk;
-} Open;
-
-static Open
-open_case(const Case *c)
-{
-    Open o = {.file = memory_storage_new_writable("", 0, "image")};
-    g_autoptr(QimgOptions) options = qimg_options_new();
-    g_autoptr(GError) error = NULL;
-    QimgChain *chain;
-
-    g_assert_true(c->driver->create(o.file, &c->create, &error));
-    g_assert_no_error(error);
-    options->is_writable = options->is_growable = true;
-    options->format = g_strdup(c->driver->name);
-    chain = chain_open_storages(&o.file, 1, options, &error);
-    g_assert_no_error(error);
-    o.data = o.file;
-    if (c->create.data_file_name)
-        chain->layers[0]->data_file = o.data = memory_storage_new_writable("", 0, "data");
-    o.disk = image_new(chain, 0, &chain->layers[0]->active);
-    chain_unref(chain);
-    return o;
-}
-
 static void
-append(Open *o, uint8_t value)
+append(MemoryImage *o, uint8_t value)
 {
     uint64_t end = qimg_image_get_size_bytes(o->disk);
     uint8_t block[BLOCK];
@@ -98,7 +68,7 @@ append(Open *o, uint8_t value)
 }
 
 static void
-assert_block(Open *o, uint64_t guest_offset, uint8_t value)
+assert_block(MemoryImage *o, uint64_t guest_offset, uint8_t value)
 {
     uint8_t block[BLOCK], wanted[BLOCK];
 
@@ -131,7 +101,7 @@ write_first_block(void *user)
 static void
 append_beside(const Case *c, void *(*work)(void *), MemoryCalls call)
 {
-    Open o = open_case(c);
+    MemoryImage o = memory_image_new(c->driver, &c->create);
     uint64_t start;
     pthread_t thread;
 
@@ -180,7 +150,7 @@ discard_second_cluster(void *user)
 static void
 append_beside_zeroes(const Case *c, uint64_t n_bytes, QimgErrno wanted)
 {
-    Open o = open_case(c);
+    MemoryImage o = memory_image_new(c->driver, &c->create);
     g_autofree uint8_t *bytes = g_malloc0(CLUSTER + n_bytes);
     uint64_t size_bytes;
     pthread_t thread;

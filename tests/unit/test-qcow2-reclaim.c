@@ -6,10 +6,8 @@
 #include <string.h>
 
 #include "base/endian.h"
-#include "image/chain/handle.h"
 #include "image/chain/options.h"
-#include "image/image.h"
-#include "image/open/chain-open.h"
+#include "memory-image.h"
 #include "memory-storage.h"
 #include "qcow2-check.h"
 #include "test-util.h"
@@ -17,43 +15,8 @@
 #define MIB         UINT64_C(1048576)
 #define BLOCK_BYTES 4096u
 
-typedef struct {
-    QimgStorage *file; /* the chain's */
-    QimgImage *disk;
-} Open;
-
-static Open
-open_bytes(const GByteArray *bytes)
-{
-    g_autoptr(QimgOptions) options = qimg_options_new();
-    g_autoptr(GError) error = NULL;
-    Open o = {.file = memory_storage_new_writable(bytes->data, bytes->len, "image")};
-    QimgChain *chain;
-
-    options->is_writable = true;
-    chain = chain_open_storages(&o.file, 1, options, &error);
-    g_assert_no_error(error);
-    o.disk = image_new(chain, 0, &chain->layers[0]->active);
-    chain_unref(chain);
-    return o;
-}
-
-static GByteArray *
-create(const QimgCreateOptions *options)
-{
-    QimgStorage *file = memory_storage_new_writable("", 0, "new");
-    g_autoptr(GError) error = NULL;
-    GByteArray *bytes;
-
-    g_assert_true(qimg_driver_qcow2.create(file, options, &error));
-    g_assert_no_error(error);
-    bytes = memory_storage_copy_all(file);
-    qimg_storage_close(file);
-    return bytes;
-}
-
 static void
-write_block(Open *o, uint64_t guest_offset, int value, int expected)
+write_block(MemoryImage *o, uint64_t guest_offset, int value, int expected)
 {
     uint8_t block[BLOCK_BYTES];
 
@@ -66,7 +29,7 @@ write_block(Open *o, uint64_t guest_offset, int value, int expected)
 static void
 write_and_die(GByteArray **bytes, uint64_t guest_offset, int value)
 {
-    Open o = open_bytes(*bytes);
+    MemoryImage o = memory_image_open(*bytes);
 
     write_block(&o, guest_offset, value, 0);
     g_byte_array_unref(*bytes);
@@ -82,7 +45,7 @@ write_and_close(GByteArray **bytes, uint64_t guest_offset, int value, bool takes
     g_autofree char *path = g_build_filename(dir, "image", NULL);
     g_autoptr(QimgOptions) options = qimg_options_new();
     g_autoptr(GError) error = NULL;
-    Open o = {0};
+    MemoryImage o = {0};
     char *contents = NULL;
     gsize n_bytes = 0;
 
@@ -139,7 +102,7 @@ create_kind(const Kind *kind)
     GByteArray *bytes;
 
     options.version = 3;
-    bytes = create(&options);
+    bytes = memory_image_create(&qimg_driver_qcow2, &options);
     if (kind->has_snapshot)
         write_and_close(&bytes, 0, 7, true);
     return bytes;
@@ -155,7 +118,7 @@ test_rounds(const void *data)
     uint64_t max_leaks = MAX(MIB, cluster_bytes) / cluster_bytes;
     g_autoptr(GByteArray) bytes = create_kind(kind);
     uint64_t n_written = kind->has_snapshot;
-    Open o;
+    MemoryImage o;
 
     for (unsigned n = 0; n < 10; n++, n_written++) {
         write_and_die(&bytes, n_written * kind->options.size_bytes / 16, 7);
@@ -173,7 +136,7 @@ test_rounds(const void *data)
         bytes->len, <=,
         (MAX(BLOCK_BYTES / cluster_bytes, 1) + 1) * n_written * cluster_bytes +
             (cluster_bytes == 512 || kind->has_snapshot ? MIB : 0) + 12 * cluster_bytes);
-    o = open_bytes(bytes);
+    o = memory_image_open(bytes);
     for (uint64_t i = 0; i < n_written; i++) {
         uint8_t block[BLOCK_BYTES];
 
@@ -233,7 +196,7 @@ test_stays(void)
         g_autoptr(GByteArray) bytes = create_kind(&kinds[0]);
         uint64_t n_before, n_after, last_offset;
         g_autoptr(GByteArray) after = NULL;
-        Open o;
+        MemoryImage o;
 
         write_and_die(&bytes, 0, 7);
         n_before = count_leaks(bytes);
@@ -262,7 +225,7 @@ test_stays(void)
         default:
             break;
         }
-        o = open_bytes(bytes);
+        o = memory_image_open(bytes);
         write_block(&o, 32 * MIB, 8, cases[i].flaw == REFCOUNT_TOO_LOW ? -EIO : 0);
         after = memory_storage_copy_all(o.file);
         qimg_image_close(o.disk);
@@ -291,10 +254,10 @@ test_syncs_first(void)
         .calls = MEMORY_SYNC, .purpose = MEMORY_ANY_PURPOSE, .n_fails = 1, .errnum = EIO};
     g_autoptr(GByteArray) bytes = create_kind(&kinds[0]);
     g_autoptr(GByteArray) after = NULL;
-    Open o;
+    MemoryImage o;
 
     write_and_die(&bytes, 0, 7);
-    o = open_bytes(bytes);
+    o = memory_image_open(bytes);
     memory_storage_add_fault(o.file, &fault);
     write_block(&o, 32 * MIB, 8, -EIO);
     after = memory_storage_copy_all(o.file);

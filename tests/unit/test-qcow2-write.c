@@ -7,10 +7,7 @@
 #include <string.h>
 
 #include "base/endian.h"
-#include "image/chain/handle.h"
-#include "image/chain/options.h"
-#include "image/image.h"
-#include "image/open/chain-open.h"
+#include "memory-image.h"
 #include "memory-storage.h"
 #include "qcow2-check.h"
 #include "test-util.h"
@@ -18,40 +15,10 @@
 #define CLUSTER 65536u
 #define MIB     UINT64_C(1048576)
 
-/* An image in memory, open for writing. */
-typedef struct {
-    QimgStorage *file; /* the chain's */
-    QimgImage *disk;
-} Open;
-
-static Open
-open_bytes(const GByteArray *bytes)
-{
-    g_autoptr(QimgOptions) options = qimg_options_new();
-    g_autoptr(GError) error = NULL;
-    Open o = {.file = memory_storage_new_writable(bytes->data, bytes->len, "image")};
-    QimgChain *chain;
-
-    options->is_writable = options->is_growable = true;
-    chain = chain_open_storages(&o.file, 1, options, &error);
-    g_assert_no_error(error);
-    o.disk = image_new(chain, 0, &chain->layers[0]->active);
-    chain_unref(chain);
-    return o;
-}
-
 static GByteArray *
 create_with(const QimgCreateOptions *options)
 {
-    QimgStorage *file = memory_storage_new_writable("", 0, "new");
-    g_autoptr(GError) error = NULL;
-    GByteArray *bytes;
-
-    g_assert_true(qimg_driver_qcow2.create(file, options, &error));
-    g_assert_no_error(error);
-    bytes = memory_storage_copy_all(file);
-    qimg_storage_close(file);
-    return bytes;
+    return memory_image_create(&qimg_driver_qcow2, options);
 }
 
 static GByteArray *
@@ -67,7 +34,7 @@ create(uint64_t size_bytes, uint32_t cluster_bits)
 
 /* Closes; the file as it was just before, everything flushed. */
 static GByteArray *
-close_flushed(Open *o)
+close_flushed(MemoryImage *o)
 {
     GByteArray *bytes;
 
@@ -95,7 +62,8 @@ first_entry_offset(const GByteArray *bytes)
 }
 
 static void
-write_value(Open *o, uint64_t guest_offset, uint64_t n_bytes, int value, int expected)
+write_value(MemoryImage *o, uint64_t guest_offset, uint64_t n_bytes, int value,
+            int expected)
 {
     g_autofree uint8_t *data = g_malloc(n_bytes);
 
@@ -109,13 +77,13 @@ test_cut(void)
 {
     g_autoptr(GByteArray) empty = create(64 << 20, 16);
     g_autoptr(GByteArray) full = NULL;
-    Open o = open_bytes(empty);
+    MemoryImage o = memory_image_open(empty);
     uint8_t byte;
 
     write_value(&o, 0, 8 << 20, 7, 0);
     full = close_flushed(&o);
     g_byte_array_set_size(full, 5 << 20);
-    o = open_bytes(full);
+    o = memory_image_open(full);
     g_assert_cmpint(qimg_image_read(o.disk, 6 << 20, &byte, 1), ==, -EIO);
     write_value(&o, 20 << 20, 4096, 1, -EIO);
     write_value(&o, 20 << 20, 4096, 1, -EROFS);
@@ -145,13 +113,13 @@ test_entry_of_metadata(void)
         g_autoptr(GByteArray) bytes = NULL;
         g_autoptr(GByteArray) after = NULL;
         qimg_be64 entry = qimg_be64_set(cases[i].entry);
-        Open o = open_bytes(empty);
+        MemoryImage o = memory_image_open(empty);
         size_t n_same;
 
         write_value(&o, 0, 4096, 7, 0);
         bytes = close_flushed(&o);
         memcpy(bytes->data + first_entry_offset(bytes), &entry, sizeof entry);
-        o = open_bytes(bytes);
+        o = memory_image_open(bytes);
         if (cases[i].shrinks)
             g_assert_cmpint(qimg_image_resize(o.disk, 0), ==, -EIO);
         else
@@ -175,7 +143,7 @@ test_large_l1(void)
     g_autoptr(GByteArray) empty = create(1 << 20, 9);
     g_autoptr(GByteArray) after = NULL;
     g_autofree char *problem = NULL;
-    Open o = open_bytes(empty);
+    MemoryImage o = memory_image_open(empty);
 
     write_value(&o, 0, 4096, 7, 0);
     g_assert_cmpint(qimg_image_resize(o.disk, UINT64_C(600) << 20), ==, 0);
@@ -198,7 +166,7 @@ test_no_room_for_table(void)
     g_autoptr(GByteArray) after = NULL;
     g_autofree char *problem = NULL;
     unsigned n_failed = 0;
-    Open o = open_bytes(empty);
+    MemoryImage o = memory_image_open(empty);
 
     memory_storage_add_fault(o.file, &fault);
     for (uint64_t at = 0; at < 24 << 20;) {
@@ -247,7 +215,7 @@ test_raw_data_file(void)
     QimgFormat *top;
     QimgWritePlan plan;
     Discard discard = {0};
-    Open o = {0};
+    MemoryImage o = {0};
     pthread_t thread;
 
     test_util_set_property(create, "size", "1M");
@@ -296,7 +264,7 @@ test_raw_data_file_grows_again(void)
                            .n_fails = UINT64_MAX,
                            .errnum = ENOSPC};
     QimgStorage *data = memory_storage_new_writable("", 0, "data");
-    Open o = open_bytes(image);
+    MemoryImage o = memory_image_open(image);
     uint8_t bytes[TABLE];
     uint64_t data_bytes;
 
@@ -329,7 +297,7 @@ test_reference_waits_for_room(void)
                            .purpose = QIMG_IO_REFCOUNT,
                            .n_fails = 2, /* when the flush fails to lower it, and again */
                            .errnum = ENOSPC};
-    Open o = open_bytes(empty);
+    MemoryImage o = memory_image_open(empty);
     g_autoptr(QimgSnapshots) list = NULL;
     uint32_t serial;
     g_autofree char *problem = NULL;
@@ -357,7 +325,7 @@ test_reference_waits_for_room(void)
 
 /* Appends @n_appends times a few sectors; how many syncs that takes, of both files. */
 static uint64_t
-count_syncs_of_appends(Open *o, QimgStorage *data, unsigned n_appends)
+count_syncs_of_appends(MemoryImage *o, QimgStorage *data, unsigned n_appends)
 {
     uint8_t block[4096], read[4096];
     uint64_t n_before = atomic_load(&o->file->n_syncs), n_syncs;
@@ -388,15 +356,8 @@ create_qed(uint64_t size_bytes)
 {
     const QimgCreateOptions options = {
         .size_bytes = size_bytes, .cluster_bits = 16, .table_clusters = 4};
-    QimgStorage *file = memory_storage_new_writable("", 0, "new");
-    g_autoptr(GError) error = NULL;
-    GByteArray *bytes;
 
-    g_assert_true(qimg_driver_qed.create(file, &options, &error));
-    g_assert_no_error(error);
-    bytes = memory_storage_copy_all(file);
-    qimg_storage_close(file);
-    return bytes;
+    return memory_image_create(&qimg_driver_qed, &options);
 }
 
 /* Small appends sync for the reserve, and for the place of a data file, only. */
@@ -421,7 +382,7 @@ test_small_appends(void)
     const GByteArray *images[] = {standard, extended, qed, with_data};
 
     for (size_t i = 0; i < G_N_ELEMENTS(images); i++) {
-        Open o = open_bytes(images[i]);
+        MemoryImage o = memory_image_open(images[i]);
         QimgStorage *data = NULL;
 
         if (images[i] == with_data)
@@ -438,7 +399,7 @@ static void
 test_appends_over_old_bytes(void)
 {
     g_autoptr(GByteArray) empty = create(MIB, 16);
-    Open o = open_bytes(empty);
+    MemoryImage o = memory_image_open(empty);
     uint8_t bytes[3 * CLUSTER];
 
     write_value(&o, 0, MIB, 7, 0);
@@ -466,7 +427,7 @@ test_cut_inside_sector(void)
     const GByteArray *images[] = {qcow2, qed};
 
     for (size_t i = 0; i < G_N_ELEMENTS(images); i++) {
-        Open o = open_bytes(images[i]);
+        MemoryImage o = memory_image_open(images[i]);
         uint8_t bytes[2048];
 
         write_value(&o, 0, qimg_image_get_size_bytes(o.disk), 7, 0);
@@ -503,7 +464,7 @@ test_pending_is_bounded(void)
                                              .cluster_bits = cases[i].cluster_bits,
                                              .refcount_order = 4,
                                              .extended_l2 = cases[i].extended_l2});
-        Open o = open_bytes(empty);
+        MemoryImage o = memory_image_open(empty);
 
         for (unsigned n = 0; n < 10; n++) {
             write_value(&o, 0, disk_bytes, 7, 0);

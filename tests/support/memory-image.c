@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "memory-image.h"
+
+#include "image/chain/options.h"
+#include "image/image.h"
+#include "image/open/chain-open.h"
+#include "memory-storage.h"
+
+GByteArray *
+memory_image_create(const QimgDriver *driver, const QimgCreateOptions *options)
+{
+    QimgStorage *file = memory_storage_new_writable("", 0, "new");
+    g_autoptr(GError) error = NULL;
+    GByteArray *bytes;
+
+    g_assert_true(driver->create(file, options, &error));
+    g_assert_no_error(error);
+    bytes = memory_storage_copy_all(file);
+    qimg_storage_close(file);
+    return bytes;
+}
+
+MemoryImage
+memory_image_open(const GByteArray *bytes)
+{
+    MemoryImage image = {
+        .file = memory_storage_new_writable(bytes->data, bytes->len, "image")};
+    g_autoptr(QimgOptions) options = qimg_options_new();
+    g_autoptr(GError) error = NULL;
+    QimgChain *chain;
+
+    options->is_writable = options->is_growable = true;
+    chain = chain_open_storages(&image.file, 1, options, &error);
+    g_assert_no_error(error);
+    image.data = image.file;
+    image.disk = image_new(chain, 0, &chain->layers[0]->active);
+    chain_unref(chain);
+    return image;
+}
+
+MemoryImage
+memory_image_new(const QimgDriver *driver, const QimgCreateOptions *options)
+{
+    g_autoptr(GByteArray) bytes = memory_image_create(driver, options);
+    MemoryImage image = memory_image_open(bytes);
+
+    if (options->data_file_name)
+        image.disk->chain->layers[0]->data_file = image.data =
+            memory_storage_new_writable("", 0, "data");
+    return image;
+}
