@@ -9,9 +9,10 @@ import shutil
 
 import pytest
 
-from qtest import pattern, procs, qemu
+from qtest import env, pattern, procs, qemu
 from qtest.checks import read_all
 from qtest.mount import Mount
+from qtest.writing import check, opened
 
 MIB = 1 << 20
 
@@ -43,14 +44,20 @@ def copy_over(source, target):
         shutil.copyfileobj(reader, writer)
 
 
+def rsync_inplace(source, target):
+    env.need_tools("rsync")
+    procs.run("rsync", "--inplace", "--no-whole-file", "--ignore-times", source, target)
+
+
+@pytest.mark.parametrize("change", [copy_over, rsync_inplace])
 @pytest.mark.parametrize("as_directory", [False, True], ids=["named", "directory"])
-def test_copy_over(disk, other, mnt, disk_content, as_directory):
+def test_copy_over(disk, other, mnt, disk_content, as_directory, change):
     with Mount(disk.parent if as_directory else disk, mnt) as mount:
         raw = mount.mountpoint / "disk.raw"
         fd = os.open(raw, os.O_RDONLY)
         try:
             assert os.pread(fd, 4096, 0) == disk_content[:4096]
-            copy_over(other, disk)
+            change(other, disk)
             # An open looks at once, and what it finds holds for those who are there.
             assert fails_with_eio(lambda: os.open(raw, os.O_RDONLY))
             assert fails_with_eio(lambda: os.pread(fd, 4096, 3 * MIB))
@@ -75,6 +82,80 @@ def test_backing_file_changed(chain, mnt):
             assert fails_with_eio(lambda: os.pread(fd, 4096, 0))
         finally:
             os.close(fd)
+
+
+@pytest.mark.parametrize("as_directory", [False, True], ids=["named", "directory"])
+def test_moved_over(disk, other, mnt, disk_content, as_directory):
+    """The name leads to another file then: the old one is whole, as long as it is open."""
+    wanted = content_of(other)
+    with Mount(disk.parent if as_directory else disk, mnt) as mount:
+        raw = mount.mountpoint / "disk.raw"
+        with opened(raw, os.O_RDONLY) as fd:
+            assert os.pread(fd, 4096, 0) == disk_content[:4096]
+            os.rename(other, disk)
+            assert os.pread(fd, 4 * MIB, 0) == disk_content
+            if not as_directory:
+                assert read_all(raw) == disk_content
+        if as_directory:
+            procs.wait_until(lambda: os.stat(raw).st_size == 8 * MIB, "the new image")
+            assert read_all(raw) == wanted
+
+
+@pytest.mark.parametrize("change", ["bytes", "cut"])
+def test_backing_file_of_a_writer(chain, mnt, chain_content, change):
+    """Nothing is written any more that was made of its bytes. What was written before is
+    there, with what the backing file has now, when the image is mounted again."""
+    base = chain.parent / "base.img"
+    with Mount(chain, mnt, "-o", "rw") as mount:
+        with opened(mount.raw(chain)) as fd:
+            assert os.pwrite(fd, b"w" * 65536, 0) == 65536
+            os.fsync(fd)
+            if change == "cut":
+                os.truncate(base, 200_000)
+            else:
+                with open(base, "r+b") as file:
+                    file.seek(250_000)
+                    file.write(b"x" * 1000)
+            assert fails_with_eio(lambda: os.open(mount.raw(chain), os.O_RDONLY))
+            before = chain.read_bytes()
+            for at, length in ((200_704, 512), (65536, 512), (MIB, 4096)):
+                assert fails_with_eio(lambda: os.pwrite(fd, b"n" * length, at)), at
+            assert fails_with_eio(lambda: os.truncate(mount.raw(chain), 2 * MIB))
+            assert fails_with_eio(lambda: os.pread(fd, 4096, 512 * 1024))
+            assert chain.read_bytes() == before
+    check(chain)
+    wanted = bytearray(chain_content)
+    wanted[:65536] = b"w" * 65536
+    if change == "cut":
+        wanted[200_000:300_000] = bytes(100_000)
+    else:
+        wanted[250_000:251_000] = b"x" * 1000
+    with Mount(chain, mnt) as mount:
+        assert read_all(mount.raw(chain)) == wanted
+
+
+@pytest.mark.parametrize("cluster", [4096, 65536])
+def test_written_to_by_qemu(tmp_path, mnt, cluster):
+    """With nolock, as the manual says: what QEMU writes may be seen or not, but each block is
+    as it was or as it is, nothing else changes, and no read fails. Afterwards it is seen."""
+    image = qemu.create(tmp_path / "disk.qcow2", 8 * MIB, cluster_size=cluster)
+    qemu.write(image, (0, 4 * MIB, "words", 1))
+    old = bytearray(8 * MIB)
+    old[:4 * MIB] = pattern.words(0, 4 * MIB, 1)
+    new = bytearray(old)
+    pieces = [(MIB, 65536), (3 * MIB + 4096, 8192), (5 * MIB, 300_032), (8 * MIB - 512, 512)]
+    with Mount(image, mnt, "-o", "nolock") as mount:
+        with opened(mount.raw(image), os.O_RDONLY | os.O_DIRECT) as fd:
+            for number, (at, length) in enumerate(pieces, 1):
+                qemu.io(image, f"write -P {number} {at} {length}")
+                new[at:at + length] = bytes([number]) * length
+                for block in range(0, 8 * MIB, MIB):
+                    got = os.pread(fd, MIB, block)
+                    for i in range(0, MIB, 512):
+                        assert got[i:i + 512] in (old[block + i:block + i + 512],
+                                                  new[block + i:block + i + 512]), block + i
+    with Mount(image, mnt) as mount:
+        assert read_all(mount.raw(image)) == new
 
 
 def test_times_set_back(disk, mnt):

@@ -127,6 +127,37 @@ def test_sizes(options, few, tmp_path, mnt):
                 assert copy.read_bytes() == path.read_bytes()
 
 
+def _rsync(source, target):
+    env.need_tools("rsync")
+    return ["rsync", "-a", f"{source}/", f"{target}/"]
+
+
+@pytest.mark.parametrize("options", [[], ["-o", "rw"]], ids=["ro", "rw"])
+@pytest.mark.parametrize("tool", ["rsync", "cp", "tar"])
+def test_copied(tool, options, few, tmp_path, mnt):
+    """What programs that copy trees make of the control files: their content. The map, of
+    which the size is not known, is whole for a program that reads to the end."""
+    out = tmp_path / "out"
+    out.mkdir()
+    with Mount(few, mnt, *options) as mount:
+        command = {"rsync": lambda: _rsync(mnt / ".qcowfs", out),
+                   "cp": lambda: ["cp", "-a", f"{mnt}/.qcowfs/.", f"{out}/"],
+                   "tar": lambda: ["sh", "-c", 'tar -C "$0" -c . | tar -C "$1" -x', mnt / ".qcowfs", out],
+                   }[tool]()
+        subprocess.run(command, check=True, stderr=subprocess.PIPE)
+        paths = [path for path in (mnt / ".qcowfs").rglob("*") if path.is_file()]
+        assert len(paths) >= 5
+        for path in paths:
+            copy = out / path.relative_to(mnt / ".qcowfs")
+            if path.name == "stats.json":
+                assert json.loads(copy.read_text()).keys() == json.loads(path.read_text()).keys()
+            elif path.name != "map.json" or tool == "cp":
+                assert copy.read_bytes() == path.read_bytes(), path
+            if path.name != "map.json":
+                assert copy.stat().st_mtime_ns // 1000 == path.stat().st_mtime_ns // 1000 or \
+                    tool == "tar"
+
+
 def test_errors(tmp_path, mnt):
     folder = tmp_path / "images"
     folder.mkdir()

@@ -5,6 +5,7 @@ changed. Spec: design, "The tree"."""
 import errno
 import json
 import os
+import subprocess
 import stat
 from concurrent.futures import ThreadPoolExecutor
 
@@ -139,6 +140,42 @@ def test_statfs(disk, mnt):
         assert facts.f_bsize > 0 and facts.f_namemax == 255
         assert facts.f_flag & os.ST_RDONLY
         assert facts.f_bavail == 0, "nothing can be stored here"
+
+
+@pytest.mark.parametrize("options", [[], ["-o", "rw"]], ids=["ro", "rw"])
+def test_statfs_of_every_file(options, with_snapshot, mnt):
+    """One file system: the same answer everywhere, and one that adds up."""
+    with Mount(with_snapshot, mnt, *options):
+        whole = os.statvfs(mnt)
+        assert whole.f_bfree == whole.f_bavail <= whole.f_blocks and whole.f_blocks > 0
+        assert whole.f_frsize == whole.f_bsize and whole.f_namemax == 255
+        for path in [mnt / ".qcowfs", *mnt.rglob("*"), *(mnt / ".qcowfs").rglob("*")]:
+            facts = os.statvfs(path)
+            assert (facts.f_bsize, facts.f_namemax) == (whole.f_bsize, whole.f_namemax), path
+            assert facts.f_bfree == facts.f_bavail <= facts.f_blocks, path
+            assert options or facts.f_blocks == whole.f_blocks, path    # others use the host's space
+
+
+@pytest.mark.parametrize("options", [[], ["-o", "rw"]], ids=["ro", "rw"])
+def test_extended_attributes(options, with_snapshot, mnt):
+    """There are none: programs that look for them go on, and setting one is told to fail."""
+    failure = errno.EOPNOTSUPP if options else errno.EROFS
+    with Mount(with_snapshot, mnt, *options):
+        for path in (mnt, mnt / "disk.raw", mnt / ".qcowfs" / "stats.json", mnt / "disk.snapshots"):
+            for call in (lambda p=path: os.listxattr(p), lambda p=path: os.getxattr(p, "user.x"),
+                         lambda p=path: os.getxattr(p, "security.capability"),
+                         lambda p=path: os.getxattr(p, "system.posix_acl_access")):
+                try:
+                    assert call() == []
+                except OSError as error:
+                    assert error.errno in (errno.EOPNOTSUPP, errno.ENODATA), error
+            for change in (lambda p=path: os.setxattr(p, "user.x", b"x"),
+                           lambda p=path: os.removexattr(p, "user.x")):
+                with pytest.raises(OSError) as caught:
+                    change()
+                assert caught.value.errno == failure, caught.value
+        subprocess.run(["cp", "--preserve=all", mnt / ".qcowfs" / "stats.json", mnt.parent / "copy"],
+                       check=True)
 
 
 # ---- nothing can be changed -----------------------------------------------------------

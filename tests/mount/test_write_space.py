@@ -68,6 +68,52 @@ def test_writing_and_punching_again_and_again(options, tmp_path, mnt, rng):
     assert_content(path, disk.content, tmp_path / "out")
 
 
+def _make_kind(kind, folder):
+    """A disk of 8 MiB, full of data."""
+    if kind == "qed":
+        path = qemu.create(folder / "disk.qed", 8 * MIB, image_format="qed")
+        qemu.write(path, (0, 8 * MIB, "words", 1), image_format="qed")
+        return path
+    path = folder / "disk.qcow2"
+    if kind == "compressed":
+        raw = qemu.make_raw(folder / "raw.img", 8 * MIB, (0, 8 * MIB, "words", 1))
+        qemu.img("convert", "-c", "-O", "qcow2", raw, path)
+        raw.unlink()
+        return path
+    qemu.create(path, 8 * MIB)
+    qemu.write(path, (0, 8 * MIB, "words", 1))
+    return path
+
+
+@pytest.mark.limit(120)
+@pytest.mark.parametrize("kind", ["plain", "qed", "compressed", "snapshot", "snapshots"])
+def test_nobody_syncs(kind, tmp_path, mnt, rng):
+    """What waits to be freed is bounded by the disk's size, though no one calls fsync: disk and
+    snapshot, as much again that waits, and tables. "snapshots" takes and deletes one each time."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    path = _make_kind(kind, folder)
+    if kind == "snapshot":
+        qemu.img("snapshot", "-c", "old", path)
+    n_disks = 2 if kind.startswith("snapshot") else 1
+    most = 0
+    with Mount(path, mnt, "-o", "rw") as mount:
+        with opened(mount.raw(path)) as fd:
+            disk = Disk(fd, pattern.words(0, 8 * MIB, 1))
+            for number in range(10):
+                if kind == "snapshots":
+                    (mount.snapshots(path) / f"s{number}").mkdir()
+                disk.write(rng.randbytes(8 * MIB), 0)
+                most = max(most, allocated_bytes(path))
+                if kind == "snapshots":
+                    (mount.snapshots(path) / f"s{number}").rmdir()
+                disk.zero(2, 0, 8 * MIB)
+                most = max(most, allocated_bytes(path))
+            assert_reads(mount.raw(path), disk.content)
+    assert most < (n_disks + 1) * 8 * MIB + 4 * MIB, f"{most} bytes for a disk of 8 MiB"
+    check(path, "qed" if kind == "qed" else "qcow2")
+
+
 # ---- a full file system ---------------------------------------------------------------
 
 

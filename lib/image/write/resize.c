@@ -80,8 +80,6 @@ prepare_growth(QimgImage *image, uint64_t new_size_bytes, uint64_t ahead_bytes)
     bool is_nothing;
     QimgErrno err;
 
-    if (chain_is_stale(chain)) /* what it shows there is not known */
-        return -EIO;
     if (!top->driver->extend_tables || new_size_bytes <= chain->zeros_end_bytes)
         return 0;
     if (!qimg_align_up(new_size_bytes, top->cluster_bytes, &new_end))
@@ -108,6 +106,8 @@ resize_closed(QimgImage *image, uint64_t size_bytes, uint64_t ahead_bytes)
     QimgFormat *top = chain->layers[0];
     QimgErrno err = 0;
 
+    if (chain_is_stale(chain)) /* what it shows at its end is not known */
+        return -EIO;
     if (size_bytes > image_size_bytes(image))
         err = prepare_growth(image, size_bytes, ahead_bytes);
     else
