@@ -296,6 +296,11 @@ QIMG_API void qimg_image_get_stat(const QimgImage *image, struct stat *out);
  * thread. */
 QIMG_API uint64_t qimg_image_get_stamp(const QimgImage *image);
 
+/* How often the image was, or may have been, changed by calls of this library since it
+ * was opened: by writes, changes of size and snapshots, flushes. As long as the number
+ * stays, so do the facts about it (qimg_image_info_new) and its bytes. Any thread. */
+QIMG_API uint64_t qimg_image_count_changes(const QimgImage *image);
+
 /* The path of a file of the chain that another program has changed since @image was
  * opened, or NULL. From when that is noticed on, all that reads or changes the disk gives
  * -EIO on every handle of the chain: tables and data would be of two moments. Files that

@@ -237,7 +237,7 @@ take_opened(Images *images, ImageEntry *entry, QimgImage *image, uint64_t stamp,
     bool is_changed = entry->stamp != stamp || entry->is_again;
 
     entry->image = image;
-    atomic_store_explicit(&entry->info_bytes, 0, memory_order_relaxed);
+    entry->opening = ++images->n_openings;
     entry->state = IMAGE_OPEN;
     if (is_changed)
         forget_content(entry);

@@ -20,7 +20,8 @@ struct Images {
     GHashTable *by_name; /* names to entries, of those that have not gone */
     GPtrArray *open;     /* entries of directories that are open */
     unsigned n_opening;
-    unsigned n_gone; /* entries that have gone, and are in use */
+    uint64_t n_openings; /* so far */
+    unsigned n_gone;     /* entries that have gone, and are in use */
     unsigned next_number;
     unsigned generation;
     GPtrArray *gone;   /* names (char *) */

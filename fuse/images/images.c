@@ -153,6 +153,7 @@ images_add_open(Images *images, QimgImage *image, const char *path, GError **err
         entry = images_add_entry(images, g_steal_pointer(&name));
     if (entry) {
         entry->image = image;
+        entry->opening = ++images->n_openings;
         entry->state = IMAGE_OPEN;
         entry->n_pins = 1; /* for ever */
         entry->device = status.st_dev;
@@ -226,24 +227,6 @@ bool
 images_next_error(Images *images, unsigned *number)
 {
     return find_next(images, number, is_broken);
-}
-
-bool
-image_entry_get_info_bytes(ImageEntry *entry, uint64_t *n_bytes_out)
-{
-    uint64_t stored = atomic_load_explicit(&entry->info_bytes, memory_order_relaxed);
-
-    if (stored == 0)
-        return false;
-    *n_bytes_out = stored - 1;
-    return true;
-}
-
-void
-image_entry_set_info_bytes(ImageEntry *entry, uint64_t n_bytes)
-{
-    if (!qimg_image_is_writable(entry->image))
-        atomic_store_explicit(&entry->info_bytes, n_bytes + 1, memory_order_relaxed);
 }
 
 bool

@@ -51,8 +51,7 @@ typedef struct ImageEntry {
     unsigned first_index;
 
     PartitionDirCache partitions;
-    _Atomic uint64_t info_bytes; /* atomic: see image_entry_get_info_bytes; 0: not set,
-                                    else one more */
+    uint64_t opening; /* which of all openings of images; const while pinned */
 
     /* The rest is for images*.c. */
     unsigned number;     /* const */
@@ -120,11 +119,6 @@ bool images_find(Images *images, const char *name, unsigned *number_out);
 /* As images_next, of those that are open, and of those that could not be opened. */
 bool images_next_open(Images *images, unsigned *number);
 bool images_next_error(Images *images, unsigned *number);
-
-/* Of a pinned entry that cannot be written to: the size of the facts about it as text,
- * once that was set. */
-bool image_entry_get_info_bytes(ImageEntry *entry, uint64_t *n_bytes_out);
-void image_entry_set_info_bytes(ImageEntry *entry, uint64_t n_bytes);
 
 /* Whether there is an image of that number; one that has gone is there while it is in
  * use. */

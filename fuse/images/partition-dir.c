@@ -154,6 +154,14 @@ partition_dir_get_generation(PartitionDirCache *cache, unsigned number)
     return generation;
 }
 
+unsigned
+partition_dir_get_version(PartitionDirCache *cache)
+{
+    QIMG_LOCK_SCOPE(&cache->lock);
+
+    return cache->version;
+}
+
 /* The lock is held. */
 static void
 forget_disk(PartitionDirCache *cache)

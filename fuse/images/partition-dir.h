@@ -57,6 +57,9 @@ const QimgPartition *partition_dir_next(const QimgPartitions *list, unsigned num
 /* How often the disk's partition of that number has been another one. */
 unsigned partition_dir_get_generation(PartitionDirCache *cache, unsigned number);
 
+/* How often the disk's table may have been another one. */
+unsigned partition_dir_get_version(PartitionDirCache *cache);
+
 /* Somebody can change the disk from now on, or could until now. */
 void partition_dir_add_writer(PartitionDirCache *cache);
 void partition_dir_remove_writer(PartitionDirCache *cache);

@@ -258,8 +258,24 @@ make_whole(const Source *source)
 
 /* ---- open and size ---- */
 
-uint64_t
-control_text_measure(const Tree *tree, ImageEntry *entry, Node node)
+static TextKey
+key_of(const Tree *tree, ImageEntry *entry, Node node)
+{
+    struct stat status;
+
+    qimg_image_get_stat(entry->image, &status);
+    return (TextKey){
+        .inode = tree_inode_of(tree, node),
+        .opening = entry->opening,
+        .n_changes = qimg_image_count_changes(entry->image),
+        .n_blocks = (uint64_t)status.st_blocks,
+        .version = partition_dir_get_version(&entry->partitions),
+    };
+}
+
+/* The size of a text that is made for that. */
+static uint64_t
+measure(const Tree *tree, ImageEntry *entry, Node node)
 {
     Source source = {.tree = tree, .node = node, .entry = entry};
     g_autoptr(QimgInfo) info = NULL;
@@ -272,17 +288,26 @@ control_text_measure(const Tree *tree, ImageEntry *entry, Node node)
             qimg_partitions_get_n(list) > MAX_MEASURED_PARTITIONS)
             return 0;
     }
-    if (node.kind == NODE_INFO) {
-        uint64_t n_bytes;
-
-        if (image_entry_get_info_bytes(entry, &n_bytes))
-            return n_bytes;
-        source.info = info = qimg_image_info_new(entry->image);
-    }
-    whole = make_whole(&source);
     if (node.kind == NODE_INFO)
-        image_entry_set_info_bytes(entry, whole ? whole->len : 0);
+        source.info = info = qimg_image_info_new(entry->image);
+    whole = make_whole(&source);
     return whole ? whole->len : 0;
+}
+
+uint64_t
+control_text_measure(const Tree *tree, ImageEntry *entry, Node node)
+{
+    uint64_t n_bytes;
+    TextKey key;
+
+    if (!entry)
+        return measure(tree, NULL, node);
+    key = key_of(tree, entry, node);
+    if (!text_sizes_find(tree->sizes, &key, &n_bytes)) {
+        n_bytes = measure(tree, entry, node);
+        text_sizes_add(tree->sizes, &key, n_bytes);
+    }
+    return n_bytes;
 }
 
 ControlText *

@@ -51,6 +51,7 @@ tree_new(Images *images, const Options *options, bool is_single_file)
     Tree *tree = g_new0(Tree, 1);
 
     tree->images = images;
+    tree->sizes = text_sizes_new();
     tree->is_writable = options->is_writable;
     tree->is_single_file = is_single_file;
     tree->shows_partitions = !options->no_partitions;
@@ -63,6 +64,7 @@ tree_new(Images *images, const Options *options, bool is_single_file)
 void
 tree_free(Tree *tree)
 {
+    text_sizes_free(tree->sizes);
     g_free(tree);
 }
 

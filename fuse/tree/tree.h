@@ -15,6 +15,7 @@
 #include "images/images.h"
 #include "mount/options.h"
 #include "qimg.h"
+#include "tree/text-sizes.h"
 
 typedef enum {
     NODE_ROOT,
@@ -56,6 +57,7 @@ typedef struct {
 
 typedef struct {
     Images *images;
+    TextSizes *sizes;    /* of control files */
     bool is_writable;    /* images are opened for writing */
     bool is_single_file; /* the root is the disk of image 0 */
     bool shows_partitions;

@@ -7,6 +7,7 @@
  *   PARTITIONS  partition tables that are kept (fuse)
  *   SNAPSHOTS   the list of snapshots that is kept (fuse)
  *   FILES       the open files (fuse)
+ *   MEASURED    sizes of control files that were measured (fuse)
  *   COHERENCE   changes that views of a disk are told of (fuse)
  *   COPY        the pieces of a copy, and its journal (copy/)
  *   TURNS       waiting for requests, one caller at a time (base/gate.c)
@@ -46,6 +47,7 @@ typedef enum {
     QIMG_RANK_PARTITIONS,
     QIMG_RANK_SNAPSHOTS,
     QIMG_RANK_FILES,
+    QIMG_RANK_MEASURED,
     QIMG_RANK_COHERENCE,
     QIMG_RANK_COPY,
     QIMG_RANK_TURNS,

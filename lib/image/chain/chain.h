@@ -69,6 +69,7 @@ typedef struct {
     /* Atomic: the file that another program has changed; NULL: none. Set once. */
     const QimgStorage *_Atomic changed;
     _Atomic uint64_t counters[N_COUNTERS]; /* atomic, relaxed */
+    _Atomic uint64_t n_changes;            /* atomic: see qimg_image_count_changes */
     QimgRuleSet reported_rules;            /* damage logged already */
 } QimgChain;
 

@@ -234,8 +234,18 @@ int
 qimg_image_flush(QimgImage *image)
 {
     QimgFormat *top = image->chain->layers[0];
+    QimgErrno err;
 
     if (!image->chain->gate)
         return 0;
-    return top->driver->flush(top);
+    err = top->driver->flush(top);
+    /* What was freed, and with that what the file occupies. */
+    atomic_fetch_add_explicit(&image->chain->n_changes, 1, memory_order_release);
+    return err;
+}
+
+uint64_t
+qimg_image_count_changes(const QimgImage *image)
+{
+    return atomic_load_explicit(&image->chain->n_changes, memory_order_acquire);
 }

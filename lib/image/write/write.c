@@ -191,6 +191,8 @@ image_after_change(QimgChain *chain, QimgErrno err)
 {
     QimgFormat *top = chain->layers[0];
 
+    /* Release pairs with the acquire of qimg_image_count_changes. */
+    atomic_fetch_add_explicit(&chain->n_changes, 1, memory_order_release);
     if (err)
         chain_count(chain, COUNTER_ERRORS, 1);
     /* A failure is met again by the next flush that somebody asks for. */
