@@ -13,6 +13,7 @@
 #include "base/errors.h"
 #include "image/chain/backing-name.h"
 #include "image/chain/handle.h"
+#include "image/open/probed.h"
 #include "storage/file-lock.h"
 #include "storage/file.h"
 #include "storage/new-file.h"
@@ -96,6 +97,8 @@ take_backing_facts(QimgCreate *create, const QimgImage *backing, GError **error)
     }
     for (const char *const *w = qimg_image_get_warnings(backing); *w; w++)
         add_note(create, "backing file: %s", *w);
+    if (!create->backing_options->format && !probed_check_stored(layer, "-F ", error))
+        return false;
     if (!create->backing_fmt) {
         create->backing_fmt = g_strdup(layer->driver->name);
         add_note(create,

@@ -154,6 +154,22 @@ def test_overlay_that_stays(kind, image, mnt, tmp_path, rng):
         assert read_all(mount.raw(overlay)) == bytes(content)
 
 
+def test_overlay_stores_no_probed_format(disk, mnt):
+    """What a guest may have written to a raw disk is not made what the overlay says of it."""
+    image = disk.rename(disk.parent / "disk.img")
+    overlay = disk.parent / "overlay.qcow2"
+    refused("-o", f"cow={overlay}", image, mnt,
+            contains=[overlay.name, "disk.img", "was probed as qcow2", "-o format=raw"])
+    assert not overlay.exists()
+    with Mount(image, mnt, "-o", "cow"):    # which is gone when the mount is
+        pass
+    for image_format in ("raw", "qcow2"):
+        with Mount(image, mnt, "-o", f"cow={overlay},format={image_format}"):
+            pass
+        assert qemu.info_json(overlay)["backing-filename-format"] == image_format
+        overlay.unlink()
+
+
 def test_overlay_made_by_qemu(disk, disk_content, mnt, tmp_path):
     overlay = qemu.create(disk.parent / "overlay.qcow2", None, disk.name, "qcow2")
     qemu.io(overlay, "write -P 7 0 512")

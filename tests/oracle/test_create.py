@@ -290,6 +290,43 @@ def test_backing_from_elsewhere(tmp_path):
     create(path, None, "-b", "bases/low.qcow2", "-o", "backing=any")
 
 
+@pytest.mark.parametrize("name", ["disk.img", "disk.raw", "disk", "disk.bak"])
+def test_probed_format_is_not_stored(name, tmp_path):
+    """A raw disk whose guest has written a header: what is stored would be trusted later."""
+    base = qemu.create(tmp_path / "made.qcow2", MIB).rename(tmp_path / name)
+    made = tmp_path / "new.qcow2"
+    refused(made, f'new.qcow2: backing file "{name}": was probed as qcow2, which its name does not '
+            "tell: the guest of a raw disk can write such a header, and a format that is stored is "
+            "trusted from then on (give -F qcow2 if it is one, -F raw if not)", None, "-b", name)
+    assert sorted(os.listdir(tmp_path)) == sorted([name])
+    for image_format, size in (("raw", -(-base.stat().st_size // 512) * 512), ("qcow2", MIB)):
+        create(made, None, "--force", "-b", name, "-F", image_format)
+        facts = qemu.info_json(made)
+        assert facts["backing-filename-format"] == image_format and facts["virtual-size"] == size
+
+
+def test_raw_base_stays_raw(tmp_path):
+    """A header that is written to it later is data."""
+    base = qemu.make_raw(tmp_path / "disk.img", MIB, (0, MIB, "words", 1))
+    top = tmp_path / "top.qcow2"
+    create(top, None, "-b", "disk.img")
+    secret = qemu.make_raw(tmp_path / "secret.img", MIB, (0, MIB, "words", 2))
+    header = qemu.create(tmp_path / "header.qcow2", MIB, secret.name, "raw").read_bytes()
+    with open(base, "r+b") as file:
+        file.write(header[:4096])
+    run(env.qimg(), "copy-out", top, tmp_path / "flat")
+    assert (tmp_path / "flat").read_bytes() == base.read_bytes()
+
+
+def test_links_do_not_tell(tmp_path):
+    """The name that counts is the file's own."""
+    qemu.create(tmp_path / "made.qcow2", MIB).rename(tmp_path / "disk.img")
+    (tmp_path / "link.qcow2").symlink_to("disk.img")
+    result = create(tmp_path / "new.qcow2", None, "-b", "link.qcow2", check=False)
+    assert result.status == 1 and "was probed as qcow2" in result.errors, result
+    assert not (tmp_path / "new.qcow2").exists()
+
+
 def test_same_as_qemu_with_backing(tmp_path):
     qemu.create(tmp_path / "base.qcow2", 3 * MIB)
     same_as_qemu(tmp_path / "a.qcow2", None, "base.qcow2", "qcow2")

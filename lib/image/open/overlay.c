@@ -17,6 +17,7 @@
 #include "base/cleanup.h"
 #include "base/errors.h"
 #include "image/chain/backing-name.h"
+#include "image/open/probed.h"
 #include "storage/file.h"
 #include "storage/new-file.h"
 #include "storage/same-file.h"
@@ -329,7 +330,10 @@ open_kept(QimgChain *chain, const QimgOptions *options, GError **error)
         if (check_file(chain, &status, error))
             overlay = open_existing(chain, options, error);
     } else if (errno == ENOENT) {
-        overlay = create_file(chain, options, error);
+        if (options->format || probed_check_stored(chain->layers[1], "-o format=", error))
+            overlay = create_file(chain, options, error);
+        else
+            g_prefix_error(error, "the image \"%s\" ", chain->layers[1]->file->path);
     } else {
         qimg_set_error_errno(error, errno, FILE_HINT, "cannot be looked at");
     }

@@ -5,6 +5,8 @@
 #include <sys/stat.h>
 
 #include "base/errors.h"
+#include "storage/file.h"
+#include "storage/real-path.h"
 
 /* Whether @suffix, without its dot, is one of the NULL-terminated @known. */
 static bool
@@ -89,4 +91,21 @@ probed_check(const QimgFormat *format, const QimgPlace *place, ProbedOrigin orig
         (origin == PROBED_IN_DIRECTORY || !is_image_name(name)))
         return refuse(format, origin, what, "opened for writing", error);
     return true;
+}
+
+bool
+probed_check_stored(const QimgFormat *format, const char *option, GError **error)
+{
+    const char *name = format->driver->name;
+    g_autofree char *path = qimg_real_path_of(qimg_file_storage_get_fd(format->file));
+    g_autofree char *file_name = path ? g_path_get_basename(path) : NULL;
+
+    if (format->driver == &qimg_driver_raw || (file_name && is_image_name(file_name)))
+        return true;
+    qimg_set_error(error, QIMG_ERROR_REFUSED,
+                   "was probed as %s, which its name does not tell: the guest of a raw "
+                   "disk can write such a header, and a format that is stored is trusted "
+                   "from then on (give %s%s if it is one, %sraw if not)",
+                   name, option, name, option);
+    return false;
 }

@@ -22,3 +22,9 @@ bool probed_is_raw_name(const char *file_name);
  * with the option that allows it. */
 bool probed_check(const QimgFormat *format, const QimgPlace *place, ProbedOrigin origin,
                   GError **error);
+
+/* Checks that the format of @format, the layer of a file, may be stored in an image that
+ * is based on it, where it was probed: it is raw, which holds whatever is written to the
+ * file later, or what the file's name says. Errors: REFUSED, with @option ("-F ") as what
+ * decides. */
+bool probed_check_stored(const QimgFormat *format, const char *option, GError **error);
