@@ -16,6 +16,7 @@ from qtest.evidence import Unchanged
 from qtest.mount import Mount, refused
 from qtest.qcow2 import EXT_BACKING_FORMAT, Qcow2File
 from qtest.trace import opened_files
+from qtest.writing import check, opened
 
 MIB = 1 << 20
 BASE = pattern.words(0, MIB, 40)
@@ -584,6 +585,29 @@ def test_depth_of_200(folders, mnt):
     with Mount(top, mnt) as mount:
         assert read_all(mount.raw(top)) == BASE
         assert len(os.listdir(mount.facts("199", "layers"))) == 200
+
+
+def test_work_at_depth_of_200(folders, mnt, tmp_path):
+    """Written to, copied and grown as any other: each layer shows where it is the topmost."""
+    images, _ = folders
+    top = make_deep(images, 200)
+    wanted = bytearray(MIB)
+    for number in (0, 1, 57, 120, 198, 199):
+        at, length = number * 4096, 99_840
+        qemu.write(images / f"{number}.qcow2", (at, length, "words", number + 1))
+        wanted[at:at + length] = pattern.words(at, length, number + 1)
+    with Mount(top, mnt, "-o", "rw") as mount:
+        with opened(mount.raw(top)) as fd:
+            assert os.pread(fd, MIB, 0) == wanted
+            for at, data in ((100, b"a" * 10), (5 * 4096 - 3, b"b" * 700), (MIB, b"c" * 5000)):
+                assert os.pwrite(fd, data, at) == len(data)
+                wanted[at:at + len(data)] = data
+            os.fsync(fd)
+            assert os.pread(fd, 2 * MIB, 0) == wanted.ljust(-(-len(wanted) // 512) * 512, b"\0")
+    check(top)
+    out = tmp_path / "out.raw"
+    procs.run(env.qimg(), "copy-out", top, out)
+    assert out.read_bytes() == wanted.ljust(-(-len(wanted) // 512) * 512, b"\0")
 
 
 def test_depth_of_201(folders, mnt):
