@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from qtest import env, pattern, procs, qemu
+from qtest import env, pattern, procs, qemu, real_disk
 from qtest.mount import Daemon, Mount, mounts_at, unmount
 from qtest.qcow2 import Qcow2File
 from qtest.writing import (KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE, check, fallocate, opened,
@@ -105,9 +105,20 @@ def compare(image, content, pending, scratch, image_format="qcow2"):
                                      {"backing": True}, {"lazy_refcounts": "on"}, {"raw": True}],
                          ids=["64k", "4k", "refcount 1", "el2", "backing", "lazy", "raw"])
 def test_kill(options, tmp_path, mnt, rng):
-    options = dict(options)
     folder = tmp_path / "images"
     folder.mkdir()
+    kill_again_and_again(dict(options), folder, "rw", tmp_path, mnt, rng,
+                         n_kills=4 if env.sanitizer() else 8)
+
+
+@pytest.mark.limit(240)
+@pytest.mark.parametrize("options", [{"backing": True}, {"raw": True}], ids=["backing", "raw"])
+def test_kill_past_the_page_cache(options, tmp_path, mnt, rng):
+    with real_disk.directory_on_a_disk() as folder:
+        kill_again_and_again(dict(options), folder, "rw,direct", tmp_path, mnt, rng, n_kills=3)
+
+
+def kill_again_and_again(options, folder, mount_option, tmp_path, mnt, rng, n_kills):
     is_raw = options.pop("raw", False)
     image = folder / ("disk.img" if is_raw else "disk.qcow2")
     content = bytearray(SIZE)
@@ -120,10 +131,10 @@ def test_kill(options, tmp_path, mnt, rng):
     else:
         qemu.create(image, SIZE, **options)
     try:
-        for number in range(4 if env.sanitizer() else 8):
+        for number in range(n_kills):
             kind = Daemon if number % 2 else Mount
             # From the second round on over the stale mount that the kill has left.
-            with kind(image, mnt, "-o", "rw") as mount:
+            with kind(image, mnt, "-o", mount_option) as mount:
                 assert len(mounts_at(mnt)) == 1
                 pending = work_until_killed(mount, image, content, rng, 4)
             if not is_raw:
