@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The same operations again and again, each time with another storage call failing: what
  * is reported as done is done, what failed left old or new bytes, lack of space passes, a
- * failed sync does not, and the file is sound after the close.
+ * failed sync does not, and the file is sound after the close. Where entries are written
+ * behind, what was reported as done may be lost with what fails later, unless it was
+ * flushed, or only space is lacking.
  *
  * QIMG_TEST_SEED repeats a run; CRASH_TRIES=N lets so many calls fail instead of 5,
  * CRASH_ROUNDS=N does it with N seeds, CRASH_KIND=NAME with one kind of image. */
@@ -9,13 +11,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "behind/keeper.h"
 #include "crash-fixture.h"
 #include "memory-storage.h"
 #include "test-util.h"
 
 #define N_OPS   14u
 #define ONE_IN  6  /* operations is a change of the snapshots */
-#define N_TRIES 5u /* of each fault and kind */
+#define N_TRIES 5u /* of each fault and kind; fewer where entries are written behind */
 
 typedef struct {
     const char *name;
@@ -52,11 +55,14 @@ typedef struct {
     CrashRecord *record;
     QimgImage *image;
     CrashModel *model;
+    CrashModel *durable; /* after the last flush */
     CrashSnapshots *known;
     CrashOp ops[2 * N_OPS];
     unsigned n_ops;
     CrashOp failed[2 * N_OPS]; /* those whose traces may still be in the file */
     unsigned n_failed;
+    CrashOp later[4 * N_OPS]; /* the same, and those since the last flush */
+    unsigned n_later;
     bool has_sync_failed;
     char *problem;
 } Try;
@@ -132,6 +138,7 @@ step(Try *try, GRand *rand, bool may_fail)
     try->has_sync_failed = atomic_load(&try->image->chain->layers[0]->file->sync_error);
     if (crash_op_is_refused(op))
         return;
+    try->later[try->n_later++] = *op;
     if (op->result && !may_fail)
         try->problem = g_strdup_printf("a %s fails without a fault: %s",
                                        crash_op_names[op->kind], g_strerror(-op->result));
@@ -140,6 +147,12 @@ step(Try *try, GRand *rand, bool may_fail)
         take_over(try, op);
     } else
         crash_model_apply(try->model, op);
+    if (op->kind == CRASH_OP_FLUSH && op->result == 0) {
+        crash_model_free(try->durable);
+        try->durable = crash_model_copy(try->model);
+        memcpy(try->later, try->failed, sizeof try->failed);
+        try->n_later = try->n_failed;
+    }
 }
 
 static bool
@@ -155,8 +168,11 @@ check_closed(Try *try)
 {
     g_autoptr(CrashFixture) after = crash_fixture_after(try->disk, try->record);
     g_autoptr(CrashModel) seen = NULL;
+    bool may_be_lost = try->disk->keeper && !is_lack_of_space(try->fault);
+    const CrashModel *base = may_be_lost ? try->durable : try->model;
+    const CrashOp *ops = may_be_lost ? try->later : try->failed;
+    unsigned n_ops = may_be_lost ? try->n_later : try->n_failed;
     QimgImage *image = NULL;
-
     Qcow2CheckResult result;
 
     try->problem = crash_fixture_check(after, true, &result);
@@ -165,13 +181,11 @@ check_closed(Try *try)
     if (image)
         seen = crash_model_new(image, &try->problem);
     if (seen)
-        try->problem =
-            crash_model_compare(try->model, try->failed,
-                                is_lack_of_space(try->fault) ? 0 : try->n_failed, seen);
+        try->problem = crash_model_compare(
+            base, ops, is_lack_of_space(try->fault) ? 0 : n_ops, seen);
     /* There, what failed may be seen also for want of space. */
     if (seen && !try->problem)
-        try->problem = crash_model_compare_data_file(try->model, try->failed,
-                                                     try->n_failed, seen, after);
+        try->problem = crash_model_compare_data_file(base, ops, n_ops, seen, after);
     if (seen && !try->problem)
         try->problem = crash_snapshots_compare(image, try->known);
     qimg_image_close(image);
@@ -212,6 +226,7 @@ run_try(Try *try)
     if (!try->image)
         give_up(try);
     try->model = crash_model_new(try->image, &try->problem);
+    try->durable = crash_model_copy(try->model);
     try->known = crash_snapshots_new(try->image);
     set_fault(try);
     n_calls = calls_of(try);
@@ -228,6 +243,7 @@ run_try(Try *try)
     if (try->problem)
         give_up(try);
     crash_model_free(try->model);
+    crash_model_free(try->durable);
     crash_snapshots_free(try->known);
     crash_record_free(try->record);
     return n_calls;
@@ -257,16 +273,34 @@ run_fault(const CrashKind *kind, const CrashFixture *disk, const Fault *fault,
 }
 
 static void
-test_kind(const void *data)
+test_kind_with(const CrashKind *kind, QimgKeeper *keeper)
 {
     const char *rounds = g_getenv("CRASH_ROUNDS"), *tries = g_getenv("CRASH_TRIES");
-    uint64_t n_tries = tries ? MAX(g_ascii_strtoull(tries, NULL, 10), 1) : N_TRIES;
+    uint64_t n_tries = tries    ? MAX(g_ascii_strtoull(tries, NULL, 10), 1)
+                       : keeper ? N_TRIES / 2
+                                : N_TRIES;
     unsigned n_rounds = rounds ? (unsigned)atoi(rounds) : 1;
-    g_autoptr(CrashFixture) disk = crash_fixture_make(data);
+    g_autoptr(CrashFixture) disk = crash_fixture_make(kind);
 
+    disk->keeper = keeper;
     for (unsigned i = 0; i < n_rounds; i++)
         for (size_t f = 0; f < G_N_ELEMENTS(faults); f++)
-            run_fault(data, disk, &faults[f], first_seed + i, n_tries);
+            run_fault(kind, disk, &faults[f], first_seed + i, n_tries);
+}
+
+static void
+test_kind(const void *data)
+{
+    test_kind_with(data, NULL);
+}
+
+static void
+test_kind_behind(const void *data)
+{
+    g_autoptr(QimgKeeper) keeper = qimg_keeper_new();
+
+    keeper_pretend(keeper, true);
+    test_kind_with(data, keeper);
 }
 
 /* Runs that have found something once. */
@@ -304,10 +338,13 @@ main(int argc, char **argv)
     first_seed = test_util_seed();
     for (unsigned i = 0; i < crash_n_kinds; i++) {
         g_autofree char *path = g_strdup_printf("/faults/%s", crash_kinds[i].name);
+        g_autofree char *behind = g_strdup_printf("/behind/%s", crash_kinds[i].name);
 
-        if (!g_getenv("CRASH_KIND") ||
-            g_str_equal(g_getenv("CRASH_KIND"), crash_kinds[i].name))
-            g_test_add_data_func(path, &crash_kinds[i], test_kind);
+        if (g_getenv("CRASH_KIND") &&
+            !g_str_equal(g_getenv("CRASH_KIND"), crash_kinds[i].name))
+            continue;
+        g_test_add_data_func(path, &crash_kinds[i], test_kind);
+        g_test_add_data_func(behind, &crash_kinds[i], test_kind_behind);
     }
     if (!g_getenv("CRASH_KIND"))
         g_test_add_func("/faults/known", test_known);
