@@ -27,6 +27,9 @@ typedef struct {
 
 struct QimgGate {
     Shard shards[N_SHARDS];
+    /* atomic: grows before a wait for requests, whose caller frees what was unreachable
+     * before, and while the gate is closed and nobody is inside */
+    _Atomic uint64_t epoch;
     atomic_uint phase;     /* atomic: 0 or 1; changed by who holds turn_lock */
     atomic_bool is_closed; /* atomic; changed under lock */
     QimgMutex turns;  /* rank QIMG_RANK_TURNS: one caller waits for requests at a time */
@@ -131,6 +134,7 @@ qimg_gate_wait_for_requests(QimgGate *gate)
         return;
     qimg_lock_assert_none_held();
     qimg_mutex_lock(&gate->turns);
+    atomic_fetch_add(&gate->epoch, 1);
     for (unsigned i = 0; i < 2; i++) { /* I2 */
         unsigned phase = atomic_load(&gate->phase);
 
@@ -138,6 +142,12 @@ qimg_gate_wait_for_requests(QimgGate *gate)
         wait_for_phase(gate, phase);
     }
     qimg_mutex_unlock(&gate->turns);
+}
+
+uint64_t
+qimg_gate_get_epoch(const QimgGate *gate)
+{
+    return gate ? atomic_load(&gate->epoch) : 0;
 }
 
 void
@@ -152,6 +162,7 @@ qimg_gate_close(QimgGate *gate)
     qimg_mutex_unlock(&gate->lock);
     wait_for_phase(gate, 0);
     wait_for_phase(gate, 1);
+    atomic_fetch_add(&gate->epoch, 1);
 }
 
 void

@@ -30,6 +30,12 @@ void qimg_gate_open(QimgGate *gate);
  * May be called while the gate is closed by the same thread. */
 void qimg_gate_wait_for_requests(QimgGate *gate);
 
+/* How many times somebody has begun to wait for requests, or closed the gate: what was
+ * found inside the gate after one call, and is looked at again inside after another one
+ * with the same result, has not been freed in between. 0 where @gate is NULL. Threads:
+ * any. */
+uint64_t qimg_gate_get_epoch(const QimgGate *gate);
+
 typedef struct {
     QimgGate *gate;
     unsigned ticket;

@@ -15,6 +15,7 @@
  *   SIZE        the end of a disk that grows inside the gate (image/write/resize.c)
  *   ALLOC       the allocator of one image, L1 entries and refcounts (format/)
  *   HEADER      the feature bits of one image (format/qcow2/layer/header-io.c)
+ *   STREAMS     sequential readers of compressed images (image/read/read-ahead.c)
  *   INFLIGHT    the guest ranges that are being changed (format/inflight.c)
  *   PENDING     clusters to be freed after the next flush (qcow2/refcount/pending.c)
  *   KEEPER      which images are kept by the other process (behind/keeper.c)
@@ -55,6 +56,7 @@ typedef enum {
     QIMG_RANK_SIZE,
     QIMG_RANK_ALLOC,
     QIMG_RANK_HEADER,
+    QIMG_RANK_STREAMS,
     QIMG_RANK_INFLIGHT,
     QIMG_RANK_PENDING,
     QIMG_RANK_KEEPER,

@@ -36,9 +36,11 @@
 struct Slot {
     _Atomic uint64_t key;     /* atomic: 0 or the key of the content */
     _Atomic uint32_t pins;    /* atomic: readers, and CLAIMED */
-    _Atomic uint32_t is_used; /* atomic, relaxed: was pinned since the last sweep */
+    _Atomic uint32_t is_used; /* atomic, relaxed: was pinned since the last sweep, and is
+                                 not spent */
     _Atomic uint64_t n_steps; /* atomic: of the users who pinned the slot; only grows */
     uint64_t pending;         /* guarded by the stripe's lock */
+    uint64_t load_number;     /* guarded by the stripe's lock: of the last load */
     uint8_t *bytes;           /* const after new; own slots: freed with them */
     bool was_filled;          /* guarded by the stripe's lock */
     bool is_own;              /* const: not in the table, freed when unpinned */
@@ -49,6 +51,7 @@ typedef struct {
     QimgCond loaded;
     unsigned n_waiting; /* guarded by lock */
     uint64_t n_misses;  /* guarded by lock */
+    uint64_t n_loads;   /* guarded by lock: begun */
     uint64_t n_filled;  /* guarded by lock: slots that ever held something */
 } Stripe;
 
@@ -213,34 +216,56 @@ try_claim(Slot *slot)
         &slot->pins, &free_pins, CLAIMED, memory_order_acq_rel, memory_order_relaxed);
 }
 
-/* Claims a slot of @set for @key: an empty one, else one not used lately, else any that
- * nobody has pinned. Under the stripe's lock. */
-static Slot *
-claim_victim(Slot *set, unsigned n_ways, uint64_t key)
+static bool
+is_empty(const Slot *slot)
 {
-    Slot *victim = NULL;
+    return atomic_load_explicit(&slot->key, memory_order_relaxed) == 0;
+}
 
-    for (unsigned way = 0; way < n_ways && !victim; way++)
-        if (atomic_load_explicit(&set[way].key, memory_order_relaxed) == 0 &&
-            set[way].pending == 0 && try_claim(&set[way]))
-            victim = &set[way];
-    for (unsigned sweep = 0; sweep < 2 && !victim; sweep++) {
-        unsigned start = (unsigned)(hash_key(key) >> 40);
+static bool
+is_used(const Slot *slot)
+{
+    return atomic_load_explicit(&slot->is_used, memory_order_relaxed) != 0;
+}
 
-        for (unsigned i = 0; i < n_ways && !victim; i++) {
-            Slot *slot = &set[(start + i) % n_ways];
+/* Whether @slot goes before @other: an empty one, else one not used lately, else the one
+ * that was loaded first. */
+static bool
+goes_before(const Slot *slot, const Slot *other)
+{
+    if (is_empty(slot) != is_empty(other))
+        return is_empty(slot);
+    if (is_used(slot) != is_used(other))
+        return !is_used(slot);
+    return slot->load_number < other->load_number;
+}
 
-            if (slot->pending != 0)
-                continue;
-            if (atomic_exchange_explicit(&slot->is_used, 0, memory_order_relaxed) == 0 &&
-                try_claim(slot))
+/* Claims a slot of @set for @key, if there is one that nobody has pinned. Under the
+ * stripe's lock. */
+static Slot *
+claim_victim(Stripe *stripe, Slot *set, unsigned n_ways, uint64_t key)
+{
+    Slot *victim;
+
+    do { /* again where somebody has pinned it in between */
+        victim = NULL;
+        for (unsigned way = 0; way < n_ways; way++) {
+            Slot *slot = &set[way];
+
+            if (slot->pending == 0 &&
+                atomic_load_explicit(&slot->pins, memory_order_relaxed) == 0 &&
+                (!victim || goes_before(slot, victim)))
                 victim = slot;
         }
-    }
-    if (victim) {
-        atomic_store_explicit(&victim->key, 0, memory_order_relaxed);
-        victim->pending = key;
-    }
+        if (!victim)
+            return NULL;
+    } while (!try_claim(victim));
+    if (!is_empty(victim) && is_used(victim)) /* all are: a new sweep */
+        for (unsigned way = 0; way < n_ways; way++)
+            atomic_store_explicit(&set[way].is_used, 0, memory_order_relaxed);
+    atomic_store_explicit(&victim->key, 0, memory_order_relaxed);
+    victim->pending = key;
+    victim->load_number = ++stripe->n_loads;
     return victim;
 }
 
@@ -309,7 +334,7 @@ pin_slow(SlotCache *cache, Slot *set, uint64_t key, SlotLoad load, void *user,
         *slot_out = slot;
         return 0;
     }
-    slot = claim_victim(set, cache->n_ways, key);
+    slot = claim_victim(stripe, set, cache->n_ways, key);
     qimg_mutex_unlock(&stripe->lock);
     if (!slot)
         return load_own(cache, key, load, user, slot_out);
@@ -356,6 +381,13 @@ slot_cache_unpin(SlotCache *cache, Slot *slot)
     }
     /* Pairs with the acquire of a later claim. */
     atomic_fetch_sub_explicit(&slot->pins, 1, memory_order_release);
+}
+
+void
+slot_cache_unpin_spent(SlotCache *cache, Slot *slot)
+{
+    atomic_store_explicit(&slot->is_used, 0, memory_order_relaxed);
+    slot_cache_unpin(cache, slot);
 }
 
 bool

@@ -37,6 +37,10 @@ Slot *slot_cache_pin_present(SlotCache *cache, uint64_t key) QIMG_MUST_CHECK;
 /* Gives a pinned slot back. */
 void slot_cache_unpin(SlotCache *cache, Slot *slot);
 
+/* The same, by who expects that nobody needs the content again: it goes before content
+ * that was pinned, or loaded, and not given back so. */
+void slot_cache_unpin_spent(SlotCache *cache, Slot *slot);
+
 /* Whether a pinned slot is the caller's alone: others get the content from elsewhere. */
 bool slot_is_own(const Slot *slot);
 

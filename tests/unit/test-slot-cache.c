@@ -134,6 +134,57 @@ test_eviction(void)
     source_clear(&source);
 }
 
+static bool
+is_present(SlotCache *cache, uint64_t key)
+{
+    Slot *slot = slot_cache_pin_present(cache, key);
+
+    if (slot)
+        slot_cache_unpin(cache, slot);
+    return slot != NULL;
+}
+
+/* What is spent goes first, in the order in which it was loaded; what was only loaded for
+ * later stays, however often others come and go. */
+static void
+test_spent(void)
+{
+    SlotCache *cache = slot_cache_new(SLOT_BYTES, 8 * SLOT_BYTES);
+    Source source;
+
+    source_init(&source);
+    for (uint64_t key = 1; key <= 5; key++)
+        touch(cache, &source, key);
+    for (uint64_t key = 11; key <= 13; key++)
+        slot_cache_unpin_spent(cache, pin(cache, &source, key));
+    g_assert_cmpuint(atomic_load(&source.n_loads), ==, 8);
+    for (uint64_t key = 14; key <= 100; key++) {
+        slot_cache_unpin_spent(cache, pin(cache, &source, key));
+        for (uint64_t old = 11; old <= key - 3; old++)
+            g_assert_false(is_present(cache, old));
+        for (uint64_t recent = key - 2; recent <= key; recent++) {
+            Slot *slot = slot_cache_pin_present(cache, recent);
+
+            g_assert_nonnull(slot);
+            slot_cache_unpin_spent(cache, slot);
+        }
+    }
+    for (uint64_t key = 1; key <= 5; key++)
+        g_assert_true(is_present(cache, key));
+    /* Where nothing is spent, the oldest goes, and the others that are not used again. */
+    for (uint64_t key = 201; key <= 203; key++)
+        touch(cache, &source, key);
+    touch(cache, &source, 204);
+    g_assert_false(is_present(cache, 1));
+    g_assert_true(is_present(cache, 2));
+    touch(cache, &source, 205);
+    g_assert_true(is_present(cache, 2));
+    g_assert_false(is_present(cache, 3));
+    g_assert_true(is_present(cache, 204));
+    slot_cache_free(cache);
+    source_clear(&source);
+}
+
 static void
 test_all_pinned(void)
 {
@@ -391,6 +442,7 @@ main(int argc, char **argv)
     test_util_init(&argc, &argv);
     g_test_add_func("/slot-cache/hits", test_hits);
     g_test_add_func("/slot-cache/eviction", test_eviction);
+    g_test_add_func("/slot-cache/spent", test_spent);
     g_test_add_func("/slot-cache/all-pinned", test_all_pinned);
     g_test_add_func("/slot-cache/errors", test_errors);
     g_test_add_func("/slot-cache/budgets", test_budgets);

@@ -22,10 +22,8 @@ struct QimgImage {
     /* Of the snapshot that this handle keeps from being deleted (see QimgFormatSnapshot);
      * NULL: none */
     atomic_uint *n_snapshot_handles;
-    /* Both atomic, relaxed: hints of where a sequential reader is
-     * (image/read/read-ahead.c) */
+    /* Atomic, relaxed: a hint, where a sequential reader is (image/read/read-ahead.c) */
     _Atomic uint64_t next_sequential_offset;
-    _Atomic uint64_t read_ahead_end_offset;
 };
 
 /* The size of what @image shows. Any thread; inside the gate it grows at most. */

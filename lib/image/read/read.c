@@ -29,22 +29,32 @@ typedef struct {
 
 typedef struct {
     QimgImage *image;
-    bool is_bulk; /* one of many threads, which need what they read once */
+    bool is_bulk;       /* one of many threads, which need what they read once */
+    bool is_sequential; /* goes on where the handle's last read ended */
     Piece pieces[MAX_PIECES];
     unsigned n_pieces;
 } Request;
-
-static void
-copy_piece(const Piece *piece, const Slot *slot)
-{
-    memcpy(piece->target, (const uint8_t *)slot_bytes(slot) + piece->in_cluster_bytes,
-           piece->length_bytes);
-}
 
 static SlotCache *
 cache_of(const Piece *piece)
 {
     return piece->cluster.chain->clusters[piece->cluster.layer_index];
+}
+
+/* Copies @piece out of its @slot, and unpins it. A sequential reader that has come to the
+ * end of a cluster does not come back. */
+static void
+take_piece(const Request *request, const Piece *piece, Slot *slot)
+{
+    const QimgFormat *layer = piece->cluster.chain->layers[piece->cluster.layer_index];
+
+    memcpy(piece->target, (const uint8_t *)slot_bytes(slot) + piece->in_cluster_bytes,
+           piece->length_bytes);
+    if (request->is_sequential &&
+        piece->in_cluster_bytes + piece->length_bytes == layer->cluster_bytes)
+        slot_cache_unpin_spent(cache_of(piece), slot);
+    else
+        slot_cache_unpin(cache_of(piece), slot);
 }
 
 /* Whether @piece is a whole cluster that nobody is going to ask for again. */
@@ -69,10 +79,8 @@ inflate_piece(void *user, unsigned item_index)
         return;
     }
     piece->result = compressed_pin(&piece->cluster, &slot);
-    if (piece->result)
-        return;
-    copy_piece(piece, slot);
-    slot_cache_unpin(cache_of(piece), slot);
+    if (!piece->result)
+        take_piece(request, piece, slot);
 }
 
 /* Serves the pieces that the cache has, and keeps the others. */
@@ -91,8 +99,7 @@ copy_cached_pieces(Request *request)
                 cache_of(piece),
                 compressed_key(piece->cluster.layer_index, piece->cluster.host_offset));
         if (slot) {
-            copy_piece(piece, slot);
-            slot_cache_unpin(cache_of(piece), slot);
+            take_piece(request, piece, slot);
         } else {
             bytes_left += piece->length_bytes;
             request->pieces[n_left++] = *piece;
@@ -189,6 +196,7 @@ read_range(QimgImage *image, bool is_bulk, uint64_t guest_offset, uint8_t *buffe
 
     request.image = image;
     request.is_bulk = is_bulk;
+    request.is_sequential = read_ahead_is_sequential(image, guest_offset);
     request.n_pieces = 0;
     while (done < length_bytes) {
         uint64_t view_offset = image->base_bytes + guest_offset + done;
