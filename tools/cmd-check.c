@@ -71,7 +71,7 @@ print_verdict(const QimgCheckResult *r)
 }
 
 static void
-print_human(const QimgCheckResult *r)
+check_print_human(const QimgCheckResult *r)
 {
     double n = (double)r->n_allocated_clusters;
 
@@ -102,7 +102,7 @@ exit_code_of(const QimgCheckResult *r)
 }
 
 static int
-run(const CommandLine *line, QimgRepair repair, bool is_quiet)
+check_run(const CommandLine *line, QimgRepair repair, bool is_quiet)
 {
     g_autoptr(GError) error = NULL;
     g_autoptr(QimgCheckResult) result = NULL;
@@ -123,7 +123,7 @@ run(const CommandLine *line, QimgRepair repair, bool is_quiet)
         json = qimg_check_result_json(result);
         fputs(json, stdout);
     } else if (!is_quiet) {
-        print_human(result);
+        check_print_human(result);
     }
     return exit_code_of(result);
 }
@@ -160,7 +160,7 @@ cmd_check(int argc, char **argv)
         return exit_code;
     exit_code = EXIT_FAILED;
     if (parse_repair(repair_text, &repair))
-        exit_code = run(&line, repair, is_quiet);
+        exit_code = check_run(&line, repair, is_quiet);
     command_line_clear(&line);
     return exit_code;
 }

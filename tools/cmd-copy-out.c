@@ -142,8 +142,8 @@ parse_settings(QimgCopyOptions *options)
 /* Opens the snapshot that @wanted means, or its VM state, and sets *@id_out (free with
  * g_free). */
 static QimgImage *
-open_snapshot(QimgImage *image, const char *wanted, bool vmstate, char **id_out,
-              GError **error)
+copy_open_snapshot(QimgImage *image, const char *wanted, bool vmstate, char **id_out,
+                   GError **error)
 {
     g_autoptr(QimgSnapshots) list = qimg_image_get_snapshots(image);
     const QimgSnapshot *found = qimg_snapshots_find(list, wanted, error);
@@ -163,7 +163,8 @@ open_source(QimgImage *image, char **name_out, GError **error)
     QimgImage *source;
 
     if (settings.snapshot) {
-        source = open_snapshot(image, settings.snapshot, settings.vmstate, &id, error);
+        source =
+            copy_open_snapshot(image, settings.snapshot, settings.vmstate, &id, error);
         if (source)
             *name_out =
                 g_strdup_printf("%s %s", settings.vmstate ? "vmstate" : "snapshot", id);
@@ -223,7 +224,7 @@ printable_json(const char *text)
 }
 
 static void
-print_json(FILE *out, const QimgCopy *copy, double seconds)
+copy_print_json(FILE *out, const QimgCopy *copy, double seconds)
 {
     const QimgCopyReport *report = qimg_copy_get_report(copy);
     unsigned n_files = qimg_copy_get_n_files(copy);
@@ -455,7 +456,7 @@ report_success(const CommandLine *line, FILE *out, const QimgCopy *copy, double 
     const char *image_path = line->operands[0];
 
     if (line->json) {
-        print_json(out, copy, seconds);
+        copy_print_json(out, copy, seconds);
     } else {
         print_digests(out, line->operands[1], copy, OF_COPY);
         for (unsigned i = 0; i < n_files; i++)

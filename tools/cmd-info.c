@@ -15,7 +15,7 @@ print_line(int indent, const char *name, const char *text)
 }
 
 static guint64
-get_number(json_t *o, const char *member)
+info_number(json_t *o, const char *member)
 {
     return (guint64)json_integer_value(json_object_get(o, member));
 }
@@ -24,7 +24,7 @@ static void
 print_size(json_t *o, int indent, const char *member, const char *name)
 {
     if (json_object_get(o, member)) {
-        g_autofree char *text = output_size(get_number(o, member));
+        g_autofree char *text = output_size(info_number(o, member));
 
         print_line(indent, name, text);
     }
@@ -70,7 +70,7 @@ print_bitmaps(json_t *list, int indent)
     {
         g_autofree char *name = output_printable(get_text(b, "name"));
         g_autofree char *granularity =
-            output_short_size((uint64_t)get_number(b, "granularity"));
+            output_short_size((uint64_t)info_number(b, "granularity"));
 
         printf("%*s%s: granularity %s", indent + 2, "", name, granularity);
         json_array_foreach(json_object_get(b, "flags"), j, flag)
@@ -113,7 +113,7 @@ print_layer(json_t *o, int indent)
 }
 
 static void
-print_human(const char *json)
+info_print_human(const char *json)
 {
     json_t *root = json_loads(json, 0, NULL), *layer;
     size_t i;
@@ -159,6 +159,6 @@ cmd_info(int argc, char **argv)
         return EXIT_GOOD;
     }
     output_warnings(image);
-    print_human(json);
+    info_print_human(json);
     return EXIT_GOOD;
 }

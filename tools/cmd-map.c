@@ -7,7 +7,7 @@
 #include "output.h"
 
 static void
-print_json(const QimgExtent *extent, bool is_first, bool is_last)
+map_print_json(const QimgExtent *extent, bool is_first, bool is_last)
 {
     char text[QIMG_EXTENT_JSON_BYTES];
 
@@ -18,7 +18,7 @@ print_json(const QimgExtent *extent, bool is_first, bool is_last)
 /* As qemu-img: what is stored, and nothing of the holes; compressed and damaged parts,
  * which have no plain place in a file, say so. */
 static void
-print_human(const QimgExtent *extent)
+map_print_human(const QimgExtent *extent)
 {
     if (extent->kind == QIMG_EXTENT_DATA) {
         g_autofree char *path = output_printable(extent->host_path);
@@ -55,9 +55,9 @@ print_map(QimgImage *image, const CommandLine *line)
         }
         guest_offset += extent.length_bytes;
         if (line->json)
-            print_json(&extent, extent.guest_offset == 0, guest_offset >= size_bytes);
+            map_print_json(&extent, extent.guest_offset == 0, guest_offset >= size_bytes);
         else
-            print_human(&extent);
+            map_print_human(&extent);
     }
     return EXIT_GOOD;
 }

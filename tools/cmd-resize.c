@@ -67,7 +67,7 @@ fail(const Request *r, const char *text)
 }
 
 static int
-grow(QimgImage *image, uint64_t bytes, const Request *r)
+grow_disk(QimgImage *image, uint64_t bytes, const Request *r)
 {
     int err;
 
@@ -98,7 +98,7 @@ resize(QimgImage *image, const Request *r)
     if (bytes <= old_bytes && r->preallocation != QIMG_PREALLOCATION_OFF)
         return fail(r, "--preallocation: the disk does not grow (leave it out)");
     if (bytes > old_bytes)
-        err = grow(image, bytes, r);
+        err = grow_disk(image, bytes, r);
     else if (bytes < old_bytes)
         err = qimg_image_resize(image, bytes);
     if (!err)

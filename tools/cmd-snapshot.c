@@ -100,7 +100,7 @@ static const CommandSpec spec = {
 
 /* Opens the image and does it. Flushed at the end: errors of the last writes count. */
 static int
-run(const CommandLine *line, size_t verb)
+snapshot_run(const CommandLine *line, size_t verb)
 {
     const char *path = line->operands[1];
     g_autoptr(GError) error = NULL;
@@ -150,7 +150,7 @@ cmd_snapshot(int argc, char **argv)
         if (strcmp(line.operands[0], verbs[i].name) != 0)
             continue;
         if (line.n_operands == 2 + verbs[i].n_names)
-            exit_code = run(&line, i);
+            exit_code = snapshot_run(&line, i);
         else
             fprintf(stderr, "qimg snapshot %s: give %s (see qimg snapshot --help)\n",
                     verbs[i].name, verbs[i].operands);

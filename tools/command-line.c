@@ -74,7 +74,7 @@ set_common(CommandLine *line, const char *output, char **lists)
 /* GLib's own help ends in the character for three dots, which is a "?" in the C locale.
  */
 static void
-print_help(GOptionContext *context)
+print_command_help(GOptionContext *context)
 {
     g_autofree char *help = g_option_context_get_help(context, TRUE, NULL);
     g_auto(GStrv) parts = g_strsplit(help, "\342\200\246", -1);
@@ -128,7 +128,7 @@ command_line_parse(const CommandSpec *spec, int argc, char **argv, CommandLine *
         return false;
     }
     if (wants_help) {
-        print_help(context);
+        print_command_help(context);
         *exit_code_out = EXIT_GOOD;
         return false;
     }

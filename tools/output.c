@@ -57,7 +57,7 @@ output_printable(const char *text)
 }
 
 static guint64
-get_number(const json_t *o, const char *member)
+member_number(const json_t *o, const char *member)
 {
     return (guint64)json_integer_value(json_object_get(o, member));
 }
@@ -76,10 +76,10 @@ output_snapshots(const json_t *list, int indent)
             output_printable(json_string_value(json_object_get(s, "id")));
         g_autofree char *name =
             output_printable(json_string_value(json_object_get(s, "name")));
-        g_autofree char *state = output_short_size(get_number(s, "vm-state-size"));
-        g_autofree char *disk = output_short_size(get_number(s, "disk-size"));
+        g_autofree char *state = output_short_size(member_number(s, "vm-state-size"));
+        g_autofree char *disk = output_short_size(member_number(s, "disk-size"));
         g_autoptr(GDateTime) date =
-            g_date_time_new_from_unix_utc((gint64)get_number(s, "date-sec"));
+            g_date_time_new_from_unix_utc((gint64)member_number(s, "date-sec"));
         g_autofree char *day = date ? g_date_time_format(date, "%F %T") : g_strdup("?");
 
         printf("%*s%-8s%-24s%14s%14s  %s\n", indent, "", id, name, state, disk, day);

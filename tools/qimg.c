@@ -20,7 +20,7 @@ static const struct {
 };
 
 static void
-print_help(FILE *out)
+print_program_help(FILE *out)
 {
     fprintf(out, "usage: qimg SUBCOMMAND [OPTIONS] IMAGE\n\n");
     for (size_t i = 0; i < G_N_ELEMENTS(commands); i++)
@@ -32,11 +32,11 @@ int
 main(int argc, char **argv)
 {
     if (argc < 2) {
-        print_help(stderr);
+        print_program_help(stderr);
         return EXIT_FAILED;
     }
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
-        print_help(stdout);
+        print_program_help(stdout);
         return EXIT_GOOD;
     }
     if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0) {

@@ -53,7 +53,7 @@ images_get_directory(const Images *images, unsigned place)
 
 /* Whether an image can be shown as @name. The lock is held. */
 static bool
-is_free(const Images *images, const char *name)
+is_name_free(const Images *images, const char *name)
 {
     return !names_is_reserved(name) && !g_hash_table_contains(images->by_name, name);
 }
@@ -65,7 +65,7 @@ choose_name(const Images *images, const char *file_name)
 {
     char *name = names_of_image(file_name);
 
-    for (unsigned i = 1; !is_free(images, name); i++) {
+    for (unsigned i = 1; !is_name_free(images, name); i++) {
         g_free(name);
         name = i == 1 ? g_strdup(file_name) : g_strdup_printf("%s@%u", file_name, i);
     }
@@ -82,7 +82,7 @@ link_time_of(const struct stat *status)
 }
 
 static bool
-is_file_of(const ImageEntry *entry, const ImageDir *dir, const struct stat *status)
+is_entry_of_file(const ImageEntry *entry, const ImageDir *dir, const struct stat *status)
 {
     struct timespec time = link_time_of(status);
 
@@ -98,7 +98,7 @@ find_gone(const Images *images, const ImageDir *dir, const struct stat *status)
     for (guint i = 0; images->n_gone > 0 && i < images->entries->len; i++) {
         ImageEntry *entry = images->entries->pdata[i];
 
-        if (entry->has_gone && is_file_of(entry, dir, status))
+        if (entry->has_gone && is_entry_of_file(entry, dir, status))
             return entry;
     }
     return NULL;
@@ -106,7 +106,8 @@ find_gone(const Images *images, const ImageDir *dir, const struct stat *status)
 
 /* The lock is held. */
 static void
-add_file(Images *images, ImageDir *dir, const char *file_name, const struct stat *status)
+scan_add_file(Images *images, ImageDir *dir, const char *file_name,
+              const struct stat *status)
 {
     ImageEntry *entry = find_gone(images, dir, status);
     g_autofree char *name = choose_name(images, file_name);
@@ -158,7 +159,7 @@ is_named(const Images *images, const struct stat *status)
 
         if (entry->dir)
             break;
-        if (is_file_of(entry, NULL, status))
+        if (is_entry_of_file(entry, NULL, status))
             return true;
     }
     return false;
@@ -190,7 +191,7 @@ update(Images *images, ImageDir *dir, const char *name, FileEvent event)
         event = FILE_COMPLETE;
     qimg_mutex_lock(&images->lock);
     entry = g_hash_table_lookup(dir->files, name);
-    is_same = entry && is_image && is_file_of(entry, dir, &status);
+    is_same = entry && is_image && is_entry_of_file(entry, dir, &status);
     if (entry && !is_same)
         retire(images, entry);
     /* Somebody else has written to it: what it was is not worth keeping. */
@@ -200,7 +201,7 @@ update(Images *images, ImageDir *dir, const char *name, FileEvent event)
     else if (is_same && entry->state == IMAGE_OPEN)
         used = entry->number;
     if (is_image && !is_same && event == FILE_COMPLETE && !is_named(images, &status))
-        add_file(images, dir, name, &status);
+        scan_add_file(images, dir, name, &status);
     qimg_mutex_unlock(&images->lock);
     if (used >= 0)
         look_at_used(images, (unsigned)used);
@@ -244,7 +245,7 @@ is_recent(const struct timespec *time)
 
 /* As images_scan. The scan lock is held. */
 static bool
-scan(Images *images, ImageDir *dir)
+scan_directory(Images *images, ImageDir *dir)
 {
     g_autoptr(GPtrArray) known = known_files(images, dir);
     g_autoptr(GPtrArray) names = NULL;
@@ -270,7 +271,7 @@ images_scan(Images *images, ImageDir *dir)
     bool is_read;
 
     qimg_mutex_lock(&images->scan_lock);
-    is_read = scan(images, dir);
+    is_read = scan_directory(images, dir);
     qimg_mutex_unlock(&images->scan_lock);
     return is_read;
 }
@@ -280,7 +281,7 @@ images_scan(Images *images, ImageDir *dir)
 static void
 scan_again(Images *images, ImageDir *dir)
 {
-    bool is_read = scan(images, dir);
+    bool is_read = scan_directory(images, dir);
 
     if (!is_read && !dir->has_failed)
         g_warning("%s: cannot read the directory: %s (what is shown may be out of date)",

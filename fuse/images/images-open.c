@@ -192,8 +192,8 @@ explain_denied_link(const Images *images, const ImageEntry *entry, GError **erro
 /* Opens the image of a busy entry, without the lock. NULL with @error set: also where the
  * name stands for another file by now. */
 static QimgImage *
-open_file(const Images *images, const ImageEntry *entry, const char *file_name,
-          GError **error)
+entry_open_file(const Images *images, const ImageEntry *entry, const char *file_name,
+                GError **error)
 {
     g_autoptr(QimgImage) image =
         image_dir_open(entry->dir, file_name, images->settings.image_options, error);
@@ -290,7 +290,7 @@ open_entry(Images *images, ImageEntry *entry, GError **error)
         images_close_entry(images, idle);
     file_name = g_strdup(entry->file_name);
     qimg_mutex_unlock(&images->lock);
-    image = open_file(images, entry, file_name, &reason);
+    image = entry_open_file(images, entry, file_name, &reason);
     if (image) {
         show_warnings(entry, image);
         stamp = qimg_image_get_stamp(image);

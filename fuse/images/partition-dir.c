@@ -27,7 +27,7 @@ partition_dir_cache_clear(PartitionDirCache *cache)
 }
 
 static gint64
-key_of(PartitionsOf of, unsigned index)
+list_key_of(PartitionsOf of, unsigned index)
 {
     return (gint64)((uint64_t)of << 32 | index);
 }
@@ -69,12 +69,12 @@ static gboolean
 is_constant(gpointer key, gpointer list, gpointer user)
 {
     (void)list, (void)user;
-    return *(const gint64 *)key != key_of(PARTITIONS_OF_DISK, 0);
+    return *(const gint64 *)key != list_key_of(PARTITIONS_OF_DISK, 0);
 }
 
 /* Keeps @list, which was read when the disk's table had @version. The lock is held. */
 static void
-keep(PartitionDirCache *cache, gint64 key, unsigned version, QimgPartitions *list)
+keep_place(PartitionDirCache *cache, gint64 key, unsigned version, QimgPartitions *list)
 {
     if (!cache->lists)
         cache->lists =
@@ -85,7 +85,7 @@ keep(PartitionDirCache *cache, gint64 key, unsigned version, QimgPartitions *lis
         g_hash_table_foreach_remove(cache->lists, is_constant, NULL);
     g_hash_table_insert(cache->lists, g_memdup2(&key, sizeof key),
                         list ? qimg_partitions_ref(list) : NULL);
-    if (key == key_of(PARTITIONS_OF_DISK, 0))
+    if (key == list_key_of(PARTITIONS_OF_DISK, 0))
         update_places(cache, list);
 }
 
@@ -102,7 +102,7 @@ partition_dir_get(PartitionDirCache *cache, QimgImage *image, PartitionsOf of,
 
     if (of == PARTITIONS_OF_LAYER && index == 0)
         of = PARTITIONS_OF_DISK;
-    key = key_of(of, index);
+    key = list_key_of(of, index);
     qimg_mutex_lock(&cache->lock);
     is_kept =
         cache->lists && g_hash_table_lookup_extended(cache->lists, &key, NULL, &kept);
@@ -118,7 +118,7 @@ partition_dir_get(PartitionDirCache *cache, QimgImage *image, PartitionsOf of,
         return NULL;
     list = qimg_partitions_read(whole);
     qimg_mutex_lock(&cache->lock);
-    keep(cache, key, version, list);
+    keep_place(cache, key, version, list);
     qimg_mutex_unlock(&cache->lock);
     return list;
 }
@@ -166,7 +166,7 @@ partition_dir_get_version(PartitionDirCache *cache)
 static void
 forget_disk(PartitionDirCache *cache)
 {
-    gint64 key = key_of(PARTITIONS_OF_DISK, 0);
+    gint64 key = list_key_of(PARTITIONS_OF_DISK, 0);
 
     cache->version++;
     if (cache->lists)
@@ -185,7 +185,7 @@ partition_dir_forget(PartitionDirCache *cache)
 bool
 partition_dir_is_known(PartitionDirCache *cache)
 {
-    gint64 key = key_of(PARTITIONS_OF_DISK, 0);
+    gint64 key = list_key_of(PARTITIONS_OF_DISK, 0);
     bool is_known;
 
     qimg_mutex_lock(&cache->lock);

@@ -246,7 +246,7 @@ mark_path(const char *dir, const char *absolute_path)
 
 /* Whether @path is still the file that is open as @fd. */
 static bool
-is_same_file(const char *path, int fd)
+is_same_inode(const char *path, int fd)
 {
     struct stat named, opened;
 
@@ -268,9 +268,9 @@ mark_in(const char *dir, const char *absolute_path)
         if (fd < 0)
             break;
         if (flock(fd, LOCK_EX | LOCK_NB) == 0) {
-            if (is_same_file(path, fd))
+            if (is_same_inode(path, fd))
                 return fd;
-        } else if (is_same_file(path, fd)) {
+        } else if (is_same_inode(path, fd)) {
             /* An earlier server, unmounted already, still closes its images. It keeps
              * its lock, and those who wait for it go on to the new mark. */
             unlink(path);
@@ -301,7 +301,7 @@ mountpoint_unmark(const char *absolute_path, int mark_fd)
     for (char **dir = dirs; *dir; dir++) {
         g_autofree char *path = mark_path(*dir, absolute_path);
 
-        if (path && is_same_file(path, mark_fd))
+        if (path && is_same_inode(path, mark_fd))
             unlink(path);
     }
     close(mark_fd);
@@ -320,7 +320,7 @@ wait_in(const char *dir, const char *absolute_path)
 
         while (flock(fd, LOCK_SH) < 0 && errno == EINTR)
             ;
-        is_over = is_same_file(mark, fd);
+        is_over = is_same_inode(mark, fd);
         close(fd);
         if (is_over)
             break;

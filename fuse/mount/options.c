@@ -68,7 +68,7 @@ set_access(Options *o, const OptionRow *row, const char *value, GError **error)
 }
 
 static bool
-set_cow(Options *o, const OptionRow *row, const char *value, GError **error)
+mount_set_cow(Options *o, const OptionRow *row, const char *value, GError **error)
 {
     if (value && *value == '\0')
         return usage_error(error, "%s=: needs the name of a file, or no \"=\"",
@@ -80,7 +80,7 @@ set_cow(Options *o, const OptionRow *row, const char *value, GError **error)
 }
 
 static bool
-set_nolock(Options *o, const OptionRow *row, const char *value, GError **error)
+mount_set_nolock(Options *o, const OptionRow *row, const char *value, GError **error)
 {
     o->no_lock = true;
     return set_image(o, row, value, error);
@@ -132,7 +132,7 @@ parse_number(const OptionRow *row, const char *value, int base, guint64 min, gui
 }
 
 static bool
-set_threads(Options *o, const OptionRow *row, const char *value, GError **error)
+mount_set_threads(Options *o, const OptionRow *row, const char *value, GError **error)
 {
     guint64 n = 0;
 
@@ -207,7 +207,7 @@ static const OptionRow rows[] = {
     {"cow", "[FILE]",
      "writes go to an overlay that vanishes at the end, or to the qcow2 overlay FILE "
      "(made where there is none); the image stays as it is",
-     set_cow, NULL},
+     mount_set_cow, NULL},
     {"growable", NULL, "writes past the disk's end make it larger (the default)",
      set_image, NULL},
     {"nogrowable", NULL, "writes past the disk's end fail, as on a disk", set_image,
@@ -223,8 +223,8 @@ static const OptionRow rows[] = {
      set_image, NULL},
     {"backing_map", "OLD=NEW", "open NEW where an image names OLD (may be repeated)",
      set_image, NULL},
-    {"threads", "N", "threads that answer (one for each core, at least 2)", set_threads,
-     NULL},
+    {"threads", "N", "threads that answer (one for each core, at least 2)",
+     mount_set_threads, NULL},
     {"l2_cache", "SIZE", "memory for metadata, each image (32M)", set_image, NULL},
     {"data_cache", "SIZE", "memory for decompressed clusters, each image (16M)",
      set_image, NULL},
@@ -234,7 +234,7 @@ static const OptionRow rows[] = {
     {"nolock", NULL,
      "take no image locks: what is read from an image in use may be "
      "inconsistent",
-     set_nolock, NULL},
+     mount_set_nolock, NULL},
     {"nosandbox", NULL,
      "keep the privileges that a running mount has no use for (for debugging)",
      set_nosandbox, NULL},

@@ -136,7 +136,7 @@ set_caching(const Tree *tree, Node node, const OpenFile *file, struct fuse_file_
 
 /* Opens @node; NULL with @error set. */
 static OpenFile *
-open_file(const Tree *tree, Node node, struct fuse_file_info *fi, GError **error)
+node_open_file(const Tree *tree, Node node, struct fuse_file_info *fi, GError **error)
 {
     OpenFile *file = g_new0(OpenFile, 1);
 
@@ -192,7 +192,7 @@ op_open(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi)
         fuse_reply_err(req, -err);
         return;
     }
-    file = open_file(mount->tree, node, fi, &error);
+    file = node_open_file(mount->tree, node, fi, &error);
     if (!file) {
         reply_open_error(req, error);
         return;
@@ -233,7 +233,7 @@ op_release(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi)
 /* Reads at most *@size bytes, less at the disk's end alone: the kernel takes a short
  * reply for the end of the file. */
 static int
-read_image(QimgImage *image, char *buffer, size_t *size, uint64_t guest_offset)
+node_read_image(QimgImage *image, char *buffer, size_t *size, uint64_t guest_offset)
 {
     for (;;) {
         uint64_t size_bytes = qimg_image_get_size_bytes(image);
@@ -271,7 +271,7 @@ op_read(fuse_req_t req, fuse_ino_t inode, size_t size, off_t offset,
             fuse_reply_buf(req, buffer, (size_t)n);
         return;
     }
-    err = read_image(file->image, buffer, &size, (uint64_t)offset);
+    err = node_read_image(file->image, buffer, &size, (uint64_t)offset);
     if (err)
         reply_result(req, err);
     else
@@ -379,7 +379,7 @@ allocate(QimgImage *image, uint64_t start, uint64_t end, bool keeps_size)
 
 /* Lets [@start, @end) read as zeros, as far as the disk goes. */
 static int
-zero_range(QimgImage *image, uint64_t start, uint64_t end, bool keeps_size)
+node_zero_range(QimgImage *image, uint64_t start, uint64_t end, bool keeps_size)
 {
     uint64_t size_bytes = qimg_image_get_size_bytes(image);
     int err;
@@ -423,7 +423,7 @@ op_fallocate(fuse_req_t req, fuse_ino_t inode, int mode, off_t offset, off_t len
     else if (mode == (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE))
         err = punch_hole(file->image, start, end);
     else if ((mode & ~FALLOC_FL_KEEP_SIZE) == FALLOC_FL_ZERO_RANGE)
-        err = zero_range(file->image, start, end, keeps_size);
+        err = node_zero_range(file->image, start, end, keeps_size);
     else
         err = -EOPNOTSUPP;
     answer.err = err;

@@ -14,7 +14,7 @@
 #define MAX_LOOKUPS 5
 
 static const Mount *
-mount_of(fuse_req_t req)
+meta_mount_of(fuse_req_t req)
 {
     return fuse_req_userdata(req);
 }
@@ -62,7 +62,7 @@ attributes_timeout_s(const Tree *tree, Node node)
 static void
 reply_attributes(fuse_req_t req, Node node)
 {
-    const Tree *tree = mount_of(req)->tree;
+    const Tree *tree = meta_mount_of(req)->tree;
     struct stat status;
     int err = tree_stat(tree, node, &status);
 
@@ -102,7 +102,7 @@ reply_entry(fuse_req_t req, const Tree *tree, Node node)
 static void
 op_lookup(fuse_req_t req, fuse_ino_t parent_inode, const char *name)
 {
-    const Tree *tree = mount_of(req)->tree;
+    const Tree *tree = meta_mount_of(req)->tree;
     struct fuse_entry_param entry;
     Node parent, child;
     int err = tree_node_of(tree, parent_inode, &parent);
@@ -128,7 +128,7 @@ op_lookup(fuse_req_t req, fuse_ino_t parent_inode, const char *name)
 static void
 op_getattr(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi)
 {
-    const Tree *tree = mount_of(req)->tree;
+    const Tree *tree = meta_mount_of(req)->tree;
     Node node;
     int err = tree_node_of(tree, inode, &node);
 
@@ -145,7 +145,7 @@ send_attributes(fuse_req_t req, int err, uint64_t inode)
     Node node;
 
     if (!err)
-        err = tree_node_of(mount_of(req)->tree, inode, &node);
+        err = tree_node_of(meta_mount_of(req)->tree, inode, &node);
     if (err)
         fuse_reply_err(req, -err);
     else
@@ -154,9 +154,9 @@ send_attributes(fuse_req_t req, int err, uint64_t inode)
 
 /* Sets the size of @node, and answers. */
 static void
-set_size(fuse_req_t req, Node node, uint64_t size_bytes)
+node_set_size(fuse_req_t req, Node node, uint64_t size_bytes)
 {
-    const Mount *mount = mount_of(req);
+    const Mount *mount = meta_mount_of(req);
     CoherentAnswer answer = {
         .send = send_attributes, .req = req, .value = tree_inode_of(mount->tree, node)};
     CoherentView *view = NULL;
@@ -197,7 +197,7 @@ static void
 op_setattr(fuse_req_t req, fuse_ino_t inode, struct stat *attr, int to_set,
            struct fuse_file_info *fi)
 {
-    const Tree *tree = mount_of(req)->tree;
+    const Tree *tree = meta_mount_of(req)->tree;
     g_autoptr(ImageEntry) entry = NULL;
     Node node;
     int err = tree_node_of(tree, inode, &node);
@@ -215,7 +215,7 @@ op_setattr(fuse_req_t req, fuse_ino_t inode, struct stat *attr, int to_set,
     if (err)
         fuse_reply_err(req, err);
     else if (to_set & FUSE_SET_ATTR_SIZE)
-        set_size(req, node, (uint64_t)attr->st_size);
+        node_set_size(req, node, (uint64_t)attr->st_size);
     else
         reply_attributes(req, node);
 }
@@ -226,7 +226,7 @@ static void
 op_opendir(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi)
 {
     (void)inode;
-    images_refresh(mount_of(req)->tree->images);
+    images_refresh(meta_mount_of(req)->tree->images);
     fuse_reply_open(req, fi);
 }
 
@@ -235,7 +235,7 @@ static bool
 add_entry(fuse_req_t req, char *buffer, size_t size, size_t *used, Node node,
           const char *name, off_t next_position)
 {
-    const Tree *tree = mount_of(req)->tree;
+    const Tree *tree = meta_mount_of(req)->tree;
     struct stat status = {
         .st_ino = tree_inode_of(tree, node),
         .st_mode = node_is_directory(node) ? S_IFDIR : S_IFREG,
@@ -253,7 +253,7 @@ static void
 op_readdir(fuse_req_t req, fuse_ino_t inode, size_t size, off_t position,
            struct fuse_file_info *fi)
 {
-    const Tree *tree = mount_of(req)->tree;
+    const Tree *tree = meta_mount_of(req)->tree;
     g_autofree char *buffer = g_try_malloc(size);
     size_t used = 0;
     Node directory;
@@ -285,7 +285,7 @@ op_readdir(fuse_req_t req, fuse_ino_t inode, size_t size, off_t position,
 static void
 op_statfs(fuse_req_t req, fuse_ino_t inode)
 {
-    const Tree *tree = mount_of(req)->tree;
+    const Tree *tree = meta_mount_of(req)->tree;
     struct statvfs status = {.f_namemax = 255};
     TreeSpace space;
 

@@ -16,7 +16,7 @@
 #define RELEASE_TIMEOUT_S 1
 
 static Mount *
-mount_of(fuse_req_t req)
+snapshot_mount_of(fuse_req_t req)
 {
     return fuse_req_userdata(req);
 }
@@ -52,7 +52,7 @@ op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 static void
 op_mkdir(fuse_req_t req, fuse_ino_t parent_inode, const char *name, mode_t mode)
 {
-    const Tree *tree = mount_of(req)->tree;
+    const Tree *tree = snapshot_mount_of(req)->tree;
     g_autoptr(GError) error = NULL;
     Node parent, child;
 
@@ -109,7 +109,7 @@ delete_snapshot(Mount *mount, Node child, GError **error)
 static void
 op_rmdir(fuse_req_t req, fuse_ino_t parent_inode, const char *name)
 {
-    Mount *mount = mount_of(req);
+    Mount *mount = snapshot_mount_of(req);
     g_autoptr(GError) error = NULL;
     Node parent, child;
 
@@ -134,7 +134,7 @@ static void
 op_rename(fuse_req_t req, fuse_ino_t parent_inode, const char *name,
           fuse_ino_t new_parent_inode, const char *new_name, unsigned flags)
 {
-    const Tree *tree = mount_of(req)->tree;
+    const Tree *tree = snapshot_mount_of(req)->tree;
     g_autoptr(GError) error = NULL;
     Node parent, child, other;
 

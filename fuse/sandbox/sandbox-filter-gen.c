@@ -51,7 +51,7 @@ has_call(const Variant *variant, const AllowedCall *call)
 
 /* Whether the call is allowed whatever its arguments, so that no other rule counts. */
 static bool
-is_free(const Variant *variant, const char *name)
+is_allowed_freely(const Variant *variant, const char *name)
 {
     for (size_t i = 0; i < N_ELEMENTS(sandbox_calls); i++)
         if (!sandbox_calls[i].mask && has_call(variant, &sandbox_calls[i]) &&
@@ -83,7 +83,7 @@ allow(scmp_filter_ctx filter, uint32_t arch, const Variant *variant,
 
     if (!call->mask)
         fail_if(seccomp_rule_add(filter, SCMP_ACT_ALLOW, number, 0), call->name);
-    else if (!is_free(variant, call->name))
+    else if (!is_allowed_freely(variant, call->name))
         fail_if(seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, number, 1, &condition),
                 call->name);
 }
@@ -108,7 +108,7 @@ make_filter(const char *arch_name, const Variant *variant)
     for (size_t i = 0; i < N_ELEMENTS(sandbox_refused_calls); i++) {
         const char *name = sandbox_refused_calls[i];
 
-        if (!is_free(variant, name))
+        if (!is_allowed_freely(variant, name))
             fail_if(seccomp_rule_add(filter, SCMP_ACT_ERRNO(EPERM), number_of(name), 0),
                     name);
     }

@@ -245,7 +245,7 @@ load_late_parts(void)
 }
 
 static bool
-fail(GError **error, const char *what, int err)
+sandbox_fail(GError **error, const char *what, int err)
 {
     g_set_error(error, QIMG_ERROR, QIMG_ERROR_FAILED,
                 "cannot confine the process: %s: %s (-o nosandbox does without)", what,
@@ -265,16 +265,16 @@ sandbox_enter(Sandbox *sandbox, char **report_out, GError **error)
     if (SANDBOX_HAS_SANITIZER)
         sandbox_allow(sandbox, "/", SANDBOX_READ | SANDBOX_WRITE);
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
-        return fail(error, "no_new_privs", -errno);
+        return sandbox_fail(error, "no_new_privs", -errno);
     abi = limit_files(sandbox);
     if (abi < 0)
-        return fail(error, "Landlock", (int)abi);
+        return sandbox_fail(error, "Landlock", (int)abi);
     err = drop_capabilities(access);
     if (err)
-        return fail(error, "capabilities", err);
+        return sandbox_fail(error, "capabilities", err);
     err = sandbox_limit_syscalls(access != 0);
     if (err && err != -ENOSYS)
-        return fail(error, "seccomp", err);
+        return sandbox_fail(error, "seccomp", err);
     *report_out = g_strdup_printf(
         "confined: no new privileges, %s, %s",
         abi ? "no other files (Landlock)" : "but this kernel has no Landlock",

@@ -34,7 +34,7 @@ text_sizes_free(TextSizes *sizes)
 }
 
 static Measured *
-slot_of(TextSizes *sizes, const TextKey *key)
+size_slot_of(TextSizes *sizes, const TextKey *key)
 {
     return &sizes->slots[key->inode * UINT64_C(0x9e3779b97f4a7c15) >> 56];
 }
@@ -44,7 +44,7 @@ _Static_assert(N_SLOTS == 1u << (64 - 56), "slot_of takes the highest bits");
 bool
 text_sizes_find(TextSizes *sizes, const TextKey *key, uint64_t *n_bytes_out)
 {
-    const Measured *slot = slot_of(sizes, key);
+    const Measured *slot = size_slot_of(sizes, key);
 
     QIMG_LOCK_SCOPE(&sizes->lock);
     if (slot->key.inode != key->inode || slot->key.opening != key->opening ||
@@ -58,7 +58,7 @@ text_sizes_find(TextSizes *sizes, const TextKey *key, uint64_t *n_bytes_out)
 void
 text_sizes_add(TextSizes *sizes, const TextKey *key, uint64_t n_bytes)
 {
-    Measured *slot = slot_of(sizes, key);
+    Measured *slot = size_slot_of(sizes, key);
 
     QIMG_LOCK_SCOPE(&sizes->lock);
     *slot = (Measured){.key = *key, .n_bytes = n_bytes};

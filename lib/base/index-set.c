@@ -92,7 +92,7 @@ qimg_index_set_has(const QimgIndexSet *set, uint64_t index)
 }
 
 static bool
-grow(QimgIndexSet *set)
+set_grow(QimgIndexSet *set)
 {
     Table *old = atomic_load_explicit(&set->table, memory_order_relaxed);
     Table *table =
@@ -139,7 +139,7 @@ qimg_index_set_add(QimgIndexSet *set, uint64_t index)
     if (atomic_load_explicit(slot, memory_order_relaxed) == index)
         return true;
     if ((set->n_used + 1) * 2 > table->n_slots) {
-        if (!grow(set))
+        if (!set_grow(set))
             return false;
         table = atomic_load_explicit(&set->table, memory_order_relaxed);
         slot = find_slot(table, index);

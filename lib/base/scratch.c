@@ -26,7 +26,7 @@ thread_scratch_free(void *value)
 }
 
 static void
-make_key(void)
+scratch_make_key(void)
 {
     if (pthread_key_create(&key, thread_scratch_free) != 0)
         abort();
@@ -37,7 +37,7 @@ ensure_thread_scratch(void)
 {
     if (mine)
         return true;
-    pthread_once(&once, make_key);
+    pthread_once(&once, scratch_make_key);
     mine = calloc(1, sizeof *mine);
     if (mine && pthread_setspecific(key, mine) != 0) {
         free(mine);

@@ -74,7 +74,7 @@ unlink_job(QimgJob *job)
 }
 
 static void *
-worker_main(void *user)
+pool_worker_main(void *user)
 {
     QimgWorkers *workers = user;
 
@@ -118,7 +118,8 @@ ensure_thread(QimgWorkers *workers)
 {
     if (workers->n_idle > 0 || workers->n_started == workers->n_threads)
         return;
-    if (qimg_thread_start(&workers->threads[workers->n_started], worker_main, workers))
+    if (qimg_thread_start(&workers->threads[workers->n_started], pool_worker_main,
+                          workers))
         workers->n_started++;
 }
 

@@ -204,7 +204,7 @@ check_fields(const Qcow2Header *h, bool for_check)
 }
 
 static QimgDecode
-decode(const uint8_t *bytes, size_t n_bytes, bool for_check, Qcow2Header *out)
+header_decode(const uint8_t *bytes, size_t n_bytes, bool for_check, Qcow2Header *out)
 {
     DiskHeader disk = {0};
     Qcow2Header h = {0};
@@ -243,13 +243,13 @@ decode(const uint8_t *bytes, size_t n_bytes, bool for_check, Qcow2Header *out)
 QimgDecode
 qcow2_header_decode(const uint8_t *bytes, size_t n_bytes, Qcow2Header *out)
 {
-    return decode(bytes, n_bytes, false, out);
+    return header_decode(bytes, n_bytes, false, out);
 }
 
 QimgDecode
 qcow2_header_decode_for_check(const uint8_t *bytes, size_t n_bytes, Qcow2Header *out)
 {
-    return decode(bytes, n_bytes, true, out);
+    return header_decode(bytes, n_bytes, true, out);
 }
 
 bool

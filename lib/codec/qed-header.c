@@ -42,7 +42,7 @@ qed_header_probe(const uint8_t *bytes, size_t n_bytes)
 }
 
 static bool
-is_power_of_two(uint32_t value)
+qed_is_power_of_two(uint32_t value)
 {
     return value != 0 && (value & (value - 1)) == 0;
 }
@@ -91,10 +91,10 @@ qed_header_decode(const uint8_t *bytes, size_t n_bytes, QedHeader *out)
     }
     cluster_size = qimg_le32_get(disk.cluster_size);
     table_size = qimg_le32_get(disk.table_size);
-    if (!is_power_of_two(cluster_size) || cluster_size < 1u << QED_MIN_CLUSTER_BITS ||
+    if (!qed_is_power_of_two(cluster_size) || cluster_size < 1u << QED_MIN_CLUSTER_BITS ||
         cluster_size > 1u << QED_MAX_CLUSTER_BITS)
         return qimg_decode_broken(QIMG_RULE_QED_CLUSTER_SIZE, cluster_size);
-    if (!is_power_of_two(table_size) || table_size > QED_MAX_TABLE_SIZE)
+    if (!qed_is_power_of_two(table_size) || table_size > QED_MAX_TABLE_SIZE)
         return qimg_decode_broken(QIMG_RULE_QED_TABLE_SIZE, table_size);
     h = (QedHeader){
         .cluster_bits = (unsigned)__builtin_ctz(cluster_size),

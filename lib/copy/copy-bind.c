@@ -330,7 +330,7 @@ check_room(const CopyBinding *binding, const CopyWish *wish, GError **error)
 }
 
 static bool
-look(CopyBinding *binding, Scene *scene, GError **error)
+look_at_target(CopyBinding *binding, Scene *scene, GError **error)
 {
     struct stat link, part;
 
@@ -379,7 +379,7 @@ copy_binding_find(CopyBinding *binding, const char *path, const QimgImage *image
     bool is_good;
 
     binding->path = path;
-    is_good = look(binding, &scene, error);
+    is_good = look_at_target(binding, &scene, error);
     if (is_good && !binding->is_stream)
         is_good = (wish->resumes ? find_resumed(binding, &scene, error)
                                  : find_new(binding, &scene, error)) &&

@@ -72,7 +72,7 @@ read_back(const CopyReader *reader, uint64_t offset, uint8_t *buffer, size_t n_b
 }
 
 static size_t
-find_difference(const uint8_t *a, const uint8_t *b, size_t n_bytes)
+find_different_byte(const uint8_t *a, const uint8_t *b, size_t n_bytes)
 {
     size_t at = 0;
 
@@ -92,7 +92,7 @@ copy_reader_compare(const CopyReader *reader, uint64_t offset, const uint8_t *wa
 
     if (err)
         return err;
-    same = find_difference(buffer, wanted, n_read);
+    same = find_different_byte(buffer, wanted, n_read);
     if (same < n_bytes)
         *different_out = offset + same;
     return 0;

@@ -41,7 +41,7 @@ struct CopyDigest {
 
 /* libcrypto fails where memory is short, and where we use it wrongly. */
 static void
-must(int result)
+digest_must(int result)
 {
     if (result != 1)
         g_error("libcrypto failed to compute a digest");
@@ -72,7 +72,7 @@ copy_digest_add(CopyDigest *digest, const uint8_t *bytes, uint64_t n_bytes)
     while (n_bytes > 0) {
         size_t n = bytes ? n_bytes : qimg_min_u64(n_bytes, COPY_ZEROS_BYTES);
 
-        must(EVP_DigestUpdate(digest->context, bytes ? bytes : qimg_zeros, n));
+        digest_must(EVP_DigestUpdate(digest->context, bytes ? bytes : qimg_zeros, n));
         n_bytes -= n;
     }
 }
@@ -84,7 +84,7 @@ copy_digest_finish(CopyDigest *digest)
     unsigned n_bytes = 0;
     GString *text = g_string_new(NULL);
 
-    must(EVP_DigestFinal_ex(digest->context, bytes, &n_bytes));
+    digest_must(EVP_DigestFinal_ex(digest->context, bytes, &n_bytes));
     for (unsigned i = 0; i < n_bytes; i++)
         g_string_append_printf(text, "%02x", bytes[i]);
     copy_digest_free(digest);
@@ -123,7 +123,8 @@ free_all(CopyDigest **digests)
 
 /* Adds the whole of @storage to @digests. */
 static QimgErrno
-add_file(FileDigests *all, QimgStorage *storage, uint8_t *buffer, CopyDigest **digests)
+digest_add_file(FileDigests *all, QimgStorage *storage, uint8_t *buffer,
+                CopyDigest **digests)
 {
     uint64_t size_bytes = 0, done = 0;
     QimgErrno err = qimg_storage_get_size(storage, &size_bytes);
@@ -156,7 +157,7 @@ digest_file(FileDigests *all, unsigned index, uint8_t *buffer)
         result->error = g_strdup(error->message);
         g_error_free(error);
     } else {
-        QimgErrno err = add_file(all, all->storages[index], buffer, digests);
+        QimgErrno err = digest_add_file(all, all->storages[index], buffer, digests);
 
         if (err)
             result->error = g_strdup(g_strerror(-err));

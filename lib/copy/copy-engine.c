@@ -227,7 +227,7 @@ work_on(Engine *engine, RingSlot *slot)
 }
 
 static void *
-worker_main(void *user)
+copy_worker_main(void *user)
 {
     Engine *engine = user;
 
@@ -260,7 +260,7 @@ worker_main(void *user)
 
 /* Makes the places free that all have passed. Under lock. */
 static void
-free_places(Engine *engine)
+free_slots(Engine *engine)
 {
     uint64_t n = engine->n_consumed;
 
@@ -294,7 +294,7 @@ digest_main(void *user)
         qimg_mutex_lock(&engine->lock);
         self->done_bytes = piece->guest_offset + piece->length_bytes;
         self->n_pieces++;
-        free_places(engine);
+        free_slots(engine);
         qimg_cond_broadcast(&engine->progress);
     }
     /* The calling thread may wait for this one. */
@@ -307,7 +307,7 @@ digest_main(void *user)
  */
 
 static QimgErrno
-find_data(void *user, uint64_t guest_offset, uint64_t *offset_out)
+engine_find_data(void *user, uint64_t guest_offset, uint64_t *offset_out)
 {
     return qimg_image_seek(user, guest_offset, FALSE, offset_out);
 }
@@ -379,7 +379,7 @@ consume_piece(Engine *engine, GError **error)
     QIMG_LOCK_SCOPE(&engine->lock);
     engine->consumed_bytes = result.piece.guest_offset + result.piece.length_bytes;
     engine->n_consumed++;
-    free_places(engine);
+    free_slots(engine);
     return true;
 }
 
@@ -418,7 +418,8 @@ start_threads(Engine *engine, GError **error)
         engine->n_digests += is_good;
     }
     for (; engine->n_workers < job->n_threads; engine->n_workers++)
-        if (!qimg_thread_start(&engine->workers[engine->n_workers], worker_main, engine))
+        if (!qimg_thread_start(&engine->workers[engine->n_workers], copy_worker_main,
+                               engine))
             break;
     if (is_good && engine->n_workers > 0)
         return true;
@@ -469,7 +470,7 @@ copy_engine_run(const CopyJob *job, GError **error)
                 ? COPY_HOLE_PIECE_BYTES
                 : qimg_align_down(UINT64_MAX, COPY_HOLE_PIECE_BYTES),
         .next_offset = job->begin_offset,
-        .find_data = find_data,
+        .find_data = engine_find_data,
         .user = job->image,
     };
     engine.n_slots = PIECES_PER_THREAD * job->n_threads + PIECES_MORE;

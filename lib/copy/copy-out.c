@@ -262,8 +262,8 @@ consume_compared(void *user, const CopyResult *result, GError **error)
 
 /* Compares the first @n_bytes of the target with the disk. */
 static bool
-compare(QimgCopy *copy, uint64_t n_bytes, bool is_hashed, bool from_medium,
-        const GArray *listed, GError **error)
+compare_target(QimgCopy *copy, uint64_t n_bytes, bool is_hashed, bool from_medium,
+               const GArray *listed, GError **error)
 {
     CopyReader reader;
     CopyJob job = {
@@ -298,8 +298,8 @@ check_earlier(QimgCopy *copy, GError **error)
     if (!binding->is_resumed || binding->start.done_bytes == 0 ||
         (binding->is_trusted && !copy->options.digests))
         return true;
-    return compare(copy, binding->start.done_bytes, copy->options.digests != 0, false,
-                   binding->start.unreadable, error);
+    return compare_target(copy, binding->start.done_bytes, copy->options.digests != 0,
+                          false, binding->start.unreadable, error);
 }
 
 /* ---- FILLING --------------------------------------------------------------------------
@@ -359,7 +359,7 @@ consume(void *user, const CopyResult *result, GError **error)
 }
 
 static bool
-fill(QimgCopy *copy, GError **error)
+fill_target(QimgCopy *copy, GError **error)
 {
     CopyBinding *binding = &copy->binding;
     CopyJob job = {
@@ -467,7 +467,7 @@ verify(QimgCopy *copy, GError **error)
     copy->report.is_target_at_fault = false;
     if (copy->options.verify) {
         listed = range_log_snapshot(&copy->log);
-        if (!compare(copy, copy->report.size_bytes, false, true, listed, error))
+        if (!compare_target(copy, copy->report.size_bytes, false, true, listed, error))
             return false;
     }
     if (!check_source(copy, error))
@@ -556,7 +556,7 @@ qimg_copy_run(QimgCopy *copy, GError **error)
             copy->files = file_digests_start(copy->image->chain, copy->image->first_layer,
                                              copy->options.digests,
                                              copy->options.n_threads, &copy->stop);
-        is_good = check_earlier(copy, &own_error) && fill(copy, &own_error) &&
+        is_good = check_earlier(copy, &own_error) && fill_target(copy, &own_error) &&
                   finish_digests(copy, &own_error) && verify(copy, &own_error) &&
                   name_target(copy, &own_error);
     }

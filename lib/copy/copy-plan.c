@@ -8,7 +8,7 @@
 
 /* Learns how far the hole at next_offset reaches; the start of a chunk, mostly. */
 static void
-find_data(CopyPlan *plan)
+plan_find_data(CopyPlan *plan)
 {
     uint64_t found = plan->next_offset;
     QimgErrno err = plan->find_data(plan->user, plan->next_offset, &found);
@@ -31,7 +31,7 @@ copy_plan_next(CopyPlan *plan, CopyPiece *out)
     if (start >= plan->size_bytes)
         return false;
     if (plan->data_offset <= start)
-        find_data(plan);
+        plan_find_data(plan);
     out->is_hole = plan->data_offset > start;
     if (out->is_hole)
         end = start + qimg_min_u64(plan->data_offset - start, plan->max_hole_bytes);

@@ -33,7 +33,7 @@ give_up(Rescue *rescue, uint64_t guest_offset, uint64_t length_bytes, const char
 }
 
 static QimgErrno
-read_part(Rescue *rescue, uint64_t guest_offset, uint64_t length_bytes)
+rescue_read_part(Rescue *rescue, uint64_t guest_offset, uint64_t length_bytes)
 {
     if (atomic_load_explicit(rescue->stop, memory_order_relaxed))
         return -ECANCELED;
@@ -46,7 +46,7 @@ read_part(Rescue *rescue, uint64_t guest_offset, uint64_t length_bytes)
 static QimgErrno
 bisect(Rescue *rescue, uint64_t guest_offset, uint64_t length_bytes)
 {
-    QimgErrno err = read_part(rescue, guest_offset, length_bytes);
+    QimgErrno err = rescue_read_part(rescue, guest_offset, length_bytes);
     uint64_t half;
 
     if (!copy_is_unreadable(err))
@@ -71,7 +71,7 @@ read_clusters(Rescue *rescue, uint64_t guest_offset, uint64_t length_bytes,
         uint64_t in_cluster_bytes =
             (rescue->image->base_bytes + guest_offset) & (cluster_bytes - 1);
         uint64_t n = qimg_min_u64(cluster_bytes - in_cluster_bytes, end - guest_offset);
-        QimgErrno err = read_part(rescue, guest_offset, n);
+        QimgErrno err = rescue_read_part(rescue, guest_offset, n);
 
         if (err && !copy_is_unreadable(err))
             return err;

@@ -15,7 +15,7 @@
 #include "storage/same-file.h"
 
 static bool
-is_file_of(const QimgStorage *storage, const struct stat *status)
+is_layer_file(const QimgStorage *storage, const struct stat *status)
 {
     return storage && qimg_is_same_file(&storage->status, status);
 }
@@ -26,8 +26,8 @@ copy_is_chain_file(const QimgImage *image, const struct stat *status)
     const QimgChain *chain = image->chain;
 
     for (unsigned i = 0; i < chain->n_layers; i++)
-        if (is_file_of(chain->layers[i]->file, status) ||
-            is_file_of(chain->layers[i]->data_file, status))
+        if (is_layer_file(chain->layers[i]->file, status) ||
+            is_layer_file(chain->layers[i]->data_file, status))
             return true;
     return false;
 }
@@ -96,7 +96,7 @@ copy_target_write(CopyTarget *target, uint64_t guest_offset, const uint8_t *buff
 }
 
 static QimgErrno
-write_zeros(CopyTarget *target, uint64_t guest_offset, uint64_t n_bytes)
+target_write_zeros(CopyTarget *target, uint64_t guest_offset, uint64_t n_bytes)
 {
     QimgErrno err = 0;
 
@@ -117,14 +117,14 @@ copy_target_write_hole(CopyTarget *target, uint64_t guest_offset, uint64_t n_byt
     uint64_t whole_bytes = qimg_align_down(n_bytes, COPY_GRANULE_BYTES);
 
     if (target->keeps_zeros)
-        return write_zeros(target, guest_offset, n_bytes);
+        return target_write_zeros(target, guest_offset, n_bytes);
     if (!target->is_device)
         return 0; /* I2 */
     /* A device can only make whole sectors zeros, and may not be able to at all. */
     if (whole_bytes > 0 && qimg_storage_zero(target->storage, QIMG_IO_DATA,
                                              qimg_host(guest_offset), whole_bytes) != 0)
         whole_bytes = 0;
-    return write_zeros(target, guest_offset + whole_bytes, n_bytes - whole_bytes);
+    return target_write_zeros(target, guest_offset + whole_bytes, n_bytes - whole_bytes);
 }
 
 QimgErrno

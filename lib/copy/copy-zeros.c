@@ -7,7 +7,7 @@
 #include "copy/copy-out.h"
 
 static bool
-is_zero(const uint8_t *bytes, size_t n_bytes)
+granule_is_zero(const uint8_t *bytes, size_t n_bytes)
 {
     /* Mostly the first bytes decide. */
     size_t n_head = n_bytes < 16 ? n_bytes : 16;
@@ -25,7 +25,7 @@ copy_find_data(const uint8_t *buffer, size_t n_bytes, size_t *start_inout,
 
     while (at < n_bytes) {
         size_t n = qimg_min_u64(COPY_GRANULE_BYTES, n_bytes - at);
-        bool is_data = !is_zero(buffer + at, n);
+        bool is_data = !granule_is_zero(buffer + at, n);
 
         if (is_data && !is_found)
             *start_inout = at;

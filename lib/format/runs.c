@@ -14,7 +14,7 @@
 #define MAX_PEEK_BYTES (64 * QIMG_KIB)
 
 static bool
-continues(const QimgRun *run, const QimgRun *next)
+run_continues(const QimgRun *run, const QimgRun *next)
 {
     if (next->kind != run->kind)
         return false;
@@ -59,7 +59,7 @@ qimg_map_by_steps(QimgFormat *format, const QimgView *view, uint64_t guest_offse
         err = step(format, view, guest_offset + run.length_bytes,
                    length_bytes - run.length_bytes, &next, &at_end);
         if (err ||
-            !continues(&run, &next)) /* an error is found again by who asks there */
+            !run_continues(&run, &next)) /* an error is found again by who asks there */
             break;
         run.length_bytes += next.length_bytes;
     }

@@ -60,8 +60,8 @@ less(uint64_t before, uint64_t after)
 
 /* Repairs what @first, which a check has filled, tells of, and fills @second. */
 static bool
-repair(QimgFormat *format, QimgRepair mode, const QimgCheckReport *first,
-       QimgCheckReport *second, GError **error)
+repair_image(QimgFormat *format, QimgRepair mode, const QimgCheckReport *first,
+             QimgCheckReport *second, GError **error)
 {
     if (!format->driver->repair(format, mode, second, error))
         return false;
@@ -91,7 +91,7 @@ image_check(QimgFormat *format, const char *path, QimgRepair mode, const QimgTas
     if (format->driver->check(format, &reports[0], error)) {
         if (mode != QIMG_REPAIR_NONE && !is_sound(&reports[0].result))
             last = 1;
-        if (last == 0 || repair(format, mode, &reports[0], &reports[1], error))
+        if (last == 0 || repair_image(format, mode, &reports[0], &reports[1], error))
             result = make_result(path, format->driver->name, &reports[last]);
     }
     for (unsigned i = 0; i < 2; i++)

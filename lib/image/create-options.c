@@ -90,7 +90,7 @@ set_text(const char *name, const char *value, char **out, GError **error)
 }
 
 static bool
-set_format(QimgCreate *create, const char *name, const char *value, GError **error)
+create_set_format(QimgCreate *create, const char *name, const char *value, GError **error)
 {
     const QimgDriver *driver = qimg_driver_find(value);
 
@@ -105,7 +105,7 @@ set_format(QimgCreate *create, const char *name, const char *value, GError **err
 }
 
 static bool
-set_size(QimgCreate *create, const char *name, const char *value, GError **error)
+create_set_size(QimgCreate *create, const char *name, const char *value, GError **error)
 {
     uint64_t bytes = 0;
 
@@ -272,8 +272,8 @@ static const struct {
     unsigned formats;
     bool (*set)(QimgCreate *create, const char *name, const char *value, GError **error);
 } table[] = {
-    {"format", VALUE, ALL, set_format},
-    {"size", VALUE, ALL, set_size},
+    {"format", VALUE, ALL, create_set_format},
+    {"size", VALUE, ALL, create_set_size},
     {"preallocation", VALUE, ALL, set_preallocation},
     {"force", NO_VALUE, ALL, set_force},
     {"backing_file", VALUE, QCOW2 | QED, set_backing_file},

@@ -118,7 +118,7 @@ take_backing_facts(QimgCreate *create, const QimgImage *backing, GError **error)
 /* Opens the backing file of the new image @path, and with it the chain below. NULL with
  * @error set, and without it where there is none to open. */
 static QimgImage *
-open_backing(QimgCreate *create, const char *path, GError **error)
+create_open_backing(QimgCreate *create, const char *path, GError **error)
 {
     g_autoptr(QimgImage) image = NULL;
     g_autofree char *name = NULL;
@@ -210,7 +210,7 @@ is_target(const Target *target, const char *path)
 }
 
 static bool
-lock_storage(const QimgCreate *create, QimgStorage *storage, GError **error)
+lock_target(const QimgCreate *create, QimgStorage *storage, GError **error)
 {
     return create->backing_options->no_lock ||
            qimg_file_lock(qimg_file_storage_get_fd(storage), QIMG_LOCK_RW_PERM,
@@ -238,7 +238,7 @@ open_old(const QimgCreate *create, const QimgImage *backing, const char *path,
     fd = qimg_open_named_by_user(path, false, &place, error);
     if (fd >= 0)
         target->old = qimg_file_storage_new(fd, path, false, error);
-    return target->old && lock_storage(create, target->old, error);
+    return target->old && lock_target(create, target->old, error);
 }
 
 /* Makes the empty file @path. */
@@ -274,11 +274,11 @@ open_target(const QimgCreate *create, const QimgImage *backing, const char *path
             g_debug("the mode of %s is not that of the old file", path);
     }
     target->storage = qimg_file_storage_new(fd, path, true, error);
-    return target->storage && lock_storage(create, target->storage, error);
+    return target->storage && lock_target(create, target->storage, error);
 }
 
 static bool
-keep(Target *target, GError **error)
+keep_target(Target *target, GError **error)
 {
     QimgErrno err = qimg_new_file_keep(target->file);
 
@@ -331,7 +331,8 @@ make_image(QimgCreate *create, const QimgImage *backing, const char *path, GErro
     }
     /* The image refers to the data file, so that is there first. */
     return create->driver->create(image.storage, &fields, error) &&
-           (!create->data_file || keep(&data, error)) && keep(&image, error);
+           (!create->data_file || keep_target(&data, error)) &&
+           keep_target(&image, error);
 }
 
 gboolean
@@ -347,7 +348,7 @@ qimg_create_run(QimgCreate *create, const char *path, QimgProgress progress, voi
     g_ptr_array_add(create->notes, NULL);
     if (!check_properties(create, error))
         return FALSE;
-    backing = open_backing(create, path, &reason);
+    backing = create_open_backing(create, path, &reason);
     if (reason) {
         g_propagate_error(error, g_steal_pointer(&reason));
         return FALSE;

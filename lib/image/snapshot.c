@@ -39,8 +39,8 @@ find(const QimgImage *image, uint32_t serial, GError **error)
 /* ---- handles ---- */
 
 static QimgImage *
-open_snapshot(QimgImage *image, uint32_t serial, QimgGuestOffset *vm_state_out,
-              uint64_t *vm_state_bytes_out, GError **error)
+image_open_snapshot(QimgImage *image, uint32_t serial, QimgGuestOffset *vm_state_out,
+                    uint64_t *vm_state_bytes_out, GError **error)
 {
     QIMG_GATE_SCOPE(image->chain->gate);
     QimgFormat *layer = snapshots_layer_of(image);
@@ -63,7 +63,7 @@ qimg_image_open_snapshot(QimgImage *image, uint32_t serial, GError **error)
     QimgGuestOffset vm_state;
     uint64_t vm_state_bytes;
 
-    return open_snapshot(image, serial, &vm_state, &vm_state_bytes, error);
+    return image_open_snapshot(image, serial, &vm_state, &vm_state_bytes, error);
 }
 
 QimgImage *
@@ -71,7 +71,8 @@ qimg_image_open_vmstate(QimgImage *image, uint32_t serial, GError **error)
 {
     QimgGuestOffset vm_state;
     uint64_t length_bytes;
-    QimgImage *state = open_snapshot(image, serial, &vm_state, &length_bytes, error);
+    QimgImage *state =
+        image_open_snapshot(image, serial, &vm_state, &length_bytes, error);
 
     if (!state)
         return NULL;

@@ -20,7 +20,7 @@
 #define PIECE_BYTES (64 * QIMG_KIB)
 
 static bool
-is_zero(const uint8_t *bytes, size_t n_bytes)
+content_is_zero(const uint8_t *bytes, size_t n_bytes)
 {
     return bytes[0] == 0 && memcmp(bytes, bytes + 1, n_bytes - 1) == 0;
 }
@@ -37,7 +37,7 @@ copy_stretch(const PartitionSource *source, int fd, uint64_t start, uint64_t end
         size_t n_bytes = (size_t)qimg_min_u64(end - start, PIECE_BYTES);
 
         if (source->read(source->user, start, bytes, n_bytes) == 0 &&
-            !is_zero(bytes, n_bytes) &&
+            !content_is_zero(bytes, n_bytes) &&
             pwrite(fd, bytes, n_bytes, (off_t)start) != (ssize_t)n_bytes)
             return false;
         start += n_bytes;

@@ -13,7 +13,7 @@
 #define MAX_PROBED 128u
 
 static QimgErrno
-read_image(void *user, uint64_t offset_bytes, void *buffer, size_t length_bytes)
+probe_read(void *user, uint64_t offset_bytes, void *buffer, size_t length_bytes)
 {
     return qimg_image_read(user, offset_bytes, buffer, length_bytes);
 }
@@ -22,7 +22,7 @@ static PartitionSource
 source_of(QimgImage *image)
 {
     return (PartitionSource){
-        .read = read_image,
+        .read = probe_read,
         .user = image,
         .size_bytes = qimg_image_get_size_bytes(image),
     };

@@ -29,10 +29,10 @@ typedef struct {
     QimgPartitions *list;
 } Scan;
 
-static void note(Scan *scan, const char *format, ...) G_GNUC_PRINTF(2, 3);
+static void scan_note(Scan *scan, const char *format, ...) G_GNUC_PRINTF(2, 3);
 
 static void
-note(Scan *scan, const char *format, ...)
+scan_note(Scan *scan, const char *format, ...)
 {
     GPtrArray *notes = scan->list->notes;
     va_list args;
@@ -65,12 +65,12 @@ add(Scan *scan, unsigned number, uint64_t first_sector, uint64_t n_sectors)
     QimgPartition item = {.struct_bytes = sizeof item, .number = number};
 
     if (!qimg_mul_u64(first_sector, sector_bytes, &start) || start >= size_bytes) {
-        note(scan, "partition %u begins beyond the disk's end: left out", number);
+        scan_note(scan, "partition %u begins beyond the disk's end: left out", number);
         return NULL;
     }
     if (!qimg_mul_u64(n_sectors, sector_bytes, &length) || length > size_bytes - start) {
         length = qimg_align_down(size_bytes - start, sector_bytes);
-        note(scan, "partition %u ends beyond the disk's end: cut there", number);
+        scan_note(scan, "partition %u ends beyond the disk's end: cut there", number);
     }
     if (length == 0)
         return NULL;
@@ -150,12 +150,14 @@ check_copy(Scan *scan, const GptTable *primary)
                                  primary->header.other_sector, &copy, &has_header);
 
     if (fault)
-        note(scan, "the copy of the GPT's header %s", fault);
+        scan_note(scan, "the copy of the GPT's header %s", fault);
     else if (copy.header.entries_checksum != primary->header.entries_checksum)
-        note(scan, "the GPT and its copy have different entries: the first one counts");
+        scan_note(scan,
+                  "the GPT and its copy have different entries: the first one counts");
     if (primary->header.other_sector != n_sectors - 1)
-        note(scan, "the copy of the GPT does not lie at the disk's end: the disk has "
-                   "another size than when it was partitioned");
+        scan_note(scan,
+                  "the copy of the GPT does not lie at the disk's end: the disk has "
+                  "another size than when it was partitioned");
     clear_table(&copy);
 }
 
@@ -211,10 +213,10 @@ find_gpt(Scan *scan, bool may_use_copy, GptTable *table)
     if (!may_use_copy)
         return false;
     if (load_copy(scan, named_sector, named_sector_bytes, table)) {
-        note(scan, "the GPT's header %s: its copy is used", fault);
+        scan_note(scan, "the GPT's header %s: its copy is used", fault);
         return true;
     }
-    note(scan, "the GPT's header %s, nor can its copy be used", fault);
+    scan_note(scan, "the GPT's header %s, nor can its copy be used", fault);
     return false;
 }
 
@@ -224,13 +226,13 @@ add_gpt_entry(Scan *scan, const GptTable *table, unsigned number, const GptEntry
     QimgPartition *item;
 
     if (entry->first_sector > entry->last_sector) {
-        note(scan, "partition %u ends before it begins: left out", number);
+        scan_note(scan, "partition %u ends before it begins: left out", number);
         return;
     }
     if (entry->first_sector < table->header.first_usable_sector ||
         entry->last_sector > table->header.last_usable_sector)
-        note(scan, "partition %u leaves the range that the table has for partitions",
-             number);
+        scan_note(scan, "partition %u leaves the range that the table has for partitions",
+                  number);
     item =
         add(scan, number, entry->first_sector,
             qimg_min_u64(entry->last_sector - entry->first_sector, UINT64_MAX - 1) + 1);
@@ -256,8 +258,8 @@ list_gpt(Scan *scan, GptTable *table)
                               &entry))
             continue;
         if (i >= QIMG_MAX_PARTITION_NUMBER)
-            note(scan, "partition %u has a number above %u: left out", i + 1,
-                 QIMG_MAX_PARTITION_NUMBER);
+            scan_note(scan, "partition %u has a number above %u: left out", i + 1,
+                      QIMG_MAX_PARTITION_NUMBER);
         else
             add_gpt_entry(scan, table, i + 1, &entry);
     }
@@ -311,10 +313,10 @@ guess_sector_bytes(Scan *scan, const Mbr *mbr)
         has_data_at(scan, (uint64_t)first_sector * SMALL_SECTOR) ||
         !has_data_at(scan, (uint64_t)first_sector * LARGE_SECTOR))
         return SMALL_SECTOR;
-    note(scan,
-         "sectors are taken to have %u bytes, by where data lie: the table does "
-         "not say it",
-         LARGE_SECTOR);
+    scan_note(scan,
+              "sectors are taken to have %u bytes, by where data lie: the table does "
+              "not say it",
+              LARGE_SECTOR);
     return LARGE_SECTOR;
 }
 
@@ -359,7 +361,7 @@ add_logical(Scan *scan, const Chain *chain, uint64_t link_sector, const Mbr *ebr
             (i >= 2 && !is_inside) || *next_number >= FIRST_LOGICAL + MAX_LOGICAL)
             continue;
         if (!is_inside)
-            note(scan, "partition %u leaves the extended partition", *next_number);
+            scan_note(scan, "partition %u leaves the extended partition", *next_number);
         add_mbr_entry(scan, (*next_number)++, first, entry, disk_number);
     }
 }
@@ -377,15 +379,17 @@ find_next_link(Scan *scan, const Chain *chain, const Mbr *ebr, uint64_t *link_se
     if (!link)
         return false;
     if (link->first_sector >= chain->n_sectors) {
-        note(scan, "the chain of logical partitions leaves the extended partition: it is "
-                   "followed no farther");
+        scan_note(scan,
+                  "the chain of logical partitions leaves the extended partition: it is "
+                  "followed no farther");
         return false;
     }
     *link_sector = chain->first_sector + link->first_sector;
     for (unsigned i = 0; i < chain->n_links; i++) {
         if (chain->link_sectors[i] == *link_sector) {
-            note(scan, "the chain of logical partitions has a loop: it is followed no "
-                       "farther");
+            scan_note(scan,
+                      "the chain of logical partitions has a loop: it is followed no "
+                      "farther");
             return false;
         }
     }
@@ -407,22 +411,23 @@ follow_chain(Scan *scan, const MbrEntry *extended, uint32_t disk_number,
         Mbr ebr;
 
         if (chain.n_links > MAX_LOGICAL || *next_number >= FIRST_LOGICAL + MAX_LOGICAL) {
-            note(scan,
-                 "there are more than %u logical partitions: the others are left "
-                 "out",
-                 MAX_LOGICAL);
+            scan_note(scan,
+                      "there are more than %u logical partitions: the others are left "
+                      "out",
+                      MAX_LOGICAL);
             return;
         }
         chain.link_sectors[chain.n_links++] = link_sector;
         if (!qimg_range_fits(start, sizeof bytes, scan->source->size_bytes) ||
             read_at(scan, start, bytes, sizeof bytes)) {
-            note(scan, "the chain of logical partitions cannot be read at byte %" PRIu64,
-                 start);
+            scan_note(scan,
+                      "the chain of logical partitions cannot be read at byte %" PRIu64,
+                      start);
             return;
         }
         if (!mbr_decode(bytes, &ebr)) {
-            note(scan, "the chain of logical partitions is broken at byte %" PRIu64,
-                 start);
+            scan_note(scan, "the chain of logical partitions is broken at byte %" PRIu64,
+                      start);
             return;
         }
         add_logical(scan, &chain, link_sector, &ebr, disk_number, next_number);
@@ -485,7 +490,7 @@ note_overlaps(Scan *scan)
         const QimgPartition *item = sorted->pdata[i];
 
         if (last && item->start_bytes < last->start_bytes + last->length_bytes)
-            note(scan, "partitions %u and %u overlap", last->number, item->number);
+            scan_note(scan, "partitions %u and %u overlap", last->number, item->number);
         if (!last || item->start_bytes + item->length_bytes >
                          last->start_bytes + last->length_bytes)
             last = item;
@@ -534,13 +539,14 @@ find_table(Scan *scan)
         list_gpt(scan, &table);
         clear_table(&table);
         if (n_protective == 0)
-            note(scan, err ? "the first sector cannot be read"
-                           : "the first sector is blank and does not protect the GPT");
+            scan_note(scan,
+                      err ? "the first sector cannot be read"
+                          : "the first sector is blank and does not protect the GPT");
         if (n_others > 0)
-            note(scan,
-                 "the disk has a hybrid table: the MBR has %u entries besides, "
-                 "which are not used",
-                 n_others);
+            scan_note(scan,
+                      "the disk has a hybrid table: the MBR has %u entries besides, "
+                      "which are not used",
+                      n_others);
     } else if (n_others > 0) {
         list_mbr(scan, &mbr);
         is_found = n_protective > 0 || scan->list->items->len > 0;

@@ -26,7 +26,7 @@ file_waits_init(FileWaits *waits, int fd)
 }
 
 static FileWaitKind
-kind_of(const FileWaits *waits)
+wait_kind_of(const FileWaits *waits)
 {
     return atomic_load_explicit(&waits->kind, memory_order_relaxed);
 }
@@ -106,7 +106,7 @@ file_read(FileWaits *waits, int fd, void *buffer, size_t n_bytes, uint64_t file_
     struct iovec part = {.iov_base = buffer, .iov_len = n_bytes};
     ssize_t got;
 
-    switch (kind_of(waits)) {
+    switch (wait_kind_of(waits)) {
     case WAITS_NEVER:
         return read_plain(fd, buffer, n_bytes, file_offset);
     case WAITS_TIMED:
@@ -142,7 +142,7 @@ file_writev(FileWaits *waits, int fd, const struct iovec *parts, int n_parts,
     Guess guess;
     ssize_t put;
 
-    if (kind_of(waits) == WAITS_NEVER)
+    if (wait_kind_of(waits) == WAITS_NEVER)
         return write_plain(fd, parts, n_parts, file_offset);
     guess = guess_begin(&waits->was_write_slow);
     put = write_plain(fd, parts, n_parts, file_offset);
@@ -153,7 +153,7 @@ file_writev(FileWaits *waits, int fd, const struct iovec *parts, int n_parts,
 QimgErrno
 file_sync_data(const FileWaits *waits, int fd)
 {
-    bool may_wait = kind_of(waits) != WAITS_NEVER;
+    bool may_wait = wait_kind_of(waits) != WAITS_NEVER;
     QimgErrno err;
 
     if (may_wait)

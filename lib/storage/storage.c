@@ -254,8 +254,8 @@ forget_data(QimgStorage *storage, uint64_t start, uint64_t end)
 }
 
 static QimgErrno
-write_zeros(QimgStorage *storage, QimgIoPurpose purpose, uint64_t offset,
-            uint64_t n_bytes)
+storage_write_zeros(QimgStorage *storage, QimgIoPurpose purpose, uint64_t offset,
+                    uint64_t n_bytes)
 {
     while (n_bytes > 0) {
         struct iovec parts[MAX_ZERO_PARTS];
@@ -320,14 +320,14 @@ qimg_storage_zero(QimgStorage *storage, QimgIoPurpose purpose, QimgHostOffset ho
     end = start + qimg_min_u64(n_bytes, size_bytes - start);
     clip_to_punch_units(storage, start, end, &punch_start, &punch_end);
     if (punch_start >= punch_end)
-        return write_zeros(storage, purpose, start, end - start);
+        return storage_write_zeros(storage, purpose, start, end - start);
     err = punch(storage, purpose, punch_start, punch_end);
     if (err == -EOPNOTSUPP)
-        return write_zeros(storage, purpose, start, end - start);
+        return storage_write_zeros(storage, purpose, start, end - start);
     if (!err)
-        err = write_zeros(storage, purpose, start, punch_start - start);
+        err = storage_write_zeros(storage, purpose, start, punch_start - start);
     if (!err)
-        err = write_zeros(storage, purpose, punch_end, end - punch_end);
+        err = storage_write_zeros(storage, purpose, punch_end, end - punch_end);
     return err;
 }
 
@@ -373,7 +373,7 @@ qimg_storage_preallocate(QimgStorage *storage, QimgHostOffset host_offset,
             n = 0; /* begins with zeros here */
             err = 0;
         } else if (!err) {
-            err = write_zeros(storage, QIMG_IO_DATA, at, n);
+            err = storage_write_zeros(storage, QIMG_IO_DATA, at, n);
         }
     }
     return err;

@@ -24,7 +24,7 @@ free_decompressor(void *decompressor)
 }
 
 static void
-make_key(void)
+deflate_make_key(void)
 {
     /* Without a key each thread's decompressor would leak; there are few threads. */
     (void)pthread_key_create(&key, free_decompressor);
@@ -36,7 +36,7 @@ thread_decompressor(void)
     static _Thread_local struct libdeflate_decompressor *mine;
 
     if (!mine) {
-        pthread_once(&once, make_key);
+        pthread_once(&once, deflate_make_key);
         mine = libdeflate_alloc_decompressor();
         if (mine)
             (void)pthread_setspecific(key, mine);

@@ -19,7 +19,7 @@ free_context(void *context)
 }
 
 static void
-make_key(void)
+zstd_make_key(void)
 {
     /* Without a key each thread's context would leak; there are few threads. */
     (void)pthread_key_create(&key, free_context);
@@ -31,7 +31,7 @@ thread_context(void)
     static _Thread_local ZSTD_DCtx *mine;
 
     if (!mine) {
-        pthread_once(&once, make_key);
+        pthread_once(&once, zstd_make_key);
         mine = ZSTD_createDCtx();
         if (mine)
             (void)pthread_setspecific(key, mine);

@@ -9,7 +9,7 @@
 #include "format/qcow1/qcow1.h"
 
 static bool
-refuse(GError **error, QimgDecode broken)
+qcow1_refuse(GError **error, QimgDecode broken)
 {
     return qimg_refuse_header(error, broken, QIMG_RULE_QCOW1_MAGIC,
                               "the image is damaged or no qcow version 1 image; "
@@ -24,7 +24,7 @@ refuse_unreadable(GError **error, QimgErrno err)
 }
 
 static bool
-load_header(Qcow1 *q, uint64_t file_bytes, GError **error)
+qcow1_load_header(Qcow1 *q, uint64_t file_bytes, GError **error)
 {
     uint8_t bytes[QCOW1_HEADER_BYTES];
     size_t n_bytes = qimg_min_u64(file_bytes, sizeof bytes);
@@ -35,11 +35,11 @@ load_header(Qcow1 *q, uint64_t file_bytes, GError **error)
     if (err)
         return refuse_unreadable(error, err);
     decoded = qcow1_header_decode(bytes, n_bytes, &q->header);
-    return !decoded.rule || refuse(error, decoded);
+    return !decoded.rule || qcow1_refuse(error, decoded);
 }
 
 static bool
-load_backing_name(Qcow1 *q, uint64_t file_bytes, GError **error)
+qcow1_load_backing_name(Qcow1 *q, uint64_t file_bytes, GError **error)
 {
     uint64_t offset = q->header.backing_name_offset;
     uint32_t length = q->header.backing_name_bytes;
@@ -49,14 +49,16 @@ load_backing_name(Qcow1 *q, uint64_t file_bytes, GError **error)
     if (offset == 0 || length == 0)
         return true;
     if (length > QCOW1_MAX_BACKING_NAME || !qimg_range_fits(offset, length, file_bytes))
-        return refuse(error, qimg_decode_broken(QIMG_RULE_QCOW1_BACKING_NAME, length));
+        return qcow1_refuse(error,
+                            qimg_decode_broken(QIMG_RULE_QCOW1_BACKING_NAME, length));
     name = g_malloc0((gsize)length + 1);
     err =
         qimg_storage_read(q->base.file, QIMG_IO_HEADER, qimg_host(offset), name, length);
     if (err)
         return refuse_unreadable(error, err);
     if (memchr(name, 0, length))
-        return refuse(error, qimg_decode_broken(QIMG_RULE_BACKING_NAME_NUL, length));
+        return qcow1_refuse(error,
+                            qimg_decode_broken(QIMG_RULE_BACKING_NAME_NUL, length));
     q->base.backing_name = g_steal_pointer(&name);
     return true;
 }
@@ -101,7 +103,7 @@ clip_l1_to_file(Qcow1 *q)
 }
 
 static bool
-fill(Qcow1 *q, const QimgFormatEnv *env, GError **error)
+qcow1_fill(Qcow1 *q, const QimgFormatEnv *env, GError **error)
 {
     const Qcow1Header *h = &q->header;
     QimgFormat *base = &q->base;
@@ -110,8 +112,9 @@ fill(Qcow1 *q, const QimgFormatEnv *env, GError **error)
 
     if (err)
         return refuse_unreadable(error, err);
-    if (!qimg_format_look_at_end(base, error) || !load_header(q, file_bytes, error) ||
-        !load_backing_name(q, file_bytes, error) || !check_use(q, env, error))
+    if (!qimg_format_look_at_end(base, error) ||
+        !qcow1_load_header(q, file_bytes, error) ||
+        !qcow1_load_backing_name(q, file_bytes, error) || !check_use(q, env, error))
         return false;
     base->active = (QimgView){
         .size_bytes = h->size_bytes,
@@ -137,7 +140,7 @@ qcow1_open(QimgStorage *file, const QimgFormatEnv *env, GError **error)
     Qcow1 *q = g_new0(Qcow1, 1);
 
     qimg_format_init(&q->base, &qimg_driver_qcow1, file, env);
-    if (fill(q, env, error))
+    if (qcow1_fill(q, env, error))
         return &q->base;
     q->base.file = NULL; /* stays the caller's */
     qimg_format_close(&q->base);

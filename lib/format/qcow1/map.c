@@ -47,7 +47,7 @@ look_up_l1(Qcow1 *q, uint64_t l1_index, uint64_t n_wanted, uint64_t *entry_out,
 
 /* Decodes the entries of @window, at most @n_max, that give one answer. */
 static QimgL2Entry
-scan(const Qcow1 *q, const Window *window, uint64_t n_max, uint64_t *n_out)
+qcow1_scan(const Qcow1 *q, const Window *window, uint64_t n_max, uint64_t *n_out)
 {
     unsigned cluster_bits = q->header.cluster_bits;
     QimgL2Entry first =
@@ -70,8 +70,8 @@ scan(const Qcow1 *q, const Window *window, uint64_t n_max, uint64_t *n_out)
 /* What the window with the L2 entry of @guest_offset can tell. *@at_end_out: the run
  * reaches the window's end, so that the next one may go on with it. */
 static QimgErrno
-map_in_table(Qcow1 *q, uint64_t l2_table_offset, uint64_t guest_offset,
-             uint64_t length_bytes, QimgRun *run_out, bool *at_end_out)
+qcow1_map_in_table(Qcow1 *q, uint64_t l2_table_offset, uint64_t guest_offset,
+                   uint64_t length_bytes, QimgRun *run_out, bool *at_end_out)
 {
     unsigned cluster_bits = q->header.cluster_bits;
     uint64_t in_cluster = guest_offset & (q->base.cluster_bytes - 1);
@@ -99,7 +99,7 @@ map_in_table(Qcow1 *q, uint64_t l2_table_offset, uint64_t guest_offset,
     while (n_max > 1 &&
            qimg_format_is_beyond_end(&q->base, entry_offset + (n_max - 1) * 8))
         n_max /= 2;
-    e = scan(q, &window, n_max, &n_clusters);
+    e = qcow1_scan(q, &window, n_max, &n_clusters);
     table_slice_unpin(&window.slice);
     run_bytes = (n_clusters << cluster_bits) - in_cluster;
     *run_out = qimg_run_of_entry(&q->base, &e, in_cluster, run_bytes);
@@ -109,8 +109,8 @@ map_in_table(Qcow1 *q, uint64_t l2_table_offset, uint64_t guest_offset,
 
 /* QimgMapStep: what a window of the L1 table, or of an L2 table, can tell. */
 static QimgErrno
-map_step(QimgFormat *format, const QimgView *view, uint64_t guest_offset,
-         uint64_t length_bytes, QimgRun *run_out, bool *at_end_out)
+qcow1_map_step(QimgFormat *format, const QimgView *view, uint64_t guest_offset,
+               uint64_t length_bytes, QimgRun *run_out, bool *at_end_out)
 {
     Qcow1 *q = (Qcow1 *)format;
     unsigned l1_shift = (unsigned)q->header.cluster_bits + q->header.l2_bits;
@@ -147,8 +147,8 @@ map_step(QimgFormat *format, const QimgView *view, uint64_t guest_offset,
         *at_end_out = true;
         return 0;
     }
-    return map_in_table(q, l2_table_offset, guest_offset, length_bytes, run_out,
-                        at_end_out);
+    return qcow1_map_in_table(q, l2_table_offset, guest_offset, length_bytes, run_out,
+                              at_end_out);
 }
 
 QimgErrno
@@ -159,5 +159,5 @@ qcow1_map(QimgFormat *format, const QimgView *view, QimgGuestOffset guest_offset
 
     return qimg_map_by_steps(format, view, guest_offset.v, length_bytes,
                              (uint64_t)TABLE_SLICE_WORDS << q->header.cluster_bits,
-                             map_step, NULL, run_out);
+                             qcow1_map_step, NULL, run_out);
 }

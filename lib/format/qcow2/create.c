@@ -86,7 +86,7 @@ check_names(const QimgCreateOptions *o, GError **error)
 
 /* The header without what follows from the layout, its fields checked alone. */
 static bool
-make_header(const QimgCreateOptions *o, Qcow2Header *out, GError **error)
+qcow2_make_header(const QimgCreateOptions *o, Qcow2Header *out, GError **error)
 {
     Qcow2Header h = {
         .version = o->version,
@@ -388,10 +388,10 @@ preallocate_data(QimgStorage *file, const QimgCreateOptions *o, const Qcow2Heade
 /* All that can be known before a file is touched: the header's cluster, too. NULL with
  * @error set where the options cannot be had. */
 static GByteArray *
-plan(const QimgCreateOptions *options, Qcow2Header *header_out, Layout *layout_out,
-     GError **error)
+plan_image(const QimgCreateOptions *options, Qcow2Header *header_out, Layout *layout_out,
+           GError **error)
 {
-    if (!make_header(options, header_out, error) ||
+    if (!qcow2_make_header(options, header_out, error) ||
         !lay_out(options, header_out, layout_out, error))
         return NULL;
     return encode_header_cluster(options, header_out, error);
@@ -402,7 +402,7 @@ qcow2_check_create(const QimgCreateOptions *options, GError **error)
 {
     Qcow2Header header;
     Layout layout;
-    g_autoptr(GByteArray) cluster = plan(options, &header, &layout, error);
+    g_autoptr(GByteArray) cluster = plan_image(options, &header, &layout, error);
 
     return cluster != NULL;
 }
@@ -412,7 +412,7 @@ qcow2_create(QimgStorage *file, const QimgCreateOptions *options, GError **error
 {
     Qcow2Header header;
     Layout layout = {0};
-    g_autoptr(GByteArray) cluster = plan(options, &header, &layout, error);
+    g_autoptr(GByteArray) cluster = plan_image(options, &header, &layout, error);
     QimgErrno err;
 
     if (!cluster)

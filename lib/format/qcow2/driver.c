@@ -25,7 +25,7 @@
 #define FIRST_READ_BYTES 4096u
 
 static bool
-refuse(GError **error, QimgDecode broken)
+qcow2_refuse(GError **error, QimgDecode broken)
 {
     return qimg_refuse_header(error, broken, QIMG_RULE_MAGIC,
                               "the image is damaged or no qcow2 image; "
@@ -79,7 +79,7 @@ load_header_area(QimgStorage *file, bool for_check, size_t *n_bytes_out,
         size_bytes > n_bytes)
         end = UINT64_C(1) << QCOW2_MAX_CLUSTER_BITS;
     else if (decoded.rule) {
-        refuse(error, decoded);
+        qcow2_refuse(error, decoded);
         return NULL;
     } else {
         uint64_t name_end = header_out->backing_name_offset +
@@ -102,7 +102,7 @@ load_header_area(QimgStorage *file, bool for_check, size_t *n_bytes_out,
     }
     decoded = decode(bytes, n_bytes, header_out);
     if (decoded.rule) {
-        refuse(error, decoded);
+        qcow2_refuse(error, decoded);
         return NULL;
     }
     *n_bytes_out = n_bytes;
@@ -111,7 +111,8 @@ load_header_area(QimgStorage *file, bool for_check, size_t *n_bytes_out,
 
 /* Refuses incompatible features that we do not know, by their names. */
 static bool
-check_features(const Qcow2Header *header, const Qcow2Extension *names, GError **error)
+qcow2_check_features(const Qcow2Header *header, const Qcow2Extension *names,
+                     GError **error)
 {
     uint64_t unknown = header->incompatible_features & ~(uint64_t)QCOW2_INCOMPAT_KNOWN;
     g_autoptr(GString) list = g_string_new(NULL);
@@ -174,31 +175,32 @@ load_extensions(Qcow2 *q, const uint8_t *bytes, size_t n_bytes, GError **error)
 
         if (decoded.rule) {
             /* An unknown feature may explain it, and tells the user more. */
-            return check_features(&q->header, &names, error) && refuse(error, decoded);
+            return qcow2_check_features(&q->header, &names, error) &&
+                   qcow2_refuse(error, decoded);
         }
         switch (e.type) {
         case QCOW2_EXT_BACKING_FORMAT:
             if (q->base.backing_format)
-                return refuse(error,
-                              qimg_decode_broken(QIMG_RULE_EXTENSION_TWICE, e.type));
+                return qcow2_refuse(
+                    error, qimg_decode_broken(QIMG_RULE_EXTENSION_TWICE, e.type));
             q->base.backing_format = extension_text(&e, QCOW2_MAX_BACKING_FORMAT);
             if (!q->base.backing_format)
-                return refuse(error,
-                              qimg_decode_broken(QIMG_RULE_BACKING_FORMAT, e.data_bytes));
+                return qcow2_refuse(
+                    error, qimg_decode_broken(QIMG_RULE_BACKING_FORMAT, e.data_bytes));
             break;
         case QCOW2_EXT_DATA_FILE:
             if (q->base.data_file_name)
-                return refuse(error,
-                              qimg_decode_broken(QIMG_RULE_EXTENSION_TWICE, e.type));
+                return qcow2_refuse(
+                    error, qimg_decode_broken(QIMG_RULE_EXTENSION_TWICE, e.type));
             q->base.data_file_name = extension_text(&e, e.data_bytes);
             if (!q->base.data_file_name)
-                return refuse(error,
-                              qimg_decode_broken(QIMG_RULE_DATA_FILE_NAME, e.data_bytes));
+                return qcow2_refuse(
+                    error, qimg_decode_broken(QIMG_RULE_DATA_FILE_NAME, e.data_bytes));
             break;
         case QCOW2_EXT_FEATURE_NAMES:
             if (names.data)
-                return refuse(error,
-                              qimg_decode_broken(QIMG_RULE_EXTENSION_TWICE, e.type));
+                return qcow2_refuse(
+                    error, qimg_decode_broken(QIMG_RULE_EXTENSION_TWICE, e.type));
             names = e;
             break;
         case QCOW2_EXT_BITMAPS: /* a damaged one is no reason to refuse the disk */
@@ -209,11 +211,11 @@ load_extensions(Qcow2 *q, const uint8_t *bytes, size_t n_bytes, GError **error)
             break;
         }
     } while (e.type != QCOW2_EXT_END);
-    return check_features(&q->header, &names, error);
+    return qcow2_check_features(&q->header, &names, error);
 }
 
 static bool
-load_backing_name(Qcow2 *q, const uint8_t *bytes, size_t n_bytes, GError **error)
+qcow2_load_backing_name(Qcow2 *q, const uint8_t *bytes, size_t n_bytes, GError **error)
 {
     uint64_t offset = q->header.backing_name_offset;
     uint32_t length = q->header.backing_name_bytes;
@@ -221,9 +223,11 @@ load_backing_name(Qcow2 *q, const uint8_t *bytes, size_t n_bytes, GError **error
     if (offset == 0 || length == 0)
         return true;
     if (length > QCOW2_MAX_BACKING_NAME || !qimg_range_fits(offset, length, n_bytes))
-        return refuse(error, qimg_decode_broken(QIMG_RULE_BACKING_NAME_SIZE, length));
+        return qcow2_refuse(error,
+                            qimg_decode_broken(QIMG_RULE_BACKING_NAME_SIZE, length));
     if (memchr(bytes + offset, 0, length))
-        return refuse(error, qimg_decode_broken(QIMG_RULE_BACKING_NAME_NUL, length));
+        return qcow2_refuse(error,
+                            qimg_decode_broken(QIMG_RULE_BACKING_NAME_NUL, length));
     q->base.backing_name = g_strndup((const char *)bytes + offset, length);
     return true;
 }
@@ -238,12 +242,12 @@ decide_features(Qcow2 *q, bool inspect, GError **error)
     base->needs_data_file = q->geometry.has_data_file;
     if (!base->needs_data_file) {
         if (h->autoclear_features & QCOW2_AUTOCLEAR_DATA_FILE_RAW)
-            return refuse(error, qimg_decode_broken(QIMG_RULE_RAW_WITHOUT_DATA_FILE,
-                                                    h->autoclear_features));
+            return qcow2_refuse(error, qimg_decode_broken(QIMG_RULE_RAW_WITHOUT_DATA_FILE,
+                                                          h->autoclear_features));
         g_clear_pointer(&base->data_file_name, g_free); /* no meaning without the bit */
     } else if (h->n_snapshots > 0) {
-        return refuse(error,
-                      qimg_decode_broken(QIMG_RULE_DATA_FILE_SNAPSHOTS, h->n_snapshots));
+        return qcow2_refuse(
+            error, qimg_decode_broken(QIMG_RULE_DATA_FILE_SNAPSHOTS, h->n_snapshots));
     }
     if (h->crypt_method != QCOW2_CRYPT_NONE) {
         base->encryption = h->crypt_method == QCOW2_CRYPT_AES ? "aes" : "luks";
@@ -314,8 +318,8 @@ add_facts(Qcow2 *q)
 }
 
 static bool
-fill(Qcow2 *q, const uint8_t *bytes, size_t n_bytes, const QimgFormatEnv *env,
-     GError **error)
+qcow2_fill(Qcow2 *q, const uint8_t *bytes, size_t n_bytes, const QimgFormatEnv *env,
+           GError **error)
 {
     const Qcow2Header *h = &q->header;
 
@@ -328,7 +332,7 @@ fill(Qcow2 *q, const uint8_t *bytes, size_t n_bytes, const QimgFormatEnv *env,
     q->codec = h->compression_type == QCOW2_COMPRESSION_ZSTD ? QIMG_CODEC_ZSTD
                                                              : QIMG_CODEC_DEFLATE;
     if (!qimg_format_look_at_end(&q->base, error) ||
-        !load_backing_name(q, bytes, n_bytes, error) ||
+        !qcow2_load_backing_name(q, bytes, n_bytes, error) ||
         !decide_features(q, env->inspect, error))
         return false;
     q->base.active = (QimgView){
@@ -362,7 +366,7 @@ qcow2_open(QimgStorage *file, const QimgFormatEnv *env, GError **error)
 
     qimg_format_init(&q->base, &qimg_driver_qcow2, file, env);
     bytes = load_header_area(file, env->for_check, &n_bytes, &q->header, error);
-    if (!bytes || !fill(q, bytes, n_bytes, env, error)) {
+    if (!bytes || !qcow2_fill(q, bytes, n_bytes, env, error)) {
         q->base.file = NULL; /* stays the caller's */
         qimg_format_close(&q->base);
         return NULL;

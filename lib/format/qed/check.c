@@ -39,7 +39,7 @@ report_leaks(const Qed *qed, const QedWalk *walk, QimgCheckReport *report)
 }
 
 static bool
-fail(GError **error, QimgErrno err)
+fail_check(GError **error, QimgErrno err)
 {
     if (err == -EFBIG)
         qimg_set_error(error, QIMG_ERROR_UNSUPPORTED,
@@ -67,11 +67,11 @@ qed_check(QimgFormat *format, QimgCheckReport *report, GError **error)
         report_leaks(qed, &walk, report);
     }
     qed_walk_clear(&walk);
-    return !err || fail(error, err);
+    return !err || fail_check(error, err);
 }
 
 static QimgErrno
-repair(Qed *qed, QimgRepair mode, const QimgTask *task)
+repair_tables(Qed *qed, QimgRepair mode, const QimgTask *task)
 {
     const QedWalkOptions options = {.mends = mode == QIMG_REPAIR_ALL, .task = task};
     QedWalk walk;
@@ -89,10 +89,10 @@ bool
 qed_repair(QimgFormat *format, QimgRepair mode, QimgCheckReport *report, GError **error)
 {
     Qed *qed = (Qed *)format;
-    QimgErrno err = repair(qed, mode, report->task);
+    QimgErrno err = repair_tables(qed, mode, report->task);
 
     if (err)
-        return fail(error, err);
+        return fail_check(error, err);
     if (!qed_check(format, report, error))
         return false;
     if (report->result.n_corruptions > 0 || report->result.n_check_errors > 0)
@@ -104,5 +104,5 @@ qed_repair(QimgFormat *format, QimgRepair mode, QimgCheckReport *report, GError 
                               qed->header.autoclear_features);
     qimg_mutex_unlock(&qed->alloc_lock);
     report->result.is_dirty = err != 0;
-    return !err || fail(error, err);
+    return !err || fail_check(error, err);
 }

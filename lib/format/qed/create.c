@@ -32,7 +32,7 @@ can_be_opened_by_others(const QedHeader *h, GError **error)
 
 /* The header of the new image, its fields checked. */
 static bool
-make_header(const QimgCreateOptions *o, QedHeader *out, GError **error)
+qed_make_header(const QimgCreateOptions *o, QedHeader *out, GError **error)
 {
     size_t name_bytes = o->backing_name ? strlen(o->backing_name) : 0;
     QedHeader h = {
@@ -84,7 +84,7 @@ qed_check_create(const QimgCreateOptions *options, GError **error)
 {
     QedHeader header;
 
-    return make_header(options, &header, error);
+    return qed_make_header(options, &header, error);
 }
 
 bool
@@ -95,7 +95,7 @@ qed_create(QimgStorage *file, const QimgCreateOptions *options, GError **error)
     QedHeader h;
     QimgErrno err;
 
-    if (!make_header(options, &h, error))
+    if (!qed_make_header(options, &h, error))
         return false;
     bytes = g_malloc0(QED_HEADER_BYTES + QED_MAX_BACKING_NAME);
     qed_header_encode(&h, bytes);

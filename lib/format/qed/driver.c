@@ -8,7 +8,7 @@
 #include "format/qed/qed.h"
 
 static bool
-refuse(GError **error, QimgDecode broken)
+qed_refuse_header(GError **error, QimgDecode broken)
 {
     return qimg_refuse_header(error, broken, QIMG_RULE_QED_MAGIC,
                               "the image is damaged or no QED image; "
@@ -16,7 +16,7 @@ refuse(GError **error, QimgDecode broken)
 }
 
 static bool
-load_header(Qed *qed, GError **error)
+qed_load_header(Qed *qed, GError **error)
 {
     uint8_t bytes[QED_HEADER_BYTES] = {0};
     uint64_t size_bytes = 0;
@@ -32,11 +32,11 @@ load_header(Qed *qed, GError **error)
     }
     decoded =
         qed_header_decode(bytes, qimg_min_u64(size_bytes, sizeof bytes), &qed->header);
-    return !decoded.rule || refuse(error, decoded);
+    return !decoded.rule || qed_refuse_header(error, decoded);
 }
 
 static bool
-check_features(const QedHeader *header, GError **error)
+qed_check_features(const QedHeader *header, GError **error)
 {
     uint64_t unknown = header->features & ~QED_FEATURES_KNOWN;
     g_autoptr(GString) list = g_string_new(NULL);
@@ -55,7 +55,7 @@ check_features(const QedHeader *header, GError **error)
 }
 
 static bool
-load_backing_name(Qed *qed, GError **error)
+qed_load_backing_name(Qed *qed, GError **error)
 {
     const QedHeader *h = &qed->header;
     g_autofree char *name = NULL;
@@ -72,7 +72,7 @@ load_backing_name(Qed *qed, GError **error)
         return false;
     }
     if (memchr(name, 0, h->backing_name_bytes))
-        return refuse(
+        return qed_refuse_header(
             error, qimg_decode_broken(QIMG_RULE_BACKING_NAME_NUL, h->backing_name_bytes));
     qed->base.backing_name = g_steal_pointer(&name);
     if (h->features & QED_FEATURE_BACKING_RAW)
@@ -90,7 +90,7 @@ add_number(QimgFormat *base, const char *name, uint64_t number)
 }
 
 static bool
-fill(Qed *qed, const QimgFormatEnv *env, GError **error)
+qed_fill(Qed *qed, const QimgFormatEnv *env, GError **error)
 {
     const QedHeader *h = &qed->header;
     QimgFormat *base = &qed->base;
@@ -98,7 +98,7 @@ fill(Qed *qed, const QimgFormatEnv *env, GError **error)
     uint64_t n_in_file = 0;
 
     /* Features first: an unknown one may have changed the meaning of all else. */
-    if (!check_features(h, error) || !load_backing_name(qed, error) ||
+    if (!qed_check_features(h, error) || !qed_load_backing_name(qed, error) ||
         !qimg_format_look_at_end(base, error))
         return false;
     qed->entry_bits = (unsigned)__builtin_ctzll(n_entries);
@@ -138,7 +138,7 @@ qed_open(QimgStorage *file, const QimgFormatEnv *env, GError **error)
     Qed *qed = g_new0(Qed, 1);
 
     qimg_format_init(&qed->base, &qimg_driver_qed, file, env);
-    if (!load_header(qed, error) || !fill(qed, env, error)) {
+    if (!qed_load_header(qed, error) || !qed_fill(qed, env, error)) {
         qed->base.file = NULL; /* stays the caller's */
         qimg_format_close(&qed->base);
         return NULL;

@@ -28,8 +28,8 @@ qed_is_place_for_table(Qed *qed, uint64_t host_offset)
 
 /* The run of the entries from @index of the slice on that go on in the same way. */
 static QimgRun
-scan(Qed *qed, const TableSlice *slice, uint64_t index, uint64_t n_max,
-     uint64_t in_cluster_bytes)
+qed_scan(Qed *qed, const TableSlice *slice, uint64_t index, uint64_t n_max,
+         uint64_t in_cluster_bytes)
 {
     unsigned bits = qed->header.cluster_bits;
     uint64_t first = table_slice_get(slice, index);
@@ -62,8 +62,8 @@ scan(Qed *qed, const TableSlice *slice, uint64_t index, uint64_t n_max,
 
 /* What one slice of the L2 table at @table_offset tells. */
 static QimgErrno
-map_in_table(Qed *qed, uint64_t table_offset, uint64_t guest_offset,
-             uint64_t length_bytes, QimgRun *run_out, bool *at_end_out)
+qed_map_in_table(Qed *qed, uint64_t table_offset, uint64_t guest_offset,
+                 uint64_t length_bytes, QimgRun *run_out, bool *at_end_out)
 {
     unsigned bits = qed->header.cluster_bits;
     uint64_t in_cluster = guest_offset & (qed->base.cluster_bytes - 1);
@@ -80,7 +80,7 @@ map_in_table(Qed *qed, uint64_t table_offset, uint64_t guest_offset,
 
     if (err)
         return err;
-    *run_out = scan(qed, &slice, in_slice, n_max, in_cluster);
+    *run_out = qed_scan(qed, &slice, in_slice, n_max, in_cluster);
     *at_end_out = run_out->length_bytes + in_cluster == (TABLE_SLICE_WORDS - in_slice)
                                                             << bits;
     return 0;
@@ -88,8 +88,8 @@ map_in_table(Qed *qed, uint64_t table_offset, uint64_t guest_offset,
 
 /* QimgMapStep. */
 static QimgErrno
-map_step(QimgFormat *format, const QimgView *view, uint64_t guest_offset,
-         uint64_t length_bytes, QimgRun *run_out, bool *at_end_out)
+qed_map_step(QimgFormat *format, const QimgView *view, uint64_t guest_offset,
+             uint64_t length_bytes, QimgRun *run_out, bool *at_end_out)
 {
     Qed *qed = (Qed *)format;
     uint64_t l1_index = guest_offset >> qed->l1_shift;
@@ -118,13 +118,13 @@ map_step(QimgFormat *format, const QimgView *view, uint64_t guest_offset,
         *run_out = qimg_run_damaged(QIMG_RULE_QED_TABLE, table_guest_bytes - in_table);
         return 0;
     }
-    return map_in_table(qed, entry, guest_offset, length_bytes, run_out, at_end_out);
+    return qed_map_in_table(qed, entry, guest_offset, length_bytes, run_out, at_end_out);
 }
 
 /* QimgMapPeek. */
 static uint64_t
-peek_unallocated(QimgFormat *format, const QimgView *view, uint64_t guest_offset,
-                 uint64_t length_bytes)
+qed_peek_unallocated(QimgFormat *format, const QimgView *view, uint64_t guest_offset,
+                     uint64_t length_bytes)
 {
     Qed *qed = (Qed *)format;
     uint64_t l1_index = guest_offset >> qed->l1_shift;
@@ -151,5 +151,5 @@ qed_map(QimgFormat *format, const QimgView *view, QimgGuestOffset guest_offset,
 
     return qimg_map_by_steps(format, view, guest_offset.v, length_bytes,
                              (uint64_t)TABLE_SLICE_WORDS << qed->header.cluster_bits,
-                             map_step, peek_unallocated, run_out);
+                             qed_map_step, qed_peek_unallocated, run_out);
 }

@@ -26,7 +26,7 @@ typedef struct {
 } Walk;
 
 static void
-note(Walk *w, QimgRule rule, uint64_t host_offset, uint64_t guest_offset)
+walk_note(Walk *w, QimgRule rule, uint64_t host_offset, uint64_t guest_offset)
 {
     QimgFinding finding = {
         .kind =
@@ -66,7 +66,7 @@ use(Walk *w, uint64_t host_offset, uint64_t n_clusters, uint64_t guest_offset)
     out->used_end_cluster = qimg_max_u64(out->used_end_cluster, first + n_clusters);
     if (!is_free) {
         out->n_shared++;
-        note(w, QIMG_RULE_QED_SHARED, host_offset, guest_offset);
+        walk_note(w, QIMG_RULE_QED_SHARED, host_offset, guest_offset);
     }
     return is_free;
 }
@@ -83,7 +83,7 @@ meet_invalid(Walk *w, QimgRule rule, TableKind kind, uint64_t table_offset,
     QimgErrno err;
 
     w->out->n_invalid++;
-    note(w, rule, table_offset + index * sizeof(uint64_t), guest_offset);
+    walk_note(w, rule, table_offset + index * sizeof(uint64_t), guest_offset);
     if (!w->options->mends)
         return 0;
     err = qimg_format_pin_to_change(base, kind, slice_offset, TABLE_SLICE_WORDS, &slice);
@@ -105,8 +105,8 @@ meet_invalid(Walk *w, QimgRule rule, TableKind kind, uint64_t table_offset,
 /* Reads a part of a table. What is a hole of the file is passed over: *@n_words is how
  * far that reaches then, and the answer is false, as it is after an error. */
 static bool
-read_part(Walk *w, QimgIoPurpose purpose, uint64_t host_offset, uint64_t *words,
-          uint64_t *n_words, QimgErrno *err)
+walk_read_part(Walk *w, QimgIoPurpose purpose, uint64_t host_offset, uint64_t *words,
+               uint64_t *n_words, QimgErrno *err)
 {
     uint64_t n_bytes = *n_words * sizeof *words;
     bool is_data = true;
@@ -126,7 +126,7 @@ read_part(Walk *w, QimgIoPurpose purpose, uint64_t host_offset, uint64_t *words,
         return true;
     if (*err != -ENOMEM) { /* the rest can be looked at */
         w->out->n_errors++;
-        note(w, QIMG_RULE_UNREADABLE, host_offset, QIMG_NO_GUEST_OFFSET);
+        walk_note(w, QIMG_RULE_UNREADABLE, host_offset, QIMG_NO_GUEST_OFFSET);
         *err = 0;
     }
     return false;
@@ -165,8 +165,8 @@ walk_l2_table(Walk *w, uint64_t table_offset, uint64_t l1_index)
         QimgErrno err = 0;
 
         n = n_entries - i;
-        if (!read_part(w, QIMG_IO_L2, table_offset + i * sizeof(uint64_t), w->l2_words,
-                       &n, &err)) {
+        if (!walk_read_part(w, QIMG_IO_L2, table_offset + i * sizeof(uint64_t),
+                            w->l2_words, &n, &err)) {
             if (err)
                 return err;
             continue;
@@ -210,7 +210,7 @@ walk_l1_entry(Walk *w, uint64_t l1_index, uint64_t entry)
 }
 
 static QimgErrno
-walk_l1_table(Walk *w)
+qed_walk_l1_table(Walk *w)
 {
     Qed *qed = w->qed;
     uint64_t l1_offset = qed->header.l1_table_offset;
@@ -219,14 +219,14 @@ walk_l1_table(Walk *w)
 
     if (n_entries < qed->base.active.n_l1_entries) {
         w->out->n_invalid++;
-        note(w, QIMG_RULE_L1_BEYOND_EOF, l1_offset, QIMG_NO_GUEST_OFFSET);
+        walk_note(w, QIMG_RULE_L1_BEYOND_EOF, l1_offset, QIMG_NO_GUEST_OFFSET);
     }
     for (uint64_t i = 0; i < n_entries; i += n) {
         QimgErrno err = 0;
 
         n = n_entries - i;
-        if (!read_part(w, QIMG_IO_L1, l1_offset + i * sizeof(uint64_t), w->l1_words, &n,
-                       &err)) {
+        if (!walk_read_part(w, QIMG_IO_L1, l1_offset + i * sizeof(uint64_t), w->l1_words,
+                            &n, &err)) {
             if (err)
                 return err;
             continue;
@@ -284,7 +284,7 @@ qed_walk(Qed *qed, const QedWalkOptions *options, QedWalk *out)
     w.l2_words = g_try_malloc(READ_BYTES);
     err = out->used && w.l1_words && w.l2_words ? use_fixed(&w) : -ENOMEM;
     if (!err)
-        err = walk_l1_table(&w);
+        err = qed_walk_l1_table(&w);
     g_free(w.l1_words);
     g_free(w.l2_words);
     return err;
@@ -297,7 +297,7 @@ qed_walk_clear(QedWalk *walk)
 }
 
 static bool
-is_used(const QedWalk *walk, uint64_t cluster)
+is_cluster_used(const QedWalk *walk, uint64_t cluster)
 {
     return walk->used[cluster / 64] >> cluster % 64 & 1;
 }
@@ -307,9 +307,9 @@ qed_walk_find_unused(const QedWalk *walk, QimgClusters *run)
 {
     uint64_t c = run->first_cluster + run->n_clusters, n = 0;
 
-    while (c < walk->used_end_cluster && is_used(walk, c))
+    while (c < walk->used_end_cluster && is_cluster_used(walk, c))
         c += walk->used[c / 64] == UINT64_MAX ? 64 - c % 64 : 1;
-    while (c + n < walk->used_end_cluster && !is_used(walk, c + n))
+    while (c + n < walk->used_end_cluster && !is_cluster_used(walk, c + n))
         n += (c + n) % 64 == 0 && walk->used[(c + n) / 64] == 0 ? 64 : 1;
     *run = (QimgClusters){c, n};
     return n > 0;

@@ -73,7 +73,7 @@ zero_alike(const Zeroing *z, Entries *e, uint64_t n_max, uint64_t *n_out)
 
 /* With the range announced. */
 static QimgErrno
-zero_announced(const Zeroing *z, const QimgTablePlace *p, uint64_t *done_out)
+qed_zero_announced(const Zeroing *z, const QimgTablePlace *p, uint64_t *done_out)
 {
     Qed *qed = z->qed;
     unsigned bits = qed->header.cluster_bits;
@@ -127,7 +127,7 @@ qed_zero(QimgFormat *format, QimgGuestOffset guest_offset, uint64_t length_bytes
     end = z.start + (p.n_entries << bits);
     inflight_begin(format->inflight, &inflight, z.start, &end);
     p.n_entries = (end - z.start) >> bits;
-    err = zero_announced(&z, &p, done_out);
+    err = qed_zero_announced(&z, &p, done_out);
     inflight_end(format->inflight, &inflight);
     return err;
 }

@@ -20,8 +20,8 @@ chain_warn(QimgChain *chain, const char *path, const char *text)
 
 /* Takes the locks of a reader, or writer, on @storage. */
 static bool
-lock_storage(QimgChain *chain, const QimgOptions *options, QimgStorage *storage,
-             GError **error)
+chain_lock_storage(QimgChain *chain, const QimgOptions *options, QimgStorage *storage,
+                   GError **error)
 {
     bool is_writable = qimg_storage_is_writable(storage);
 
@@ -70,7 +70,7 @@ chain_open_storage(QimgChain *chain, const QimgOptions *options, int fd, const c
 
     if (!storage)
         return NULL;
-    if (!lock_storage(chain, options, storage, error)) {
+    if (!chain_lock_storage(chain, options, storage, error)) {
         qimg_storage_close(storage);
         return NULL;
     }

@@ -23,7 +23,7 @@ chain_find_changed(const QimgChain *chain)
 
 /* Looks now. */
 static bool
-look(QimgChain *chain)
+look_at_files(QimgChain *chain)
 {
     const QimgStorage *found = chain_find_changed(chain), *none = NULL;
 
@@ -49,7 +49,7 @@ chain_look_for_changes(QimgChain *chain)
     if (now_ms < due_ms || !atomic_compare_exchange_strong(&chain->next_look_ms, &due_ms,
                                                            now_ms + CHANGES_LOOK_MS))
         return atomic_load_explicit(&chain->changed, memory_order_relaxed) != NULL;
-    return look(chain);
+    return look_at_files(chain);
 }
 
 const char *
@@ -59,7 +59,7 @@ qimg_image_find_changed(QimgImage *image, gboolean look_now)
     const QimgStorage *changed;
 
     if (look_now && chain->is_watched && !atomic_load(&chain->changed))
-        (void)look(chain);
+        (void)look_at_files(chain);
     changed = atomic_load(&chain->changed);
     return changed ? changed->path : NULL;
 }

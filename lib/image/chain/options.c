@@ -135,7 +135,7 @@ parse_size(const char *name, const char *text, uint64_t min, uint64_t max, uint6
 }
 
 static bool
-set_format(QimgOptions *options, const char *value, GError **error)
+option_set_format(QimgOptions *options, const char *value, GError **error)
 {
     if (!qimg_driver_find(value)) {
         g_autofree char *names = qimg_driver_names(false);
@@ -174,7 +174,7 @@ set_data_cache(QimgOptions *options, const char *value, GError **error)
 }
 
 static bool
-set_threads(QimgOptions *options, const char *value, GError **error)
+option_set_threads(QimgOptions *options, const char *value, GError **error)
 {
     guint64 n = 0;
 
@@ -186,7 +186,7 @@ set_threads(QimgOptions *options, const char *value, GError **error)
 }
 
 static bool
-set_nolock(QimgOptions *options, const char *value, GError **error)
+option_set_nolock(QimgOptions *options, const char *value, GError **error)
 {
     (void)value, (void)error;
     options->no_lock = true;
@@ -218,7 +218,7 @@ set_rw(QimgOptions *options, const char *value, GError **error)
 }
 
 static bool
-set_cow(QimgOptions *options, const char *value, GError **error)
+option_set_cow(QimgOptions *options, const char *value, GError **error)
 {
     if (value && !*value)
         return qimg_misuse(
@@ -270,20 +270,13 @@ static const struct {
     TakesValue takes_value;
     bool (*set)(QimgOptions *options, const char *value, GError **error);
 } table[] = {
-    {"format", VALUE, set_format},
-    {"backing", VALUE, set_backing},
-    {"backing_map", VALUE, set_backing_map},
-    {"l2_cache", VALUE, set_l2_cache},
-    {"data_cache", VALUE, set_data_cache},
-    {"threads", VALUE, set_threads},
-    {"nolock", NO_VALUE, set_nolock},
-    {"direct", NO_VALUE, set_direct},
-    {"inspect", NO_VALUE, set_inspect},
-    {"rw", NO_VALUE, set_rw},
-    {"cow", MAYBE_VALUE, set_cow},
-    {"growable", NO_VALUE, set_growable},
-    {"nogrowable", NO_VALUE, set_nogrowable},
-    {"discard", VALUE, set_discard},
+    {"format", VALUE, option_set_format},     {"backing", VALUE, set_backing},
+    {"backing_map", VALUE, set_backing_map},  {"l2_cache", VALUE, set_l2_cache},
+    {"data_cache", VALUE, set_data_cache},    {"threads", VALUE, option_set_threads},
+    {"nolock", NO_VALUE, option_set_nolock},  {"direct", NO_VALUE, set_direct},
+    {"inspect", NO_VALUE, set_inspect},       {"rw", NO_VALUE, set_rw},
+    {"cow", MAYBE_VALUE, option_set_cow},     {"growable", NO_VALUE, set_growable},
+    {"nogrowable", NO_VALUE, set_nogrowable}, {"discard", VALUE, set_discard},
 };
 
 static int

@@ -191,7 +191,7 @@ qimg_image_map(QimgImage *image, uint64_t guest_offset, QimgExtent *out)
 
 /* The first offset from @guest_offset on that holds data, or where the walk ended. */
 static QimgErrno
-find_data(const QimgImage *image, uint64_t guest_offset, uint64_t *offset_out)
+walk_find_data(const QimgImage *image, uint64_t guest_offset, uint64_t *offset_out)
 {
     bool shows_disk = image->first_layer == 0 && !image->is_snapshot;
     HoleMap *holes = shows_disk ? image->chain->holes : NULL;
@@ -258,6 +258,6 @@ qimg_image_seek(QimgImage *image, uint64_t guest_offset, gboolean hole,
     if (guest_offset >= image_size_bytes(image))
         return -ENXIO;
     err = hole ? find_hole(image, guest_offset, offset_out)
-               : find_data(image, guest_offset, offset_out);
+               : walk_find_data(image, guest_offset, offset_out);
     return chain_is_stale(image->chain) ? -EIO : err;
 }

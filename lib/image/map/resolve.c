@@ -160,7 +160,7 @@ load_region(void *user, uint64_t key, void *bytes)
 }
 
 static bool
-continues(Entry first, Entry next, uint64_t distance_bytes)
+resolved_continues(Entry first, Entry next, uint64_t distance_bytes)
 {
     if (first.word != next.word)
         return false;
@@ -196,7 +196,8 @@ resolve_run(QimgChain *chain, unsigned layer_index, uint64_t guest_offset,
         return err;
     entries = slot_bytes(slot);
     e = entries[index];
-    while (n < n_max && continues(e, entries[index + n], n * chain->granule_bytes))
+    while (n < n_max &&
+           resolved_continues(e, entries[index + n], n * chain->granule_bytes))
         n++;
     slot_cache_unpin(chain->tables, slot);
     if (entry_kind(e) == ENTRY_MIXED)

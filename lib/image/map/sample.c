@@ -13,7 +13,7 @@
 /* Whether a run is data as far as the tables tell. Of a file that is mostly holes it is
  * not known, and asking for its holes takes too long. */
 static bool
-is_data(const QimgImage *image, const ImageRun *r)
+sample_is_data(const QimgImage *image, const ImageRun *r)
 {
     const QimgStorage *storage =
         qimg_format_data_storage(image->chain->layers[r->layer_index]);
@@ -38,7 +38,7 @@ count_data_bytes(const QimgImage *image, uint64_t guest_offset, uint64_t length_
             image_map_run(image, image->base_bytes + guest_offset + done,
                           length_bytes - done, &r))
             break;
-        if (is_data(image, &r))
+        if (sample_is_data(image, &r))
             n_data_bytes += r.run.length_bytes;
         done += r.run.length_bytes;
     }

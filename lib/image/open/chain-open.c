@@ -74,7 +74,7 @@ choose_driver(QimgStorage *file, const char *name, const QimgFormat *above,
 }
 
 static bool
-is_same_file(const QimgStorage *a, const QimgStorage *b)
+is_same_storage(const QimgStorage *a, const QimgStorage *b)
 {
     return a && b && a != b && qimg_is_same_file(&a->status, &b->status);
 }
@@ -84,8 +84,8 @@ static bool
 is_in_chain(const QimgChain *chain, const QimgStorage *storage)
 {
     for (unsigned i = chain->layers[0] ? 0 : 1; i < chain->n_layers; i++)
-        if (is_same_file(chain->layers[i]->file, storage) ||
-            is_same_file(chain->layers[i]->data_file, storage))
+        if (is_same_storage(chain->layers[i]->file, storage) ||
+            is_same_storage(chain->layers[i]->data_file, storage))
             return true;
     return false;
 }
@@ -258,8 +258,8 @@ add_layer(QimgChain *chain, const QimgOptions *options, int fd, QimgPlace *place
  * missing, one that was moved is taken for it, which is told, and never where something
  * is written that stays: if it were the wrong one, it would be mixed into that. */
 static int
-open_backing(QimgChain *chain, const QimgOptions *options, const char *name,
-             QimgPlace **place_out, GError **error)
+chain_open_backing(QimgChain *chain, const QimgOptions *options, const char *name,
+                   QimgPlace **place_out, GError **error)
 {
     bool may_be_moved =
         options->is_cow ? options->cow_path == NULL : !options->is_writable;
@@ -315,7 +315,7 @@ add_backing(QimgChain *chain, const QimgOptions *options, GError **error)
     }
     if (!backing_name_parse(above->backing_name, &name, &format_name, error))
         return false;
-    fd = open_backing(chain, options, name, &place, error);
+    fd = chain_open_backing(chain, options, name, &place, error);
     if (fd < 0)
         return false;
     if (!format_name) {
@@ -463,7 +463,7 @@ chain_new(const QimgOptions *options, GError **error)
 }
 
 static void
-free_places(QimgChain *chain)
+chain_free_places(QimgChain *chain)
 {
     for (unsigned i = 0; i < IMAGE_MAX_LAYERS; i++)
         g_clear_pointer(&chain->places[i], qimg_place_free);
@@ -482,7 +482,7 @@ finish_chain(QimgChain *chain, const QimgOptions *options, GError **error)
         chain->holes = hole_map_new(qimg_view_size_bytes(&chain->layers[0]->active));
     chain->is_watched = !options->no_lock;
     g_ptr_array_add(chain->warnings, NULL);
-    free_places(chain);
+    chain_free_places(chain);
     return true;
 }
 
@@ -674,6 +674,6 @@ chain_unref(QimgChain *chain)
     qimg_mutex_clear(&chain->size_lock);
     slot_cache_free(chain->tables);
     g_ptr_array_unref(chain->warnings);
-    free_places(chain);
+    chain_free_places(chain);
     g_free(chain);
 }

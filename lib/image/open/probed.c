@@ -52,8 +52,8 @@ is_image_name(const char *file_name)
 }
 
 static bool
-refuse(const QimgFormat *format, ProbedOrigin origin, const char *what, const char *why,
-       GError **error)
+probed_refuse(const QimgFormat *format, ProbedOrigin origin, const char *what,
+              const char *why, GError **error)
 {
     const char *name = format->driver->name;
     g_autofree char *file = g_strescape(format->needs_data_file && format->data_file_name
@@ -86,10 +86,10 @@ probed_check(const QimgFormat *format, const QimgPlace *place, ProbedOrigin orig
     if (!format->backing_name && !format->needs_data_file)
         return true;
     if (!name || S_ISBLK(place->status.st_mode) || probed_is_raw_name(name))
-        return refuse(format, origin, what, "followed", error);
+        return probed_refuse(format, origin, what, "followed", error);
     if (format->needs_data_file && format->is_writable &&
         (origin == PROBED_IN_DIRECTORY || !is_image_name(name)))
-        return refuse(format, origin, what, "opened for writing", error);
+        return probed_refuse(format, origin, what, "opened for writing", error);
     return true;
 }
 

@@ -250,7 +250,7 @@ claim_window(ReadAhead *ahead, QimgImage *image, uint64_t end, uint64_t cluster_
 
 /* Notes that @stream was queued up to @until only. */
 static void
-give_back(ReadAhead *ahead, const Window *window, uint64_t until)
+ahead_give_back(ReadAhead *ahead, const Window *window, uint64_t until)
 {
     QIMG_LOCK_SCOPE(&ahead->lock);
 
@@ -290,5 +290,5 @@ read_ahead_note(QimgImage *image, uint64_t guest_offset, uint64_t length_bytes,
                                       .gate_epoch = gate_epoch},
                           window.start, window.end);
     if (until < window.end)
-        give_back(ahead, &window, until);
+        ahead_give_back(ahead, &window, until);
 }

@@ -90,7 +90,7 @@ image_zero_units(QimgImage *image, uint64_t start, uint64_t end, QimgZeroMode mo
 }
 
 static QimgErrno
-zero_range(QimgImage *image, uint64_t guest_offset, uint64_t length_bytes,
+zero_units(QimgImage *image, uint64_t guest_offset, uint64_t length_bytes,
            QimgZeroMode mode)
 {
     QIMG_GATE_SCOPE(image->chain->gate);
@@ -135,7 +135,7 @@ zero_checked(QimgImage *image, uint64_t guest_offset, uint64_t length_bytes,
         uint64_t n_bytes =
             qimg_min_u64(length_bytes, SEGMENT_BYTES - guest_offset % SEGMENT_BYTES);
 
-        err = zero_range(image, guest_offset, n_bytes, mode);
+        err = zero_units(image, guest_offset, n_bytes, mode);
         image_after_change(image->chain, err);
         guest_offset += n_bytes;
         length_bytes -= n_bytes;

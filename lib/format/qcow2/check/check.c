@@ -88,7 +88,7 @@ end_run(Check *c)
 
 /* Compares the refcount of @cluster, and puts it in the place of its references. */
 static void
-compare(Check *c, uint64_t cluster, uint64_t refcount)
+compare_refcount(Check *c, uint64_t cluster, uint64_t refcount)
 {
     uint64_t n_references = qcow2_counts_get(&c->counts, cluster);
     Run *run = &c->run;
@@ -120,7 +120,7 @@ compare_block(Check *c, uint64_t index, uint64_t per_block, uint8_t *block)
 
     if (host_offset == 0) {
         for (uint64_t cluster = first; cluster < end; cluster++)
-            compare(c, cluster, 0);
+            compare_refcount(c, cluster, 0);
         return 0;
     }
     err = qimg_storage_read(q->base.file, QIMG_IO_REFCOUNT, qimg_host(host_offset), block,
@@ -136,8 +136,9 @@ compare_block(Check *c, uint64_t index, uint64_t per_block, uint8_t *block)
         return 0;
     }
     for (uint64_t cluster = first; cluster < end; cluster++)
-        compare(c, cluster,
-                qcow2_refcount_decode(block, q->header.refcount_order, cluster - first));
+        compare_refcount(
+            c, cluster,
+            qcow2_refcount_decode(block, q->header.refcount_order, cluster - first));
     return 0;
 }
 

@@ -26,7 +26,7 @@ typedef struct {
 
 /* Begins with a table without blocks, large enough for all clusters that there may be. */
 static QimgErrno
-plan(Rebuild *b)
+plan_rebuild(Rebuild *b)
 {
     Qcow2Repair *r = b->r;
     Qcow2 *q = r->q;
@@ -105,7 +105,7 @@ qcow2_rebuild_refcounts(Qcow2Repair *r)
     if (!err && r->counts.n_unread > 0)
         err = qcow2_repair_settle(r, true);
     if (!err)
-        err = plan(&b);
+        err = plan_rebuild(&b);
     if (!err)
         err = qcow2_repair_write_blocks(r);
     if (!err)

@@ -41,7 +41,7 @@
 
 /* Refuses all changes of the layer from now on; what can be read stays readable. */
 static QimgErrno
-refuse(Qcow2Repair *r, QimgRule rule, uint64_t host_offset)
+repair_refuse(Qcow2Repair *r, QimgRule rule, uint64_t host_offset)
 {
     if (!atomic_exchange(&r->q->base.broken, true))
         g_warning("%s: was not closed properly and cannot be repaired: %s: %s (host "
@@ -69,12 +69,12 @@ plan_dirty(Qcow2Repair *r)
     if (r->counts.n_problems > 0) {
         const Qcow2Problem *first = &g_array_index(r->counts.problems, Qcow2Problem, 0);
 
-        return refuse(r, first->rule, first->host_offset);
+        return repair_refuse(r, first->rule, first->host_offset);
     }
     if (!qcow2_repair_do_counts_fit(r))
-        return refuse(r, QIMG_RULE_REFCOUNT_RANGE, 0);
+        return repair_refuse(r, QIMG_RULE_REFCOUNT_RANGE, 0);
     rule = qcow2_repair_plan_blocks(r);
-    return rule ? refuse(r, rule, r->q->header.refcount_table_offset) : 0;
+    return rule ? repair_refuse(r, rule, r->q->header.refcount_table_offset) : 0;
 }
 
 /* ---- the whole ---- */

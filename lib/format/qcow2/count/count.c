@@ -72,7 +72,7 @@ count_l1_table(Qcow2Walk *w, const QimgView *view)
 
 /* Counts the references of an L1 table to L2 tables. */
 static QimgErrno
-walk_l1_table(Qcow2Walk *w, const QimgView *view)
+count_walk_l1_table(Qcow2Walk *w, const QimgView *view)
 {
     uint64_t l1_offset = view->l1_table_offset.v;
     uint64_t n;
@@ -92,7 +92,7 @@ walk_l1_table(Qcow2Walk *w, const QimgView *view)
 }
 
 static QimgRule
-check_l1_table(const Qcow2 *q, const QimgView *view)
+check_l1_range(const Qcow2 *q, const QimgView *view)
 {
     return qcow2_check_table(view->l1_table_offset.v, view->n_l1_entries, 8,
                              q->geometry.cluster_bytes, QCOW2_MAX_L1_BYTES,
@@ -117,7 +117,7 @@ count_snapshots(Qcow2Walk *w, bool *is_sound_out)
     for (unsigned i = 0; i < q->base.snapshots->n; i++) {
         const QimgView *view = &q->base.snapshots->items[i].view;
 
-        rule = check_l1_table(q, view);
+        rule = check_l1_range(q, view);
         if (rule)
             qcow2_walk_unread(w, rule, view->l1_table_offset.v);
         is_sound_out[i] = !rule && count_l1_table(w, view);
@@ -139,10 +139,10 @@ count_l1_tables(Qcow2Walk *w)
     is_active_sound = count_l1_table(w, &base->active);
     count_snapshots(w, is_sound);
     if (is_active_sound)
-        err = walk_l1_table(w, &base->active);
+        err = count_walk_l1_table(w, &base->active);
     for (unsigned i = 0; !err && i < base->snapshots->n; i++)
         if (is_sound[i])
-            err = walk_l1_table(w, &base->snapshots->items[i].view);
+            err = count_walk_l1_table(w, &base->snapshots->items[i].view);
     return err;
 }
 
@@ -309,7 +309,7 @@ are_refcounts_shared(const Qcow2Walk *w)
  * one for each block's worth of clusters, and those that count these; a refcount table,
  * and a snapshot table with longer entries. */
 static QimgErrno
-prepare(Qcow2Walk *w, uint64_t size_bytes)
+count_prepare(Qcow2Walk *w, uint64_t size_bytes)
 {
     const Qcow2 *q = w->q;
     Qcow2Counts *counts = w->counts;
@@ -368,7 +368,7 @@ run_walk(Qcow2Walk *w, QimgErrno (*count)(Qcow2Walk *w))
     w->table_bytes_left = w->end_bytes;
     w->first_beyond = UINT64_MAX;
     if (!err)
-        err = prepare(w, size_bytes);
+        err = count_prepare(w, size_bytes);
     if (!err)
         err = count(w);
     w->counts->n_words = qimg_min_u64(w->counts->n_words, w->first_beyond);
@@ -413,7 +413,7 @@ count_other_tables(Qcow2Walk *w)
 static QimgErrno
 count_one_tree(Qcow2Walk *w)
 {
-    QimgRule rule = check_l1_table(w->q, w->view);
+    QimgRule rule = check_l1_range(w->q, w->view);
     QimgErrno err = 0;
 
     if (rule) {
@@ -422,7 +422,7 @@ count_one_tree(Qcow2Walk *w)
     }
     count_other_tables(w);
     if (count_l1_table(w, w->view))
-        err = walk_l1_table(w, w->view);
+        err = count_walk_l1_table(w, w->view);
     return err ? err : count_l2_tables(w);
 }
 

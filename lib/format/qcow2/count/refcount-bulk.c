@@ -23,7 +23,7 @@ typedef struct {
 } Bulk;
 
 static QimgErrno
-begin(Bulk *b)
+bulk_begin(Bulk *b)
 {
     b->per_block = qcow2_refcounts_per_block(b->q->geometry.cluster_bits,
                                              b->q->header.refcount_order);
@@ -125,7 +125,7 @@ QimgErrno
 qcow2_refcount_check_counts(Qcow2 *q, const Qcow2Counts *counts, int sign)
 {
     Bulk b = {.q = q, .counts = counts, .sign = sign};
-    QimgErrno err = begin(&b);
+    QimgErrno err = bulk_begin(&b);
 
     for (uint64_t i = 0; !err && i < n_blocks(&b); i++) {
         if (!has_counts(&b, i))
@@ -142,7 +142,7 @@ QimgErrno
 qcow2_refcount_add_counts(Qcow2 *q, const Qcow2Counts *counts, int sign, GArray *freed)
 {
     Bulk b = {.q = q, .counts = counts, .sign = sign};
-    QimgErrno err = begin(&b);
+    QimgErrno err = bulk_begin(&b);
     uint64_t i;
 
     for (i = 0; !err && i < n_blocks(&b); i++) {
@@ -175,7 +175,7 @@ qcow2_refcount_load_all(Qcow2 *q, Qcow2Counts *out)
     QimgErrno err;
 
     *out = (Qcow2Counts){0};
-    err = begin(&b);
+    err = bulk_begin(&b);
     if (!err)
         err = qimg_storage_get_size(q->base.file, &size_bytes);
     if (err) {

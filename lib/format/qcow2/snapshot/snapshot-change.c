@@ -49,7 +49,7 @@
 /* What must come before any of the changes; takes alloc_lock itself. A reference that
  * still waits to go would be counted: a cluster could be found shared that is not. */
 static QimgErrno
-prepare(Qcow2 *q)
+change_prepare(Qcow2 *q)
 {
     QimgErrno err;
 
@@ -108,7 +108,7 @@ check_other_uses(Qcow2 *q, const Qcow2Counts *counts, const QimgTask *task)
  * same tables from elsewhere must not write to them. What is behind its end is zeros
  * (W1). */
 static QimgErrno
-copy_l1(Qcow2 *q, const QimgView *view, uint64_t to_offset)
+copy_l1_table(Qcow2 *q, const QimgView *view, uint64_t to_offset)
 {
     uint64_t *words = qimg_scratch_get(QIMG_SCRATCH_TABLE, READ_BYTES);
     uint64_t n;
@@ -187,8 +187,8 @@ finish_or_leave_dirty(Qcow2 *q, const Qcow2Counts *gone)
 
 /* Switches to the table, or takes back its clusters from @first_cluster on. */
 static QimgErrno
-switch_table(Qcow2 *q, const GByteArray *table, uint64_t first_cluster,
-             unsigned n_snapshots, unsigned removed_place)
+switch_snapshot_table(Qcow2 *q, const GByteArray *table, uint64_t first_cluster,
+                      unsigned n_snapshots, unsigned removed_place)
 {
     uint64_t host_offset = first_cluster << q->geometry.cluster_bits;
     uint64_t n_bytes = table->len;
@@ -233,7 +233,7 @@ share_all(Qcow2 *q, const Qcow2Counts *counts, const GByteArray *table, QimgClus
 
     qcow2_forget_table(q, TABLE_L1, l1_offset, n_l1_clusters << bits);
     if (!err)
-        err = copy_l1(q, &q->base.active, l1_offset);
+        err = copy_l1_table(q, &q->base.active, l1_offset);
     if (!err)
         err = qcow2_snapshot_table_write(q, table, l1_offset + (n_l1_clusters << bits));
     if (!err)
@@ -246,8 +246,8 @@ share_all(Qcow2 *q, const Qcow2Counts *counts, const GByteArray *table, QimgClus
     if (!err)
         err = qimg_format_metadata_add(&q->base, l1_offset, l1_bytes);
     if (!err)
-        err = switch_table(q, table, run.first_cluster + n_l1_clusters,
-                           q->header.n_snapshots + 1, UINT_MAX);
+        err = switch_snapshot_table(q, table, run.first_cluster + n_l1_clusters,
+                                    q->header.n_snapshots + 1, UINT_MAX);
     if (err) {
         qimg_format_metadata_remove(&q->base, l1_offset, l1_bytes);
         undo_create(q, counts, run, is_raised);
@@ -264,7 +264,7 @@ qcow2_create_snapshot(QimgFormat *format, const QimgNewSnapshot *snapshot,
     QimgClusters run = {0};
     Qcow2Counts counts = {0};
     guint entry_start = 0;
-    QimgErrno err = prepare(q);
+    QimgErrno err = change_prepare(q);
 
     if (err)
         return err;
@@ -310,7 +310,8 @@ replace_table(Qcow2 *q, const GByteArray *table, unsigned n_snapshots,
             err = qimg_storage_sync(q->base.file);
     }
     if (!err)
-        err = switch_table(q, table, run.first_cluster, n_snapshots, removed_place);
+        err = switch_snapshot_table(q, table, run.first_cluster, n_snapshots,
+                                    removed_place);
     if (err && run.n_clusters > 0 && !atomic_load(&q->base.broken))
         qcow2_alloc_undo(q, run);
     return err;
@@ -322,7 +323,7 @@ qcow2_delete_snapshot(QimgFormat *format, unsigned place, const QimgTask *task)
     Qcow2 *q = (Qcow2 *)format;
     g_autoptr(GByteArray) table = NULL;
     Qcow2Counts counts = {0};
-    QimgErrno err = prepare(q);
+    QimgErrno err = change_prepare(q);
 
     if (err)
         return err;
@@ -352,7 +353,7 @@ qcow2_rename_snapshot(QimgFormat *format, unsigned place, const char *name)
 {
     Qcow2 *q = (Qcow2 *)format;
     g_autoptr(GByteArray) table = NULL;
-    QimgErrno err = prepare(q);
+    QimgErrno err = change_prepare(q);
 
     if (err)
         return err;
@@ -407,7 +408,7 @@ exchange(Qcow2 *q, const QimgView *view, uint32_t n_l1_entries, const Qcow2Count
     qcow2_forget_table(q, TABLE_L1, l1_offset,
                        run.n_clusters << q->geometry.cluster_bits);
     if (!err)
-        err = copy_l1(q, view, l1_offset);
+        err = copy_l1_table(q, view, l1_offset);
     if (!err)
         err = qcow2_refcount_add_counts(q, wanted, 1, NULL);
     is_raised = !err;
@@ -438,7 +439,7 @@ qcow2_revert_to_snapshot(QimgFormat *format, unsigned place, const QimgTask *tas
 
     if (n_l1_entries > QCOW2_MAX_L1_BYTES / 8)
         return -EFBIG;
-    err = prepare(q);
+    err = change_prepare(q);
     if (err)
         return err;
     QIMG_LOCK_SCOPE(&q->alloc_lock);

@@ -1,0 +1,41 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""check-static-names.py ROOT: a function has a name of its own, also a static one, so that a
+backtrace, a profile and grep '^name' tell which one is meant."""
+
+import collections
+import os
+import re
+import sys
+
+import sources
+
+# Files of their own programs: no backtrace has both.
+PROGRAMS = ("lib/", "fuse/"), ("lib/", "tools/")
+DEFINITION = re.compile(r"^static (?!inline\b)[^;={}()]*\n(\w+)\(", re.MULTILINE)
+# To be renamed when the write path is at rest.
+SHARED_NAMES = {"look_at_entries", "make_l2_table", "plan_allocation", "plan_in_place",
+                "plan_new_clusters", "publish", "refill"}
+
+
+def main():
+    root = sys.argv[1]
+    places = collections.defaultdict(list)
+    for path in sources.find(root, ["lib", "fuse", "tools"], [".c"]):
+        with open(os.path.join(root, path), encoding="utf-8") as file:
+            for name in sorted(set(DEFINITION.findall(file.read()))):
+                places[name].append(path)
+    problems = [f"{name}: is not shared any more (take it out of SHARED_NAMES)"
+                for name in sorted(SHARED_NAMES) if len(places[name]) < 2]
+    for name, paths in sorted(places.items()):
+        for folders in PROGRAMS:
+            of_program = [path for path in paths if path.startswith(folders)]
+            if len(of_program) > 1 and name not in SHARED_NAMES:
+                problems.append(f"{name}: is a static function of {', '.join(of_program)}")
+                break
+    return sources.report(problems, f"the names of {sum(map(len, places.values()))} static "
+                          "functions")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
