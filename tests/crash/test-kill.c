@@ -32,7 +32,7 @@ typedef enum {
 static const char *const mode_names[N_MODES] = {"alone", "kept", "keeper-dies",
                                                 "both-die"};
 /* Processes, one after the other on what the last one has left. */
-static const unsigned n_kills[N_MODES] = {3, 4, 1, 2};
+static const unsigned n_kills[N_MODES] = {2, 3, 1, 2};
 
 /* The operations are chosen by the seed and the disk's size, so that both processes know
  * them. */

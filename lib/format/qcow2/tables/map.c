@@ -99,7 +99,12 @@ map_in_table(Qcow2 *q, uint64_t l2_table_offset, uint64_t guest_offset,
     while (n_max > 1 && qimg_format_is_beyond_end(
                             &q->base, entry_offset + (n_max - 1) * g->l2_entry_words * 8))
         n_max /= 2;
-    err = qimg_format_pin(&q->base, TABLE_L2, slice_offset, q->slice_words, &slice);
+    /* A copy of one's own, where the cache has no place for a moment, would come from the
+     * file while a writer changes the two words of an entry there. */
+    err = g->extended_l2 && q->base.is_writable
+              ? qimg_format_pin_to_change(&q->base, TABLE_L2, slice_offset,
+                                          q->slice_words, &slice)
+              : qimg_format_pin(&q->base, TABLE_L2, slice_offset, q->slice_words, &slice);
     if (err)
         return err;
     if (g->extended_l2) {
