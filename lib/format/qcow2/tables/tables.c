@@ -109,7 +109,7 @@ make_l2_table(Qcow2 *q, uint64_t l1_index, uint64_t old_offset, uint64_t *new_of
 QimgErrno
 qcow2_ensure_l2_table(Qcow2 *q, uint64_t l1_index, uint64_t *l2_table_offset_out)
 {
-    bool is_private;
+    bool is_private = false;
     QimgErrno err = qcow2_find_l2_table(q, l1_index, l2_table_offset_out, &is_private);
 
     if (err || is_private)
