@@ -30,6 +30,16 @@ run_script(const char *dir, const char *script, char **output_out)
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
+bool
+crash_is_chosen(unsigned kind, unsigned way, uint32_t seed)
+{
+    const char *only = g_getenv("CRASH_KIND");
+
+    if (only)
+        return g_str_equal(only, crash_kinds[kind].name);
+    return g_strcmp0(g_getenv("ALL"), "1") == 0 || (kind + way + seed) % 2 == 0;
+}
+
 void
 crash_need_qemu(void)
 {

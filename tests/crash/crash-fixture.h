@@ -38,6 +38,10 @@ typedef struct {
     QimgKeeper *keeper;    /* not owned; NULL: nothing is written behind */
 } CrashFixture;
 
+/* Whether the kind number @kind is to be tried in the way number @way: each run takes
+ * every other pair, which @seed chooses; all of them where ALL=1 or CRASH_KIND is set. */
+bool crash_is_chosen(unsigned kind, unsigned way, uint32_t seed);
+
 /* Skips the program (exit 77) where qemu-img is missing. */
 void crash_need_qemu(void);
 

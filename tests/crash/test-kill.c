@@ -256,14 +256,14 @@ main(int argc, char **argv)
     for (unsigned i = 0; i < crash_n_kinds; i++) {
         if (crash_kinds[i].is_dirty) /* qemu-img check repairs such an image */
             continue;
-        if (g_getenv("CRASH_KIND") &&
-            !g_str_equal(g_getenv("CRASH_KIND"), crash_kinds[i].name))
-            continue;
         for (Mode mode = 0; mode < N_MODES; mode++) {
             g_autofree char *path =
                 g_strdup_printf("/%s/%s", mode_names[mode], crash_kinds[i].name);
-            Case *c = g_new(Case, 1);
+            Case *c;
 
+            if (!crash_is_chosen(i, mode, first_seed))
+                continue;
+            c = g_new(Case, 1);
             *c = (Case){&crash_kinds[i], mode};
             g_test_add_data_func_full(path, c, test_kind, g_free);
         }
