@@ -68,9 +68,11 @@ typedef enum {
 /* How a piece of a write is done. Between plan_write and publish (or abandon) of an
  * allocating plan, nobody else changes what lies at [fill_start, fill_end) of the disk.
  *
- *     plan_write ──▶ the caller writes all of [fill_start, fill_end) to the data storage,
- *                    or, where is_zeroed and the disk held zeros there, the request
- * alone; then data_first stays false ──▶ publish (any failure) ─────────▶ abandon
+ *     plan_write ──▶ fill ──▶ publish
+ *                      └─(any failure)─▶ abandon
+ *
+ * To fill, the caller writes all of [fill_start, fill_end) to the data storage, and sets
+ * data_first; or the request alone, where is_zeroed and the disk held zeros there.
  *
  * A plan in place whose is_announced is set is ended by abandon, once its data is
  * written: until then nobody lets its bytes read as zeros.

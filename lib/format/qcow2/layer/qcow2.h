@@ -16,14 +16,19 @@
  *
  * W1  Clusters are taken from a reserve (refcount/alloc.c): their refcounts are 1 and
  *     their bytes zeros, durably, before an entry in the file refers to any of them.
- * Dying leaks what is left of it. W2  An entry of a reachable table is written only after
- * the data that it refers to is durable, except where both the disk and the new cluster
- * read as zeros and the cluster was prepared durably: then every mixture of old and new
- * is one that a disk may show. W3  A cluster whose last entry was replaced waits
- * (refcount/pending.c): only when the new entry is durable, and no request is left that
- * may still use the old one, is its refcount lowered; only from then on can it be found
- * free. W4  The guest range of an entry that is being changed is announced
- * (format/inflight.h); L1 entries, refcounts and the reserve change under alloc_lock.
+ *     Dying leaks what is left of it.
+ *
+ * W2  An entry of a reachable table is written only after the data that it refers to is
+ *     durable, except where both the disk and the new cluster read as zeros and the
+ *     cluster was prepared durably: then every mixture of old and new is one that a
+ *     disk may show.
+ *
+ * W3  A cluster whose last entry was replaced waits (refcount/pending.c): only when the
+ *     new entry is durable, and no request is left that may still use the old one, is
+ *     its refcount lowered; only from then on can it be found free.
+ *
+ * W4  The guest range of an entry that is being changed is announced
+ *     (format/inflight.h); L1 entries, refcounts and the reserve change under alloc_lock.
  *
  * And T1, T2 of format/table-file.h. */
 #pragma once
