@@ -8,7 +8,7 @@
 
 #include "qimg.h"
 
-/* Opened while that can be done: -1 until then. */
+/* -1 until opened. */
 static int null_fd = -1;
 
 static void
@@ -18,7 +18,7 @@ open_null(void)
         null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
 }
 
-/* The first process: nothing of what it shares with the new one is touched. */
+/* Runs in the first process; touches nothing that it shares with the new one. */
 static G_GNUC_NORETURN void
 wait_until_ready(int fd)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* fusermount3 is started by libfuse and inherits our standard error: while it runs, that
- * is a file without a name. */
+/* libfuse starts fusermount3, which inherits our standard error: meanwhile, standard
+ * error is an unnamed file. */
 #include "mount/fuse-messages.h"
 
 #include <fuse_log.h>
@@ -21,7 +21,7 @@ print_message(enum fuse_log_level level, const char *format, va_list args)
     vfprintf(stderr, format, args);
 }
 
-/* While the mount lasts: what goes wrong is told by the handlers, to whom it concerns. */
+/* Used while the mount lasts: the handlers report errors to the callers concerned. */
 static void
 print_debugging(enum fuse_log_level level, const char *format, va_list args)
 {
@@ -40,7 +40,7 @@ fuse_messages_begin(void)
         dup2(file_fd, STDERR_FILENO);
 }
 
-/* What to do about @message. */
+/* Advice for @message. */
 static const char *
 cure_of(const char *message)
 {

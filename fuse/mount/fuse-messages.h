@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What libfuse and fusermount3 print when they cannot mount becomes one line of ours,
- * with what to do. */
+/* Turns the output of libfuse and fusermount3 about a failed mount into one line with
+ * advice. */
 #pragma once
 
 #include <glib.h>
 #include <stdbool.h>
 
-/* Keeps libfuse's messages, and those of programs on standard error, from now on. */
+/* From now on, captures libfuse's messages and everything printed to standard error. */
 void fuse_messages_begin(void);
 
-/* Ends that. What was printed is printed now if @is_good; otherwise returns the last line
- * of it with what to do, in brackets (free with g_free), and NULL for @is_good. */
+/* Ends the capture. If @is_good, prints the captured text and returns NULL; otherwise
+ * returns its last line with advice in brackets (free with g_free). */
 char *fuse_messages_end(bool is_good);

@@ -41,13 +41,13 @@ print(const char *domain, GLogLevelFlags level, const char *message, gpointer us
             line);
 }
 
-/* ---- the system's log: syslog(3) would open its socket when it likes ---- */
+/* ---- the system's log: syslog(3) would open its socket at an arbitrary time ---- */
 
 #define SYSLOG_SOCKET  "/dev/log"
 #define MAX_TIME_BYTES 32
 
 static struct {
-    QimgMutex lock; /* rank QIMG_RANK_LOG: held for a message: taken under other locks,
+    QimgMutex lock; /* rank QIMG_RANK_LOG: held for one message; taken under other locks,
                        takes none */
     int fd;         /* connected, or -1 */
     LogConnect connect;
@@ -74,7 +74,7 @@ connect_here(void *user)
     return log_connect();
 }
 
-/* A line as the system's log takes it: "<30>Jan  2 03:04:05 qcowfs[6]: text". */
+/* A line in the format of the system's log: "<30>Jan  2 03:04:05 qcowfs[6]: text". */
 static char *
 syslog_line(int priority, const char *text)
 {
@@ -88,7 +88,7 @@ syslog_line(int priority, const char *text)
                            (int)getpid(), text);
 }
 
-/* Once more with a new socket where the old one has nobody at its other end. */
+/* Retries with a new socket if the old one has lost its peer. */
 static void
 write_to_syslog(const char *line)
 {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Mountpoints: stale ones, and marks by which `--wait` finds the server.
+/* Handles stale mountpoints, and the marks by which `--wait` finds the server.
  *
- * A mark is a file in a directory of the user's, named after the mountpoint and locked
- * while the server lives: a lock ends with its process, however that ends. */
+ * A mark is a file in one of the user's directories, named after the mountpoint and
+ * locked while the server lives: a lock ends with its process, however that ends. */
 #include "mount/mountpoint.h"
 
 #include <errno.h>
@@ -46,7 +46,7 @@ find_mount(const char *absolute_path, char **device_out, char **type_out)
 
         if (g_strv_length(fields) < 7 || !dash)
             continue;
-        path = g_strcompress(fields[4]); /* blanks stand there as \040 */
+        path = g_strcompress(fields[4]); /* undoes \040 for blanks */
         if (strcmp(path, absolute_path) != 0)
             continue;
         g_free(*device_out);
@@ -78,8 +78,8 @@ mountpoint_absolute(const char *path)
     return copy;
 }
 
-/* As mountpoint_absolute, also of something that cannot be looked at: its directory can,
- * and so can a symbolic link to it. */
+/* As mountpoint_absolute, also for a path that cannot be examined, as long as its
+ * directory, or a symbolic link to it, can. */
 static char *
 absolute_of_any(const char *path)
 {
@@ -110,7 +110,7 @@ bool
 mountpoint_unmount(const char *absolute_path)
 {
     g_autoptr(GError) error = NULL;
-    g_autofree char *message = NULL; /* of no use beside our own */
+    g_autofree char *message = NULL; /* of no use beside our message */
     const char *argv[] = {"fusermount3", "-u", "-z", "--", absolute_path, NULL};
     int status = -1;
 
@@ -121,8 +121,8 @@ mountpoint_unmount(const char *absolute_path)
            status == 0;
 }
 
-/* Whether the mount on @path has lost its process: this question always goes there, while
- * the kernel still answers stat from what it keeps. */
+/* Whether the mount on @path has lost its process. Uses statfs, which always asks the
+ * server; the kernel still answers stat from its cache. */
 static bool
 is_dead(const char *path)
 {
@@ -151,7 +151,7 @@ mountpoint_remove_stale(const char *path, GError **error)
     return true;
 }
 
-/* libfuse takes any number for an open /dev/fuse. */
+/* libfuse accepts any number as an open /dev/fuse. */
 static bool
 check_descriptor(const char *path, GError **error)
 {
@@ -168,7 +168,7 @@ check_descriptor(const char *path, GError **error)
                     "/dev/fuse (pass on the one that was mounted with)");
         return false;
     }
-    /* Without a mount it looks as it does after the end of one. */
+    /* Without a mount, /dev/fuse behaves as after the end of one. */
     poller.fd = (int)fd;
     if (poll(&poller, 1, 0) < 0 || !(poller.revents & POLLERR))
         return true;
@@ -210,8 +210,8 @@ mountpoint_prepare(const char *path, bool *is_file_out, GError **error)
     return false;
 }
 
-/* Several, since whoever waits may have another environment than the server, and since
- * the first may be missing, or somebody else's after su(1). */
+/* Several, since the waiting process may have another environment than the server, and
+ * since the first may be missing, or belong to another user after su(1). */
 GStrv
 mountpoint_mark_dirs(void)
 {
@@ -230,7 +230,7 @@ mountpoint_mark_dirs(void)
     return (GStrv)g_ptr_array_free(dirs, FALSE);
 }
 
-/* The path of the mark in @dir, if nobody else can write there; else NULL. */
+/* The path of the mark in @dir, if no other user can write there; else NULL. */
 static char *
 mark_path(const char *dir, const char *absolute_path)
 {
@@ -271,8 +271,8 @@ mark_in(const char *dir, const char *absolute_path)
             if (is_same_inode(path, fd))
                 return fd;
         } else if (is_same_inode(path, fd)) {
-            /* An earlier server, unmounted already, still closes its images. It keeps
-             * its lock, and those who wait for it go on to the new mark. */
+            /* An earlier server, already unmounted, is still closing its images. It keeps
+             * its lock; processes waiting for it go on to the new mark. */
             unlink(path);
         }
         close(fd);
@@ -314,7 +314,7 @@ wait_in(const char *dir, const char *absolute_path)
     g_autofree char *mark = mark_path(dir, absolute_path);
     int fd;
 
-    /* Until nobody serves it. A mark whose server was killed is left, and free. */
+    /* Until no server is left. A killed server leaves its mark behind, unlocked. */
     while (mark && (fd = open(mark, O_RDONLY | O_CLOEXEC | O_NOFOLLOW)) >= 0) {
         bool is_over;
 

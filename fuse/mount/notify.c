@@ -20,7 +20,8 @@ notify_open(void)
     if (n < 2 || n >= sizeof address.sun_path || !strchr("/@", path[0]))
         return;
     memcpy(address.sun_path, path, n);
-    if (path[0] == '@') /* an abstract one: its name begins with NUL, and ends with n */
+    if (path[0] ==
+        '@') /* an abstract socket: its name begins with NUL and ends after n bytes */
         address.sun_path[0] = '\0';
     notify_fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (notify_fd >= 0 &&
@@ -42,7 +43,7 @@ notify_send(const char *format, ...)
     va_start(args, format);
     text = g_strdup_vprintf(format, args);
     va_end(args);
-    /* No signal comes of it: that is for streams. */
+    /* No SIGPIPE: it applies to streams only. */
     if (write(notify_fd, text, strlen(text)) < 0)
         g_debug("the service manager cannot be told \"%s\"", text);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Parsing of the command line. getopt_long does the long options; -o lists are split
- * here, since both spellings go through one table. */
+/* Parses the command line: getopt_long handles long options, and this file splits -o
+ * lists; both spellings use one table. */
 #include "mount/options.h"
 
 #include <errno.h>
@@ -17,9 +17,8 @@ typedef struct OptionRow OptionRow;
 
 struct OptionRow {
     const char *name;
-    const char *argument; /* how the help calls its value; NULL: takes none; in brackets:
-                             may be left out */
-    const char *help;     /* NULL: not shown */
+    const char *argument; /* its value in the help; NULL: none; in brackets: optional */
+    const char *help;     /* NULL: hidden */
     bool (*set)(Options *options, const OptionRow *row, const char *value,
                 GError **error);
     const char *text; /* for the setters below */
@@ -39,14 +38,14 @@ usage_error(GError **error, const char *format, ...)
     return false;
 }
 
-/* An option of the library. */
+/* An option for the library. */
 static bool
 set_image(Options *o, const OptionRow *row, const char *value, GError **error)
 {
     return qimg_options_set(o->image_options, row->name, value, error);
 }
 
-/* An option that libfuse or the kernel takes. */
+/* An option for libfuse or the kernel. */
 static bool
 set_fuse(Options *o, const OptionRow *row, const char *value, GError **error)
 {
@@ -263,7 +262,7 @@ static const OptionRow rows[] = {
     {"sync", NULL, NULL, set_fuse, NULL},
     {"async", NULL, NULL, set_fuse, NULL},
     {"dirsync", NULL, NULL, set_fuse, NULL},
-    /* For mount(8) and those who read /etc/fstab; mount(8) keeps most of them. */
+    /* For mount(8) and other readers of /etc/fstab; mount(8) keeps most of them. */
     {"defaults", NULL, NULL, set_nothing, NULL},
     {"auto", NULL, NULL, set_nothing, NULL},
     {"noauto", NULL, NULL, set_nothing, NULL},
@@ -305,7 +304,7 @@ set_from_list(Options *o, const char *element, GError **error)
     size_t n_name = equals ? (size_t)(equals - element) : strlen(element);
     const OptionRow *row = find_row(element, n_name);
 
-    if (g_ascii_strncasecmp(element, "x-", 2) == 0) /* of programs around mount(8) */
+    if (g_ascii_strncasecmp(element, "x-", 2) == 0) /* for programs around mount(8) */
         return true;
     if (!row)
         return usage_error(error, "-o %s: unknown option (see qcowfs --help)", element);
@@ -340,11 +339,11 @@ set_list(Options *o, const char *list, GError **error)
 }
 
 enum {
-    LONG_ROW = 256, /* + index of the row */
+    LONG_ROW = 256, /* plus the index of the row */
     LONG_WAIT = 1024,
 };
 
-/* The long options: the table's, and those that are no mount options. */
+/* The long options: those of the table, and those that are no mount options. */
 static struct option *
 make_long_options(void)
 {
@@ -407,13 +406,13 @@ take_option(Options *o, int key, char **argv, GError **error)
     }
 }
 
-/* Settles who may write where, once all options are known. */
+/* Settles the access mode, once all options are known. */
 static bool
 settle_access(Options *o, GError **error)
 {
     bool is_rw = g_strcmp0(o->access, "rw") == 0;
 
-    /* mount(8) adds rw to whatever it is given, so cow goes before it. */
+    /* mount(8) always adds rw, so cow takes precedence. */
     if (o->is_cow && o->access && !is_rw)
         return usage_error(error, "ro and cow exclude each other (ro: nothing can be "
                                   "written; cow: writes go to an overlay)");

@@ -23,31 +23,31 @@ typedef struct {
     char *mountpoint;  /* as given; for COMMAND_WAIT, too */
     QimgOptions *image_options;
     GPtrArray *fuse_options; /* char *, "name" or "name=value" for libfuse */
-    unsigned n_threads;      /* that answer requests */
+    unsigned n_threads;      /* for answering requests */
     bool foreground;
     bool debug;
     bool verbose;
     bool allow_other;   /* or allow_root */
-    const char *access; /* "ro" or "rw", what was given last; NULL: neither */
+    const char *access; /* "ro" or "rw", the last one given; NULL: neither */
     bool is_writable;   /* by rw or cow */
     bool is_cow;
-    char *cow_file; /* NULL: an overlay that vanishes */
+    char *cow_file; /* NULL: a temporary overlay */
     bool no_lock;
     bool no_partitions;
     bool no_sandbox;
     uid_t uid;
     gid_t gid;
     mode_t umask;
-    unsigned max_read_bytes; /* 0: libfuse's */
-    unsigned idle_s;         /* after which an image of a directory is closed */
+    unsigned max_read_bytes; /* 0: libfuse's default */
+    unsigned idle_s;         /* before an idle image of a directory is closed */
 } Options;
 
-/* Parses the command line. NULL with @error set (a text for the user) where it makes no
- * sense. Free with options_free. */
+/* Parses the command line. NULL with @error set (a text for the user) for a wrong one.
+ * Free with options_free. */
 Options *options_parse(int argc, char **argv, GError **error);
 void options_free(Options *options);
 
-/* What the registry of images needs of them; borrows from @options. */
+/* The settings for the registry of images; borrows from @options. */
 ImagesSettings options_for_images(const Options *options);
 
 /* Prints the help to standard output. */

@@ -16,7 +16,8 @@
 #include "qimg.h"
 
 struct Unmounter {
-    int fd; /* a byte there is an order, and one back whether it went well; or its end */
+    int fd; /* carries one byte per order, and one byte back for its success; or end of
+               file */
     pid_t pid;
     QimgMutex lock; /* rank QIMG_RANK_UNMOUNTER: from an order to its answer */
 };
@@ -47,7 +48,7 @@ send_answer(int fd, char is_done, int passed_fd)
     return sendmsg(fd, &message, MSG_NOSIGNAL) == 1;
 }
 
-/* Returns what came with a good answer, or -1. */
+/* Returns the descriptor of a successful answer, or -1. */
 static int
 receive_descriptor(int fd)
 {
@@ -83,8 +84,8 @@ close_from_to(unsigned first, unsigned last)
         close((int)fd);
 }
 
-/* Keeps @fd alone: images would stay locked, the mount alive, and the reader of a pipe
- * waiting, for as long as this process has theirs. */
+/* Closes all descriptors except @fd: copies in this process would keep images locked, the
+ * mount alive, and the reader of a pipe waiting. */
 static void
 close_others(int fd)
 {
@@ -114,9 +115,9 @@ answer_with_log(int fd)
     return is_sent;
 }
 
-/* Signals are blocked here as they are in the server: those to a group or a control group
- * must leave this process the last. An order is one byte, since the server may be led
- * astray; its first one that is none ends the process. */
+/* Signals are blocked here as in the server: this process must outlive all others of its
+ * process group or control group. An order is one byte, since the server may be
+ * compromised; the first unknown byte ends the process. */
 static G_GNUC_NORETURN void
 take_orders(int fd, const char *absolute_path, const char *device)
 {
@@ -189,7 +190,8 @@ unmounter_connect_log(void *user)
     char byte = ORDER_LOG;
     int fd = -1;
 
-    /* It may unmount at this moment, and that wait for the caller to answer a request. */
+    /* The process may be unmounting, which may wait until the caller answers a
+     * request. */
     if (!qimg_mutex_trylock(&unmounter->lock))
         return -1;
     if (write(unmounter->fd, &byte, 1) == 1)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* A process that stays outside of the sandbox, to unmount in the end: a confined server
- * can neither call umount(2) nor start fusermount3, which has the set-user-ID bit. Nor
- * can it open a socket when the system's log was started anew. It can be told to do these
- * two things and nothing else. */
+/* A process outside the sandbox that unmounts at the end: a confined server can neither
+ * call umount(2) nor start fusermount3, which has the set-user-ID bit. Nor can it open a
+ * socket after a restart of the system's log. The process accepts these two orders and
+ * nothing else. */
 #pragma once
 
 #include <glib.h>
@@ -10,17 +10,17 @@
 
 typedef struct Unmounter Unmounter;
 
-/* Starts the process, for what is mounted at @absolute_path (copied) now; NULL: it is for
- * the log alone. Before any thread is made. It ends with this one, whichever way that
+/* Starts the process for the present mount at @absolute_path (copied); NULL: for the log
+ * alone. Call before any thread is made. The process ends with this one, however that
  * ends. NULL with @error set. */
 Unmounter *unmounter_start(const char *absolute_path, GError **error);
 
-/* Takes the mount out of the tree of files, also when it is in use, where it is still
- * the topmost one there. Once. False where that failed. */
+/* Detaches the mount from the tree, even while in use, if it is still the topmost one.
+ * Once. False on failure. */
 bool unmounter_unmount(Unmounter *unmounter);
 
 /* A new socket, connected to the system's log: a LogConnect for the Unmounter @user. -1
- * where there is no log, and while unmounter_unmount is at work. Thread-safe. */
+ * if there is no log, or while unmounter_unmount runs. Thread-safe. */
 int unmounter_connect_log(void *user);
 
 /* Ends the process; accepts NULL. */
