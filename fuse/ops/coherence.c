@@ -6,9 +6,9 @@
 
 #include "base/lock.h"
 
-/* A lock on one page may be one on all of a large folio around it. */
+/* A lock on one page may cover a large folio around it. */
 #define NEAR_BYTES (UINT64_C(2) << 20)
-/* Early changes of one view that wait: beyond this many they are told as one. */
+/* Limit of pending early changes per view: beyond it they are merged into one. */
 #define MAX_EARLY 64u
 
 typedef struct {
@@ -23,13 +23,13 @@ struct CoherentView {
 };
 
 struct CoherentChange {
-    CoherentView *view;  /* const; of a sync: any of the disk */
-    uint64_t start, end; /* of the disk */
+    CoherentView *view;  /* const; for a sync: any view of the disk */
+    uint64_t start, end; /* on the disk */
     bool is_sync;
     bool is_early; /* answered, or about to be, without waiting */
-    bool is_ready; /* the change is made: the notifier may take it up */
+    bool is_ready; /* the change is made: the notifier may process it */
     bool is_running;
-    CoherentAnswer answer; /* unless is_early */
+    CoherentAnswer answer; /* unused if is_early */
 };
 
 struct Coherence {
@@ -37,7 +37,7 @@ struct Coherence {
     void *user;        /* of drop; const after start */
     pthread_t thread;
     bool is_started;
-    QimgMutex lock; /* held for no I/O */
+    QimgMutex lock; /* never held over I/O */
     QimgCond wakes;
     /* Guarded by lock: */
     GHashTable *disks; /* by image: Disk *, owned */
@@ -109,8 +109,8 @@ coherence_get_view(Coherence *c, unsigned image_index, uint64_t inode, uint64_t 
         view = g_new(CoherentView, 1);
         *view = (CoherentView){c, disk, inode, start, length};
         g_ptr_array_add(disk->views, view);
-        /* Who changes the disk looks at this again afterwards: either it sees the view,
-         * or the view's first read sees the change. */
+        /* A writer re-checks n_views after its change: either it sees the view, or the
+         * view's first read sees the change. */
         atomic_fetch_add(&disk->n_views, 1);
     }
     qimg_mutex_unlock(&c->lock);
@@ -140,7 +140,7 @@ new_change(CoherentView *view, uint64_t start, uint64_t length)
     return change;
 }
 
-/* Whether pages of the one may be locked or dropped because of the other. */
+/* Whether one may lock or drop pages because of the other. */
 static bool
 may_collide(const CoherentChange *a, const CoherentChange *b)
 {
@@ -173,10 +173,10 @@ send(const CoherentAnswer *answer)
     answer->send(answer->req, answer->err, answer->value);
 }
 
-/* Joins @change, which is early and ready, with one of its file that waits: where they
- * touch, or where too many wait. Only changes between the same two syncs of the disk are
- * joined: a sync waits for those before it, and would miss one that moves behind it. The
- * lock is held. */
+/* Merges @change, which is early and ready, into a pending one of its file: if they
+ * touch, or if too many are pending. Merges only changes between the same two syncs of
+ * the disk: a sync waits for those before it, and would miss one that moves behind it.
+ * The lock is held. */
 static void
 join_early(Coherence *c, CoherentChange *change)
 {
@@ -210,7 +210,7 @@ join_early(Coherence *c, CoherentChange *change)
     g_free(change);
 }
 
-/* Answers first. */
+/* Answers before the others are told. */
 static void
 finish_early(Coherence *c, CoherentChange *change, const CoherentAnswer *answer)
 {
@@ -235,7 +235,7 @@ coherence_finish(CoherentView *view, CoherentChange *change, uint64_t start,
     }
     c = view->coherence;
     qimg_mutex_lock(&c->lock);
-    if (!change) { /* registered before it is answered: a sync must find it */
+    if (!change) { /* register before answering: a sync must find it */
         change = new_change(view, start, length);
         change->is_early = true;
         g_queue_push_tail(&c->changes, change);
@@ -251,7 +251,7 @@ coherence_finish(CoherentView *view, CoherentChange *change, uint64_t start,
         finish_early(c, change, answer);
 }
 
-/* Whether early changes of the disk of @sync come before it. The lock is held. */
+/* Whether early changes of the disk precede @sync. The lock is held. */
 static bool
 has_early_before(const Coherence *c, const CoherentChange *sync)
 {
@@ -290,7 +290,7 @@ coherence_sync(CoherentView *view, const CoherentAnswer *answer)
 
 /* ---- the notifier ---- */
 
-/* Whether the notifier may take @change up now. The lock is held. */
+/* Whether the notifier may process @change now. The lock is held. */
 static bool
 is_runnable(const Coherence *c, const CoherentChange *change)
 {
@@ -322,7 +322,7 @@ typedef struct {
     int64_t length;
 } Stretch;
 
-/* What the other views have of the change. The lock is held. */
+/* The ranges of the change in the other views. The lock is held. */
 static GArray *
 stretches_of(const CoherentChange *change)
 {
@@ -380,7 +380,8 @@ notify(void *user)
         qimg_mutex_lock(&c->lock);
         g_queue_remove(&c->changes, change);
         qimg_mutex_unlock(&c->lock);
-        /* Last: who is answered may go on by another file at once, and not early. */
+        /* Answer last: the answered writer may go on through another file at once, and
+         * not early. */
         if (!change->is_early)
             send(&change->answer);
         g_free(change);

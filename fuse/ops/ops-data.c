@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Requests on open files. A read is answered in the thread that received it, from a
- * buffer that the thread keeps; a write goes to the image from the request itself. There
- * is no flush handler: close(2) has nothing to wait for. */
+/* Requests on open files. A read is answered in the receiving thread, from a per-thread
+ * buffer; a write goes to the image from the request itself. There is no flush handler:
+ * close(2) has nothing to wait for. */
 #include "ops/ops.h"
 
 #include <errno.h>
@@ -20,10 +20,10 @@ typedef struct {
     ImageEntry *entry; /* pinned for @image */
     uint64_t inode;
     ControlText *text;
-    bool is_writable;    /* the node is; the kernel knows what it was opened for */
-    bool is_for_writing; /* and so do we, to say so in the end */
+    bool is_writable;    /* of the node; the kernel knows the open mode */
+    bool is_for_writing; /* the open mode, for reporting at the end */
     bool is_part;        /* a partition */
-    CoherentView *view;  /* where other files may show the same bytes, else NULL */
+    CoherentView *view;  /* NULL if no other file shows the same bytes */
 } OpenFile;
 
 static pthread_key_t buffer_key;
@@ -36,7 +36,7 @@ make_buffer_key(void)
         g_error("no thread-specific data left");
 }
 
-/* The thread's reply buffer, MAX_REQUEST_BYTES long; NULL when memory is short. */
+/* The thread's reply buffer, MAX_REQUEST_BYTES long; NULL if memory is short. */
 static char *
 thread_buffer(void)
 {
@@ -122,11 +122,11 @@ ops_data_count_files(Mount *mount, unsigned *n_writers_out)
     return n_files;
 }
 
-/* What the kernel may keep of a file of an image from one open to the next. */
+/* Sets how long the kernel may cache an image file's pages. */
 static void
 set_caching(const Tree *tree, Node node, const OpenFile *file, struct fuse_file_info *fi)
 {
-    /* It changes behind the kernel's back, by writes to the disk. */
+    /* Writes to the disk change it behind the kernel's back. */
     fi->direct_io =
         node.kind != NODE_DISK && node.kind != NODE_PARTITION && tree_is_live(tree, node);
     /* All changes go through this file, or are told (coherence.h): a second reader finds
@@ -147,7 +147,7 @@ node_open_file(const Tree *tree, Node node, struct fuse_file_info *fi, GError **
         file->is_part = node_is_partition(node);
     } else {
         file->text = control_text_open(tree, node, error);
-        fi->direct_io = 1; /* made anew for each open */
+        fi->direct_io = 1; /* generated at each open */
     }
     if (file->image)
         set_caching(tree, node, file, fi);
@@ -156,7 +156,7 @@ node_open_file(const Tree *tree, Node node, struct fuse_file_info *fi, GError **
     return file;
 }
 
-/* Finds out which bytes the file shares with others; false where it has gone. */
+/* Finds the bytes that the file shares with others; false if it has gone. */
 static bool
 share(Mount *mount, Node node, OpenFile *file)
 {
@@ -197,7 +197,7 @@ op_open(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi)
         reply_open_error(req, error);
         return;
     }
-    /* Its length may be of an earlier opening of the image, as its pages. */
+    /* Its length may stem from an earlier opening of the image, as may its pages. */
     if (file->image && !fi->keep_cache && !fi->direct_io)
         fuse_lowlevel_notify_inval_inode(mount->session, inode, -1, 0);
     if ((fi->flags & O_ACCMODE) != O_RDONLY && !file->is_writable) {
@@ -230,7 +230,7 @@ op_release(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi)
     fuse_reply_err(req, 0);
 }
 
-/* Reads at most *@size bytes, less at the disk's end alone: the kernel takes a short
+/* Reads at most *@size bytes, fewer only at the disk's end: the kernel takes a short
  * reply for the end of the file. */
 static int
 node_read_image(QimgImage *image, char *buffer, size_t *size, uint64_t guest_offset)
@@ -240,7 +240,7 @@ node_read_image(QimgImage *image, char *buffer, size_t *size, uint64_t guest_off
         uint64_t left = guest_offset < size_bytes ? size_bytes - guest_offset : 0;
         int err = qimg_image_read(image, guest_offset, buffer, MIN(*size, left));
 
-        /* The disk may have become smaller since it was asked for its size. */
+        /* The disk may have shrunk since its size was read. */
         if (err != -EINVAL || qimg_image_get_size_bytes(image) >= size_bytes) {
             *size = MIN(*size, left);
             return err;
@@ -332,7 +332,8 @@ op_write(fuse_req_t req, fuse_ino_t inode, const char *bytes, size_t size, off_t
         fuse_reply_err(req, EROFS);
         return;
     }
-    /* A disk takes all or nothing; a partition, which cannot grow, what fits. */
+    /* A disk takes all or nothing; a partition, which cannot grow, takes the fitting
+     * part. */
     size_bytes = qimg_image_get_size_bytes(file->image);
     if (file->is_part && start < size_bytes)
         size = MIN(size, size_bytes - start);
@@ -371,13 +372,13 @@ allocate(QimgImage *image, uint64_t start, uint64_t end, bool keeps_size)
     if (err || start >= end)
         return err;
     err = qimg_image_allocate(image, start, end - start);
-    /* The kernel lets nobody write to the file meanwhile. */
+    /* The kernel blocks other writes to the file meanwhile. */
     if (err && grows && qimg_image_resize(image, size_bytes))
         g_warning("a disk stays larger after an allocation that failed");
     return err;
 }
 
-/* Lets [@start, @end) read as zeros, as far as the disk goes. */
+/* Makes [@start, @end) read as zeros, up to the disk's end. */
 static int
 node_zero_range(QimgImage *image, uint64_t start, uint64_t end, bool keeps_size)
 {
@@ -389,7 +390,7 @@ node_zero_range(QimgImage *image, uint64_t start, uint64_t end, bool keeps_size)
         if (err)
             return err;
     }
-    end = MIN(end, size_bytes); /* what was added is zeros */
+    end = MIN(end, size_bytes); /* the added space is zeros */
     return start < end ? qimg_image_zero(image, start, end - start) : 0;
 }
 

@@ -10,7 +10,7 @@
 #include "ops/coherence.h"
 #include "ops/reply.h"
 
-/* A file that is replaced more often than this while it is looked for is not found. */
+/* A file replaced more often than this during a lookup is not found. */
 #define MAX_LOOKUPS 5
 
 static const Mount *
@@ -24,24 +24,23 @@ op_init(void *userdata, struct fuse_conn_info *conn)
 {
     const Mount *mount = userdata;
 
-    /* Through a pipe a reply costs more than it saves. */
+    /* Splicing a reply through a pipe costs more than it saves. */
     conn->want &=
         ~(unsigned)(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE);
-    /* What changes, changes through the kernel: our times tell it nothing to drop pages
-     * for. */
+    /* All changes go through the kernel: our times give it no reason to drop pages. */
     conn->want &= ~(unsigned)FUSE_CAP_AUTO_INVAL_DATA;
-    /* A write that was acknowledged has reached us; O_TRUNC comes as a setattr. */
+    /* An acknowledged write has reached us; O_TRUNC arrives as a setattr. */
     conn->want &= ~(unsigned)(FUSE_CAP_WRITEBACK_CACHE | FUSE_CAP_ATOMIC_O_TRUNC);
     conn->want |= conn->capable & (FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_ASYNC_DIO |
                                    FUSE_CAP_ASYNC_READ | FUSE_CAP_NO_OPENDIR_SUPPORT);
-    conn->max_write = MAX_REQUEST_BYTES; /* decides on the size of reads, too */
+    conn->max_write = MAX_REQUEST_BYTES; /* limits reads, too */
     conn->max_read = mount->max_read_bytes;
-    /* The default of 12 would hold back deep queues. */
+    /* The default of 12 would throttle deep queues. */
     conn->max_background = 128;
     conn->congestion_threshold = 96;
 }
 
-/* For how long the kernel may keep a node's name, and its attributes. */
+/* How long the kernel may cache a node's name, and its attributes. */
 static double
 name_timeout_s(const Tree *tree, Node node)
 {
@@ -53,8 +52,7 @@ name_timeout_s(const Tree *tree, Node node)
 static double
 attributes_timeout_s(const Tree *tree, Node node)
 {
-    /* An image whose file was changed is opened anew, and may have another length then.
-     */
+    /* An image whose file was changed is reopened, and may then have another length. */
     return tree_is_live(tree, node) ? 0
                                     : MIN(name_timeout_s(tree, node), NAMES_TIMEOUT_S);
 }
@@ -114,7 +112,7 @@ op_lookup(fuse_req_t req, fuse_ino_t parent_inode, const char *name)
         err = tree_lookup(tree, parent, name, &child);
         if (!err)
             err = make_entry(tree, child, &entry);
-        /* The file was replaced in between: the name stands for another one now. */
+        /* The file was replaced meanwhile: the name now stands for another one. */
         if (err != -ESTALE || !is_of_mount || n_tries == MAX_LOOKUPS)
             break;
         err = 0;
@@ -171,7 +169,7 @@ node_set_size(fuse_req_t req, Node node, uint64_t size_bytes)
     coherence_finish(view, change, size_bytes, UINT64_MAX, &answer);
 }
 
-/* 0 if what is to be set of mode and owner is so already, which copying programs ask for;
+/* 0 if mode and owner already have the wanted values, which copying programs ask for;
  * else the errno. */
 static int
 refuse_other_owner(const Tree *tree, Node node, const struct stat *wanted, int to_set)
@@ -191,8 +189,8 @@ refuse_other_owner(const Tree *tree, Node node, const struct stat *wanted, int t
     return 0;
 }
 
-/* The size of a writable disk can be set. Owner and mode are options of the mount; times
- * are the image's, and setting them is no error, since copying programs do. */
+/* Sets the size of a writable disk. Owner and mode are options of the mount. Times are
+ * the image's; setting them is no error, since copying programs do. */
 static void
 op_setattr(fuse_req_t req, fuse_ino_t inode, struct stat *attr, int to_set,
            struct fuse_file_info *fi)
@@ -203,7 +201,7 @@ op_setattr(fuse_req_t req, fuse_ino_t inode, struct stat *attr, int to_set,
     int err = tree_node_of(tree, inode, &node);
 
     (void)fi;
-    /* What is not open is not writable. */
+    /* A file that is not open is not writable. */
     if (!err && (node.kind == NODE_DISK || node.kind == NODE_PARTITION))
         err = tree_pin(tree, node, &entry);
     if (err)
@@ -220,8 +218,8 @@ op_setattr(fuse_req_t req, fuse_ino_t inode, struct stat *attr, int to_set,
         reply_attributes(req, node);
 }
 
-/* Only for mounts with directories of images: without a handler the kernel keeps what it
- * has read. */
+/* Only for mounts with directories of images: without this handler the kernel caches
+ * directories. */
 static void
 op_opendir(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi)
 {
@@ -230,7 +228,7 @@ op_opendir(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi)
     fuse_reply_open(req, fi);
 }
 
-/* Adds the entry at @position to the reply; false when it does not fit. */
+/* Adds the entry at @position to the reply; false if it does not fit. */
 static bool
 add_entry(fuse_req_t req, char *buffer, size_t size, size_t *used, Node node,
           const char *name, off_t next_position)
@@ -279,9 +277,10 @@ op_readdir(fuse_req_t req, fuse_ino_t inode, size_t size, off_t position,
         fuse_reply_buf(req, buffer, used);
 }
 
-/* Read-only, a full file system as large as its disks. Otherwise what the images occupy
- * and can still grow by: the space of the file system that they lie on. Units are
- * clusters: loop devices round discards to them, and smaller ones give nothing back. */
+/* Read-only: a full file system as large as its disks. Otherwise: the images' allocated
+ * space, plus the free space of the file system below, into which they can grow. Units
+ * are clusters: loop devices round discards to them, and smaller discards free
+ * nothing. */
 static void
 op_statfs(fuse_req_t req, fuse_ino_t inode)
 {

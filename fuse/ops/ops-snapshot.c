@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Requests that change names. Those of disks are given by the images; below a disk's
- * snapshots mkdir takes a snapshot, rmdir deletes one and rename renames one. */
+/* Requests that change names. The images determine the names of disks; below a disk's
+ * snapshots, mkdir takes a snapshot, rmdir deletes one and rename renames one. */
 #include "ops/ops.h"
 
 #include <errno.h>
@@ -11,8 +11,8 @@
 
 #include "ops/reply.h"
 
-/* How long a deletion waits for the releases of files that were just closed: the kernel
- * sends them after close(2) has returned. */
+/* How long a deletion waits for the releases of just closed files: the kernel sends them
+ * after close(2) has returned. */
 #define RELEASE_TIMEOUT_S 1
 
 static Mount *
@@ -65,7 +65,7 @@ op_mkdir(fuse_req_t req, fuse_ino_t parent_inode, const char *name, mode_t mode)
         reply_change_error(req, error);
     else if (tree_lookup(tree, parent, name, &child) == 0)
         reply_entry(req, tree, child);
-    else /* somebody else was quicker to delete it */
+    else /* deleted by another request meanwhile */
         fuse_reply_err(req, ENOENT);
 }
 
@@ -76,7 +76,7 @@ op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
     refuse_name(req);
 }
 
-/* Deletes the snapshot, perhaps after waiting for files on it to be released. */
+/* Deletes the snapshot; if needed, waits for the release of files on it. */
 static bool
 delete_snapshot(Mount *mount, Node child, GError **error)
 {

@@ -10,16 +10,16 @@
 
 typedef struct Coherence Coherence;
 
-/* What all handlers share; const while the session runs, but for the files. */
+/* Shared by all handlers; const while the session runs, except the files. */
 typedef struct {
     const Tree *tree;
     struct fuse_session *session;
     Coherence *coherence; /* see coherence.h; NULL: no two files show the same bytes, or
                              nothing changes */
     unsigned max_read_bytes; /* 0: no limit of our own */
-    QimgMutex files_lock;    /* held for open and release alone */
+    QimgMutex files_lock;    /* held only for open and release */
     GHashTable *files;       /* guarded by files_lock: the open files */
-    unsigned n_released;     /* guarded by files_lock: files that were closed */
+    unsigned n_released;     /* guarded by files_lock: number of closed files */
     QimgCond released;       /* signalled when n_released changes */
 } Mount;
 
@@ -32,20 +32,21 @@ void ops_snapshot_fill(struct fuse_lowlevel_ops *ops);
 /* ops-meta.c: replies with a node that was looked up or made. */
 void reply_entry(fuse_req_t req, const Tree *tree, Node node);
 
-/* Closes the files that were open when the mount ended: no release comes for them. When
- * no handler runs any more. */
+/* Closes the files still open at the end of the mount: no release comes for them. Call
+ * when no handler runs any more. */
 void ops_data_close_files(Mount *mount);
 
-/* How many files are open, and in *@n_writers_out, how many of them for writing. */
+/* The number of open files; stores the number of those open for writing in
+ * *@n_writers_out. */
 unsigned ops_data_count_files(Mount *mount, unsigned *n_writers_out);
 
-/* The size of the largest request that the kernel sends us. */
+/* The size of the largest request from the kernel. */
 #define MAX_REQUEST_BYTES ((size_t)1 << 20)
 
-/* How long the kernel may keep what it knows of names and attributes: nothing changes but
- * what tree_is_live says, and of that nothing is kept. */
+/* How long the kernel may cache names and attributes: only nodes with tree_is_live
+ * change, and those are never cached. */
 #define CACHE_TIMEOUT_S 86400.0
 
-/* The same for what belongs to images of directories: others may change these, and we see
- * it when we are asked. */
+/* The same for images of directories: other programs may change these, and only a request
+ * makes us notice. */
 #define NAMES_TIMEOUT_S 1.0

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The kernel reads ahead without knowing where data end: on a disk with short stretches
- * of data a long read-ahead is mostly zeros, made and copied for nobody. */
+ * of data, a long read-ahead mostly generates and copies unused zeros. */
 #include "ops/read-ahead.h"
 
 #include <errno.h>
@@ -9,19 +9,19 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* No signal is answered meanwhile. */
+/* No signal is handled meanwhile. */
 #define MAX_USECS 200000
 
 #define LONG_READ_AHEAD "1024\n" /* KiB: the largest request */
 
-/* There is one setting for all disks of the mount. */
+/* All disks of the mount share one setting. */
 static bool
 is_worth_while(const Tree *tree)
 {
     gint64 late_usecs = g_get_monotonic_time() + MAX_USECS;
 
     if (images_get_directory(tree->images, 0))
-        return true; /* as with most images: these are not open yet */
+        return true; /* as with most images: directories' images are not open yet */
     for (unsigned number = 0;
          images_next(tree->images, &number) && g_get_monotonic_time() < late_usecs;
          number++) {
@@ -39,7 +39,7 @@ read_ahead_open(const char *absolute_path)
     g_autofree char *setting = NULL;
     struct statx status;
 
-    /* What the kernel knows of the mount by itself: nothing is asked of us. */
+    /* Asks for the kernel's own knowledge of the mount: sends us no request. */
     if (statx(AT_FDCWD, absolute_path, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, 0, &status) <
         0)
         return -1;

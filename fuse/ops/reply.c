@@ -16,8 +16,8 @@ reply_errno(int err)
     case EINVAL:
     case EOPNOTSUPP:
     case ENOMEM:
-    case ENXIO: /* of lseek */
-    case EINTR: /* of a text that takes long to make */
+    case ENXIO: /* from lseek */
+    case EINTR: /* from a text that takes long to generate */
         return -err;
     default:
         return EIO;
@@ -53,13 +53,14 @@ reply_change_error(fuse_req_t req, const GError *error)
     }
     g_warning("%s", error->message);
     if (err == EINVAL && !g_error_matches(error, QIMG_ERROR, QIMG_ERROR_USAGE))
-        err = EIO; /* it is the image that makes no sense */
+        err = EIO; /* the image itself is invalid */
     fuse_reply_err(req, err == EEXIST || err == EBUSY || err == ENOENT || err == EINVAL
                             ? err
                             : reply_errno(-err));
 }
 
-/* libfuse before 3.15 has no field for the flag; the reply is the kernel's structure. */
+/* libfuse before 3.15 has no field for the flag: the reply uses the kernel's
+ * structure. */
 int
 reply_open(fuse_req_t req, const struct fuse_file_info *fi, bool is_parallel)
 {
