@@ -1,25 +1,25 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The system calls of a running mount, each with its user: a call without one is refused.
- * Names of other machines than this one may stand here (…64, …_time64): where there is no
- * such call, there is no rule. sandbox-filter-gen.c makes filters of it, when the program
- * is built; test-sandbox tries each row. */
+/* The system calls of a running mount, each with its user; all others are refused. Names
+ * from other machines may appear (…64, …_time64): a machine without the call gets no
+ * rule. sandbox-filter-gen.c compiles the filters at build time; test-sandbox tries each
+ * row. */
 #pragma once
 
 #include <stdint.h>
 
 typedef enum {
     CALL_ALWAYS,
-    CALL_WITH_DIRS,      /* where images are opened later */
+    CALL_WITH_DIRS,      /* if images are opened later */
     CALL_WITH_SANITIZER, /* in builds that report */
 } CallScope;
 
-/* Of an argument: (value & mask) == wanted. Numbers, not names: the filter may be made on
- * another machine than it is for, and these are the same on all. */
+/* For an argument: (value & mask) == wanted. Numbers, not names: the filter may be built
+ * on another machine than its target, and these are the same on all. */
 typedef struct {
     const char *name;
     CallScope scope;
     const char *user;
-    uint64_t mask; /* 0: whatever the arguments */
+    uint64_t mask; /* 0: any arguments */
     uint64_t wanted;
     unsigned argument;
 } AllowedCall;
@@ -28,7 +28,7 @@ typedef struct {
     .argument = (number), .mask = (bits), .wanted = (value)
 #define ALL_BITS 0xffffffffu /* of an int */
 
-/* Stands for the process's own number, which is known when the filter is loaded. */
+/* Stands for the process's own number, which is filled in when the filter is loaded. */
 #define CALL_OWN_PID 0x7fabcdefu
 
 static const AllowedCall sandbox_calls[] = {
@@ -82,7 +82,7 @@ static const AllowedCall sandbox_calls[] = {
      ARGUMENT(1, ALL_BITS, 1030)},
     {"fcntl64", CALL_ALWAYS, "F_DUPFD_CLOEXEC of 32 bits", ARGUMENT(1, ALL_BITS, 1030)},
     /* Images of directories are opened later; Landlock decides which. The upper half of a
-     * request, its direction and size, is not the same on all machines. */
+     * request, its direction and size, differs between machines. */
     {"open", CALL_WITH_DIRS, "openat in an older C library"},
     {"openat", CALL_WITH_DIRS,
      "image-dir.c, storage/open-policy.c, image/open/overlay.c"},
@@ -98,7 +98,7 @@ static const AllowedCall sandbox_calls[] = {
     {"ioctl", CALL_WITH_DIRS, "storage/file.c: BLKSSZGET", ARGUMENT(1, 0xffff, 0x1268)},
     {"ioctl", CALL_ALWAYS, "storage/file.c: BLKGETSIZE64, of a device that may grow",
      ARGUMENT(1, 0xffff, 0x1272)},
-    /* Memory holds data or code (PROT_EXEC), and all the code is there. */
+    /* Memory holds either data or code (PROT_EXEC), and all code is already loaded. */
     {"mmap", CALL_ALWAYS, "cache/slot-cache.c; malloc; stacks", ARGUMENT(2, 4, 0)},
     {"mmap2", CALL_ALWAYS, "mmap of 32 bits", ARGUMENT(2, 4, 0)},
     {"mprotect", CALL_ALWAYS, "malloc: heaps that grow; stacks", ARGUMENT(2, 4, 0)},
@@ -107,8 +107,8 @@ static const AllowedCall sandbox_calls[] = {
     {"brk", CALL_ALWAYS, "malloc"},
     {"madvise", CALL_ALWAYS, "the C library: stacks of threads that have ended; malloc"},
     {"memfd_create", CALL_ALWAYS, "partition/content.c: what libblkid looks at"},
-    /* Threads (CLONE_THREAD), and no processes. clone3 cannot be looked into, so it is
-     * not there: the C library then takes clone. */
+    /* Threads (CLONE_THREAD), but no processes. clone3's arguments cannot be inspected,
+     * so it is missing: the C library then falls back to clone. */
     {"clone", CALL_ALWAYS, "pthread_create", ARGUMENT(0, 0x10000, 0x10000)},
     {"set_robust_list", CALL_ALWAYS, "the C library: a thread's begin"},
     {"rseq", CALL_ALWAYS, "the C library: a thread's begin"},
@@ -135,7 +135,7 @@ static const AllowedCall sandbox_calls[] = {
     {"restart_syscall", CALL_ALWAYS, "the kernel: a wait that was stopped goes on"},
     {"wait4", CALL_ALWAYS, "unmounter.c: its end"},
     {"waitpid", CALL_ALWAYS, "wait4 of 32 bits"},
-    /* Time and chance. */
+    /* Time and random numbers. */
     {"clock_gettime", CALL_ALWAYS, "timeouts, where the kernel's page has no clock"},
     {"clock_gettime64", CALL_ALWAYS, "clock_gettime of 32 bits"},
     {"gettimeofday", CALL_ALWAYS, "GLib, as clock_gettime"},
@@ -144,8 +144,8 @@ static const AllowedCall sandbox_calls[] = {
     {"clock_nanosleep_time64", CALL_ALWAYS, "clock_nanosleep of 32 bits"},
     {"nanosleep", CALL_ALWAYS, "clock_nanosleep in an older C library"},
     {"getrandom", CALL_ALWAYS, "the C library: malloc, mkstemp"},
-    /* LeakSanitizer traces the process from a copy of it; a report is symbolized by
-     * another program, and has colours where it goes to a terminal. */
+    /* LeakSanitizer traces the process from a copy of it; another program symbolizes a
+     * report, and colours it on a terminal. */
     {"open", CALL_WITH_SANITIZER, "reports"},
     {"openat", CALL_WITH_SANITIZER, "reports"},
     {"stat", CALL_WITH_SANITIZER, "reports"},
@@ -196,8 +196,8 @@ static const AllowedCall sandbox_calls[] = {
     {"socket", CALL_WITH_SANITIZER, "reports"},
 };
 
-/* The ways out, which exist on kernels of all ages: refused with EPERM on all alike. What
- * else is missing fails with ENOSYS, for which the C library has other ways. */
+/* Ways to escape that exist on kernels of all ages: refused with EPERM everywhere. All
+ * other calls fail with ENOSYS, for which the C library has fallbacks. */
 static const char *const sandbox_refused_calls[] = {
     "execve",
     "execveat",

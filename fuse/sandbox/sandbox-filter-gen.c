@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Runs when qcowfs is built: writes the filters of system calls as arrays of C, since
- * making them takes longer than all else of a start.
- *   sandbox-filter-gen ARCH   ARCH: libseccomp's name of the machine that they are for
- * The bytes are as that machine reads them. */
+/* Runs when qcowfs is built: writes the filters of system calls as C arrays, since
+ * compiling a filter takes longer than the rest of a start.
+ *
+ *   sandbox-filter-gen ARCH   ARCH: libseccomp's name of the target machine
+ *
+ * The bytes are in the target's byte order. */
 #include <errno.h>
 #include <seccomp.h>
 #include <stdbool.h>
@@ -31,7 +33,8 @@ fail_if(int err, const char *what)
     exit(EXIT_FAILURE);
 }
 
-/* The number here; a call of other machines has one that libseccomp translates. */
+/* The number on this machine; libseccomp translates pseudo-numbers of other machines'
+ * calls. */
 static int
 number_of(const char *name)
 {
@@ -49,7 +52,7 @@ has_call(const Variant *variant, const AllowedCall *call)
            (call->scope == CALL_WITH_SANITIZER && variant->has_sanitizer);
 }
 
-/* Whether the call is allowed whatever its arguments, so that no other rule counts. */
+/* Whether the call is allowed with any arguments, so that no other rule counts. */
 static bool
 is_allowed_freely(const Variant *variant, const char *name)
 {
@@ -60,8 +63,8 @@ is_allowed_freely(const Variant *variant, const char *name)
     return false;
 }
 
-/* s390x has its own order of clone's arguments, and those of mmap in memory, where a
- * filter does not see them. */
+/* s390x orders clone's arguments differently, and passes mmap's in memory, where a filter
+ * cannot see them. */
 static AllowedCall
 adapt_to_machine(AllowedCall call, uint32_t arch)
 {
@@ -97,7 +100,7 @@ make_filter(const char *arch_name, const Variant *variant)
     fail_if(filter ? 0 : ENOMEM, "seccomp_init");
     fail_if(arch ? 0 : EINVAL, arch_name);
     if (arch != seccomp_arch_native()) {
-        /* First, since two byte orders do not go together. */
+        /* First, since a filter cannot mix two byte orders. */
         fail_if(seccomp_arch_remove(filter, SCMP_ARCH_NATIVE), arch_name);
         fail_if(seccomp_arch_add(filter, arch), arch_name);
     }

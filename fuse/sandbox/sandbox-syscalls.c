@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Loads the filter that was made of sandbox-calls.h when the program was built. */
+/* Loads the filter compiled from sandbox-calls.h at build time. */
 #include "sandbox/sandbox-syscalls.h"
 
 #include <errno.h>
@@ -21,7 +21,7 @@
 #define SECCOMP_FILTER_FLAG_SPEC_ALLOW (1ul << 2)
 #endif
 
-/* Puts this process's number where the filter asks for it. */
+/* Fills in this process's number where the filter asks for it. */
 static void
 fill_in_pid(struct sock_filter *instructions, size_t n_instructions)
 {
@@ -42,8 +42,8 @@ sandbox_limit_syscalls(bool has_dirs)
 
     memcpy(instructions, bytes, n_bytes);
     fill_in_pid(instructions, program.len);
-    /* Without a costly defence against reading one's own memory, where that can be said.
-     */
+    /* Turns off a costly defence against reading the process's own memory, if
+     * possible. */
     if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_SPEC_ALLOW,
                 &program) == 0 ||
         prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0)

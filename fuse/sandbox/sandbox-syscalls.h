@@ -18,9 +18,9 @@
 #define SANDBOX_HAS_SANITIZER 0
 #endif
 
-/* Lets the calling thread, and those that it makes, call nothing else from now on; with
- * @has_dirs, also what following directories takes. Others fail with ENOSYS or EPERM:
- * killing the process would lose data over a call that a newer C library may try out.
- * Returns 0 or a negated errno: -ENOSYS where the kernel has no filters, or this build
- * was made without. */
+/* Restricts the calling thread, and the threads that it makes, to the calls of a running
+ * mount; with @has_dirs, also to those for following directories. Other calls fail with
+ * ENOSYS or EPERM: killing the process would lose data over a call that a newer C library
+ * may try. Returns 0 or a negated errno: -ENOSYS if the kernel has no filters, or this
+ * build was made without. */
 int sandbox_limit_syscalls(bool has_dirs);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* In this order, each step for what the one before leaves open: no new privileges by
+/* In this order, each step covers the gaps of the previous one: no new privileges by
  * starting a program, no files by name and no network (Landlock), no capabilities, and no
- * system calls that a running mount has no use for (seccomp). */
+ * system calls without use in a running mount (seccomp). */
 #include "sandbox/sandbox.h"
 
 #include <dlfcn.h>
@@ -26,7 +26,7 @@
 #endif
 
 typedef struct {
-    int fd; /* O_PATH: the directory or file, wherever paths lead later */
+    int fd; /* O_PATH: stays the same directory or file if its path changes */
     unsigned access;
 } Rule;
 
@@ -68,7 +68,7 @@ sandbox_allow(Sandbox *sandbox, const char *path, unsigned access)
         g_array_append_val(sandbox->rules, rule);
 }
 
-/* Which of READ and WRITE is allowed anywhere. */
+/* The allowed subset of READ and WRITE over all files. */
 static unsigned
 access_of_files(const Sandbox *sandbox)
 {
@@ -83,7 +83,7 @@ access_of_files(const Sandbox *sandbox)
 
 #if HAVE_LANDLOCK
 
-/* What the header of an older kernel does not have. */
+/* Missing in the headers of older kernels. */
 #define ACCESS_REFER     (UINT64_C(1) << 13) /* ABI 2 */
 #define ACCESS_TRUNCATE  (UINT64_C(1) << 14) /* ABI 3 */
 #define ACCESS_IOCTL_DEV (UINT64_C(1) << 15) /* ABI 5 */
@@ -95,7 +95,7 @@ typedef struct {
     uint64_t access_files, access_net, scopes;
 } RulesetAttributes;
 
-/* What is refused from @abi on; what an older one does not know stays as it is. */
+/* The accesses refused from @abi on; accesses unknown to an older kernel stay allowed. */
 static RulesetAttributes
 attributes_of(long abi)
 {
@@ -169,11 +169,12 @@ limit_files(const Sandbox *sandbox)
     RulesetAttributes attributes;
     int fd, err;
 
-    /* Not built in, not enabled at boot; or a container's filter of an earlier time. */
+    /* Landlock is not built in, not enabled at boot, or refused by a container's older
+     * filter. */
     if (abi < 0)
         return errno == ENOSYS || errno == EOPNOTSUPP || errno == EPERM ? 0 : -errno;
     attributes = attributes_of(abi);
-    /* An older kernel takes the longer struct as long as what it does not know is 0. */
+    /* An older kernel accepts the longer struct if its unknown part is 0. */
     fd = (int)syscall(SYS_landlock_create_ruleset, &attributes, sizeof attributes, 0);
     if (fd < 0)
         return -errno;
@@ -197,8 +198,8 @@ limit_files(const Sandbox *sandbox)
 
 /* ---- capabilities ---- */
 
-/* What opening the images of others takes, for those below a directory: looking at them
- * in spite of permission bits, and not changing their access time. */
+/* Capabilities for opening other users' images below a directory: reading them in spite
+ * of permission bits, and leaving their access time alone. */
 static uint64_t
 kept_capabilities(unsigned access)
 {
@@ -221,8 +222,8 @@ drop_capabilities(unsigned access)
 
     if (syscall(SYS_capget, &header, data) < 0)
         return -errno;
-    /* What may be had by starting a program, up to the last one that the kernel has;
-     * refused to those who have nothing to lose. */
+    /* The capabilities gained by starting a program, up to the kernel's last one; EPERM
+     * for processes that have none. */
     for (unsigned long i = 0; prctl(PR_CAPBSET_DROP, i, 0, 0, 0) == 0; i++)
         ;
     for (unsigned i = 0; i < _LINUX_CAPABILITY_U32S_3; i++) {
@@ -233,14 +234,14 @@ drop_capabilities(unsigned access)
     return syscall(SYS_capset, &header, data) < 0 ? -errno : 0;
 }
 
-/* ---- all of it ---- */
+/* ---- the whole ---- */
 
-/* What is loaded when first used must be there by then. */
+/* Loads libraries that would otherwise be loaded at first use. */
 static void
 load_late_parts(void)
 {
-    /* The C library loads it for pthread_cancel; where it has another name or is linked
-     * in, that does not happen either. */
+    /* The C library loads it for pthread_cancel; if it has another name or is linked
+     * statically, that load does not happen either. */
     (void)dlopen("libgcc_s.so.1", RTLD_NOW | RTLD_NODELETE);
 }
 
@@ -261,7 +262,7 @@ sandbox_enter(Sandbox *sandbox, char **report_out, GError **error)
     int err;
 
     load_late_parts();
-    /* Where a sanitizer writes, and what it reads for that, is its own business. */
+    /* A sanitizer's reads and writes are its own business. */
     if (SANDBOX_HAS_SANITIZER)
         sandbox_allow(sandbox, "/", SANDBOX_READ | SANDBOX_WRITE);
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
