@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* A text is a sequence of pieces, each made from a place in it. Places that were passed
- * are remembered now and then, so that a read behind where the last one ended does not
- * begin at the start. */
+/* A text is a sequence of pieces, each generated from a place in it. Some passed places
+ * are remembered as marks, so that a read elsewhere does not begin at the start. */
 #include "tree/control-text.h"
 
 #include <errno.h>
@@ -9,27 +8,27 @@
 
 #include "base/lock.h"
 
-/* One extent may take a second of a hostile image; a read takes little more. */
+/* One extent of a hostile image may take a second; a read takes little more. */
 #define MAX_READ_USECS 1000000
 
-/* Texts up to this size are made whole. */
+/* Texts up to this size are generated whole. */
 #define MAX_WHOLE_BYTES 32768u
 
-/* Of disks with more partitions the size of the list is not known: what each holds is
- * read for that. */
+/* With more partitions, the size of the list is not computed, since that reads each
+ * partition's content. */
 #define MAX_MEASURED_PARTITIONS 8u
 
 #define N_MARKS        64u
 #define MARK_BYTES     65536u
 #define COUNTER_DIGITS 20
 
-/* Where a piece begins. */
+/* The start of a piece. */
 typedef union {
     QimgInfoPlace info;
     uint64_t guest_offset;
     struct {
         unsigned number; /* of an image */
-        bool is_begun;   /* an element has been made */
+        bool is_begun;   /* an element was made */
         bool is_ended;
     } list;
 } Place;
@@ -39,11 +38,11 @@ typedef struct {
     Place place;
 } Mark;
 
-/* What a text is made of. */
+/* The source of a text. */
 typedef struct {
     const Tree *tree;
     Node node;
-    ImageEntry *entry; /* pinned where the node belongs to an image */
+    ImageEntry *entry; /* pinned if the node belongs to an image */
     QimgImage *image;  /* of map.json */
     QimgInfo *info;    /* of info.json */
 } Source;
@@ -54,9 +53,9 @@ struct ControlText {
     char *whole;   /* const: all of the text, or NULL */
     size_t whole_bytes;
     /* All guarded by lock: */
-    GString *piece;          /* made last */
+    GString *piece;          /* the last one made */
     uint64_t piece_position; /* of its first byte in the text */
-    Place next;              /* behind it */
+    Place next;              /* after the piece */
     Mark marks[N_MARKS];     /* places passed, rising */
     unsigned n_marks;
     uint64_t mark_distance; /* between them */
@@ -89,8 +88,8 @@ append_extent(const Source *source, Place *place, GString *out)
     return 0;
 }
 
-/* @json without what ends a line, each line but the first shifted; its numbers as wide as
- * the widest where @is_wide. */
+/* Appends @json without its line end, indenting all lines but the first; with @is_wide,
+ * pads its numbers to the maximal width. */
 static void
 append_element(GString *out, const char *json, bool is_wide)
 {
@@ -117,7 +116,7 @@ append_element(GString *out, const char *json, bool is_wide)
     }
 }
 
-/* @text as a JSON string. */
+/* Appends @text as a JSON string. */
 static void
 append_string(GString *out, const char *text)
 {
@@ -216,7 +215,8 @@ append_all(const Source *source, Place *place, GString *out)
     return 0;
 }
 
-/* Appends the piece at *@place and moves that behind it; nothing at the end. */
+/* Appends the piece at *@place and moves *@place behind it; appends nothing at the
+ * end. */
 static int
 append_piece(const Source *source, Place *place, GString *out)
 {
@@ -237,7 +237,7 @@ append_piece(const Source *source, Place *place, GString *out)
     }
 }
 
-/* The whole text, or NULL where it is long or cannot be made. */
+/* The whole text, or NULL if it is long or cannot be generated. */
 static GString *
 make_whole(const Source *source)
 {
@@ -245,7 +245,7 @@ make_whole(const Source *source)
     Place place = {0};
     gsize n_before;
 
-    if (source->node.kind == NODE_MAP) /* each extent may cost much */
+    if (source->node.kind == NODE_MAP) /* each extent may be expensive */
         return NULL;
     out = g_string_new(NULL);
     do {
@@ -273,7 +273,7 @@ key_of(const Tree *tree, ImageEntry *entry, Node node)
     };
 }
 
-/* The size of a text that is made for that. */
+/* Generates the text to measure its size. */
 static uint64_t
 measure(const Tree *tree, ImageEntry *entry, Node node)
 {
@@ -367,7 +367,7 @@ go_back(ControlText *text, uint64_t position)
     g_string_truncate(text->piece, 0);
 }
 
-/* Remembers where the next piece begins. */
+/* Remembers the start of the next piece. */
 static void
 set_mark(ControlText *text)
 {
@@ -375,7 +375,7 @@ set_mark(ControlText *text)
 
     if (text->piece_position < last + text->mark_distance)
         return;
-    if (text->n_marks == N_MARKS) { /* every other one stays */
+    if (text->n_marks == N_MARKS) { /* keep every other one */
         for (unsigned i = 1; i < N_MARKS; i += 2)
             text->marks[i / 2] = text->marks[i];
         text->n_marks /= 2;
@@ -385,7 +385,7 @@ set_mark(ControlText *text)
         (Mark){.position = text->piece_position, .place = text->next};
 }
 
-/* Makes the next piece; an empty one at the end of the text. */
+/* Generates the next piece; an empty one at the end of the text. */
 static int
 next_piece(ControlText *text)
 {
@@ -410,7 +410,7 @@ read_generated(ControlText *text, uint64_t position, char *buffer, size_t n_byte
             Place before = text->next;
             int err;
 
-            /* The next read goes on from here, also after an interrupted jump ahead. */
+            /* The next read continues here, also after an interrupted jump ahead. */
             if (g_get_monotonic_time() > late_usecs)
                 return done > 0 ? (ssize_t)done : -EINTR;
             err = next_piece(text);

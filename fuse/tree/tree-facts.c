@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What nodes are: attributes, texts, and the disks behind them. */
+/* Facts about nodes: attributes, texts, and the disks behind them. */
 #include "tree/control-text.h"
 #include "tree/tree.h"
 
@@ -28,7 +28,7 @@ tree_text(const Tree *tree, ImageEntry *entry, Node node, GError **error)
     return snapshot ? qimg_snapshot_json(snapshot) : NULL;
 }
 
-/* The size of what only the open image can tell the size of. */
+/* The size of a node whose size is known only from the open image. */
 static uint64_t
 size_within(const Tree *tree, ImageEntry *entry, Node node)
 {
@@ -58,7 +58,7 @@ size_within(const Tree *tree, ImageEntry *entry, Node node)
     }
 }
 
-/* Gives the size of @node, which belongs to an image. */
+/* Stores the size of @node, which belongs to an image. */
 static int
 get_size(const Tree *tree, Node node, const ImageFacts *facts, uint64_t *size_bytes_out)
 {
@@ -91,7 +91,7 @@ get_size(const Tree *tree, Node node, const ImageFacts *facts, uint64_t *size_by
     return err;
 }
 
-/* What nodes of all kinds have. */
+/* The attributes common to nodes of all kinds. */
 static void
 stat_basically(const Tree *tree, Node node, const struct stat *times, struct stat *out)
 {
@@ -135,7 +135,7 @@ tree_stat(const Tree *tree, Node node, struct stat *out)
     if (((node.kind == NODE_DISK || node.kind == NODE_PARTITION) && facts.is_writable) ||
         (node.kind == NODE_SNAPSHOTS && facts.can_change_snapshots))
         out->st_mode |= S_IWUSR & ~tree->umask;
-    /* A damaged size beyond what a file can have; reads stop there, too. */
+    /* Caps a damaged size at the maximal size of a file; reads stop there, too. */
     out->st_size = (off_t)MIN(size_bytes, (uint64_t)INT64_MAX);
     out->st_blocks = (blkcnt_t)(((uint64_t)out->st_size + 511) / 512);
     if (node_is_image(node)) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Inode numbers: 1 for the root, else 2 + the fields of the node. The low bits of each
- * field come first, so that numbers have 32 bits, which is all that some programs take,
- * in all but odd mounts. */
+/* Inode numbers: 1 for the root, else 2 + the encoded fields of the node. The low bits of
+ * each field come first, so that except in unusual mounts numbers fit in 32 bits, the
+ * limit of some programs. */
 #include <errno.h>
 
 #include "tree/tree.h"

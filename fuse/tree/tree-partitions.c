@@ -7,7 +7,7 @@
 
 #define INFO_NAME "info.json"
 
-/* Each of the three kinds of directory is followed by the kinds of what is in it. */
+/* Each of the three kinds of directory is followed by the kinds of its children. */
 enum { IN_DIRECTORY, IN_PARTITION, IN_INFO, N_IN };
 
 _Static_assert(NODE_LAYER_PARTITIONS_INFO - NODE_PARTITIONS + 1 == 3 * N_IN,
@@ -61,7 +61,7 @@ tree_parse_number(const char *name, const char *suffix, unsigned *number_out)
         return false;
     g_snprintf(again, sizeof again, "%u%s", (unsigned)number, suffix);
     *number_out = (unsigned)number;
-    return strcmp(again, name) == 0; /* no leading zeros, nothing behind */
+    return strcmp(again, name) == 0; /* no leading zeros, no suffix */
 }
 
 int
@@ -86,7 +86,7 @@ tree_get_partitions(const Tree *tree, ImageEntry *entry, Node node,
         return -ENOENT;
     if (node_is_partition(node)) {
         item = partition_dir_find(list, node.part);
-        /* The number may be that of another partition now. */
+        /* The number may now belong to another partition. */
         if (!item ||
             (of == PARTITIONS_OF_DISK &&
              node.index != partition_dir_get_generation(&entry->partitions, node.part)))
@@ -119,7 +119,7 @@ tree_check_partitions(const Tree *tree, Node node, bool opens)
     return entry ? tree_get_partitions(tree, entry, node, &list, NULL) : -ENOENT;
 }
 
-/* Makes *@child_out the node of partition @number in directory @parent. */
+/* Stores in *@child_out the node of partition @number in directory @parent. */
 static void
 make_child(ImageEntry *entry, Node parent, unsigned number, Node *child_out)
 {

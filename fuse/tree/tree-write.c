@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What a tree can tell and do only where images are open for writing. */
+/* Facts and changes of a tree that need writable images. */
 #include <errno.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -35,10 +35,10 @@ tree_is_live(const Tree *tree, Node node)
     case NODE_INFO:
     case NODE_MAP:
         return images_is_writable(tree->images, node.image_index);
-    case NODE_SNAPSHOT_INFO: /* it has the name */
+    case NODE_SNAPSHOT_INFO: /* it contains the snapshot's name */
         return can_change_snapshots(tree, node);
     case NODE_STATS:
-    case NODE_ERRORS: /* whose images come and go */
+    case NODE_ERRORS: /* its images come and go */
         return images_get_directory(tree->images, 0) != NULL;
     case NODE_LAYER_PARTITION:
     case NODE_LAYER: /* those below the first never change */
@@ -76,7 +76,8 @@ tree_resize(const Tree *tree, Node node, uint64_t size_bytes)
             return err;
         return size_bytes == item->length_bytes ? 0 : -EINVAL;
     }
-    /* Opening with O_TRUNC an empty disk, and what copying programs do at their end. */
+    /* Unchanged: O_TRUNC on an empty disk, and the final truncation of copying
+     * programs. */
     if (err || size_bytes == qimg_image_get_size_bytes(entry->image))
         return err;
     image_entry_expect_writes(entry);
@@ -99,7 +100,7 @@ snapshot_name_of(const char *file_name, GError **error)
     return name;
 }
 
-/* Puts the image's path before the text of a failed change. */
+/* Prefixes the text of a failed change with the image's path. */
 static bool
 name_image(const ImageEntry *entry, bool is_done, GError **error)
 {

@@ -7,7 +7,7 @@
 
 #include "images/names.h"
 
-/* What a position in a directory counts by. */
+/* The unit of positions in a directory. */
 #define POSITIONS_PER_PLACE 32u
 
 _Static_assert(N_NODE_KINDS <= POSITIONS_PER_PLACE, "each kind has a position");
@@ -101,7 +101,7 @@ node_is_of_image(Node node)
     return kinds[kind].is_of_image;
 }
 
-/* Whether the image has @node: a snapshot, something in one, or a layer. */
+/* Whether the image has @node: a snapshot, a node in one, or a layer. */
 static int
 check_in_image(const Tree *tree, Node node)
 {
@@ -153,7 +153,7 @@ tree_parent(Node node)
     return parent;
 }
 
-/* The name of a child of a directory other than NODE_SNAPSHOTS; NULL: it has gone. */
+/* The name of a child of a directory other than NODE_SNAPSHOTS; NULL if it has gone. */
 static char *
 name_of(const Tree *tree, Node node)
 {
@@ -177,7 +177,7 @@ snapshot_node(const ImageEntry *entry, Node parent, const QimgSnapshot *snapshot
                   .index = entry->first_index + snapshot->serial};
 }
 
-/* As tree_child, of a directory of snapshots, in which positions are indices. */
+/* As tree_child, for a directory of snapshots, in which positions are indices. */
 static int
 snapshot_at(const Tree *tree, Node parent, uint64_t *position, Node *child_out,
             char **name_out)
@@ -206,8 +206,8 @@ snapshot_at(const Tree *tree, Node parent, uint64_t *position, Node *child_out,
     return 0;
 }
 
-/* The child of that kind that @parent has at @place: the number of an image or a layer,
- * else 0. For a list of them. */
+/* The child of @kind at @place in @parent, for a listing. @place: the number of an image
+ * or a layer, else 0. */
 static int
 child_at(const Tree *tree, Node parent, NodeKind kind, unsigned place, Node *child_out)
 {
@@ -223,7 +223,7 @@ child_at(const Tree *tree, Node parent, NodeKind kind, unsigned place, Node *chi
         child.index = place;
     else if (place != 0)
         return -ENOENT;
-    /* Not for a list of names alone is an image opened. */
+    /* Listing names alone opens no image. */
     err = kind == NODE_PARTITIONS ? tree_check_partitions(tree, child, false)
                                   : tree_check(tree, child);
     if (!err)
@@ -231,7 +231,7 @@ child_at(const Tree *tree, Node parent, NodeKind kind, unsigned place, Node *chi
     return err == -ESTALE ? -ENOENT : err;
 }
 
-/* The first place at *@place or behind it where @parent may have children. */
+/* Advances *@place to the next place at which @parent may have children. */
 static bool
 next_place(const Tree *tree, Node parent, unsigned *place)
 {
@@ -295,7 +295,7 @@ lookup_snapshot(const Tree *tree, Node parent, const char *name, Node *child_out
     return 0;
 }
 
-/* As tree_lookup, of children that are there for each image: there may be many. */
+/* As tree_lookup, for children that exist per image: there may be many. */
 static bool
 lookup_of_image(const Tree *tree, Node parent, const char *name, Node *child_out)
 {
@@ -333,8 +333,8 @@ lookup_layer(const Tree *tree, Node parent, const char *name, Node *child_out)
     return err;
 }
 
-/* In a snapshot, the disk and its partitions go by the image's name, too: the fixed name
- * that @name means. */
+/* The fixed name meant by @name: in a snapshot, the disk and its partitions may also be
+ * called by the image's name. */
 static const char *
 fixed_name(const Tree *tree, Node parent, const char *name)
 {

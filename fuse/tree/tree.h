@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The tree of nodes: which files there are, their names, inode numbers and attributes. It
+/* The tree of nodes: the files of the mount with names, inode numbers and attributes. It
  * is computed from the images; nodes are values and inode numbers their encoding, so
- * there is nothing to count, lock or forget.
+ * nothing is counted, locked or forgotten.
  *
- * Functions that look into an image open it where it is not open. They return 0 or a
- * negated errno for whoever uses the file: -ENOENT where the tree has no such node,
- * -ESTALE where its image has gone (the kernel then looks the name up again), or what
- * images_errno says of an image that cannot be opened. */
+ * Functions that need a closed image open it. They return 0 or a negated errno for the
+ * user of the file: -ENOENT if the tree has no such node, -ESTALE if its image has gone
+ * (the kernel then repeats the lookup), or the value of images_errno for an image that
+ * cannot be opened. */
 #pragma once
 
 #include <stdbool.h>
@@ -32,8 +32,9 @@ typedef enum {
     NODE_LAYERS,        /* … layers/ */
     NODE_LAYER,         /* … layers/N.raw */
     NODE_STATS,         /* .qcowfs/stats.json */
-    NODE_ERRORS,        /* .qcowfs/errors.json, where there are directories of images */
-    /* Each directory of partitions has its three kinds in this order. */
+    NODE_ERRORS,        /* .qcowfs/errors.json, if there are directories of images */
+    /* Each kind of directory of partitions is followed by its two other kinds in this
+     * order. */
     NODE_PARTITIONS,               /* NAME.partitions/ */
     NODE_PARTITION,                /* … N.raw */
     NODE_PARTITIONS_INFO,          /* … info.json */
@@ -48,11 +49,12 @@ typedef enum {
 
 typedef struct {
     NodeKind kind;
-    unsigned image_index; /* the image's number, of nodes that belong to one; else 0 */
-    /* The snapshot's (serial number and first_index), or the layer's; of a partition of
-     * the disk, which may be written to, how often another one had its number; else 0 */
+    unsigned image_index; /* for a node of an image: the image's number; else 0 */
+    /* A snapshot: serial number plus first_index. A layer: its number. A partition of the
+     * disk, which may be written to: how often the number has changed its partition. Else
+     * 0. */
     unsigned index;
-    unsigned part; /* the number of a partition; else 0 */
+    unsigned part; /* the partition's number; else 0 */
 } Node;
 
 typedef struct {
@@ -66,26 +68,27 @@ typedef struct {
     mode_t umask;
 } Tree;
 
-/* Makes the tree of @images, which stay the caller's and outlive it. */
+/* Makes the tree of @images; the caller keeps them, and they must outlive it. */
 Tree *tree_new(Images *images, const Options *options, bool is_single_file);
 void tree_free(Tree *tree);
 
-/* Inode numbers: 1 is the root. tree_node_of fails for a number that no node has. */
+/* Converts to and from inode numbers; 1 is the root. tree_node_of fails for a number
+ * without a node. */
 uint64_t tree_inode_of(const Tree *tree, Node node);
 int tree_node_of(const Tree *tree, uint64_t inode, Node *node_out);
 
-/* Goes with the inode number: tells nodes apart that had the same one. */
+/* Together with the inode number, distinguishes successive nodes of the same number. */
 uint64_t tree_get_generation(const Tree *tree, Node node);
 
 /* Whether the tree has @node. */
 int tree_check(const Tree *tree, Node node);
 
-/* Pins the image of @node, see images_pin. */
+/* Pins the image of @node; see images_pin. */
 int tree_pin(const Tree *tree, Node node, ImageEntry **entry_out);
 
 bool node_is_directory(Node node);
 
-/* Whether the node belongs to one of the images. */
+/* Whether the node belongs to an image. */
 bool node_is_of_image(Node node);
 
 /* Whether the node shows bytes of a disk or VM state. */
@@ -99,34 +102,34 @@ bool node_is_of_partitions(Node node);
 /* Whether the node shows the bytes of a partition. */
 bool node_is_partition(Node node);
 
-/* Whether @kind is that of the directories of partitions. */
+/* Whether @kind is a directory of partitions. */
 bool node_kind_is_partitions(NodeKind kind);
 
-/* The partitions of a node of theirs, whose image is pinned: -ENOENT where there is no
- * table, or the partition has gone. *@item_out: the partition, owned by the list, of a
- * partition's node; else NULL. May be NULL. Free the list with qimg_partitions_unref. */
+/* The partitions for a node of partitions, whose image is pinned: -ENOENT if there is no
+ * table, or the partition has gone. *@item_out (may be NULL): for a partition's node the
+ * partition, owned by the list; else NULL. Free the list with qimg_partitions_unref. */
 int tree_get_partitions(const Tree *tree, ImageEntry *entry, Node node,
                         QimgPartitions **list_out, const QimgPartition **item_out);
 
-/* As tree_check of such a node. @opens: its image is opened for that where it is not. */
+/* As tree_check for such a node. @opens: may open the image for that. */
 int tree_check_partitions(const Tree *tree, Node node, bool opens);
 
-/* As tree_child and tree_lookup, of a directory of partitions. */
+/* As tree_child and tree_lookup, for a directory of partitions. */
 int tree_child_partition(const Tree *tree, Node parent, uint64_t *position,
                          Node *child_out, char **name_out);
 int tree_lookup_partition(const Tree *tree, Node parent, const char *name,
                           Node *child_out);
 
-/* Opens the disk, snapshot or layer of a node of partitions, whose image is pinned, or
+/* For a node of partitions, whose image is pinned: opens the disk, snapshot or layer, or
  * the partition itself. NULL with @error set. */
 QimgImage *tree_open_partitions(const Tree *tree, ImageEntry *entry, Node node,
                                 GError **error);
 
-/* As tree_text, of a node whose image is pinned. */
+/* As tree_text, for a node whose image is pinned. */
 char *tree_partitions_text(const Tree *tree, ImageEntry *entry, Node node,
                            GError **error);
 
-/* The number in a file name that is "NUMBER@suffix", and nothing else. */
+/* Parses a file name of the form "NUMBER@suffix". */
 bool tree_parse_number(const char *name, const char *suffix, unsigned *number_out);
 
 /* The child of directory @parent called @name. */
@@ -135,14 +138,14 @@ int tree_lookup(const Tree *tree, Node parent, const char *name, Node *child_out
 /* The parent directory; the root's is the root. */
 Node tree_parent(Node node);
 
-/* The first child of directory @parent at @position or behind it, its name (free with
- * g_free), and in *@position where the next one may be; -ENOENT past the last one. A
- * child keeps its position while others come and go. */
+/* The first child of directory @parent at or after @position and its name (free with
+ * g_free); stores in *@position the next possible position. -ENOENT past the last child.
+ * A child keeps its position while others come and go. */
 int tree_child(const Tree *tree, Node parent, uint64_t *position, Node *child_out,
                char **name_out);
 
-/* Calls @func with the inode numbers of all directories that have a child for the image
- * called @image_name, and the child's name. */
+/* Calls @func for each directory that has a child for the image called @image_name, with
+ * its inode number and the child's name. */
 void tree_list_names(const Tree *tree, const char *image_name,
                      void (*func)(uint64_t parent_inode, const char *name, void *user),
                      void *user);
@@ -153,43 +156,42 @@ bool tree_is_lasting(const Tree *tree, Node node);
 /* The attributes of a node. */
 int tree_stat(const Tree *tree, Node node, struct stat *out);
 
-/* The text of NODE_SNAPSHOT_INFO, or about partitions, of an image that is pinned; free
- * with g_free. NULL with @error set. The others are longer: see control-text.h. */
+/* The text of NODE_SNAPSHOT_INFO, or about partitions; the image is pinned. Free with
+ * g_free. NULL with @error set. Other texts are longer: see control-text.h. */
 char *tree_text(const Tree *tree, ImageEntry *entry, Node node, GError **error);
 
 /* Opens the image behind a file that shows bytes of a disk: a new handle, or NULL with
- * @error set. *@entry_out is its image, pinned: unpin it after closing the handle. */
+ * @error set. *@entry_out is its pinned image: unpin it after closing the handle. */
 QimgImage *tree_open_image(const Tree *tree, Node node, ImageEntry **entry_out,
                            GError **error);
 
-/* What statfs tells. Of images that are not open, less is known. */
+/* The values for statfs. For closed images less is known. */
 typedef struct {
-    uint64_t free_bytes; /* what all writable images can surely grow by */
+    uint64_t free_bytes; /* by which all writable images can certainly grow */
     uint64_t
-        used_bytes; /* what they occupy; of one that is not writable, its disk's size */
-    uint64_t unit_bytes; /* a page; for writing, the smallest cluster if that is larger */
+        used_bytes; /* allocated by writable images; plus the disk sizes of the others */
+    uint64_t unit_bytes; /* a page; for writing, the smallest cluster if larger */
     unsigned n_images;
 } TreeSpace;
 
 void tree_get_space(const Tree *tree, TreeSpace *out);
 
 /* Whether the node can be written to: the disk file of an image open for writing. Opens
- * nothing; false where the image is not open. */
+ * nothing; false if the image is closed. */
 bool tree_is_writable(const Tree *tree, Node node);
 
-/* Whether the node changes while the mount lasts, in its attributes or bytes. Opens
- * nothing. */
+/* Whether the node's attributes or bytes change while the mount lasts. Opens nothing. */
 bool tree_is_live(const Tree *tree, Node node);
 
-/* Whether the name of a node may come and go with the table of a disk that changes. */
+/* Whether the node's name may come and go with the partition table of a changing disk. */
 bool tree_may_vanish(const Tree *tree, Node node);
 
 /* Sets the size of a writable node. Returns 0 or a negated errno. */
 int tree_resize(const Tree *tree, Node node, uint64_t size_bytes);
 
-/* Changes of the snapshots in directory @parent (NODE_SNAPSHOTS), or of @node
- * (NODE_SNAPSHOT); @name is a file name. Errors: as qimg_image_create_snapshot and the
- * others; USAGE for a name that no snapshot has as a file. */
+/* Change the snapshots in directory @parent (NODE_SNAPSHOTS), or @node (NODE_SNAPSHOT);
+ * @name is a file name. Errors: as qimg_image_create_snapshot and its siblings; USAGE for
+ * a name that no snapshot has as a file. */
 bool tree_create_snapshot(const Tree *tree, Node parent, const char *name,
                           GError **error);
 bool tree_delete_snapshot(const Tree *tree, Node node, GError **error);
