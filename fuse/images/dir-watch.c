@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Telling the kernel that a name has gone waits for the directory's lock, which the
- * kernel holds while a request about another name in it is answered: hence a thread that
- * answers none, and holds nothing that those who do might wait for.
+ * kernel holds during a request about another name in it. So a separate thread does it,
+ * which answers no requests and holds nothing that the serving threads wait for.
  *
- * Where a directory cannot be watched, whoever looks into it looks for changes
+ * A directory that cannot be watched is checked for changes at each look into it
  * (images_refresh), and the kernel forgets names within a second anyway. */
 #include "images/dir-watch.h"
 
@@ -22,16 +22,16 @@
 
 struct DirWatch {
     Images *images;
-    int inotify_fd;       /* -1: there is none */
+    int inotify_fd;       /* -1: none */
     GHashTable *by_watch; /* inotify's numbers to ImageDir * */
     DirWatchGone on_gone;
     void *user;
     pthread_t thread;
     bool is_started;
-    atomic_bool stops; /* atomic: set before the wake that makes the thread look at it */
+    atomic_bool stops; /* atomic: set before the wake after which the thread checks it */
 };
 
-/* Whether others than this kernel's users may change the directory. */
+/* Whether programs outside this kernel may change the directory. */
 static bool
 is_remote(const ImageDir *dir)
 {
@@ -48,7 +48,7 @@ is_remote(const ImageDir *dir)
     return false;
 }
 
-/* Watches one directory; else says why not. */
+/* Watches one directory; else logs the reason. */
 static void
 watch_directory(DirWatch *watch, ImageDir *dir)
 {
@@ -82,7 +82,7 @@ dir_watch_new(Images *images, GError **error)
     watch->images = images;
     watch->by_watch = g_hash_table_new(NULL, NULL);
     watch->inotify_fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
-    /* Watched first, so that nothing is missed between the two. */
+    /* Watch first, so that no change is missed before the scan. */
     for (unsigned i = 0; (dir = images_get_directory(images, i)) != NULL; i++) {
         watch_directory(watch, dir);
         if (images_scan(images, dir))
@@ -106,7 +106,7 @@ dir_watch_free(DirWatch *watch)
     g_free(watch);
 }
 
-/* Events were lost. */
+/* Rescans after lost events. */
 static void
 scan_all(DirWatch *watch)
 {
@@ -124,7 +124,7 @@ take_event(DirWatch *watch, const struct inotify_event *event)
 
     if (event->mask & IN_Q_OVERFLOW)
         scan_all(watch);
-    /* A directory may be the mount itself, about which we must not ask. */
+    /* A subdirectory may be the mount itself, which must not be examined. */
     if (!dir || event->len == 0 || (event->mask & IN_ISDIR))
         return;
     if (event->mask & (IN_CLOSE_WRITE | IN_MOVED_TO))

@@ -47,7 +47,7 @@ image_dir_free(ImageDir *dir)
     g_free(dir);
 }
 
-/* Whether the file's first bytes are those of an image. */
+/* Whether the file begins with the magic of an image. */
 static bool
 has_magic(const ImageDir *dir, const char *name)
 {
@@ -56,7 +56,7 @@ has_magic(const ImageDir *dir, const char *name)
     char bytes[PROBE_BYTES];
     ssize_t n;
 
-    if (fd < 0 && errno == EPERM) /* not our file */
+    if (fd < 0 && errno == EPERM) /* O_NOATIME is refused for other users' files */
         fd = openat(dir->fd, name, flags);
     if (fd < 0)
         return false;
@@ -75,7 +75,7 @@ image_dir_has(const ImageDir *dir, const char *name, struct stat *status_out)
     return S_ISLNK(status_out->st_mode) && names_has_suffix(name);
 }
 
-/* Whether @entry may be a file or a link, without asking what may be mounted on it. */
+/* Whether @entry may be a file or a link, without touching a mount on it. */
 static bool
 may_be_file(const ImageDir *dir, const struct dirent *entry)
 {
@@ -99,7 +99,7 @@ GPtrArray *
 image_dir_list(const ImageDir *dir)
 {
     g_autoptr(GPtrArray) names = g_ptr_array_new_with_free_func(g_free);
-    /* A position of its own. */
+    /* A separate file position. */
     int fd = openat(dir->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *stream = fd >= 0 ? fdopendir(fd) : NULL;
     const struct dirent *entry;

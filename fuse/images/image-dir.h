@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* A directory whose images are shown: which of its files are images, and opening them.
- * It is held open, so that it can lie below the mount. Nothing here follows a symbolic
- * link or looks into a directory below, which may be the mount itself. */
+/* A directory with images: finds and opens its images. It is held open, so that it can
+ * lie below the mount. Nothing here follows a symbolic link or enters a subdirectory,
+ * which may be the mount itself. */
 #pragma once
 
 #include <glib.h>
@@ -12,28 +12,28 @@
 #include "qimg.h"
 
 typedef struct {
-    char *path; /* as given, without slashes at its end */
+    char *path; /* as given, without trailing slashes */
     int fd;
-    bool is_watched;       /* const while mounted: somebody tells of changes */
-    GHashTable *files;     /* of images-dir.c: names of the files to their entries */
-    struct timespec mtime; /* of images-dir.c: of the directory, when it was read */
-    bool has_failed;       /* of images-dir.c: it could not be read at the last try */
+    bool is_watched;       /* const while mounted: changes are reported by a watch */
+    GHashTable *files;     /* for images-dir.c: file names to entries */
+    struct timespec mtime; /* for images-dir.c: the directory's mtime at its last scan */
+    bool has_failed;       /* for images-dir.c: the last scan failed */
 } ImageDir;
 
 /* Errors: NOT_FOUND, FAILED. Free with image_dir_free. */
 ImageDir *image_dir_new(const char *path, GError **error);
 void image_dir_free(ImageDir *dir);
 
-/* Whether the directory shows its file @name, with the file's status: a regular file with
- * a suffix of disk images, or with the content of one, or a link with such a suffix; none
- * that is hidden. Only files without such a suffix are opened. */
+/* Whether the directory shows its file @name, and the file's status. It shows a regular
+ * file with a suffix or the content of a disk image, or a link with such a suffix, unless
+ * hidden. Opens only files without such a suffix. */
 bool image_dir_has(const ImageDir *dir, const char *name, struct stat *status_out);
 
-/* The names (char *) of the files that may be images, in order. Free with
- * g_ptr_array_unref. NULL with errno set. */
+/* The sorted names (char *) of the files that may be images. Free with g_ptr_array_unref.
+ * NULL with errno set. */
 GPtrArray *image_dir_list(const ImageDir *dir);
 
-/* What messages call the file. Free with g_free. */
+/* The file's name for messages. Free with g_free. */
 char *image_dir_path_of(const ImageDir *dir, const char *name);
 
 /* Opens an image. Errors: as qimg_image_open. */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Directories of images: what comes and goes in them. */
+/* Directories of images: tracks the images coming and going in them. */
 #include <errno.h>
 #include <string.h>
 #include <sys/statvfs.h>
@@ -7,11 +7,11 @@
 #include "images/images-private.h"
 #include "images/names.h"
 
-/* Changes of a directory that follow each other within a clock tick leave one time. */
+/* Successive changes of a directory within a clock tick leave the same time. */
 #define CLOCK_DOUBT_NS 100000000
 
-/* Whether @dir is there already, perhaps by another path: inotify would tell of its
- * changes once. */
+/* Whether @dir was added already, perhaps by another path: inotify would report its
+ * changes only once. */
 static bool
 has_directory(const Images *images, const ImageDir *dir)
 {
@@ -58,8 +58,8 @@ is_name_free(const Images *images, const char *name)
     return !names_is_reserved(name) && !g_hash_table_contains(images->by_name, name);
 }
 
-/* The name of the image in file @file_name: where the usual one is taken, the file's
- * whole name. Free with g_free. The lock is held. */
+/* The name for the image in file @file_name: the whole file name if the usual name is
+ * taken. Free with g_free. The lock is held. */
 static char *
 choose_name(const Images *images, const char *file_name)
 {
@@ -72,9 +72,8 @@ choose_name(const Images *images, const char *file_name)
     return name;
 }
 
-/* When a link was made: unlike an open file, which keeps its inode number, one that is
- * followed can be replaced by another of the same number. Renaming it changes its ctime
- * alone. */
+/* The creation time of a link: an open file keeps its inode number, but a link may be
+ * replaced by another with the same number. Renaming changes only the ctime. */
 static struct timespec
 link_time_of(const struct stat *status)
 {
@@ -91,7 +90,7 @@ is_entry_of_file(const ImageEntry *entry, const ImageDir *dir, const struct stat
            entry->link_time.tv_nsec == time.tv_nsec;
 }
 
-/* The entry of a file that was in @dir and is still used, or NULL. The lock is held. */
+/* The entry of a file that has left @dir and is still used, or NULL. The lock is held. */
 static ImageEntry *
 find_gone(const Images *images, const ImageDir *dir, const struct stat *status)
 {
@@ -112,7 +111,7 @@ scan_add_file(Images *images, ImageDir *dir, const char *file_name,
     ImageEntry *entry = find_gone(images, dir, status);
     g_autofree char *name = choose_name(images, file_name);
 
-    if (entry) { /* it has been renamed */
+    if (entry) { /* a renamed file */
         g_free(entry->name);
         g_free(entry->file_name);
         entry->name = g_steal_pointer(&name);
@@ -136,7 +135,7 @@ scan_add_file(Images *images, ImageDir *dir, const char *file_name,
     g_hash_table_insert(dir->files, entry->file_name, entry);
 }
 
-/* Takes the name away from an entry, which stays while it is used. The lock is held. */
+/* Takes the name from an entry, which stays while used. The lock is held. */
 static void
 retire(Images *images, ImageEntry *entry)
 {
@@ -149,8 +148,8 @@ retire(Images *images, ImageEntry *entry)
     images_drop_if_unused(images, entry);
 }
 
-/* Whether the file is one of those that were named themselves, which have the lowest
- * numbers. The lock is held. */
+/* Whether the file was named on the command line; those files have the lowest numbers.
+ * The lock is held. */
 static bool
 is_named(const Images *images, const struct stat *status)
 {
@@ -165,7 +164,7 @@ is_named(const Images *images, const struct stat *status)
     return false;
 }
 
-/* Looks whether an image that is in use has changed: then its users get errors. */
+/* Checks whether an image in use has changed: its users then get errors. */
 static void
 look_at_used(Images *images, unsigned number)
 {
@@ -185,7 +184,7 @@ update(Images *images, ImageDir *dir, const char *name, FileEvent event)
     bool is_same;
     int used = -1;
 
-    /* A new name of what is complete comes without the end of a writer. */
+    /* A complete file that gets a new name has no closing writer to wait for. */
     if (is_image && event == FILE_CREATED &&
         (S_ISLNK(status.st_mode) || status.st_nlink > 1))
         event = FILE_COMPLETE;
@@ -194,7 +193,7 @@ update(Images *images, ImageDir *dir, const char *name, FileEvent event)
     is_same = entry && is_image && is_entry_of_file(entry, dir, &status);
     if (entry && !is_same)
         retire(images, entry);
-    /* Somebody else has written to it: what it was is not worth keeping. */
+    /* Another program has written to it: nothing cached is worth keeping. */
     else if (is_same && entry->state == IMAGE_OPEN && entry->n_pins == 0 &&
              !images->settings.is_writable)
         images_close_entry(images, entry);
@@ -231,7 +230,7 @@ known_files(Images *images, const ImageDir *dir)
     return names;
 }
 
-/* Whether a change that comes now could leave the same time. */
+/* Whether a change at this moment could leave the same time. */
 static bool
 is_recent(const struct timespec *time)
 {
@@ -251,7 +250,7 @@ scan_directory(Images *images, ImageDir *dir)
     g_autoptr(GPtrArray) names = NULL;
     struct stat status;
 
-    /* The time first: what changes from here on is found by the next scan. */
+    /* Read the time first: the next scan finds changes from here on. */
     if (fstat(dir->fd, &status) < 0)
         return false;
     names = image_dir_list(dir);
@@ -276,8 +275,8 @@ images_scan(Images *images, ImageDir *dir)
     return is_read;
 }
 
-/* Scans one that is not watched, and tells once when that begins to fail: it is tried
- * whenever the mount is looked at. The scan lock is held. */
+/* Scans an unwatched directory; logs only the first of successive failures, since every
+ * look into the mount retries. The scan lock is held. */
 static void
 scan_again(Images *images, ImageDir *dir)
 {

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Which of the images are open: opening by need, pins, and closing. */
+/* Opening images on demand, pinning, and closing them. */
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 
 #include "images/images-private.h"
 
-/* So many images of directories are open at a time, unless more are in use: each may have
- * caches of its own, and a file for each layer. */
+/* The limit of open images of directories, unless more are in use: each may have its own
+ * caches, and one file per layer. */
 #define MAX_OPEN 64u
 
 /* Indices of nodes have 28 bits. */
@@ -25,7 +25,7 @@ fill_facts(const QimgImage *image, ImageFacts *out)
     qimg_image_get_stat(image, &out->status);
 }
 
-/* A number that is another one where serial numbers mean other snapshots. */
+/* A number that changes when serial numbers stand for other snapshots. */
 static uint64_t
 signature_of(const QimgImage *image)
 {
@@ -48,9 +48,8 @@ signature_of(const QimgImage *image)
     return signature;
 }
 
-/* Notes that what was written to a busy entry may be lost. Unless its file has gone, the
- * image stays open: opened anew, it would pretend that nothing is lost. The lock is held.
- */
+/* Notes that data written to a busy entry may be lost. Unless its file has gone, the
+ * image stays open: reopened, it would hide the loss. The lock is held. */
 static bool
 keeps_failed(Images *images, ImageEntry *entry, const GError *reason)
 {
@@ -65,7 +64,7 @@ keeps_failed(Images *images, ImageEntry *entry, const GError *reason)
 }
 
 /* Closes the image of a busy entry, without the lock. The facts become those of the file
- * that it leaves behind, whose status goes to *@closed_out. */
+ * after closing, whose status goes to *@closed_out. */
 static void
 close_image(ImageEntry *entry, const char *file_name, ImageFacts *facts,
             struct stat *closed_out)
@@ -77,7 +76,7 @@ close_image(ImageEntry *entry, const char *file_name, ImageFacts *facts,
     if (!facts->is_writable)
         return;
     if (fstatat(entry->dir->fd, file_name, closed_out, AT_SYMLINK_NOFOLLOW) < 0)
-        *closed_out = (struct stat){0}; /* nothing is like it */
+        *closed_out = (struct stat){0}; /* equals no status */
     else if (closed_out->st_mtim.tv_sec >= facts->status.st_mtim.tv_sec)
         facts->status.st_mtim = closed_out->st_mtim;
 }
@@ -123,14 +122,14 @@ images_drop_if_unused(Images *images, ImageEntry *entry)
     if (!entry->has_gone || entry->n_pins > 0)
         return;
     if (entry->state == IMAGE_OPEN) {
-        images_close_entry(images, entry); /* and once more here */
+        images_close_entry(images, entry); /* and calls this function again */
     } else if (entry->state == IMAGE_CLOSED) {
         images->n_gone--;
         images_remove_entry(images, entry);
     }
 }
 
-/* The open image that nobody uses for the longest time, or NULL. The lock is held. */
+/* The open, unused image with the oldest use, or NULL. The lock is held. */
 static ImageEntry *
 find_idle(const Images *images)
 {
@@ -173,7 +172,8 @@ images_close_idle(Images *images)
 
 /* ---- opening ---- */
 
-/* The sandbox lets links lead only to where files may be opened. */
+/* Explains a refused link: the sandbox permits links only to places where files may be
+ * opened. */
 static void
 explain_denied_link(const Images *images, const ImageEntry *entry, GError **error)
 {
@@ -189,8 +189,8 @@ explain_denied_link(const Images *images, const ImageEntry *entry, GError **erro
     }
 }
 
-/* Opens the image of a busy entry, without the lock. NULL with @error set: also where the
- * name stands for another file by now. */
+/* Opens the image of a busy entry, without the lock. NULL with @error set, also if the
+ * name now stands for another file. */
 static QimgImage *
 entry_open_file(const Images *images, const ImageEntry *entry, const char *file_name,
                 GError **error)
@@ -221,7 +221,7 @@ show_warnings(ImageEntry *entry, const QimgImage *image)
         g_warning("%s", *w);
 }
 
-/* What is known of an image that another process, or we, may have written to. */
+/* Forgets what is known of an image that this or another process may have written to. */
 static void
 forget_content(ImageEntry *entry)
 {
@@ -229,7 +229,7 @@ forget_content(ImageEntry *entry)
     partition_dir_forget(&entry->partitions);
 }
 
-/* Takes the open @image into a busy entry. The lock is held. */
+/* Stores the open @image in a busy entry. The lock is held. */
 static void
 take_opened(Images *images, ImageEntry *entry, QimgImage *image, uint64_t stamp,
             uint64_t signature)
@@ -251,17 +251,17 @@ take_opened(Images *images, ImageEntry *entry, QimgImage *image, uint64_t stamp,
         g_ptr_array_add(images->open, entry);
 }
 
-/* Tells the log why a busy entry could not be opened, once. */
+/* Logs once why a busy entry could not be opened. */
 static void
 log_error(const ImageEntry *entry, const char *file_name, const GError *reason)
 {
-    /* Only whoever has it busy changes entry->error. */
+    /* Only the thread that made the entry busy changes entry->error. */
     if (reason->domain != IMAGE_GONE &&
         (!entry->error || strcmp(entry->error->message, reason->message) != 0))
         g_warning("%s/%s: %s", entry->dir->path, file_name, reason->message);
 }
 
-/* Notes why a busy entry could not be opened. The lock is held. */
+/* Stores the reason why a busy entry could not be opened. The lock is held. */
 static void
 take_error(ImageEntry *entry, const GError *reason)
 {
@@ -295,7 +295,7 @@ open_entry(Images *images, ImageEntry *entry, GError **error)
         show_warnings(entry, image);
         stamp = qimg_image_get_stamp(image);
         signature = signature_of(image);
-    } else { /* perhaps since it is not there any more */
+    } else { /* perhaps the file has gone */
         log_error(entry, file_name, reason);
         images_update(images, entry->dir, file_name, FILE_COMPLETE);
     }
@@ -334,16 +334,16 @@ unpin_locked(Images *images, ImageEntry *entry)
 
 /* ---- files that change below an image ---- */
 
-/* Whether nobody but the caller has the entry pinned. The lock is held. */
+/* Whether only the caller has the entry pinned. The lock is held. */
 static bool
 is_first_user(const ImageEntry *entry)
 {
     return entry->n_pins == (entry->dir ? 1 : 2);
 }
 
-/* Opens a busy image of the command line anew, which nobody uses, through what it has
- * open: its name may lead elsewhere, and the process is confined. What is written to it
- * has no such way. */
+/* Reopens a busy image of the command line that is not in use, through its open
+ * descriptors: its name may lead elsewhere, and the process is confined. Not possible for
+ * writable images. */
 static void
 reopen_named(Images *images, ImageEntry *entry)
 {
@@ -378,20 +378,20 @@ reopen_named(Images *images, ImageEntry *entry)
     qimg_cond_broadcast(&images->changed);
 }
 
-/* Looks whether a file of an open entry, which the caller has pinned, was changed below
- * the mount (now, where @look_now; else whether that is known), and if so, has the first
- * user open it anew. True with an open entry; false with @error set. The lock is held,
- * and released meanwhile. */
+/* Checks whether a file of an open entry, pinned by the caller, was changed below the
+ * mount (with @look_now, by looking now; else from what is known). If so, the first user
+ * reopens it. True with an open entry; false with @error set. The lock is held, and
+ * released meanwhile. */
 static bool
 meet_changes(Images *images, ImageEntry *entry, bool look_now, GError **error)
 {
     const char *path;
 
     if (look_now) {
-        qimg_mutex_unlock(&images->lock); /* pinned, so it stays open */
+        qimg_mutex_unlock(&images->lock); /* the pin keeps it open */
         (void)qimg_image_find_changed(entry->image, TRUE);
         qimg_mutex_lock(&images->lock);
-        while (entry->state == IMAGE_BUSY) /* another first user */
+        while (entry->state == IMAGE_BUSY) /* for another first user */
             qimg_cond_wait(&images->changed, &images->lock);
     }
     if (entry->state == IMAGE_OPEN && !qimg_image_find_changed(entry->image, FALSE))
@@ -426,7 +426,7 @@ ensure_open(Images *images, ImageEntry *entry, bool look_now, GError **error)
         g_set_error(error, IMAGE_GONE, 0, "%s: the file has gone", entry->file_name);
         return false;
     }
-    if (entry->n_tries != n_tries && entry->error) { /* another thread's try is ours */
+    if (entry->n_tries != n_tries && entry->error) { /* another thread has just tried */
         g_propagate_error(error, g_error_copy(entry->error));
         return false;
     }
@@ -493,7 +493,7 @@ image_entry_unpin(ImageEntry *entry)
     qimg_mutex_unlock(&images->lock);
 }
 
-/* ---- what is known of those that are closed ---- */
+/* ---- facts about closed images ---- */
 
 static bool
 is_unchanged(const struct stat *a, const struct stat *b)
@@ -505,8 +505,8 @@ is_unchanged(const struct stat *a, const struct stat *b)
            a->st_ctim.tv_nsec == b->st_ctim.tv_nsec;
 }
 
-/* As images_get_facts, from what was remembered of a closed image whose file is as it
- * was. */
+/* As images_get_facts, from the remembered facts of a closed image whose file is
+ * unchanged. */
 static bool
 recall_facts(Images *images, unsigned number, ImageFacts *out)
 {

@@ -155,7 +155,7 @@ images_add_open(Images *images, QimgImage *image, const char *path, GError **err
         entry->image = image;
         entry->opening = ++images->n_openings;
         entry->state = IMAGE_OPEN;
-        entry->n_pins = 1; /* for ever */
+        entry->n_pins = 1; /* forever */
         entry->device = status.st_dev;
         entry->inode = status.st_ino;
     }
@@ -351,7 +351,7 @@ image_entry_get_snapshots(ImageEntry *entry)
 void
 image_entry_expect_writes(ImageEntry *entry)
 {
-    if (!entry->images->settings.is_cow) /* else the overlay goes when it is closed */
+    if (!entry->images->settings.is_cow) /* otherwise closing would lose the overlay */
         return;
     qimg_mutex_lock(&entry->images->lock);
     entry->is_kept = true;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Encoding of names; a pure function of what the images say. */
+/* Encodes names; a pure function of the images' content. */
 #include "images/names.h"
 
 #include <limits.h>
@@ -38,8 +38,8 @@ names_is_reserved(const char *name)
     return g_strv_contains(reserved, name);
 }
 
-/* Appends @n_bytes of @text to @out, encoded, while it stays within @max_bytes. Returns
- * whether all of it went in. */
+/* Appends @n_bytes of @text to @out, encoded, up to @max_bytes. Returns whether all of it
+ * fit. */
 static bool
 append_encoded(GString *out, const char *text, size_t n_bytes, size_t max_bytes)
 {
@@ -69,7 +69,7 @@ append_encoded(GString *out, const char *text, size_t n_bytes, size_t max_bytes)
 static char *
 id_suffix(const QimgSnapshot *s)
 {
-    /* Half a file name is enough for any ID that a program has made. */
+    /* Half a file name suffices for any ID made by a program. */
     GString *suffix = g_string_new("@");
 
     (void)append_encoded(suffix, s->id, s->id_bytes, NAME_MAX / 2);
@@ -90,8 +90,8 @@ name_of_snapshot(const QimgSnapshot *s, unsigned index, unsigned n_snapshots,
         g_string_truncate(name, 0);
         (void)append_encoded(name, s->name, s->name_bytes, NAME_MAX - strlen(suffix));
         g_string_append(name, suffix);
-        /* A damaged image may repeat IDs, too: then the place in the table tells them
-         * apart. Each stored name that looks like the result costs one step more. */
+        /* A damaged image may also repeat IDs: then the place in the table distinguishes
+         * them. Each stored name that looks like the result costs one more step. */
         base_bytes = MIN(name->len, (gsize)(NAME_MAX - 21));
         for (guint64 n = index + 1; g_hash_table_contains(taken, name->str);
              n += n_snapshots) {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "images/partition-dir.h"
 
-/* So many lists are kept of an image; there may be thousands of snapshots, and reading
- * one again costs little. */
+/* The limit of cached lists per image: there may be thousands of snapshots, and reading a
+ * list again costs little. */
 #define MAX_LISTS 64u
 
 static void
@@ -42,7 +42,7 @@ partition_dir_open_whole(QimgImage *image, PartitionsOf of, unsigned number,
                                        error);
 }
 
-/* Counts which partitions of the disk are others than before. The lock is held. */
+/* Counts changes of the disk's partitions by number. The lock is held. */
 static void
 update_places(PartitionDirCache *cache, const QimgPartitions *list)
 {
@@ -64,7 +64,7 @@ update_places(PartitionDirCache *cache, const QimgPartitions *list)
     }
 }
 
-/* Of all lists but the disk's, which is read again only after its last writer. */
+/* True for all lists but the disk's, which is read again only after its last writer. */
 static gboolean
 is_constant(gpointer key, gpointer list, gpointer user)
 {
@@ -72,7 +72,7 @@ is_constant(gpointer key, gpointer list, gpointer user)
     return *(const gint64 *)key != list_key_of(PARTITIONS_OF_DISK, 0);
 }
 
-/* Keeps @list, which was read when the disk's table had @version. The lock is held. */
+/* Caches @list, which was read at @version of the disk's table. The lock is held. */
 static void
 keep_place(PartitionDirCache *cache, gint64 key, unsigned version, QimgPartitions *list)
 {
@@ -80,7 +80,7 @@ keep_place(PartitionDirCache *cache, gint64 key, unsigned version, QimgPartition
         cache->lists =
             g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, free_list);
     if (version != cache->version || g_hash_table_contains(cache->lists, &key))
-        return; /* changed meanwhile, or another thread was quicker */
+        return; /* changed meanwhile, or cached by another thread */
     if (g_hash_table_size(cache->lists) >= MAX_LISTS)
         g_hash_table_foreach_remove(cache->lists, is_constant, NULL);
     g_hash_table_insert(cache->lists, g_memdup2(&key, sizeof key),

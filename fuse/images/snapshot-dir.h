@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The snapshots of an image as a directory shows them: their file names, at one moment. A
- * change of snapshots makes another one. */
+/* The snapshots of an image as a directory shows them: their file names at one moment. A
+ * change of snapshots makes a new object. */
 #pragma once
 
 #include <glib.h>
@@ -15,10 +15,10 @@ typedef struct {
     GHashTable *by_name; /* its strings, to places in the list */
 } SnapshotDir;
 
-/* Where the present one of an image is kept. */
+/* Holds an image's present directory. */
 typedef struct {
     QimgMutex lock;
-    SnapshotDir *present; /* guarded by lock; NULL: not asked for yet */
+    SnapshotDir *present; /* guarded by lock; NULL until requested */
 } SnapshotDirCache;
 
 void snapshot_dir_cache_init(SnapshotDirCache *cache);
@@ -34,8 +34,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(SnapshotDir, snapshot_dir_unref)
  * number. */
 unsigned snapshot_dir_lower_bound(const SnapshotDir *dir, uint32_t serial);
 
-/* The snapshot with @serial, owned by @dir, and its file name (may be NULL); NULL where
- * it has gone. */
+/* The snapshot with @serial, owned by @dir, and its file name (may be NULL); NULL if it
+ * has gone. */
 const QimgSnapshot *snapshot_dir_find(const SnapshotDir *dir, uint32_t serial,
                                       const char **name_out);
 
