@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* qcowfs: the order of start. Options, images, mount, background, loop; whatever can fail
- * does so before the process leaves the terminal. */
+/* qcowfs: the order of start is options, images, mount, background, loop; everything that
+ * can fail does so before the process leaves the terminal. */
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
@@ -18,7 +18,7 @@
 #include "sandbox/sandbox.h"
 #include "session.h"
 
-/* Prints one line, "qcowfs: FILE: what is wrong". @file may be NULL. */
+/* Prints one line, "qcowfs: FILE: the problem". @file may be NULL. */
 static int
 fail(const char *file, const GError *error)
 {
@@ -40,7 +40,7 @@ print_warnings(const QimgImage *image)
 
 #define FUSE_CONF "/etc/fuse.conf"
 
-/* Whether ordinary users may let others in. */
+/* Whether ordinary users may give others access. */
 static bool
 is_user_allow_other_set(void)
 {
@@ -56,7 +56,7 @@ is_user_allow_other_set(void)
     return false;
 }
 
-/* Who else can read the files, and how: the question comes when it does not work. */
+/* Hints on access by other users, for when it does not work. */
 static void
 print_hints(const Options *options)
 {
@@ -73,7 +73,7 @@ print_hints(const Options *options)
                         ", which is not there");
 }
 
-/* What -v adds: what each file of the mount is made of. */
+/* The output of -v: the layers of each file of the mount. */
 static void
 print_chain(const QimgImage *image)
 {
@@ -84,7 +84,7 @@ print_chain(const QimgImage *image)
     }
 }
 
-/* The options that need a word, each a line. */
+/* Notes on options that need one, one line each. */
 static void
 print_option_notes(const Options *options)
 {
@@ -97,7 +97,7 @@ print_option_notes(const Options *options)
                                     : "an overlay that vanishes at the end");
 }
 
-/* As fail, also where there is no terminal any more. */
+/* As fail, also without a terminal. */
 static void
 fail_while_running(const Options *options, const char *file, const GError *error)
 {
@@ -107,20 +107,20 @@ fail_while_running(const Options *options, const char *file, const GError *error
         g_critical("%s%s%s", file ? file : "", file ? ": " : "", error->message);
 }
 
-/* Ends @session; then all that was written is on stable storage, or an error is told. */
+/* Ends @session; then all written data are on stable storage, or an error is reported. */
 static bool
 end_session(const Options *options, Session *session, const Tree *tree)
 {
     g_autoptr(GError) error = NULL;
     bool is_good = images_flush(tree->images, &error);
 
-    if (!is_good) /* while the system's log can still be opened anew */
+    if (!is_good) /* while the system's log can still be reopened */
         fail_while_running(options, NULL, error);
     session_free(session);
     return is_good;
 }
 
-/* Opens one image; false after printing what is wrong with it. */
+/* Opens one image; false after printing the problem. */
 static bool
 open_image(const Options *options, Images *images, const char *path)
 {
@@ -138,8 +138,8 @@ open_image(const Options *options, Images *images, const char *path)
     return true;
 }
 
-/* Many images may be open at a time, with a file for each layer. What the limit guards
- * against, programs that select(2), are neither we nor what we start. */
+/* Many images may be open at a time, with a file for each layer. The default limit
+ * protects programs that use select(2); neither we nor our children do. */
 static void
 raise_file_limit(void)
 {
@@ -152,8 +152,8 @@ raise_file_limit(void)
         g_debug("RLIMIT_NOFILE: %s", g_strerror(errno));
 }
 
-/* Opens all images, and adds the directories, whose images do not take names away from
- * those. NULL after printing what is wrong with one. */
+/* Opens all images and adds the directories; named images keep their names against those
+ * of directories. NULL after printing the problem with one. */
 static Images *
 open_images(const Options *options)
 {
@@ -178,8 +178,7 @@ open_images(const Options *options)
     return g_steal_pointer(&images);
 }
 
-/* Of images that are opened later, since they lie below directories that were given:
- * what that takes. */
+/* Allows opening the images below given directories later. */
 static void
 allow_directories(Sandbox *sandbox, const Options *options)
 {
@@ -205,8 +204,9 @@ allow_directories(Sandbox *sandbox, const Options *options)
         sandbox_allow(sandbox, g_getenv("TMPDIR"), SANDBOX_READ | SANDBOX_WRITE);
 }
 
-/* Where libqimg makes the overlays that vanish: also later, when the daemon has left the
- * directory that a relative name starts from. Before threads are made. */
+/* Makes TMPDIR absolute: libqimg makes temporary overlays there, also later, after the
+ * daemon has left the directory that a relative name starts from. Call before threads are
+ * made. */
 static void
 keep_temporary_directory(void)
 {
@@ -217,8 +217,8 @@ keep_temporary_directory(void)
     g_setenv("TMPDIR", absolute_dir, TRUE);
 }
 
-/* What the running process may still reach by name: the mark that it takes away in the
- * end, and directories. NULL where it may reach everything. */
+/* The files that the running process may still reach by name: the mark that it removes at
+ * the end, and directories. NULL if it may reach everything. */
 static Sandbox *
 make_sandbox(const Options *options)
 {
@@ -233,7 +233,8 @@ make_sandbox(const Options *options)
     return sandbox;
 }
 
-/* From the mount to the last moment at which a failure can be told on the terminal. */
+/* From the mount to the last moment at which a failure can be reported on the
+ * terminal. */
 static bool
 begin_serving(const Options *options, Session *session, Sandbox *sandbox,
               QimgKeeper *keeper, GError **error)
@@ -250,7 +251,7 @@ begin_serving(const Options *options, Session *session, Sandbox *sandbox,
     }
     if (keeper && !qimg_keeper_start(keeper, &keeper_error))
         g_warning("%s (writes are slower)", keeper_error->message);
-    json_object_seed(0); /* it reads /dev/urandom, once */
+    json_object_seed(0); /* reads /dev/urandom, once */
     if (!session_confine(session, sandbox, &report, error))
         return false;
     if (options->verbose && report)
@@ -264,7 +265,7 @@ static int
 serve_tree(const Options *options, const Tree *tree, DirWatch *watch, QimgKeeper *keeper)
 {
     g_autoptr(GError) error = NULL;
-    /* Before the mount: it may cover an image, and nobody answers yet. */
+    /* Before the mount: the mount may cover an image, and no thread serves it yet. */
     g_autoptr(Sandbox) sandbox = make_sandbox(options);
     Session *session = session_mount(options, tree, watch, &error);
     bool is_started, is_good;
@@ -281,7 +282,7 @@ serve_tree(const Options *options, const Tree *tree, DirWatch *watch, QimgKeeper
     return end_session(options, session, tree) && is_good ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
-/* What an overlay that vanishes holds needs nobody to keep it. */
+/* A temporary overlay needs no keeper, since its content may be lost. */
 static QimgKeeper *
 make_keeper(const Options *options)
 {
@@ -305,11 +306,11 @@ mount_images(const Options *options)
     Tree *tree;
     int mark_fd, result;
 
-    /* A dead mount may lie over an image. */
+    /* A dead mount may cover an image. */
     if (!mountpoint_remove_stale(options->mountpoint, &error))
         return fail(options->mountpoint, error);
-    /* The images first: their mistakes are the likelier ones, and a mountpoint that is an
-     * image must be opened before it is covered. */
+    /* Open the images first: errors in them are more likely, and an image used as
+     * mountpoint must be opened before it is covered. */
     print_option_notes(options);
     raise_file_limit();
     if (options->is_cow)
@@ -336,13 +337,13 @@ mount_images(const Options *options)
     mark_fd = mountpoint_mark(absolute_path);
     result = serve_tree(options, tree, watch, keeper);
     tree_free(tree);
-    g_clear_pointer(&images, images_free); /* before those who wait are told */
+    g_clear_pointer(&images, images_free); /* before waiting processes are told */
     mountpoint_unmark(absolute_path, mark_fd);
     return result;
 }
 
-/* Files must not get the numbers of the standard descriptors where those are closed:
- * messages would be written to them, and going to the background replaces them. */
+/* If standard descriptors are closed, files must not get their numbers: messages would be
+ * written to those files, and going to the background replaces them. */
 static bool
 hold_standard_descriptors(void)
 {

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Places for threads under one lock, which is taken to start and to end a thread alone.
+/* Places for threads under one lock, which is taken only to start and to end a thread.
  *
- * I1  n_ready counts the threads that run and do not wait for a disk: a thread that is
- *     being started is counted before it runs, one that ends until it has decided to.
- * I2  A place that is not FREE has a thread that must be joined: ENDED by the next thread
- *     that gets the place, or by servers_stop. */
+ * I1  n_ready counts the threads that run and do not wait for a disk: a starting thread
+ *     counts before it runs, an ending one until it has decided to end.
+ *
+ * I2  A place that is not FREE has a thread to be joined: an ENDED one is joined by the
+ *     next thread that gets the place, or by servers_stop. */
 #include "servers.h"
 
 #include <glib.h>
@@ -14,10 +15,10 @@
 #include "base/lock.h"
 #include "base/wait-hook.h"
 
-/* Memory: each thread keeps buffers for a request and its answer. */
+/* Limits memory: each thread keeps buffers for a request and its answer. */
 #define MAX_THREADS 64u
-/* So many requests without a wait say that a thread is not needed: few against what a
- * new thread costs, many against the odd wait in between. */
+/* This many requests without a wait show that a thread is not needed: few against the
+ * cost of a new thread, many against an occasional wait. */
 #define MAX_IDLE_REQUESTS 64u
 
 typedef enum { PLACE_FREE, PLACE_RUNS, PLACE_ENDED } PlaceState;
@@ -32,13 +33,13 @@ struct Server {
 struct Servers {
     Serve serve;          /* const */
     void *user;           /* const */
-    unsigned n_wanted;    /* const: threads that do not wait */
+    unsigned n_wanted;    /* const: number of threads that do not wait */
     unsigned max_threads; /* const */
-    atomic_uint n_ready;  /* atomic, relaxed: see I1; grows by new threads, and shrinks by
-                             threads that end, under lock */
+    atomic_uint n_ready;  /* atomic, relaxed: see I1; grows with new threads and shrinks
+                             with ending ones, under lock */
     QimgMutex lock;       /* rank QIMG_RANK_SERVERS */
     bool is_stopped;      /* guarded by lock */
-    unsigned n_running;   /* guarded by lock: places that are PLACE_RUNS */
+    unsigned n_running;   /* guarded by lock: number of places in PLACE_RUNS */
     Server places[];      /* max_threads */
 };
 
@@ -66,7 +67,7 @@ run_server(void *user)
     return NULL;
 }
 
-/* Starts a thread where fewer than wanted are ready. */
+/* Starts a thread if fewer than wanted are ready. */
 static void
 start_thread(Servers *servers)
 {
@@ -111,7 +112,7 @@ end_wait(void *user)
     atomic_fetch_add_explicit(&server->servers->n_ready, 1, memory_order_relaxed);
 }
 
-/* Takes one off n_ready, unless no more than wanted would be left. */
+/* Decrements n_ready, unless fewer than wanted would be left. */
 static bool
 leave_ready(Servers *servers)
 {

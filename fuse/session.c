@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Each thread receives a request and answers it, on its own (servers.h says how many
- * there are): libfuse's loop, which counts idle threads under a lock for each request, is
- * not used.
+/* Each thread receives a request and answers it on its own (servers.h determines their
+ * number). libfuse's loop is not used, since it counts idle threads under a lock for each
+ * request.
  *
- * The main thread waits for signals. The end of the mount reaches a serving thread as the
- * end of /dev/fuse, and the main thread as SIGUSR1 from there. */
+ * The main thread waits for signals. A serving thread sees the end of the mount as the
+ * end of /dev/fuse, and tells the main thread by SIGUSR1. */
 #include "session.h"
 
 #include <errno.h>
@@ -35,11 +35,11 @@ struct Session {
     struct fuse_session *fuse;
     struct fuse_lowlevel_ops ops;
     Mount mount;
-    DirWatch *watch;           /* NULL: there is no directory of images */
-    char *absolute_mountpoint; /* NULL: somebody else has mounted */
-    bool is_mounted;           /* and not yet taken out of the tree of files by us */
+    DirWatch *watch;           /* NULL: no directory of images */
+    char *absolute_mountpoint; /* NULL: another program has mounted */
+    bool is_mounted;           /* and not yet detached from the tree by us */
     Unmounter *unmounter;      /* NULL: we may unmount ourselves */
-    int read_ahead_fd;         /* the mount's setting, -1: not ours to change */
+    int read_ahead_fd;         /* the mount's setting; -1: we may not change it */
     sigset_t signals;
     pthread_t main_thread;
     Servers *servers;
@@ -51,7 +51,7 @@ add_fuse_option(struct fuse_args *args, const char *option)
 {
     char *list = NULL;
 
-    /* Escaped, since file names may hold commas. */
+    /* Escaped, since file names may contain commas. */
     fuse_opt_add_opt_escaped(&list, option);
     fuse_opt_add_arg(args, "-o");
     fuse_opt_add_arg(args, list);
@@ -70,8 +70,8 @@ new_fuse_session(Session *session)
     if (!options->is_writable)
         add_fuse_option(&args, "ro");
     if (options->allow_other)
-        /* The permission bits that are shown are enforced: without this, all who may
-         * enter may read, and write. */
+        /* The kernel enforces the shown permission bits: without this option, every user
+         * with access may read, and write. */
         add_fuse_option(&args, "default_permissions");
     add_fuse_option(&args, "subtype=qcowfs");
     for (guint i = 0; i < options->fuse_options->len; i++) {
@@ -92,8 +92,8 @@ new_fuse_session(Session *session)
     return fuse;
 }
 
-/* Whether whoever has started us wants that, as nohup(1) does. A signal that is waited
- * for would come all the same. */
+/* Whether the parent process set the signal to be ignored, as nohup(1) does. sigwait
+ * would receive it all the same. */
 static bool
 is_ignored(int number)
 {
@@ -103,7 +103,7 @@ is_ignored(int number)
            action.sa_handler == SIG_IGN;
 }
 
-/* Blocks the signals that the main thread waits for, in all threads to come. */
+/* Blocks the signals that the main thread waits for, in all later threads. */
 static void
 block_signals(Session *session)
 {
@@ -115,16 +115,16 @@ block_signals(Session *session)
             sigaddset(&session->signals, numbers[i]);
     pthread_sigmask(SIG_BLOCK, &session->signals, NULL);
     signal(SIGPIPE, SIG_IGN);
-    signal(SIGXFSZ, SIG_IGN); /* the write that is too long for our limit gets EFBIG */
+    signal(SIGXFSZ, SIG_IGN); /* a write beyond our file size limit gets EFBIG */
 }
 
-/* What the images of directories name must not lead into the mount itself. */
+/* Names in images of directories must not lead into the mount itself. */
 static void
 avoid_mount(Session *session)
 {
     struct statx status;
 
-    /* Without asking ourselves. */
+    /* Without a request to ourselves. */
     if (session->absolute_mountpoint &&
         statx(AT_FDCWD, session->absolute_mountpoint,
               AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, 0, &status) == 0)
@@ -158,7 +158,8 @@ session_mount(const Options *options, const Tree *tree, DirWatch *watch, GError 
     block_signals(session);
     fuse_messages_begin();
     session->fuse = session->mount.session = new_fuse_session(session);
-    /* Absolute, since it is also unmounted by that path, from another directory. */
+    /* Absolute, since the mount is also unmounted by that path, from another
+     * directory. */
     session->is_mounted =
         session->fuse &&
         fuse_session_mount(session->fuse, session->absolute_mountpoint
@@ -174,8 +175,8 @@ session_mount(const Options *options, const Tree *tree, DirWatch *watch, GError 
     return NULL;
 }
 
-/* Below a loop device, memory is freed by writing through us: we must not wait for that
- * when we need memory ourselves. Inherited by threads; needs CAP_SYS_RESOURCE. */
+/* Below a loop device, the kernel frees memory by writing through us: our own allocations
+ * must not wait for that. Threads inherit the setting; needs CAP_SYS_RESOURCE. */
 static void
 become_io_flusher(void)
 {
@@ -203,8 +204,8 @@ session_confine(Session *session, Sandbox *sandbox, char **report_out, GError **
     return sandbox_enter(sandbox, report_out, error);
 }
 
-/* Answers the kernel's first request, which waits since the mount, so that the mount is
- * ready before other threads take over. Failures are met again by those. */
+/* Answers the kernel's first request, pending since the mount, so that the mount is ready
+ * before other threads take over. Those meet a failure again. */
 static void
 answer_first_request(Session *session)
 {
@@ -221,7 +222,7 @@ free_buffer(void *user)
     free(((struct fuse_buf *)user)->mem);
 }
 
-/* Whether the mount has ended: then a receive fails in one way or another. */
+/* Whether the mount has ended: a receive then fails with one of several errors. */
 static bool
 is_connection_gone(struct fuse_session *fuse)
 {
@@ -243,7 +244,8 @@ serve(void *user, Server *server)
     while (!is_spare && !fuse_session_exited(session->fuse)) {
         int n;
 
-        /* The main thread ends a waiting thread, and never one that answers. */
+        /* The main thread cancels only a thread that waits for a request, never one that
+         * answers. */
         pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, NULL);
         n = fuse_session_receive_buf(session->fuse, &buffer);
         pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
@@ -266,8 +268,8 @@ serve(void *user, Server *server)
     pthread_cleanup_pop(1);
 }
 
-/* Lets the kernel forget a name: requests about it may have been answered from what it
- * knew for at most NAMES_TIMEOUT_S. */
+/* Makes the kernel forget a name: for at most NAMES_TIMEOUT_S, it may have answered
+ * requests about the name from its cache. */
 static void
 forget_name(uint64_t parent_inode, const char *name, void *user)
 {
@@ -284,7 +286,7 @@ forget_image(const char *name, void *user)
     tree_list_names(session->mount.tree, name, forget_name, session);
 }
 
-/* Takes the mount out of the tree of files; those who have files open keep it. */
+/* Detaches the mount from the tree; programs with open files keep it. */
 static void
 leave_tree(Session *session)
 {
@@ -295,9 +297,9 @@ leave_tree(Session *session)
         session->is_mounted = false;
 }
 
-/* What a signal does: the mount goes at once, and what has been written is never given
- * up for that; but what programs still mean to write is, if they are not waited for.
- * Returns whether to wait for those who have files open. */
+/* Handles a signal: the mount is detached at once. Data already written are never given
+ * up, but later writes of running programs are, unless the server waits for them. Returns
+ * whether to wait for programs that have files open. */
 static bool
 begin_end(Session *session)
 {
@@ -347,18 +349,18 @@ wait_for_end(Session *session)
         was_asked |= number != SIGUSR1;
     }
     coherence_stop(session->mount.coherence);
-    if (session->watch) /* while there are threads that answer */
+    if (session->watch) /* while threads still answer */
         dir_watch_stop(session->watch);
     fuse_session_exit(session->fuse);
 }
 
-/* Ends the connection to the kernel: whoever waits for an answer gets an error. libfuse
- * does so together with unmounting, in ways that a confined process cannot; where it
- * finds an end, like that of a pipe without reader, it does no more than to clean up. */
+/* Ends the connection to the kernel: waiting callers get an error. libfuse does so while
+ * unmounting, in ways closed to a confined process; if it finds an ended descriptor, like
+ * a pipe without reader, it only cleans up. */
 static void
 end_connection(Session *session)
 {
-    /* Then another mount may have taken the place of this one. */
+    /* In that case another mount may have taken this one's place. */
     bool is_gone = is_connection_gone(session->fuse);
     int fds[2];
 
@@ -367,7 +369,7 @@ end_connection(Session *session)
         dup2(fds[1], fuse_session_fd(session->fuse));
         close(fds[1]);
     }
-    if (!is_gone) { /* after that: whoever unmounts must not wait for our answer */
+    if (!is_gone) { /* only now: the unmounting process must not wait for our answer */
         leave_tree(session);
         if (session->is_mounted && session->absolute_mountpoint)
             g_warning("%s: cannot be unmounted, and gives errors from now on (unmount "
@@ -378,7 +380,7 @@ end_connection(Session *session)
     session->is_mounted = false;
 }
 
-/* CoherentDrop. Fails where the kernel has forgotten the file, and its pages with it. */
+/* CoherentDrop. Fails if the kernel has forgotten the file, and its pages with it. */
 static void
 drop_pages(void *user, uint64_t inode, int64_t start, int64_t length)
 {
@@ -413,7 +415,7 @@ session_run(Session *session, GError **error)
         wait_for_end(session);
     }
     coherence_stop(session->mount.coherence);
-    if (session->watch) /* without threads, too */
+    if (session->watch) /* also without threads */
         dir_watch_stop(session->watch);
     servers_stop(session->servers);
     end_connection(session);
