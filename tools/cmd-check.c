@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* qimg check: whether an image is sound, and repairing it. */
+/* qimg check: checks an image, and repairs it. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -90,7 +90,7 @@ check_print_human(const QimgCheckResult *r)
     printf("The image ends at %" PRIu64 ".\n", r->image_end_offset);
 }
 
-/* What remains decides, as in qemu-img. */
+/* The remaining findings decide, as in qemu-img. */
 static int
 exit_code_of(const QimgCheckResult *r)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* qimg copy-out: a disk as a raw file, with digests, as evidence is copied. Digests and
- * JSON go to standard output, all else to standard error; where the copy itself goes to
- * standard output, everything does. */
+/* qimg copy-out: copies a disk to a raw file, with digests, for evidence. Digests and
+ * JSON go to standard output, everything else to standard error; if the copy itself goes
+ * to standard output, all text goes to standard error. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -18,7 +18,7 @@
 #include "output.h"
 #include "progress.h"
 
-/* What the options say. */
+/* The values of the options. */
 typedef struct {
     gint n_threads;
     char *sparse;
@@ -75,8 +75,7 @@ static const CommandSpec spec = {
     .entries = entries,
 };
 
-/* ---- options --------------------------------------------------------------------------
- */
+/* ---- options ---- */
 
 /* Adds the digests of a list to *@kinds. */
 static bool
@@ -136,11 +135,9 @@ parse_settings(QimgCopyOptions *options)
     return !wrong;
 }
 
-/* ---- what is copied -------------------------------------------------------------------
- */
+/* ---- the source ---- */
 
-/* Opens the snapshot that @wanted means, or its VM state, and sets *@id_out (free with
- * g_free). */
+/* Opens the snapshot @wanted, or its VM state, and sets *@id_out (free with g_free). */
 static QimgImage *
 copy_open_snapshot(QimgImage *image, const char *wanted, bool vmstate, char **id_out,
                    GError **error)
@@ -155,7 +152,7 @@ copy_open_snapshot(QimgImage *image, const char *wanted, bool vmstate, char **id
                    : qimg_image_open_snapshot(image, found->serial, error);
 }
 
-/* Opens what of @image is to be copied; sets *@name_out, the journal's name for it. */
+/* Opens the part of @image to be copied; sets *@name_out, its name for the journal. */
 static QimgImage *
 open_source(QimgImage *image, char **name_out, GError **error)
 {
@@ -170,16 +167,15 @@ open_source(QimgImage *image, char **name_out, GError **error)
                 g_strdup_printf("%s %s", settings.vmstate ? "vmstate" : "snapshot", id);
         return source;
     }
-    /* Also for what is shown by the image itself: the caller closes both. */
+    /* A second handle even for the disk itself: the caller closes both. */
     source = qimg_image_open_layer(image, (unsigned)MAX(settings.layer, 0), error);
     *name_out = g_strdup("disk");
     return source;
 }
 
-/* ---- messages -------------------------------------------------------------------------
- */
+/* ---- messages ---- */
 
-/* The digest @kind of that file of the chain; of the copy itself where it is OF_COPY. */
+/* The digest @kind of a file of the chain, or with OF_COPY of the copy. */
 #define OF_COPY UINT_MAX
 
 static const char *
@@ -288,7 +284,7 @@ print_summary(const QimgCopyReport *report, double seconds)
             rate);
 }
 
-/* What could not be read, in short. */
+/* A summary of the unreadable ranges. */
 static void
 print_losses(const char *image_path, const QimgCopy *copy)
 {
@@ -307,7 +303,7 @@ print_losses(const char *image_path, const QimgCopy *copy)
                     qimg_copy_get_file_path(copy, i), qimg_copy_get_file_error(copy, i));
 }
 
-/* As output_failure, with what can be done next. */
+/* As output_failure, with advice on the next step. */
 static int
 print_failure(const char *image_path, const char *target_path,
               const QimgCopyReport *report, const GError *error)
@@ -321,19 +317,18 @@ print_failure(const char *image_path, const char *target_path,
     return EXIT_FAILED;
 }
 
-/* ---- the log --------------------------------------------------------------------------
- */
+/* ---- the log ---- */
 
-/* The log is opened when all else has been checked; its old content goes when the first
- * line comes, or the copy is complete. */
+/* The log is opened after all other checks; its old content is deleted when the first
+ * line is written, or the copy is complete. */
 typedef struct {
     FILE *file; /* NULL: no log */
     bool is_new;
     bool is_cut;
 } Log;
 
-/* A log that exists is replaced only where OUT is, too, and never if it is evidence, or
- * what the copy writes itself. */
+/* Replaces an existing log only if OUT may be replaced, too, and never if it is evidence,
+ * or a file that the copy itself writes. */
 static bool
 open_log(Log *log, const QimgCopy *copy)
 {
@@ -366,7 +361,7 @@ open_log(Log *log, const QimgCopy *copy)
     return log->file != NULL;
 }
 
-/* Lets the old content go. */
+/* Deletes the old content. */
 static void
 cut_log(Log *log)
 {
@@ -380,7 +375,7 @@ cut_log(Log *log)
     log->is_cut = true;
 }
 
-/* Removes the log if this run has made it. */
+/* Removes the log if this run created it. */
 static void
 undo_log(const Log *log)
 {
@@ -392,7 +387,7 @@ undo_log(const Log *log)
         unlink(settings.log_path);
 }
 
-/* With @is_kept the log belongs to a copy that is complete or can go on. */
+/* @is_kept: the log belongs to a copy that is complete or can be resumed. */
 static bool
 close_log(Log *log, bool is_kept)
 {
@@ -428,8 +423,7 @@ on_unreadable(const QimgUnreadable *range, void *user)
             range->length_bytes, range->reason);
 }
 
-/* ---- the copy -------------------------------------------------------------------------
- */
+/* ---- the copy ---- */
 
 static void
 stop_copy(void *copy)
@@ -437,7 +431,7 @@ stop_copy(void *copy)
     qimg_copy_stop(copy);
 }
 
-/* Damage is reported as ranges, the library's own warnings would say it again. */
+/* Damage is reported as ranges; the library's own warnings would repeat it. */
 static void
 drop_message(const gchar *domain, GLogLevelFlags level, const gchar *message,
              gpointer user)
@@ -509,7 +503,7 @@ run_copy(QimgImage *source, const CommandLine *line, QimgCopyOptions *options)
     return report_success(line, options->target_path ? stdout : stderr, copy, seconds);
 }
 
-/* Whether @path is another name of the pipe that standard output is. */
+/* Whether @path is another name of the pipe on standard output. */
 static bool
 is_standard_output(const char *path)
 {
@@ -545,7 +539,7 @@ open_and_copy(const CommandLine *line)
                         "file)\n");
         return EXIT_FAILED;
     }
-    /* A limit of the size of files is an error like others. */
+    /* Exceeding the file size limit becomes an error like others. */
     signal(SIGXFSZ, SIG_IGN);
     image = qimg_image_open(line->operands[0], line->image_options, &error);
     if (!image)

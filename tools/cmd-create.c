@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* qimg create: makes a new image. Each property is an option of its own, and an element
- * of -o, too, as for qemu-img. */
+/* qimg create: makes a new image. Each property is an option, and also an element of -o,
+ * as for qemu-img. */
 #include <stdio.h>
 
 #include "command-line.h"
@@ -9,9 +9,9 @@
 #include "progress.h"
 
 static const struct {
-    const char *name; /* of the option: as the property's, with dashes */
+    const char *name; /* of the option: the property's name with dashes */
     char letter;
-    const char *argument; /* NULL: takes none */
+    const char *argument; /* NULL: none */
     const char *help;
 } rows[] = {
     {"format", 'f', "FORMAT", "qcow2 (the default), qed or raw"},
@@ -34,7 +34,7 @@ static const struct {
     {"force", 0, NULL, "replace files that exist"},
 };
 
-/* What the command line holds of the properties. */
+/* The properties on the command line. */
 typedef struct {
     char *values[G_N_ELEMENTS(rows)];
     gboolean flags[G_N_ELEMENTS(rows)];
@@ -58,7 +58,7 @@ set_property(void *target, const char *name, const char *value, GError **error)
     return qimg_create_set(target, name, value, error);
 }
 
-/* The lists first: what has an option of its own is meant more. */
+/* The lists first: an option of its own takes precedence. */
 static bool
 set_all(QimgCreate *create, const Arguments *a, GError **error)
 {

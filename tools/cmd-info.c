@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* qimg info: what an image is. The human form is made from the same JSON object. */
+/* qimg info: shows the facts about an image. The human form is made from the same JSON
+ * object. */
 #include <jansson.h>
 #include <stdio.h>
 
@@ -144,7 +145,7 @@ cmd_info(int argc, char **argv)
 
     if (!command_line_parse(&spec, argc, argv, &line, &exit_code))
         return exit_code;
-    /* Facts can be shown of an image whose data cannot be read. */
+    /* The facts of an encrypted image can be shown without its key. */
     if (qimg_options_set(line.image_options, "inspect", NULL, &error))
         image = qimg_image_open(line.operands[0], line.image_options, &error);
     if (!image) {

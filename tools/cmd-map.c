@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* qimg map: where each part of the disk lies. */
+/* qimg map: shows where each part of the disk lies. */
 #include <inttypes.h>
 #include <stdio.h>
 
@@ -15,8 +15,8 @@ map_print_json(const QimgExtent *extent, bool is_first, bool is_last)
     printf("%s%s%s", is_first ? "[" : "", text, is_last ? "]\n" : ",\n");
 }
 
-/* As qemu-img: what is stored, and nothing of the holes; compressed and damaged parts,
- * which have no plain place in a file, say so. */
+/* As qemu-img: shows stored parts, no holes; compressed and damaged parts are marked,
+ * since they have no plain location in a file. */
 static void
 map_print_human(const QimgExtent *extent)
 {

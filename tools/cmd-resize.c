@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* qimg resize: another size for the disk in an image. */
+/* qimg resize: changes the size of an image's disk. */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -17,7 +17,7 @@ typedef struct {
     QimgPreallocation preallocation;
 } Request;
 
-/* The new size; false with @error set where there is none. */
+/* The new size; false with @error set if it is invalid. */
 static bool
 compute_size(const Request *r, uint64_t old_bytes, uint64_t *out, GError **error)
 {
@@ -111,7 +111,7 @@ resize(QimgImage *image, const Request *r)
     return EXIT_GOOD;
 }
 
-/* Takes a size like -1G out of the arguments, which would look like an option. */
+/* Removes a size like -1G from the arguments, since it looks like an option. */
 static const char *
 take_negative(int *argc, char **argv)
 {

@@ -12,7 +12,7 @@
 typedef struct {
     QimgImage *image;
     QimgSnapshots *list;
-    char **names; /* what follows IMAGE */
+    char **names; /* the arguments after IMAGE */
     bool json;
 } Snapshots;
 
@@ -98,7 +98,8 @@ static const CommandSpec spec = {
     .opens_image = true,
 };
 
-/* Opens the image and does it. Flushed at the end: errors of the last writes count. */
+/* Opens the image and runs the verb. Flushes at the end: errors of the last writes
+ * count. */
 static int
 snapshot_run(const CommandLine *line, size_t verb)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The options that all subcommands share, and those of one of them. */
+/* The options shared by all subcommands, and those of one subcommand. */
 #include "command-line.h"
 
 #include <stdio.h>
@@ -34,7 +34,7 @@ command_line_set_list(const char *list, OptionSetter *set, void *target, GError 
     return set_element(set, target, element->str, error);
 }
 
-/* What a subcommand does to an image is not a matter of how it is opened. */
+/* Only options for opening; a subcommand itself decides whether it changes the image. */
 static gboolean
 set_image_option(void *target, const char *name, const char *value, GError **error)
 {
@@ -48,7 +48,7 @@ set_image_option(void *target, const char *name, const char *value, GError **err
     return FALSE;
 }
 
-/* Sets what is common to all subcommands from their parsed options. */
+/* Sets the common results from the parsed options. */
 static bool
 set_common(CommandLine *line, const char *output, char **lists)
 {
@@ -71,8 +71,7 @@ set_common(CommandLine *line, const char *output, char **lists)
     return true;
 }
 
-/* GLib's own help ends in the character for three dots, which is a "?" in the C locale.
- */
+/* GLib's own help ends in an ellipsis character, which is a "?" in the C locale. */
 static void
 print_command_help(GOptionContext *context)
 {
@@ -132,7 +131,7 @@ command_line_parse(const CommandSpec *spec, int argc, char **argv, CommandLine *
         *exit_code_out = EXIT_GOOD;
         return false;
     }
-    /* "--" ends the options; what GLib leaves of it is no operand. */
+    /* "--" ends the options; GLib may leave it in place, and it is no operand. */
     if (argc > 1 && strcmp(argv[1], "--") == 0) {
         argv++;
         argc--;

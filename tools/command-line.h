@@ -7,15 +7,15 @@
 
 #include "qimg.h"
 
-/* What a subcommand takes. */
+/* The arguments of a subcommand. */
 typedef struct {
-    const char *operands; /* as the help shows them: "IMAGE [SIZE]" */
+    const char *operands; /* as shown in the help: "IMAGE [SIZE]" */
     const char *summary;  /* a sentence or more for the help */
     unsigned min_operands;
     unsigned max_operands;
     bool has_output;             /* --output=human|json */
     bool opens_image;            /* -o NAME=VALUE,... */
-    const GOptionEntry *entries; /* its own options; NULL: none */
+    const GOptionEntry *entries; /* the subcommand's own options; NULL: none */
 } CommandSpec;
 
 typedef struct {
@@ -25,17 +25,17 @@ typedef struct {
     unsigned n_operands;
 } CommandLine;
 
-/* Parses what follows the subcommand's name, argv[0]. True: clear @out after use. False
- * after printing what is wrong, or the help that was asked for, with *@exit_code_out. */
+/* Parses the arguments after the subcommand's name, argv[0]. True: clear @out after use.
+ * False after printing the error or the requested help, with *@exit_code_out. */
 bool command_line_parse(const CommandSpec *spec, int argc, char **argv, CommandLine *out,
                         int *exit_code_out);
 void command_line_clear(CommandLine *line);
 
-/* Sets one option of @target; @value is NULL where none was given. */
+/* Sets one option of @target; @value is NULL if not given. */
 typedef gboolean OptionSetter(void *target, const char *name, const char *value,
                               GError **error);
 
 /* Calls @set for each element of the list NAME[=VALUE],... in turn until it fails; a
- * backslash keeps the next character, as for qcowfs. */
+ * backslash escapes the next character, as for qcowfs. */
 bool command_line_set_list(const char *list, OptionSetter *set, void *target,
                            GError **error);

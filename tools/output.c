@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* How the subcommands speak to people. */
+/* Output for people. */
 #include "output.h"
 
 #include <stdio.h>
@@ -22,8 +22,7 @@ char *
 output_short_size(uint64_t bytes)
 {
     g_autofree char *text = g_format_size_full(bytes, G_FORMAT_SIZE_IEC_UNITS);
-    g_auto(GStrv) parts =
-        g_strsplit(text, "\302\240", 2); /* a space that does not break */
+    g_auto(GStrv) parts = g_strsplit(text, "\302\240", 2); /* a non-breaking space */
 
     return g_strjoinv(" ", parts);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* How the subcommands speak to people, and their list. */
+/* Output for people, and the list of subcommands. */
 #pragma once
 
 #include <glib.h>
@@ -13,12 +13,12 @@ enum {
     EXIT_GOOD = 0,
     EXIT_FAILED = 1,
     EXIT_CORRUPT = 2,    /* check */
-    EXIT_LEAKS = 3,      /* check: nothing worse */
-    EXIT_NO_CHECK = 63,  /* check: there is none for images of the format */
-    EXIT_UNREADABLE = 2, /* copy-out: complete but for ranges that cannot be read */
+    EXIT_LEAKS = 3,      /* check: only leaks */
+    EXIT_NO_CHECK = 63,  /* check: the format has no check */
+    EXIT_UNREADABLE = 2, /* copy-out: complete except for unreadable ranges */
 };
 
-/* Prints "qimg: FILE: what is wrong" and returns EXIT_FAILED. @file may be NULL. */
+/* Prints "qimg: FILE: the problem" and returns EXIT_FAILED. @file may be NULL. */
 int output_failure(const char *file, const GError *error);
 
 /* Prints the warnings of an open image to standard error. */

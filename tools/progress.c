@@ -8,13 +8,13 @@
 #include "interrupt.h"
 
 #define REDRAW_US (G_USEC_PER_SEC / 10)
-/* Before that a rate is no more than a guess. */
+/* A rate measured over a shorter time is a guess. */
 #define SETTLED_US G_USEC_PER_SEC
 
 static struct {
     const char *what;
     bool in_bytes;
-    uint64_t first_done; /* not done by this run: no part of its rate */
+    uint64_t first_done; /* not done by this run: excluded from its rate */
     bool has_first;
     bool is_shown; /* standard error is a terminal */
     gint64 begin_us;
@@ -76,7 +76,7 @@ progress_update(uint64_t done, uint64_t total, void *user)
                 total ? 100 * (double)done / (double)total : 100.0);
         if (progress.in_bytes)
             draw_amount(done, total, now_us - progress.begin_us);
-        fprintf(stderr, "\033[K"); /* erases the rest of a longer line before */
+        fprintf(stderr, "\033[K"); /* erases the rest of the previous, longer line */
     }
     return !interrupt_is_asked();
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* qimg: the maintenance tool; one subcommand a file. */
+/* qimg: the maintenance tool; each subcommand has its own file. */
 #include <stdio.h>
 #include <string.h>
 
