@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Arithmetic on numbers that come from an image or a caller: every function that can
- * overflow says so, and its answer cannot be ignored. */
+/* Arithmetic on numbers from an image or a caller: functions that can overflow report it,
+ * and their result must be checked. */
 #pragma once
 
 #include "base/types.h"
@@ -35,7 +35,7 @@ qimg_range_fits(uint64_t offset, uint64_t length, uint64_t limit)
     return offset <= limit && length <= limit - offset;
 }
 
-/* @alignment is a power of two in the three below. */
+/* In the three functions below, @alignment is a power of two. */
 static inline bool QIMG_MUST_CHECK
 qimg_is_aligned(uint64_t value, uint64_t alignment)
 {

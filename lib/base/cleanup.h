@@ -15,7 +15,7 @@ qimg_close_fd(const int *fd)
 /* A file descriptor closed at the end of its block unless it was stolen. */
 #define qimg_autofd __attribute__((cleanup(qimg_close_fd))) int
 
-/* Hands *@fd over and leaves -1. */
+/* Returns *@fd, now owned by the caller, and leaves -1. */
 static inline int
 qimg_steal_fd(int *fd)
 {

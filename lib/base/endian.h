@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Integers as they lie in a file: byte arrays of alignment 1 with accessors. This is the
- * only place that swaps bytes or casts between bytes and integers. */
+/* Integers in file order: byte arrays of alignment 1 with accessors. Only this file swaps
+ * bytes or casts between bytes and integers. */
 #pragma once
 
 #include <stdint.h>
@@ -22,8 +22,8 @@
 #define QIMG_SWAP_LE64(x) __builtin_bswap64(x)
 #endif
 
-/* Defines the type NAME, which holds an integer of type HOST, and its accessors NAME_get,
- * which gives that integer, and NAME_set, which makes a NAME of one. */
+/* Defines the type NAME for an integer of type HOST, and its accessors: NAME_get returns
+ * the integer, NAME_set makes a NAME from one. */
 #define QIMG_DEFINE_INTEGER(NAME, HOST, SWAP)                                            \
     typedef struct {                                                                     \
         uint8_t b[sizeof(HOST)];                                                         \
@@ -52,7 +52,7 @@ QIMG_DEFINE_INTEGER(qimg_le16, uint16_t, QIMG_SWAP_LE16);
 QIMG_DEFINE_INTEGER(qimg_le32, uint32_t, QIMG_SWAP_LE32);
 QIMG_DEFINE_INTEGER(qimg_le64, uint64_t, QIMG_SWAP_LE64);
 
-/* Turns @n_words big-endian words at @words into host-endian ones, in place. */
+/* Converts @n_words big-endian words at @words to host order, in place. */
 static inline void
 qimg_be64_array_to_host(uint64_t *words, size_t n_words)
 {
@@ -60,16 +60,14 @@ qimg_be64_array_to_host(uint64_t *words, size_t n_words)
         words[i] = QIMG_SWAP_BE64(words[i]);
 }
 
-/* Turns @n_words host-endian words into big-endian ones, as they lie in a file, in place.
- */
+/* Converts @n_words words from host order to big-endian file order, in place. */
 static inline void
 qimg_host_to_be64_array(uint64_t *words, size_t n_words)
 {
     qimg_be64_array_to_host(words, n_words); /* its own inverse */
 }
 
-/* Turns @n_words little-endian words at @words into host-endian ones, in place, or back.
- */
+/* Converts @n_words words between little-endian and host order, in place. */
 static inline void
 qimg_le64_array_to_host(uint64_t *words, size_t n_words)
 {

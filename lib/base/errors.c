@@ -5,7 +5,7 @@
 #include <errno.h>
 #include <stdarg.h>
 
-/* The words are a name, not a difference. clang-format would space them out. */
+/* The words are a name, not a difference, but clang-format would space them out. */
 /* clang-format off */
 G_DEFINE_QUARK(qimg-error-quark, qimg_error)
 /* clang-format on */

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Making errors of the public domain QIMG_ERROR, and the errno that belongs to each. */
+/* Makes errors of the public domain QIMG_ERROR; maps each to an errno. */
 #pragma once
 
 #include "base/types.h"
 #include "qimg.h"
 
-/* Sets @error to code @code with a text that says what is wrong and, in parentheses, what
- * to do, without a prefix. @error may be NULL. */
+/* Sets @error to @code with a text that says what is wrong and, in parentheses, what to
+ * do, without a prefix. @error may be NULL. */
 void qimg_set_error(GError **error, QimgError code, const char *format, ...)
     G_GNUC_PRINTF(3, 4);
 
@@ -14,8 +14,7 @@ void qimg_set_error(GError **error, QimgError code, const char *format, ...)
 bool qimg_misuse(GError **error, const char *format, ...) G_GNUC_PRINTF(2, 3);
 
 /* As qimg_set_error, followed by ": ", the text of @errnum (positive) and, in
- * parentheses,
- * @hint (what to do; may be NULL). ENOENT, ENOMEM and ECANCELED choose their own code,
- * all else is FAILED. */
+ * parentheses, @hint (advice; may be NULL). ENOENT, ENOMEM and ECANCELED choose their own
+ * code; all others are FAILED. */
 void qimg_set_error_errno(GError **error, int errnum, const char *hint,
                           const char *format, ...) G_GNUC_PRINTF(4, 5);

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Requests count themselves in one of several shards, each a cache line of its own, and
- * there in one of two phases. Who waits for requests turns the phase over and waits until
- * the old one is empty everywhere.
+/* Each request counts itself in one of several shards, each on its own cache line, and
+ * there in one of two phases. A waiter flips the phase and waits until the old one is
+ * empty in all shards.
  *
- * I1  A request that has counted itself, and then found the gate open, is inside: who
- *     closes the gate sees its count, since both first write and then read (sequentially
- *     consistent). I2  A request may count itself in a phase that was turned over just
- *     before; the phase is therefore turned twice, so that none is missed. */
+ * I1  A request that has counted itself, and then found the gate open, is inside: the
+ *     closer of the gate sees its count, since both write first and read then
+ *     (sequentially consistent).
+ *
+ * I2  A request may count itself in a phase that was flipped just before; so the phase is
+ *     flipped twice, and no request is missed. */
 #include "base/gate.h"
 
 #include <glib.h>
@@ -27,14 +29,14 @@ typedef struct {
 
 struct QimgGate {
     Shard shards[N_SHARDS];
-    /* atomic: grows before a wait for requests, whose caller frees what was unreachable
-     * before, and while the gate is closed and nobody is inside */
+    /* atomic: grows before a wait for requests, whose caller frees memory that was
+     * unreachable before, and while the gate is closed and empty */
     _Atomic uint64_t epoch;
-    atomic_uint phase;     /* atomic: 0 or 1; changed by who holds turn_lock */
+    atomic_uint phase;     /* atomic: 0 or 1; changed by the holder of the lock turns */
     atomic_bool is_closed; /* atomic; changed under lock */
-    QimgMutex turns;  /* rank QIMG_RANK_TURNS: one caller waits for requests at a time */
-    QimgMutex lock;   /* rank QIMG_RANK_GATE */
-    QimgCond changed; /* is_closed has changed */
+    QimgMutex turns;       /* rank QIMG_RANK_TURNS: serializes waits for requests */
+    QimgMutex lock;        /* rank QIMG_RANK_GATE */
+    QimgCond changed;      /* signalled when is_closed changes */
 };
 
 static unsigned

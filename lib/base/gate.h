@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* A gate that many requests pass at once, without touching memory that they share, and
- * that can be closed for one exclusive change. It also tells when all requests that were
- * under way at some moment have ended, so that what only they can still use may go.
+/* A gate that many requests pass at once without touching shared memory, and that can be
+ * closed for one exclusive change. It also waits for all requests in flight at some
+ * moment, so that memory that only they can still use may be freed.
  *
- * A request that is inside must not enter again, nor call anything below. */
+ * A request inside must neither enter again nor call any function below. */
 #pragma once
 
 #include "base/types.h"
@@ -12,28 +12,26 @@ typedef struct QimgGate QimgGate;
 
 QimgGate *qimg_gate_new(void);
 
-/* Nobody may be inside. Accepts NULL. */
+/* No request may be inside. Accepts NULL. */
 void qimg_gate_free(QimgGate *gate);
 
-/* Enters as one of many; waits while the gate is closed. Give the result to
- * qimg_gate_leave, in the same thread. @gate may be NULL: then nothing happens.
- * Threads: any; no lock may be held. */
+/* Enters the gate; waits while it is closed. Pass the result to qimg_gate_leave, in the
+ * same thread. If @gate is NULL, nothing happens. Threads: any; no lock may be held. */
 unsigned qimg_gate_enter(QimgGate *gate) QIMG_MUST_CHECK;
 void qimg_gate_leave(QimgGate *gate, unsigned ticket);
 
-/* Closes the gate and waits until nobody is inside; opens it again. Exclusive changes
- * take turns. What one thread did inside is seen by the next. */
+/* Closes the gate and waits until it is empty; reopens it. Exclusive changes take turns.
+ * The next holder sees all effects of the previous one. */
 void qimg_gate_close(QimgGate *gate);
 void qimg_gate_open(QimgGate *gate);
 
-/* Waits until all requests that are inside now have left; new ones may enter meanwhile.
- * May be called while the gate is closed by the same thread. */
+/* Waits until all requests now inside have left; new ones may enter meanwhile. The thread
+ * that closed the gate may also call it. */
 void qimg_gate_wait_for_requests(QimgGate *gate);
 
-/* How many times somebody has begun to wait for requests, or closed the gate: what was
- * found inside the gate after one call, and is looked at again inside after another one
- * with the same result, has not been freed in between. 0 where @gate is NULL. Threads:
- * any. */
+/* How often a wait for requests began, or the gate was closed. An object found inside the
+ * gate after one call, and used again inside after another call with the same result, was
+ * not freed in between. 0 if @gate is NULL. Threads: any. */
 uint64_t qimg_gate_get_epoch(const QimgGate *gate);
 
 typedef struct {

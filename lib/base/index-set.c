@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Open addressing with linear probing. A table that became too small is replaced by one
- * of twice the size, and kept until the set is freed: a reader may still be in it. All
- * tables together are less than twice the last one. */
+/* Open addressing with linear probing. A full table is replaced by one of twice the size,
+ * but kept until the set is freed, since a reader may still be in it. All old tables
+ * together are smaller than the last one. */
 #include "base/index-set.h"
 
 #include <glib.h>
@@ -18,9 +18,9 @@ typedef struct Table {
 } Table;
 
 struct QimgIndexSet {
-    _Atomic(Table *) table; /* atomic: replaced by who changes the set */
-    uint64_t n_used;        /* owned by who changes the set: with REMOVED ones */
-    uint64_t n_indices;     /* owned by who changes the set */
+    _Atomic(Table *) table; /* atomic: replaced by the writer */
+    uint64_t n_used;        /* owned by the writer: including REMOVED ones */
+    uint64_t n_indices;     /* owned by the writer */
 };
 
 static Table *
@@ -68,7 +68,7 @@ hash(uint64_t index)
     return index ^ (index >> 32);
 }
 
-/* The slot that holds @index, or the empty one where the search for it ends. */
+/* The slot that holds @index, or else the empty slot that ends the search. */
 static _Atomic uint64_t *
 find_slot(Table *table, uint64_t index)
 {
@@ -112,7 +112,7 @@ set_grow(QimgIndexSet *set)
     return true;
 }
 
-/* Puts @index, which is not there, into a slot that a removed one has left. */
+/* Stores @index, which is absent, in the slot of a removed one. */
 static bool
 reuse_removed(Table *table, uint64_t index)
 {

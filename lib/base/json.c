@@ -43,8 +43,8 @@ qimg_json_finish(json_t *root)
     return line;
 }
 
-/* Appends @value, which it consumes, with @n_spaces more before each line but the first;
- * without @n_skipped bytes at both ends. */
+/* Appends @value, which it consumes, with @n_spaces more before each line but the first,
+ * and without @n_skipped bytes at both ends. */
 static void
 append_shifted(GString *out, json_t *value, unsigned n_spaces, size_t n_skipped)
 {
@@ -78,7 +78,7 @@ qimg_json_append_members(GString *out, json_t *object, unsigned level)
 {
     gsize start = out->len;
 
-    /* Without the brace, the newline and at the start the first indentation. */
+    /* Without the brace and the newline at both ends, and the first indentation. */
     append_shifted(out, object, (level - 1) * 4, 2);
     g_string_erase(out, (gssize)start, 4);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Ranked mutexes over pthreads. Failures of pthread calls here are our own mistakes. */
+/* Ranked mutexes over pthreads. A failing pthread call here is a bug of ours. */
 #include "base/lock.h"
 
 #include <errno.h>
@@ -8,7 +8,7 @@
 #include "base/wait-hook.h"
 
 #ifndef NDEBUG
-/* Held over calls of the library, and their I/O. */
+/* Held over library calls and their I/O. */
 #define RANKS_OVER_IO (1u << QIMG_RANK_SCAN | 1u << QIMG_RANK_TEXT)
 
 static _Thread_local unsigned held_ranks; /* one bit for each rank */
@@ -16,7 +16,7 @@ static _Thread_local unsigned held_ranks; /* one bit for each rank */
 static void
 rank_enter(QimgLockRank rank)
 {
-    /* All ranks held must be further out than the one that is taken. */
+    /* All held ranks must be further out than the new one. */
     g_assert((held_ranks >> rank) == 0);
     held_ranks |= 1u << rank;
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Growing buffers for each thread; a pthread key frees them with the thread. */
+/* Per-thread growing buffers; a pthread key frees them with the thread. */
 #include "base/scratch.h"
 
 #include <pthread.h>

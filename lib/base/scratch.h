@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Buffers that a thread keeps from one request to the next, so that hot paths do not
- * allocate: one for each use, since one use may happen inside another. */
+/* Buffers that a thread keeps between requests, so that hot paths do not allocate: one
+ * for each use, since one use may happen inside another. */
 #pragma once
 
 #include "base/types.h"
@@ -8,15 +8,15 @@
 typedef enum {
     QIMG_SCRATCH_STREAM, /* compressed data */
     QIMG_SCRATCH_TABLE,  /* a part of a table */
-    QIMG_SCRATCH_FILL,   /* old content that is copied around a write */
-    QIMG_SCRATCH_DIRECT, /* data between the disk and memory of another alignment */
+    QIMG_SCRATCH_FILL,   /* old content copied around a write */
+    QIMG_SCRATCH_DIRECT, /* data between the disk and differently aligned memory */
     QIMG_N_SCRATCH_USES,
 } QimgScratchUse;
 
-/* What each of them is aligned to, in bytes. */
+/* The alignment of each buffer, in bytes. */
 #define QIMG_SCRATCH_ALIGNMENT ((size_t)4096)
 
-/* Gives the calling thread's buffer for @use with room for @n_bytes, aligned, or
- * NULL when memory is short. The content is undefined; the buffer is the caller's until
- * the thread's next call for the same use, and freed when the thread ends. */
+/* The calling thread's buffer for @use with room for @n_bytes, aligned, or NULL if memory
+ * is short. The content is undefined. The caller may use it until the thread's next call
+ * for the same use; it is freed when the thread ends. */
 void *qimg_scratch_get(QimgScratchUse use, size_t n_bytes) QIMG_MUST_CHECK;

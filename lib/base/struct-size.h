@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Structures that callers make: both sides know their own size of them, and what one side
- * does not know is zeros. */
+/* Structures made by callers: each side knows its own size of them, and fields unknown to
+ * one side are zeros. */
 #pragma once
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <string.h>
 
-/* Takes a caller's structure, whose struct_bytes come first, into ours of @own_bytes;
- * false where the caller has not set them. */
+/* Copies a caller's structure, which begins with struct_bytes, to ours of @own_bytes;
+ * false if the caller has not set struct_bytes. */
 static inline bool
 qimg_struct_take(void *own, size_t own_bytes, const void *given)
 {
@@ -22,8 +22,8 @@ qimg_struct_take(void *own, size_t own_bytes, const void *given)
     return true;
 }
 
-/* Fills a caller's structure with ours, but for struct_bytes, which stay; false where the
- * caller has not set them. */
+/* Copies our structure to the caller's, except struct_bytes; false if the caller has not
+ * set struct_bytes. */
 static inline bool
 qimg_struct_give(void *given, const void *own, size_t own_bytes)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* A long call's caller, who is told how far it is and may end it. */
+/* The progress callback of a long call, which may also cancel the call. */
 #pragma once
 
 #include <errno.h>
@@ -8,13 +8,13 @@
 #include "qimg.h"
 
 typedef struct {
-    QimgProgress tell; /* NULL: not wanted */
+    QimgProgress tell; /* NULL: none */
     void *user;
 } QimgTask;
 
-/* Tells that @done of @total units are done; @task may be NULL. Returns 0, or -ECANCELED
- * where the caller wants no more. In the thread of the call, without a lock that requests
- * take. */
+/* Reports that @done of @total units are done; @task may be NULL. Returns 0, or
+ * -ECANCELED if the caller cancels. Call in the thread of the call, without a lock that
+ * requests take. */
 static inline QimgErrno QIMG_MUST_CHECK
 qimg_task_step(const QimgTask *task, uint64_t done, uint64_t total)
 {

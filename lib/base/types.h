@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The address types of the library: guest and host offsets as one-member structs, so that
- * one cannot be passed for the other, and the error convention of the I/O paths. */
+/* The address types of the library: guest and host offsets are distinct one-member
+ * structs, so that neither can be passed for the other. Also the error convention of the
+ * I/O paths. */
 #pragma once
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-/* 0 or a negated errno value: what functions return that the kernel waits for. */
+/* 0 or a negated errno value: the result of functions on the kernel's path. */
 typedef int QimgErrno;
 
 #define QIMG_MUST_CHECK __attribute__((warn_unused_result))

@@ -2,7 +2,8 @@
 /* Thread pool: one intrusive queue under one lock.
  *
  * I1  A job is in the queue exactly while job->queued.
- * I2  qimg_workers_parallel returns only after none of its jobs is queued or running, so
+ *
+ * I2  qimg_workers_parallel returns only when none of its jobs is queued or running, so
  *     they may live on its stack. */
 #include "base/workers.h"
 
@@ -16,8 +17,8 @@
 
 struct QimgWorkers {
     QimgMutex lock;     /* rank QIMG_RANK_WORKERS */
-    QimgCond wake;      /* a job was queued, or stop */
-    QimgCond done;      /* a helper of a parallel call has ended */
+    QimgCond wake;      /* signalled when a job is queued, or on stop */
+    QimgCond done;      /* signalled when a helper of a parallel call has ended */
     QimgJob head;       /* guarded by lock: ring; head.next runs first */
     bool stop;          /* guarded by lock */
     unsigned n_started; /* guarded by lock */
@@ -112,7 +113,7 @@ qimg_thread_start(pthread_t *thread_out, void *(*run)(void *user), void *user)
     return err == 0;
 }
 
-/* Starts one more thread when jobs would otherwise wait. Under lock. */
+/* Starts one more thread if jobs would otherwise wait. Under lock. */
 static void
 ensure_thread(QimgWorkers *workers)
 {
@@ -185,7 +186,7 @@ helper_run(QimgJob *job)
     QimgWorkers *workers = batch->workers;
 
     batch_work(batch);
-    /* The batch may be gone once the lock is given back. */
+    /* The batch may be freed once the lock is released. */
     QIMG_LOCK_SCOPE(&workers->lock);
     batch->n_unfinished--;
     qimg_cond_broadcast(&workers->done);
@@ -200,7 +201,7 @@ qimg_workers_parallel(QimgWorkers *workers, unsigned n_items,
     unsigned n_helpers = 0;
 
     if (workers && n_items > 1) {
-        /* This thread works, too: it counts as one. */
+        /* This thread counts as one. */
         unsigned n_wanted =
             MIN(MIN(n_items - 1, workers->n_threads), MAX_PARALLEL_HELPERS);
 

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The one source of zeros for all that writes, compares or digests them. */
+/* The one source of zeros for writing, comparing and digesting. */
 #pragma once
 
 #include "base/types.h"
 
-/* As many as the largest piece that is written at once. */
+/* The largest piece written at once. */
 #define QIMG_ZEROS_BYTES (2 * QIMG_MIB)
 
-/* QIMG_ZEROS_BYTES zeros, page aligned. They take no space in the program, and no memory
- * until something writes there, which nothing may. */
+/* QIMG_ZEROS_BYTES zeros, page aligned. They take no space in the executable, and no
+ * memory unless something writes to them, which is forbidden. */
 extern const uint8_t *const qimg_zeros;
