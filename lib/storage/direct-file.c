@@ -12,14 +12,13 @@
 #include "base/checked.h"
 #include "base/scratch.h"
 
-/* Of file systems and kernels (before 6.1) that do not tell: no block of theirs is
- * larger.
- */
+/* For file systems and kernels (before 6.1) that do not report it: no block of theirs is
+ * larger. */
 #define DEFAULT_UNIT_BYTES ((size_t)4096)
-/* How much is copied at once: a request of the kernel and a unit around it. */
+/* The amount copied at once: a request of the kernel and a unit around it. */
 #define BOUNCE_BYTES ((size_t)(QIMG_MIB + 64 * QIMG_KIB))
 
-/* The alignment of direct I/O of the file in bytes; 0: it has none. */
+/* The alignment for direct I/O on the file in bytes; 0: no direct I/O. */
 static size_t
 find_unit(int fd)
 {
@@ -58,8 +57,8 @@ direct_file_open(DirectFile *direct, int cached_fd)
                         O_NONBLOCK);
     if (fd < 0)
         return -errno;
-    /* Tables are read in small pieces: nothing around them is wanted in the page cache,
-     * nor a folio there that reaches into data (D1). */
+    /* Tables are read in small pieces: the page cache should neither hold their
+     * surroundings nor a folio that reaches into data (D1). */
     (void)posix_fadvise(cached_fd, 0, 0, POSIX_FADV_RANDOM);
     direct->fd = fd;
     direct->read_unit_bytes = read_unit_bytes;
@@ -97,7 +96,7 @@ is_aligned(const void *memory, size_t unit_bytes)
     return ((uintptr_t)memory & (unit_bytes - 1)) == 0;
 }
 
-/* Reads whole units around the wanted bytes and copies them. */
+/* Reads whole units around the wanted bytes and copies the wanted ones. */
 static ssize_t
 read_around(const DirectFile *direct, uint64_t file_offset, void *buffer, size_t n_bytes)
 {
@@ -135,8 +134,8 @@ direct_file_pread(const DirectFile *direct, int cached_fd, uint64_t file_offset,
         got = result_of(pread(direct->fd, buffer, whole_bytes, (off_t)file_offset));
     else
         got = read_around(direct, file_offset, buffer, n_bytes);
-    /* The end, blocks that are larger than was told, or a read that was cut short: asked
-     * once more, where every alignment will do. */
+    /* End of file, blocks larger than reported, or a truncated read: retry through the
+     * cached descriptor, which takes any alignment. */
     if (got == 0 || got == -EINVAL)
         got = result_of(pread(cached_fd, buffer, n_bytes, (off_t)file_offset));
     return got;
@@ -193,7 +192,7 @@ direct_file_pwritev(const DirectFile *direct, int cached_fd, uint64_t file_offse
     }
     if (is_direct)
         put = result_of(pwrite(direct->fd, bytes, n_bytes, (off_t)file_offset));
-    if (put == -EINVAL) /* blocks that are larger than was told, or not direct at all */
+    if (put == -EINVAL) /* blocks larger than reported, or no direct I/O at all */
         put = result_of(pwrite(cached_fd, bytes, n_bytes, (off_t)file_offset));
     return put;
 }

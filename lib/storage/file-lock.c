@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* OFD read locks on single bytes; a conflict is found by asking after locking, so that of
- * two racing openers at least one sees the other. Spec: locking, "Protocol". */
+/* OFD read locks on single bytes. Conflicts are checked after locking, so that of two
+ * racing openers at least one sees the other. Spec: locking, "Protocol". */
 #include "storage/file-lock.h"
 
 #include <errno.h>
@@ -10,8 +10,8 @@
 #include "base/errors.h"
 
 #define N_PERMS             4u
-#define USE_BYTE            100 /* + permission: "I use it" */
-#define FORBID_BYTE         200 /* + permission: "nobody else may" */
+#define USE_BYTE            100 /* + permission: "used by me" */
+#define FORBID_BYTE         200 /* + permission: "forbidden to others" */
 #define N_TRIES             5
 #define FIRST_WAIT_US       5000u
 #define WAIT_RANDOM_SPAN_US 10000
@@ -58,7 +58,7 @@ mark(int fd, unsigned mask, off_t base)
     return 0;
 }
 
-/* The first bit of @mask whose byte at @base another opener holds, or -1. */
+/* The lowest bit of @mask whose byte at @base another opener holds, or -1. */
 static int
 find_conflict(int fd, unsigned mask, off_t base)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The byte locks by which QEMU's processes and we tell each other how an image is used.
- * Spec: locking. */
+/* The byte locks by which QEMU's processes and ours announce their use of an image. Spec:
+ * locking. */
 #pragma once
 
 #include <glib.h>
@@ -14,22 +14,22 @@ typedef enum {
     QIMG_PERM_RESIZE = 1u << 3,
 } QimgPerm;
 
-/* What a read-only opener takes and forbids. Spec: locking, "What we take". */
+/* The locks of a read-only opener. Spec: locking, "What we take". */
 #define QIMG_LOCK_RO_PERM     QIMG_PERM_READ
 #define QIMG_LOCK_RO_UNSHARED (QIMG_PERM_WRITE | QIMG_PERM_RESIZE)
 
-/* What a read-write opener takes and forbids. */
+/* The locks of a read-write opener. */
 #define QIMG_LOCK_RW_PERM     (QIMG_PERM_READ | QIMG_PERM_WRITE | QIMG_PERM_RESIZE)
 #define QIMG_LOCK_RW_UNSHARED (QIMG_PERM_WRITE | QIMG_PERM_RESIZE)
 
 typedef enum {
     QIMG_LOCK_TAKEN,
     QIMG_LOCK_NOT_SUPPORTED, /* the file system has no such locks: no error, warn */
-    QIMG_LOCK_CONFLICT,      /* @error says with what */
+    QIMG_LOCK_CONFLICT,      /* @error names the conflict */
 } QimgLockResult;
 
-/* Marks on @fd's open file description that we use @perm (bits of QimgPerm) and that
- * nobody else may use @unshared. The locks end with the last descriptor of it.
- * A conflict is tried again a few times within a quarter of a second: the other side may
- * be another opener that is giving up. On a conflict nothing stays locked. */
+/* Announces on @fd's open file description that we use @perm (bits of QimgPerm) and
+ * forbid @unshared to others. The locks end with its last descriptor. On a conflict,
+ * retries a few times within a quarter of a second, since the other opener may be about
+ * to give up; nothing stays locked after a conflict. */
 QimgLockResult qimg_file_lock(int fd, unsigned perm, unsigned unshared, GError **error);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* A writer can set the time of modification back, but not the time of change. That one
- * moves with each rename, link and chmod, too: these leave the content alone, and show in
- * other fields of the status or in the name. */
+/* A writer can reset the mtime, but not the ctime. Each rename, link and chmod also
+ * changes the ctime; these leave the content alone, and show in other fields of the
+ * status or in the name. */
 #include "storage/file-stamp.h"
 
 #include <glib.h>
@@ -24,8 +24,7 @@ file_stamp_clear(FileStamp *stamp)
     g_free(stamp->name);
 }
 
-/* Whether something happened to the inode that moves the time of change, and is no change
- * of content. */
+/* Whether an event explains the inode's new ctime that is no change of content. */
 static bool
 is_explained(const struct stat *old, const struct stat *now, const char *old_name,
              const char *name)
@@ -41,7 +40,7 @@ file_stamp_has_changed(FileStamp *stamp, int fd)
     g_autofree char *name = NULL;
     struct stat now;
 
-    /* What cannot be asked for its status cannot be read either. */
+    /* A file whose status cannot be read cannot be read either. */
     if (fstat(fd, &now) < 0 || !S_ISREG(now.st_mode))
         return false;
     QIMG_LOCK_SCOPE(&stamp->lock);

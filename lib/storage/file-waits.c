@@ -9,7 +9,7 @@
 
 #include "base/wait-hook.h"
 
-/* A call that took longer has waited; a slow memory copies 1 byte in a nanosecond. */
+/* A longer call has waited; slow memory copies 1 byte in a nanosecond. */
 #define SLOW_CALL_NS     100000
 #define SLOW_NS_PER_BYTE 1
 
@@ -40,10 +40,10 @@ now_ns(void)
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
-/* A call of which nothing tells whether it waits. */
+/* A call for which the file cannot report whether it waits. */
 typedef struct {
     atomic_bool *was_slow;
-    bool is_told; /* to the hook */
+    bool is_told; /* reported to the hook */
     int64_t start_ns;
 } Guess;
 
@@ -114,13 +114,13 @@ file_read(FileWaits *waits, int fd, void *buffer, size_t n_bytes, uint64_t file_
     case WAITS_TOLD:
         break;
     }
-    /* Less than what was asked for is what is in memory, or all up to the end. */
+    /* A short read returns the cached bytes, or all bytes up to the end. */
     got = preadv2(fd, &part, 1, (off_t)file_offset, RWF_NOWAIT);
     if (got >= 0)
         return got;
     if (errno == EAGAIN)
         return read_waiting(fd, buffer, n_bytes, file_offset);
-    /* A file system or a filter of system calls that does not know it. */
+    /* A file system or a filter of system calls without support for it. */
     if (errno != EOPNOTSUPP && errno != ENOSYS && errno != EPERM)
         return -errno;
     atomic_store_explicit(&waits->kind, WAITS_TIMED, memory_order_relaxed);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Reads, writes and syncs of a file that tell base/wait-hook.h when they wait for the
- * disk. A read whose bytes are in memory costs no more than a pread. */
+/* Reads, writes and syncs of a file that report waits for the disk to base/wait-hook.h. A
+ * read of cached bytes costs no more than a pread. */
 #pragma once
 
 #include <stdatomic.h>
@@ -9,30 +9,30 @@
 
 #include "base/types.h"
 
-/* How a file tells whether a read waits. */
+/* How to learn whether a read of the file waits. */
 typedef enum {
     WAITS_TOLD,  /* preadv2 refuses to wait */
-    WAITS_NEVER, /* the file lies in memory */
-    WAITS_TIMED, /* nothing tells (NFS, FUSE): a read waits if the one before did */
+    WAITS_NEVER, /* the file is in memory */
+    WAITS_TIMED, /* unknown (NFS, FUSE): a read waits if the previous one did */
 } FileWaitKind;
 
 typedef struct {
-    _Atomic FileWaitKind kind;  /* atomic, relaxed: TOLD becomes TIMED when it fails */
+    _Atomic FileWaitKind kind;  /* atomic, relaxed: TOLD becomes TIMED on failure */
     atomic_bool was_read_slow;  /* atomic, relaxed: the last read, of WAITS_TIMED */
     atomic_bool was_write_slow; /* atomic, relaxed: the last write */
 } FileWaits;
 
-/* Finds out what kind of file @fd is. */
+/* Determines the kind of file @fd. */
 void file_waits_init(FileWaits *waits, int fd);
 
-/* As pread(2), with -errno as the error; fewer bytes than @n_bytes may come although the
- * file has more. Threads: any. */
+/* As pread(2), with -errno as the error; may return fewer than @n_bytes before the end of
+ * the file. Threads: any. */
 ssize_t file_read(FileWaits *waits, int fd, void *buffer, size_t n_bytes,
                   uint64_t file_offset);
 
-/* As pwritev(2), with -errno as the error. Nothing tells whether a write waits (for a
- * block that it changes in part, or until others are on the disk): it does if the one
- * before did. Threads: any. */
+/* As pwritev(2), with -errno as the error. The kernel cannot tell whether a write will
+ * wait (for a block that it changes in part, or for the writeback of others): it is
+ * assumed to if the previous one did. Threads: any. */
 ssize_t file_writev(FileWaits *waits, int fd, const struct iovec *parts, int n_parts,
                     uint64_t file_offset);
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Storage over a file descriptor. The descriptor's own position is used by lseek only,
- * whose answers do not depend on it, so that any number of threads share it. */
+/* Storage over a file descriptor. Only lseek uses the descriptor's own position, and its
+ * results do not depend on it, so any number of threads share it. */
 #include "storage/file.h"
 
 #include <errno.h>
@@ -20,7 +20,7 @@
 typedef struct {
     QimgStorage storage;
     int fd;            /* const after open */
-    DirectFile direct; /* const after open: for data, where it is open */
+    DirectFile direct; /* const after open: for data, if open */
     bool is_device;    /* const after open: a block device */
     FileWaits waits;
     FileStamp stamp;
@@ -97,7 +97,7 @@ file_punch(QimgStorage *storage, QimgIoPurpose purpose, uint64_t file_offset,
 static QimgErrno
 file_allocate(QimgStorage *storage, uint64_t file_offset, uint64_t n_bytes)
 {
-    if (((FileStorage *)storage)->is_device) /* nothing that fallocate knows of */
+    if (((FileStorage *)storage)->is_device) /* fallocate would change nothing there */
         return -EOPNOTSUPP;
     return call_fallocate(storage, FALLOC_FL_KEEP_SIZE, file_offset, n_bytes);
 }
@@ -127,7 +127,7 @@ file_set_size(QimgStorage *storage, uint64_t size_bytes)
     if (!file->is_device)
         return ftruncate(file->fd, (off_t)size_bytes) < 0 ? -errno : 0;
     err = file_get_size(storage, &device_bytes);
-    if (err) /* it is what it is, and shorter uses are fine */
+    if (err) /* its size is fixed, but using less of it is allowed */
         return err;
     return size_bytes <= device_bytes ? 0 : -ENOSPC;
 }
@@ -164,7 +164,7 @@ file_find_extent(QimgStorage *storage, uint64_t file_offset, bool *is_data_out,
     }
     hole = data < 0 ? -1 : lseek(file->fd, (off_t)file_offset, SEEK_HOLE);
     *is_data_out = true;
-    if (hole < 0) /* the file system or device cannot tell: all is data */
+    if (hole < 0) /* the file system or device cannot tell: treat all as data */
         return file_get_size(storage, end_out);
     *end_out = (uint64_t)hole;
     return 0;
@@ -282,9 +282,9 @@ qimg_file_reopen(int path_fd, bool allow_device, bool for_writing, GError **erro
         return -1;
     }
     if (for_writing && S_ISBLK(status.st_mode))
-        flags |= O_EXCL; /* fails while it is mounted or a part of a volume */
+        flags |= O_EXCL; /* fails while it is mounted or part of a volume */
     fd = open(link, flags);
-    if (fd < 0 && errno == EPERM) /* O_NOATIME is for the file's owner and root */
+    if (fd < 0 && errno == EPERM) /* O_NOATIME requires the file's owner or root */
         fd = open(link, flags & ~O_NOATIME);
     if (fd < 0)
         qimg_set_error_errno(error, errno,
@@ -321,7 +321,7 @@ qimg_file_storage_new(int fd_in, const char *path, bool is_writable, GError **er
     qimg_storage_init(&file->storage, is_writable ? &writable_file_ops : &file_ops, path,
                       S_ISBLK(status.st_mode) ? device_bytes : (uint64_t)status.st_size);
     file->storage.status = status;
-    /* A device tells of no holes, so all of it counts as occupied. */
+    /* A device reports no holes, so all of it counts as allocated. */
     if (S_ISBLK(status.st_mode))
         file->storage.status.st_blocks = (blkcnt_t)(device_bytes / QIMG_SECTOR_BYTES);
     file->storage.punch_unit_bytes = (uint64_t)block_bytes;

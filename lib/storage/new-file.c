@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* New files. One that replaces another is made beside it under a name of its own and
- * renamed: at no time is there neither the old content nor the new. */
+/* Creates new files. A replacement is made beside the old file under a temporary name and
+ * renamed: at any time either the old content or the new one is there. */
 #include "storage/new-file.h"
 
 #include <errno.h>
@@ -21,7 +21,7 @@ open_new(int dir_fd, const char *name, mode_t mode)
     return openat(dir_fd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOCTTY, mode);
 }
 
-/* Makes it under a name that nothing has; -1 with errno. */
+/* Creates it under an unused name; -1 with errno. */
 static int
 open_beside(QimgNewFile *file, mode_t mode)
 {
@@ -48,7 +48,7 @@ qimg_new_file_make(const char *path, mode_t mode, bool replaces, QimgNewFile **f
                    int *fd_out)
 {
     g_autoptr(QimgNewFile) file = g_new0(QimgNewFile, 1);
-    char *real = replaces ? realpath(path, NULL) : NULL; /* a link stays what it is */
+    char *real = replaces ? realpath(path, NULL) : NULL; /* a symbolic link stays one */
     g_autofree char *dir = g_path_get_dirname(real ? real : path);
     qimg_autofd fd = -1;
 
@@ -68,7 +68,7 @@ qimg_new_file_make(const char *path, mode_t mode, bool replaces, QimgNewFile **f
     if (fd < 0) {
         int errnum = errno;
 
-        g_clear_pointer(&file->made_name, g_free); /* nobody's, or somebody else's */
+        g_clear_pointer(&file->made_name, g_free); /* not ours to remove */
         return -errnum;
     }
     file->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
@@ -89,7 +89,8 @@ qimg_new_file_keep(QimgNewFile *file)
             return -errno;
         g_clear_pointer(&file->made_name, g_free); /* the old file is gone */
     }
-    /* Who may not read the directory cannot do more; EINVAL: it cannot be synced. */
+    /* A caller without permission to read the directory cannot do more; EINVAL: it cannot
+     * be synced. */
     fd = openat(file->dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd >= 0 && fsync(fd) < 0 && errno != EINVAL)
         return -errno;
@@ -104,7 +105,7 @@ qimg_new_file_free(QimgNewFile *file)
 
     if (!file)
         return;
-    /* Unless somebody has put another file there meanwhile. */
+    /* Keep a file that another program has put there meanwhile. */
     if (file->made_name &&
         fstatat(file->dir_fd, file->made_name, &found, AT_SYMLINK_NOFOLLOW) == 0 &&
         qimg_is_same_file(&file->status, &found))

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* A new file of the host, which vanishes again unless it is kept, and which may take the
- * place of an old one, as a whole and at the end. */
+/* A new file on the host. It is removed unless it is kept; on keeping, it may replace an
+ * old file as a whole. */
 #pragma once
 
 #include <glib.h>
@@ -9,26 +9,26 @@
 #include "base/types.h"
 
 typedef struct {
-    int dir_fd;         /* O_PATH: the directory that it is in */
+    int dir_fd;         /* O_PATH: its directory */
     char *name;         /* in that directory, without a slash */
-    char *made_name;    /* the name it has until it is kept; NULL once it is */
-    int fd;             /* while it is open, no other file is taken for this one */
-    struct stat status; /* as it was made */
+    char *made_name;    /* its present name until it is kept; then NULL */
+    int fd;             /* held open, so that its inode number is not reused */
+    struct stat status; /* as of creation */
 } QimgNewFile;
 
-/* Makes the empty file @path, of @mode less the process's umask. Where something has that
- * name, the answer is -EEXIST, but with @replaces a regular file is left alone until
- * qimg_new_file_keep puts the new one in its place.
- * Ownership: the descriptor in *@fd_out, for reading and writing, is the caller's; free
- * the file with qimg_new_file_free. Errors: -errno; nothing was made then. */
+/* Creates the empty file @path, with @mode less the process's umask. If the name exists,
+ * returns -EEXIST; but with @replaces, a regular file stays until qimg_new_file_keep
+ * replaces it. Ownership: the caller owns the descriptor in *@fd_out, for reading and
+ * writing; free the file with qimg_new_file_free. Errors: -errno; then nothing was
+ * created. */
 QimgErrno qimg_new_file_make(const char *path, mode_t mode, bool replaces,
                              QimgNewFile **file_out, int *fd_out) QIMG_MUST_CHECK;
 
-/* Gives the file, whose content is the caller's to sync, its name for ever: when this
- * returns 0 the name outlives the machine. Errors: -errno. */
+/* Gives the file its final name; the caller syncs its content first. After a return of 0
+ * the name survives the end of the machine. Errors: -errno. */
 QimgErrno qimg_new_file_keep(QimgNewFile *file) QIMG_MUST_CHECK;
 
-/* Frees, and removes the file unless it was kept; accepts NULL. */
+/* Frees @file; removes the file on the host unless it was kept; accepts NULL. */
 void qimg_new_file_free(QimgNewFile *file);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(QimgNewFile, qimg_new_file_free)

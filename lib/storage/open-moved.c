@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Looking for files that images name and that are not there any more. */
+/* Searches for missing files that images name. */
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -11,21 +11,23 @@
 #include "storage/real-path.h"
 #include "storage/same-file.h"
 
-/* How many of a name's last parts may count, and how many places a message lists. */
+/* The limits of a name's trailing parts that are tried, and of the places listed in a
+ * message. */
 #define MAX_SUFFIX_PARTS 8
 #define MAX_SHOWN        6
 
 typedef struct {
     const QimgOpenPolicy *policy;
     const QimgPlace *naming;
-    const char *tried;   /* where the file is not */
-    GPtrArray *suffixes; /* char *: what may be left of the name elsewhere */
-    GPtrArray *places;   /* char *: where it is not, either; for people */
+    const char *tried;   /* the path at which the file is missing */
+    GPtrArray *suffixes; /* char *: trailing parts of the name to try elsewhere */
+    GPtrArray *places;   /* char *: other paths at which it is missing; for people */
     GPtrArray *found;    /* QimgPlace * */
     int found_fd;        /* of the first, O_PATH */
 } Search;
 
-/* The last parts of @name, one, two, and so on: what comes after a "..", if any. */
+/* The trailing parts of @name: the last one, the last two, and so on, up to a "..", if
+ * any. */
 static GPtrArray *
 suffixes_of(const char *name)
 {
@@ -48,7 +50,7 @@ suffixes_of(const char *name)
     return suffixes;
 }
 
-/* Whether the file in @path_fd at @place comes into question, and has not yet. */
+/* Whether the file in @path_fd at @place is a candidate, and a new one. */
 static bool
 is_candidate(const Search *search, int path_fd, const QimgPlace *place)
 {
@@ -67,7 +69,7 @@ is_candidate(const Search *search, int path_fd, const QimgPlace *place)
     return true;
 }
 
-/* Looks at each suffix below @dir, which is open as @dir_fd or AT_FDCWD. */
+/* Tries each suffix below @dir, which is open as @dir_fd or AT_FDCWD. */
 static void
 search_dir(Search *search, int dir_fd, const char *dir)
 {
@@ -88,7 +90,7 @@ search_dir(Search *search, int dir_fd, const char *dir)
     }
 }
 
-/* Appends the paths as a list of quoted names, not more than can be read. */
+/* Appends the paths as a list of quoted names, shortened to a readable length. */
 static void
 append_paths(GString *text, const char *before, char *const *paths, guint n_paths)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What open-policy.c and open-moved.c share. */
+/* Shared by open-policy.c and open-moved.c. */
 #pragma once
 
 #include "storage/open-policy.h"
@@ -17,7 +17,7 @@ struct QimgOpenPolicy {
     GPtrArray *dirs;  /* char *, real paths */
     GPtrArray *maps;  /* char *, OLD and NEW alternating */
     bool avoids;
-    dev_t avoided_device; /* where @avoids */
+    dev_t avoided_device; /* if @avoids */
 };
 
 /* Opens @name below @dir_fd as O_PATH, with its place; messages call it @path. -1 with
@@ -25,14 +25,14 @@ struct QimgOpenPolicy {
 int open_policy_open_place(const QimgOpenPolicy *policy, int dir_fd, const char *name,
                            const char *path, QimgPlace **place_out);
 
-/* Whether what really lies at @real may be opened for the image at @naming. */
+/* Whether the file whose real path is @real may be opened for the image at @naming. */
 bool open_policy_is_allowed(const QimgOpenPolicy *policy, const QimgPlace *naming,
                             const char *real);
 
-/* A name for messages: those from an image may hold anything. Free with g_free. */
+/* A name for messages: names from an image may contain anything. Free with g_free. */
 char *open_policy_printable(const char *name);
 
-/* Applies the first mapping whose OLD is @name or a directory above it, and gives its NEW
- * in *@new_out (owned by @policy); NULL if none. */
+/* Applies the first mapping whose OLD is @name or a directory above it, and stores its
+ * NEW in *@new_out (owned by @policy); NULL if none applies. */
 char *open_policy_apply_maps(const QimgOpenPolicy *policy, const char *name,
                              const char **new_out);

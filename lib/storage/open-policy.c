@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* A stored name is opened as O_PATH first, which has no effect on what it names; the
- * kernel then says where that really lies, and only an allowed, regular file is opened
- * for reading, through the same descriptor. Symbolic links may therefore be followed. */
+/* A stored name is first opened as O_PATH, which has no effect on the file; the kernel
+ * then tells its real path, and only an allowed regular file is opened for reading,
+ * through the same descriptor. So symbolic links may be followed safely. */
 #include "storage/open-policy-private.h"
 
 #include <errno.h>
@@ -18,7 +18,7 @@
 #include "storage/file.h"
 #include "storage/real-path.h"
 
-#define MAX_LINKS 40u /* followed in one name, as the kernel does */
+#define MAX_LINKS 40u /* the kernel's limit for one name */
 
 QimgOpenPolicy *
 qimg_open_policy_new(void)
@@ -82,8 +82,7 @@ qimg_open_policy_set(QimgOpenPolicy *policy, const char *text, GError **error)
     return false;
 }
 
-/* @path as it is to be found from every directory: the current one may be another one
- * when it is used. */
+/* @path made absolute: the current directory may be another one when it is used. */
 static char *
 absolute_path(const char *path)
 {
@@ -151,8 +150,8 @@ qimg_place_free(QimgPlace *place)
     g_free(place);
 }
 
-/* Whether the O_PATH descriptor @fd lies on the device that is to be avoided, and whether
- * it is a symbolic link; the file system is not asked for anything. */
+/* Whether the O_PATH descriptor @fd lies on the avoided device, and whether it is a
+ * symbolic link; sends no request to the file system. */
 static int
 look_at(const QimgOpenPolicy *policy, int fd, bool *is_link_out)
 {
@@ -174,21 +173,20 @@ open_component(int dir_fd, const char *component)
 {
     int fd = openat(dir_fd, component, O_PATH | O_NOFOLLOW | O_DIRECTORY | O_CLOEXEC);
 
-    if (fd < 0 && errno == ENOTDIR) /* O_DIRECTORY lets it be mounted by need */
+    if (fd < 0 && errno == ENOTDIR) /* O_DIRECTORY triggers automounts */
         fd = openat(dir_fd, component, O_PATH | O_NOFOLLOW | O_CLOEXEC);
     return fd;
 }
 
-/* Where a name begins. */
+/* Opens the start of a name. */
 static int
 open_start(int dir_fd, const char *name)
 {
     return openat(dir_fd, *name == '/' ? "/" : ".", O_PATH | O_DIRECTORY | O_CLOEXEC);
 }
 
-/* As openat with O_PATH, component by component, so that the device to be avoided is
- * recognized before anything is asked of it. errno is EDEADLK where the name leads there.
- */
+/* As openat with O_PATH, component by component, so that the avoided device is recognized
+ * before any request to it. errno is EDEADLK if the name leads there. */
 static int
 walk(const QimgOpenPolicy *policy, int dir_fd, const char *name)
 {
@@ -232,8 +230,8 @@ walk(const QimgOpenPolicy *policy, int dir_fd, const char *name)
     return -1;
 }
 
-/* Opens @name, below @dir_fd if it is relative, without an effect on what it names. A
- * NULL @policy avoids nothing. */
+/* Opens @name, below @dir_fd if it is relative, without an effect on the file. A NULL
+ * @policy avoids nothing. */
 static int
 open_path(const QimgOpenPolicy *policy, int dir_fd, const char *name)
 {
@@ -319,7 +317,8 @@ qimg_open_given(int fd, const char *path, bool for_writing, QimgPlace **place_ou
                        "the descriptor is of no regular file or block device");
         return -1;
     }
-    /* The kernel would append what is written to a place, and wants buffers aligned. */
+    /* With O_APPEND the kernel would append positional writes; O_DIRECT requires aligned
+     * buffers. */
     if ((flags & (O_PATH | O_DIRECT)) || (for_writing && (flags & O_APPEND)) ||
         (flags & O_ACCMODE) == O_WRONLY ||
         (for_writing && (flags & O_ACCMODE) != O_RDWR)) {
@@ -385,14 +384,14 @@ open_policy_is_allowed(const QimgOpenPolicy *policy, const QimgPlace *naming,
     case POLICY_SAME_DIR:
         break;
     }
-    /* Both the directory that the image was opened in and the one that it really lies in
-     * are its own: a link to an image must not part it from its backing file. */
+    /* Both the directory in which the image was opened and the one in which it really
+     * lies count: a link to an image must not separate it from its backing file. */
     return (naming->dir_real && is_below(real, naming->dir_real)) ||
            (naming->file_dir_real && is_below(real, naming->file_dir_real));
 }
 
-/* @name as it is relative to the directory of @naming, where it is the absolute path of
- * something in there: also when something is mounted over that directory. Else NULL. */
+/* @name made relative to the directory of @naming, if it is an absolute path below that
+ * directory; works even if something is mounted over the directory. Else NULL. */
 static const char *
 name_below(const QimgPlace *naming, const char *name)
 {
@@ -406,7 +405,7 @@ name_below(const QimgPlace *naming, const char *name)
 }
 
 /* Whether @real is the file, or lies below the directory, that the user named in a
- * mapping: "OLD/../../x" must be no way out of it. */
+ * mapping: "OLD/../../x" must not escape from it. */
 static bool
 is_mapped_by_user(const QimgOpenPolicy *policy, const char *new_name, const char *real)
 {

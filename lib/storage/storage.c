@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What all storages share: whole-length reads and writes, shared syncs, counters. */
+/* Common to all storages: whole-length reads and writes, shared syncs, counters. */
 #define G_LOG_DOMAIN "qimg"
 
 #include "storage/storage.h"
@@ -13,17 +13,18 @@
 #include "base/lock.h"
 #include "base/zeros.h"
 
-/* How far below a place its extent is looked for. */
+/* How far beyond a place to ask for its extent first. */
 #define EXTENT_WINDOW_BYTES (256 * QIMG_MIB)
 
-/* Zeros that are written at once: MAX_ZERO_PARTS times the same ones. */
+/* Zeros written at once: MAX_ZERO_PARTS times the same buffer. */
 #define ZEROS_BYTES    (64 * QIMG_KIB)
 #define MAX_ZERO_PARTS 16u
-/* What is preallocated at once, between two steps of the task. */
+/* Bytes preallocated at once, between two steps of the task. */
 #define RESERVE_BYTES (1024 * QIMG_MIB)
 #define FILL_BYTES    (4 * QIMG_MIB)
 
-/* Looks at a length that own changes race with; each of them takes a system call. */
+/* The limit of reads of the length that race with our own changes; each change takes a
+ * system call. */
 #define MAX_SIZE_LOOKS 8u
 
 const char *const qimg_io_purpose_names[QIMG_N_IO_PURPOSES] = {
@@ -61,8 +62,8 @@ assert_may_do_io(QimgIoPurpose purpose)
         qimg_lock_assert_metadata_io();
 }
 
-/* The release of whatever moves the end pairs with the acquire here: the end is never
- * known before the file has it. */
+/* Acquire pairs with the release of every change of the end: the file always reaches at
+ * least the known end. */
 static uint64_t
 known_end(QimgStorage *storage)
 {
@@ -80,7 +81,7 @@ raise_end(QimgStorage *storage, uint64_t end_bytes)
         ;
 }
 
-/* The answer where the file has no byte at @file_offset any more. */
+/* The answer for a byte at @file_offset that the file no longer has. */
 static QimgErrno
 refuse_cut(QimgStorage *storage, uint64_t file_offset)
 {
@@ -92,8 +93,8 @@ refuse_cut(QimgStorage *storage, uint64_t file_offset)
     return -EIO;
 }
 
-/* Whether the file, in which nothing was found at @file_offset, has been cut there. It
- * was known to end at @end_before before that was looked at. */
+/* Whether the file, in which nothing was found at @file_offset, was cut there. Before the
+ * read it was known to end at @end_before. */
 static bool
 is_cut_at(QimgStorage *storage, uint64_t file_offset, uint64_t end_before)
 {
@@ -138,7 +139,7 @@ qimg_storage_is_writable(const QimgStorage *storage)
     return storage->ops->pwritev != NULL;
 }
 
-/* Takes the first @n_bytes off the parts; returns how many parts are left. */
+/* Removes the first @n_bytes from the parts; returns the number of parts left. */
 static int
 skip_parts(struct iovec **parts, int n_parts, size_t n_bytes)
 {
@@ -176,7 +177,7 @@ qimg_storage_writev(QimgStorage *storage, QimgIoPurpose purpose,
             continue;
         if (put < 0)
             return (QimgErrno)put;
-        if (put == 0) /* a device's end */
+        if (put == 0) /* the end of a device */
             return -ENOSPC;
         done += (uint64_t)put;
         n_parts = skip_parts(&parts, n_parts, (size_t)put);
@@ -197,8 +198,8 @@ qimg_storage_write(QimgStorage *storage, QimgIoPurpose purpose,
     return qimg_storage_writev(storage, purpose, host_offset, &part, 1);
 }
 
-/* Waits for a sync that begins after this call, or runs it; true when the caller runs it
- * and must call end_sync. */
+/* Waits for a sync that begins after this call, or becomes its runner: then returns true,
+ * and the caller must sync and call end_sync. */
 static bool
 begin_sync(QimgStorage *storage)
 {
@@ -243,7 +244,8 @@ qimg_storage_sync(QimgStorage *storage)
     return atomic_load(&storage->sync_error);
 }
 
-/* Forgets what is remembered of extents where [@start, @end) is no longer data. */
+/* Forgets the remembered data extent if [@start, @end), which is no longer data, touches
+ * it. */
 static void
 forget_data(QimgStorage *storage, uint64_t start, uint64_t end)
 {
@@ -278,7 +280,7 @@ storage_write_zeros(QimgStorage *storage, QimgIoPurpose purpose, uint64_t offset
     return 0;
 }
 
-/* The part of [@start, @end) that can be punched; empty where @end_out <= @start_out. */
+/* The part of [@start, @end) that can be punched; empty if @end_out <= @start_out. */
 static void
 clip_to_punch_units(const QimgStorage *storage, uint64_t start, uint64_t end,
                     uint64_t *start_out, uint64_t *end_out)
@@ -370,7 +372,7 @@ qimg_storage_preallocate(QimgStorage *storage, QimgHostOffset host_offset,
             if (err != -EOPNOTSUPP)
                 continue;
             is_reserved = false;
-            n = 0; /* begins with zeros here */
+            n = 0; /* restart here with zeros */
             err = 0;
         } else if (!err) {
             err = storage_write_zeros(storage, QIMG_IO_DATA, at, n);
@@ -391,7 +393,7 @@ qimg_storage_set_size(QimgStorage *storage, uint64_t size_bytes)
         return -EFBIG;
     forget_data(storage, size_bytes, UINT64_MAX);
     old_end = known_end(storage);
-    if (size_bytes < old_end) /* before it is cut, so that no reader misses the rest */
+    if (size_bytes < old_end) /* before the cut, so that no reader misses the bytes */
         atomic_store_explicit(&storage->end_bytes, size_bytes, memory_order_release);
     err = storage->ops->set_size(storage, size_bytes);
     raise_end(storage, err ? old_end : size_bytes);
@@ -443,7 +445,7 @@ qimg_storage_get_free_bytes(QimgStorage *storage)
     return free_bytes;
 }
 
-/* Whether @offset lies in the stretch that is known to be data, and where that ends. */
+/* Whether @offset lies in the remembered data extent, and the extent's end. */
 static bool
 is_known_data(QimgStorage *storage, uint64_t offset, uint64_t *end_out)
 {
@@ -463,9 +465,9 @@ remember_data(QimgStorage *storage, uint64_t start, uint64_t end)
     storage->data_end = end;
 }
 
-/* Asks for the extent at @offset, which may be one of many questions in no order: a file
- * cannot be asked where an extent begins, and tmpfs needs milliseconds to find its end.
- * So it is asked a good way further down first: mostly that is the same extent. */
+/* Finds the extent at @offset. Callers ask in no particular order, the start of an extent
+ * cannot be asked for, and tmpfs needs milliseconds to find its end. So asks first about
+ * a place well beyond: mostly the extent reaches there. */
 static QimgErrno
 find_extent_around(QimgStorage *storage, uint64_t offset, bool *is_data_out,
                    uint64_t *end_out)
@@ -480,7 +482,7 @@ find_extent_around(QimgStorage *storage, uint64_t offset, bool *is_data_out,
     if (!err && !*is_data_out && *end_out == UINT64_MAX) {
         uint64_t size_bytes;
 
-        /* A cut meanwhile looks like a hole. */
+        /* A concurrent cut looks like a hole. */
         err = qimg_storage_get_size(storage, &size_bytes);
     }
     if (!err && *is_data_out)
@@ -519,7 +521,7 @@ qimg_storage_find_extent(QimgStorage *storage, QimgHostOffset host_offset,
 bool
 qimg_storage_is_sparse(const QimgStorage *storage)
 {
-    /* One that is written to may get holes. */
+    /* A written file may get holes. */
     return S_ISREG(storage->status.st_mode) &&
            (qimg_storage_is_writable(storage) ||
             storage->status.st_blocks < storage->status.st_size / QIMG_SECTOR_BYTES);
