@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* A set-associative cache without a lock on hits.
+/* A set-associative cache whose hits take no lock.
  *
  * States of a slot (by key, pins, pending):
  *
@@ -7,15 +7,18 @@
  *                         └──error──▶ EMPTY
  *
  *   EMPTY    key 0, not claimed. Content undefined.
- *   LOADING  key 0, pins has CLAIMED, pending is the key to come. The content belongs to
- *            the thread that claimed it.
- *   VALID    key not 0. The content may be read by whoever has pinned the slot.
+ *   LOADING  key 0, pins has CLAIMED, pending is the key being loaded. The content
+ * belongs to the claiming thread. VALID    key not 0. A reader that has pinned the slot
+ * may read the content.
  *
  * I1  A slot is claimed only by changing pins from 0 to CLAIMED in one step, so never
- * while somebody has pinned it. I2  Who adds a pin looks at the key again afterwards, and
- * takes the pin back where the slot was claimed or holds another key: until then it reads
- * nothing. I3  At most one slot of a set has a given key or pending key: both change
- * under the lock of the set's stripe. */
+ *     while it is pinned.
+ *
+ * I2  After pinning, re-check the key; if the slot was claimed or holds another key,
+ *     unpin. Read nothing before the check.
+ *
+ * I3  At most one slot of a set has a given key or pending key: both change under the
+ *     lock of the set's stripe. */
 #include "cache/slot-cache.h"
 
 #include <errno.h>
@@ -34,16 +37,17 @@
 #define CLAIMED          0x80000000u
 
 struct Slot {
-    _Atomic uint64_t key;     /* atomic: 0 or the key of the content */
-    _Atomic uint32_t pins;    /* atomic: readers, and CLAIMED */
-    _Atomic uint32_t is_used; /* atomic, relaxed: was pinned since the last sweep, and is
-                                 not spent */
-    _Atomic uint64_t n_steps; /* atomic: of the users who pinned the slot; only grows */
-    uint64_t pending;         /* guarded by the stripe's lock */
-    uint64_t load_number;     /* guarded by the stripe's lock: of the last load */
-    uint8_t *bytes;           /* const after new; own slots: freed with them */
-    bool was_filled;          /* guarded by the stripe's lock */
-    bool is_own;              /* const: not in the table, freed when unpinned */
+    _Atomic uint64_t key;  /* atomic: 0 or the key of the content */
+    _Atomic uint32_t pins; /* atomic: readers, and CLAIMED */
+    _Atomic uint32_t
+        is_used; /* atomic, relaxed: pinned since the last sweep, and not spent */
+    _Atomic uint64_t
+        n_steps;          /* atomic: counted by users that pinned the slot; only grows */
+    uint64_t pending;     /* guarded by the stripe's lock */
+    uint64_t load_number; /* guarded by the stripe's lock: number of the last load */
+    uint8_t *bytes;       /* const after new; own slots: freed with them */
+    bool was_filled;      /* guarded by the stripe's lock */
+    bool is_own;          /* const: not in the table, freed when unpinned */
 };
 
 typedef struct {
@@ -51,11 +55,11 @@ typedef struct {
     QimgCond loaded;
     unsigned n_waiting; /* guarded by lock */
     uint64_t n_misses;  /* guarded by lock */
-    uint64_t n_loads;   /* guarded by lock: begun */
-    uint64_t n_filled;  /* guarded by lock: slots that ever held something */
+    uint64_t n_loads;   /* guarded by lock: loads begun */
+    uint64_t n_filled;  /* guarded by lock: slots filled at least once */
 } Stripe;
 
-/* Counters on the hit path are spread, so that threads do not share a cache line. */
+/* Hit counters are spread, so that threads do not share a cache line. */
 typedef struct {
     _Alignas(64) _Atomic uint64_t n_hits;
 } CounterShard;
@@ -68,7 +72,7 @@ struct SlotCache {
     size_t n_mapped;  /* const: bytes from @memory to the end of @slots */
     size_t slot_size; /* const: bytes */
     uint64_t n_sets;  /* const: a power of two */
-    unsigned n_ways;  /* const: slots that a key may use; 0: nothing is kept */
+    unsigned n_ways;  /* const: slots available to a key; 0: caches nothing */
 };
 
 static unsigned
@@ -84,7 +88,7 @@ counter_shard(void)
     return mine - 1;
 }
 
-/* Spreads keys that differ in few bits over all sets (a finalizer by multiplication). */
+/* Spreads keys that differ in few bits over all sets (a multiplicative finalizer). */
 static uint64_t
 hash_key(uint64_t key)
 {
@@ -106,7 +110,7 @@ slot_cache_new(size_t slot_size, uint64_t max_bytes)
     while (n_sets * 2 * MAX_WAYS <= n_slots)
         n_sets *= 2;
     memory_bytes = (size_t)n_sets * qimg_max_u64(n_ways, 1) * slot_size;
-    /* The slots, too: a cache that holds little takes little. */
+    /* Maps the slots, too, so that an almost empty cache takes little memory. */
     n_mapped = memory_bytes + (size_t)n_sets * qimg_max_u64(n_ways, 1) * sizeof(Slot);
     memory = mmap(NULL, n_mapped, PROT_READ | PROT_WRITE,
                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -166,7 +170,7 @@ pin_in_set(Slot *set, unsigned n_ways, uint64_t key)
             continue;
         /* Pairs with the claim in claim_victim (I1, I2). */
         pins = atomic_fetch_add_explicit(&slot->pins, 1, memory_order_acquire);
-        /* Pairs with the release in finish_load: the content is there. */
+        /* Pairs with the release in finish_load, which publishes the content. */
         if (!(pins & CLAIMED) &&
             atomic_load_explicit(&slot->key, memory_order_acquire) == key) {
             if (!atomic_load_explicit(&slot->is_used, memory_order_relaxed))
@@ -211,7 +215,7 @@ try_claim(Slot *slot)
 {
     uint32_t free_pins = 0;
 
-    /* Acquire pairs with the release of the last unpin: its reads are over. */
+    /* Acquire pairs with the release of the last unpin: that user's reads are over. */
     return atomic_compare_exchange_strong_explicit(
         &slot->pins, &free_pins, CLAIMED, memory_order_acq_rel, memory_order_relaxed);
 }
@@ -228,8 +232,8 @@ is_used(const Slot *slot)
     return atomic_load_explicit(&slot->is_used, memory_order_relaxed) != 0;
 }
 
-/* Whether @slot goes before @other: an empty one, else one not used lately, else the one
- * that was loaded first. */
+/* Whether @slot is replaced before @other: an empty one first, then one not used lately,
+ * then the one loaded first. */
 static bool
 goes_before(const Slot *slot, const Slot *other)
 {
@@ -240,14 +244,13 @@ goes_before(const Slot *slot, const Slot *other)
     return slot->load_number < other->load_number;
 }
 
-/* Claims a slot of @set for @key, if there is one that nobody has pinned. Under the
- * stripe's lock. */
+/* Claims an unpinned slot of @set for @key, if there is one. Under the stripe's lock. */
 static Slot *
 claim_victim(Stripe *stripe, Slot *set, unsigned n_ways, uint64_t key)
 {
     Slot *victim;
 
-    do { /* again where somebody has pinned it in between */
+    do { /* retry if the victim was pinned in between */
         victim = NULL;
         for (unsigned way = 0; way < n_ways; way++) {
             Slot *slot = &set[way];
@@ -260,7 +263,7 @@ claim_victim(Stripe *stripe, Slot *set, unsigned n_ways, uint64_t key)
         if (!victim)
             return NULL;
     } while (!try_claim(victim));
-    if (!is_empty(victim) && is_used(victim)) /* all are: a new sweep */
+    if (!is_empty(victim) && is_used(victim)) /* all are used: start a new sweep */
         for (unsigned way = 0; way < n_ways; way++)
             atomic_store_explicit(&set[way].is_used, 0, memory_order_relaxed);
     atomic_store_explicit(&victim->key, 0, memory_order_relaxed);
@@ -283,7 +286,7 @@ finish_load(Stripe *stripe, Slot *slot, uint64_t key, bool is_valid)
         atomic_store_explicit(&slot->is_used, 1, memory_order_relaxed);
         /* Pairs with the acquire in pin_in_set. */
         atomic_store_explicit(&slot->key, key, memory_order_release);
-        /* One pin stays: the caller's. */
+        /* Keep one pin for the caller. */
         atomic_fetch_sub_explicit(&slot->pins, CLAIMED - 1, memory_order_release);
     } else {
         atomic_fetch_sub_explicit(&slot->pins, CLAIMED, memory_order_release);
@@ -292,7 +295,7 @@ finish_load(Stripe *stripe, Slot *slot, uint64_t key, bool is_valid)
         qimg_cond_broadcast(&stripe->loaded);
 }
 
-/* All slots of the set are busy: the caller gets one that nobody else sees. */
+/* All slots of the set are busy: gives the caller a private one. */
 static QimgErrno
 load_own(const SlotCache *cache, uint64_t key, SlotLoad load, void *user, Slot **slot_out)
 {
@@ -338,7 +341,7 @@ pin_slow(SlotCache *cache, Slot *set, uint64_t key, SlotLoad load, void *user,
     qimg_mutex_unlock(&stripe->lock);
     if (!slot)
         return load_own(cache, key, load, user, slot_out);
-    if (!slot->bytes) /* the claim makes it ours; const from then on */
+    if (!slot->bytes) /* owned through the claim; const from then on */
         slot->bytes = cache->memory + (size_t)(slot - cache->slots) * cache->slot_size;
     err = load(user, key, slot->bytes);
     finish_load(stripe, slot, key, err == 0);
@@ -396,7 +399,7 @@ slot_is_own(const Slot *slot)
     return slot->is_own;
 }
 
-/* Empties the slot of @key; false when somebody uses it. */
+/* Empties the slot of @key; false while it is in use. */
 static bool
 try_forget(SlotCache *cache, Slot *set, uint64_t key)
 {

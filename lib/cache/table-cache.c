@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Loading table slices into the slot cache. */
+/* Loads table slices into the slot cache. */
 #include "cache/table-cache.h"
 
 #include <sched.h>
@@ -67,7 +67,7 @@ table_cache_pin_to_change(TableCache *cache, TableKind kind, TableFile file,
 
         if (err || !slot_is_own(slice_out->slot))
             return err;
-        /* All the slots that could hold it are pinned, for a moment. */
+        /* All slots available to it are pinned, briefly. */
         table_slice_unpin(slice_out);
         sched_yield();
     }
