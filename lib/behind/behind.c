@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The entries that wait, by place, and the thread that does not let them wait long. */
+/* The pending entries, by place, and the thread that publishes them in time. */
 
 #include "behind/behind.h"
 
@@ -15,38 +15,39 @@
 #include "base/workers.h"
 #include "behind/log.h"
 
-/* So many entries may wait: 4 MiB. */
+/* The limit of pending entries: 4 MiB. */
 #define MAX_RECORDS (UINT64_C(1) << 17)
-/* From here on somebody had better write them. */
+/* From this number on, publishing them is worth while. */
 #define MANY_RECORDS (MAX_RECORDS / 4)
-/* How long the first one waits; and a rest between two rounds that is as long as the last
- * round, so that a slow disk has time for others. */
+/* The maximal age of a pending entry. Also, two rounds are separated by a rest as long as
+ * the last round, so that the disk has time for other work. */
 #define MAX_AGE_NS (200 * 1000000)
 
 #define MAX_READ_WORDS 512u
 
-/* Sectors of which it is known that there is room for them. */
+/* The limit of sectors remembered to have room. */
 #define MAX_SECTORS 65536u
 
 struct QimgBehind {
-    QimgKeeper *keeper;      /* const; NULL: nothing is written behind */
+    QimgKeeper *keeper;      /* const; NULL: disables writing behind */
     QimgStorage *file;       /* const */
     QimgStorage *data_file;  /* const once started; may be NULL */
-    _Atomic bool is_started; /* atomic: release when all that is const then is set */
+    _Atomic bool is_started; /* atomic: release, after all fields marked "const once
+                                started" are set */
     BehindLog *log;          /* const once started */
     int log_fd;
     KeeperPlace place; /* const once started */
     pthread_t publisher;
     QimgMutex lock;      /* rank QIMG_RANK_BEHIND */
-    QimgCond settled;    /* a round of publishing has ended */
-    QimgCond added;      /* for the publisher */
-    GHashTable *latest;  /* guarded by lock: the last record of each place that waits */
-    GHashTable *sectors; /* guarded by lock: numbers of those with room (B4) */
-    bool is_publishing;  /* guarded by lock: one does so at a time */
-    bool has_failed;     /* guarded by lock: the last round */
+    QimgCond settled;    /* signalled when a round of publishing has ended */
+    QimgCond added;      /* wakes the publisher */
+    GHashTable *latest;  /* guarded by lock: the last pending record of each place */
+    GHashTable *sectors; /* guarded by lock: numbers of sectors with room (B4) */
+    bool is_publishing;  /* guarded by lock: serializes rounds */
+    bool has_failed;     /* guarded by lock: the last round failed */
     bool ends;           /* guarded by lock */
-    /* Atomic: how many records wait. Changes under lock; 0 read by a thread that has seen
-     * an entry added: it is in the file. */
+    /* Atomic: number of pending records. Changes under lock. If a thread that has seen an
+     * entry added reads 0, the entry is in the file. */
     _Atomic uint64_t n_waiting;
 };
 
@@ -105,7 +106,7 @@ write_storage(void *user, uint64_t host_offset, const void *bytes, size_t n_byte
     return qimg_storage_write(user, QIMG_IO_L2, qimg_host(host_offset), bytes, n_bytes);
 }
 
-/* Syncs, and then writes the records [@from, @to), which nobody else does meanwhile. */
+/* Syncs, then writes the records [@from, @to). Only one thread at a time does so. */
 static QimgErrno
 publish(QimgBehind *b, uint64_t from, uint64_t to)
 {
@@ -134,7 +135,7 @@ end_round(QimgBehind *b, uint64_t from, uint64_t to, bool is_written)
     qimg_cond_broadcast(&b->settled);
 }
 
-/* Runs one round. Under lock, which is given back meanwhile. */
+/* Runs one round. Under lock, which is released meanwhile. */
 static QimgErrno
 publish_round(QimgBehind *b)
 {
@@ -185,8 +186,7 @@ after_ns(int64_t n_ns)
     return t;
 }
 
-/* Waits until something waits, and has waited long, or there is much of it. Under lock.
- */
+/* Waits until an entry has been pending for long, or many are. Under lock. */
 static void
 wait_for_work(QimgBehind *b, int64_t age_ns)
 {
@@ -216,7 +216,7 @@ publish_forever(void *user)
         if (b->ends || n_waiting(b) == 0)
             continue;
         start_us = g_get_monotonic_time();
-        /* A failure is met again by the next flush. */
+        /* The next flush meets a failure again. */
         (void)!publish_round(b);
         age_ns = MAX_AGE_NS + (g_get_monotonic_time() - start_us) * 1000;
     }
@@ -235,7 +235,7 @@ void
 behind_start(QimgBehind *b, QimgStorage *data_file)
 {
     g_assert(!behind_is_started(b));
-    /* What is never synced ends with the process. */
+    /* A storage that is never synced ends with the process. */
     if (!b || !b->keeper || !behind_is_kept(b) || !b->file->ops->sync)
         return;
     if (data_file && descriptor_of(data_file) < 0 && descriptor_of(b->file) >= 0)
@@ -252,7 +252,7 @@ behind_start(QimgBehind *b, QimgStorage *data_file)
         atomic_store_explicit(&b->is_started, true, memory_order_release);
 }
 
-/* Whether anything waits for a place in [@start, @end). Under lock. */
+/* Whether any place in [@start, @end) is pending. Under lock. */
 static bool
 has_place_within(QimgBehind *b, uint64_t start, uint64_t end)
 {
@@ -286,7 +286,7 @@ behind_covers(QimgBehind *b, uint64_t host_offset, uint64_t n_words, unsigned en
     return false;
 }
 
-/* Whether there is room for the sector, as far as is known; from now on there is. */
+/* Whether the sector is known to have room; marks it as having room. */
 static bool
 take_note_of_sector(QimgBehind *b, uint64_t sector)
 {
@@ -305,8 +305,8 @@ forget_sector(QimgBehind *b, uint64_t sector)
     g_hash_table_remove(b->sectors, GSIZE_TO_POINTER((gsize)sector));
 }
 
-/* Writes what the file holds already, so that it is no hole (B4): the old words, where
- * none of them waits. Where one does, there is room. */
+/* Rewrites the file's present words, so that they are no hole (B4): the old words, if
+ * none of them is pending. If one is, there is room already. */
 static QimgErrno
 make_room(QimgBehind *b, uint64_t host_offset, const uint64_t *old_words,
           uint64_t n_words, unsigned entry_words)
@@ -401,7 +401,8 @@ behind_read(QimgBehind *b, QimgStorage *file, QimgIoPurpose purpose,
 
     if (!behind_is_started(b) || n_waiting(b) == 0)
         return qimg_storage_read(file, purpose, host_offset, bytes, n_bytes);
-    /* First: what waits no longer when the file is read is there. */
+    /* Look here first: an entry that is no longer pending when the file is read is in the
+     * file. */
     qimg_mutex_lock(&b->lock);
     for (unsigned at = 0; at < n_bytes; at += sizeof(uint64_t)) {
         uint64_t place = host_offset.v + at;

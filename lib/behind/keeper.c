@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The keeper's process, and the table that both processes see. */
+/* The keeper's process, and the table shared by both processes. */
 #define G_LOG_DOMAIN "qimg"
 
 #include "behind/keeper.h"
@@ -26,8 +26,8 @@
 
 #define MAX_KEPT 4096
 
-/* A descriptor, and which file it is of: a number that is used again must never lead to
- * another file. */
+/* A descriptor and the identity of its file: a reused number must never lead to another
+ * file. */
 typedef struct {
     int fd; /* -1: none */
     dev_t device;
@@ -35,20 +35,20 @@ typedef struct {
 } KeptFile;
 
 typedef struct {
-    _Atomic bool is_kept; /* atomic: the rest is there. Set last, taken back first */
+    _Atomic bool is_kept; /* atomic: the rest is valid. Set last, cleared first */
     bool is_taken;        /* guarded by the keeper's lock */
     KeptFile log, file, data_file;
 } Kept;
 
 struct QimgKeeper {
-    Kept *kept;     /* const: MAX_KEPT, seen by both processes */
+    Kept *kept;     /* const: MAX_KEPT, shared by both processes */
     QimgMutex lock; /* rank QIMG_RANK_KEEPER */
     pid_t pid;      /* const once started; 0: not */
-    int pid_fd;     /* of the keeper */
-    int end_fd;     /* a byte ends it; the other end has the keeper */
+    int pid_fd;     /* the keeper's pidfd */
+    int end_fd;     /* a byte ends the keeper, which holds the other end */
     int end_read_fd;
     _Atomic bool is_alive;
-    bool is_watched; /* guarded by lock: there is a thread that waits for its end */
+    bool is_watched; /* guarded by lock: a thread waits for the keeper's end */
     pthread_t watcher;
 };
 
@@ -114,7 +114,7 @@ publish(const Kept *kept)
         return from == to ? 0 : -EINVAL;
     if (!is_same(&kept->file) || (kept->data_file.fd >= 0 && !is_same(&kept->data_file)))
         return -EBADF;
-    /* Once a sync has failed nothing may refer to what it was to make durable. */
+    /* After a failed sync no entry may refer to the data that it was to make durable. */
     if ((kept->data_file.fd >= 0 && fdatasync(kept->data_file.fd) < 0) ||
         fdatasync(fd) < 0)
         return -errno;
@@ -145,7 +145,8 @@ keep(const Kept *kept, int end_fd, pid_t served)
                              {.fd = served_fd, .events = POLLIN}};
     sigset_t all;
 
-    /* A signal to a group of processes, ^C on a terminal, is not for this one. */
+    /* Signals to a process group, such as ^C on a terminal, must not reach this
+     * process. */
     sigfillset(&all);
     sigprocmask(SIG_SETMASK, &all, NULL);
     setsid();
@@ -159,7 +160,7 @@ keep(const Kept *kept, int end_fd, pid_t served)
     _exit(0);
 }
 
-/* ---- in the process that is kept ---- */
+/* ---- in the kept process ---- */
 
 /* A process with its own memory and our table of files. */
 static pid_t
@@ -218,7 +219,7 @@ is_watched(QimgKeeper *keeper)
 {
     struct pollfd end = {.fd = keeper->pid_fd, .events = POLLIN};
 
-    if (keeper->pid == 0) /* it is pretended */
+    if (keeper->pid == 0) /* pretended */
         return true;
     if (!keeper->is_watched && poll(&end, 1, 0) == 0)
         keeper->is_watched = qimg_thread_start(&keeper->watcher, watch, keeper);

@@ -10,7 +10,7 @@
 
 #include "base/checked.h"
 
-/* What is written at once. */
+/* The limit of words written at once. */
 #define MAX_RUN_WORDS 512u
 
 size_t
