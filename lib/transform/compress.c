@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Chooses the implementation of a compression type. */
+/* Selects the implementation of a compression type. */
 #include "transform/compress.h"
 
 #include <errno.h>

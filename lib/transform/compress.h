@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Bounded decompression of one cluster behind one small interface. */
+/* A small interface for bounded decompression of one cluster. */
 #pragma once
 
 #include "base/types.h"
@@ -9,11 +9,11 @@ typedef enum {
     QIMG_CODEC_ZSTD,    /* one frame */
 } QimgCodec;
 
-/* Inflates the stream at the start of @input into exactly @n_output bytes; what follows
- * the stream in @input is ignored. Memory beyond the buffers is a few hundred KiB kept by
- * each thread, whatever the stream says.
- * Threads: any. Errors: -EIO for a stream that is broken, ends early, or (zstd) yields
- * more; -ENOMEM. @output is undefined on failure. Spec: qcow2 section 5. */
+/* Inflates the stream at the start of @input into exactly @n_output bytes; ignores any
+ * bytes behind the stream in @input. Memory beyond the buffers is a few hundred KiB per
+ * thread for any stream. Threads: any. Errors: -EIO for a stream that is broken, ends
+ * early, or (zstd) yields more; -ENOMEM. @output is undefined on failure. Spec: qcow2
+ * section 5. */
 QimgErrno qimg_decompress(QimgCodec codec, const uint8_t *input, size_t n_input,
                           uint8_t *output, size_t n_output) QIMG_MUST_CHECK;
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Inflating raw deflate data: libdeflate, and zlib for what it refuses.
+/* Inflates raw deflate data by libdeflate, and by zlib where libdeflate refuses.
  *
- * libdeflate wants the whole stream to fit; QEMU's reader is content once the output is
- * full, even where the stream would go on. zlib has that habit, too, so it decides all
- * cases that libdeflate does not take, and everything where libdeflate is absent. */
+ * libdeflate requires the whole stream to fit; QEMU's reader accepts a full output even
+ * if the stream goes on. So does zlib, which therefore decides all cases that libdeflate
+ * refuses, and everything if libdeflate is absent. */
 #include "transform/compress.h"
 
 #include <errno.h>
@@ -76,8 +76,8 @@ qimg_deflate_decompress(const uint8_t *input, size_t n_input, uint8_t *output,
         return 0;
     if (n_input > UINT_MAX || n_output > UINT_MAX)
         return -EIO;
-    /* Negative: raw data without a head. Writers keep to a window of 4 KiB; all are read.
-     */
+    /* Negative: raw data without a header. Writers use a window of 4 KiB; all sizes are
+     * read. */
     if (inflateInit2(&stream, -MAX_WBITS) != Z_OK)
         return -ENOMEM;
     stream.next_in = (z_const Bytef *)input;

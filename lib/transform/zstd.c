@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Decompressing one zstd frame. The whole frame is given at once, so that libzstd uses
- * the output as its window and allocates nothing for it, whatever the frame demands. */
+/* Decompresses one zstd frame. The whole frame is passed at once, so that libzstd uses
+ * the output as its window and allocates nothing for it, for any frame. */
 #include "transform/compress.h"
 
 #include <errno.h>
@@ -49,11 +49,11 @@ qimg_zstd_decompress(const uint8_t *input, size_t n_input, uint8_t *output,
 
     if (!context)
         return -ENOMEM;
-    /* libzstd may know frames of before version 0.8, too, by decoders that were not made
-     * for input from strangers. No image has them. */
+    /* libzstd may also accept frames from before version 0.8, through decoders not made
+     * for untrusted input. No image has them. */
     if (n_input < sizeof magic || memcmp(input, magic, sizeof magic) != 0)
         return -EIO;
-    /* The garbage behind the frame must not be taken for a second one. */
+    /* Garbage behind the frame must not be taken for a second one. */
     n_frame = ZSTD_findFrameCompressedSize(input, n_input);
     if (ZSTD_isError(n_frame))
         return -EIO;
