@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What a partition holds, told by libblkid. It wants a file, so it gets one in memory, of
- * the partition's length and empty but for the places where file systems and the like
- * say what they are: the beginning, and the end, where some RAID and ZFS labels lie. */
+/* The content of a partition, identified by libblkid. libblkid needs a file, so it gets
+ * one in memory, of the partition's length and empty except for the regions where file
+ * systems and the like identify themselves: the beginning, and the end with some RAID and
+ * ZFS labels. */
 #include "partition/content.h"
 
 #include <glib.h>
@@ -25,7 +26,7 @@ content_is_zero(const uint8_t *bytes, size_t n_bytes)
     return bytes[0] == 0 && memcmp(bytes, bytes + 1, n_bytes - 1) == 0;
 }
 
-/* Copies [@start, @end); what cannot be read stays zeros. */
+/* Copies [@start, @end); leaves zeros for unreadable bytes. */
 static bool
 copy_stretch(const PartitionSource *source, int fd, uint64_t start, uint64_t end)
 {
@@ -45,7 +46,7 @@ copy_stretch(const PartitionSource *source, int fd, uint64_t start, uint64_t end
     return true;
 }
 
-/* A file that shows libblkid what it looks at; -1 where it cannot be had. */
+/* A file with the regions that libblkid reads; -1 if it cannot be made. */
 static int
 make_excerpt(const PartitionSource *source)
 {

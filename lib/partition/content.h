@@ -5,7 +5,7 @@
 
 #include "partition/source.h"
 
-/* What a partition holds, by its content; owned strings, NULL: unknown. */
+/* The identified content of a partition; owned strings, NULL: unknown. */
 typedef struct {
     char *usage; /* "filesystem", "crypto", "raid", "other" */
     char *type;
@@ -14,7 +14,7 @@ typedef struct {
     char *uuid;
 } PartitionContent;
 
-/* Looks into the partition that @source shows; false where nothing is known. Reads at
- * most 3 MiB. Clear with partition_content_clear. */
+/* Identifies the content of the partition @source; false if unknown. Reads at most 3 MiB.
+ * Clear with partition_content_clear. */
 bool partition_content_probe(const PartitionSource *source, PartitionContent *out);
 void partition_content_clear(PartitionContent *content);

@@ -60,7 +60,7 @@ guid_to_text(const DiskGuid *guid, char text[GPT_GUID_TEXT_BYTES])
              d[5], d[6], d[7]);
 }
 
-/* CRC-32 of the first @n_bytes of the header, with zeros in the place of the checksum. */
+/* CRC-32 of the first @n_bytes of the header, with zeros in place of the checksum. */
 static uint32_t
 header_checksum(const uint8_t *bytes, size_t n_bytes)
 {
@@ -156,7 +156,7 @@ label_to_utf8(const qimg_le16 *units, char out[GPT_LABEL_BYTES])
                 c = 0x10000 + ((c - 0xd800) << 10 | (low - 0xdc00));
                 i++;
             } else {
-                c = REPLACEMENT_CHAR; /* half of a pair */
+                c = REPLACEMENT_CHAR; /* half of a surrogate pair */
             }
         }
         out += g_unichar_to_utf8(c, out);

@@ -2,9 +2,10 @@
 /* GUID partition tables. Spec: UEFI, chapter "GUID Partition Table (GPT) Disk Layout".
  * Pure; any thread.
  *
- * The header lies in sector 1, its copy in the last sector of the disk; each names an
- * array of entries of its own, and has checksums of itself and of that array. All numbers
- * are little-endian, a GUID's first three parts as well:
+ * The header is in sector 1, its copy in the last sector of the disk; each names its own
+ * array of entries, and has checksums of itself and of that array. All numbers are
+ * little-endian, including a GUID's first three parts:
+ *
  *   0  8  "EFI PART"          40  8  first usable sector
  *   8  4  revision 1.0        48  8  last usable sector
  *   12 4  size, 92 or more    56 16  GUID of the disk
@@ -18,8 +19,7 @@
 #include "base/types.h"
 
 #define GPT_HEADER_BYTES 92u
-/* What tools make is 128 entries of 128 bytes: eight times as many, and 32 times as long.
- */
+/* Tools make 128 entries of 128 bytes; these limits are 8 and 32 times as much. */
 #define GPT_MAX_ENTRIES     1024u
 #define GPT_MIN_ENTRY_BYTES 128u
 #define GPT_MAX_ENTRY_BYTES 4096u
@@ -57,25 +57,25 @@ typedef struct {
     uint64_t first_sector;
     uint64_t last_sector; /* inclusive */
     uint64_t attributes;
-    char label[GPT_LABEL_BYTES]; /* UTF-8; what makes no sense is U+FFFD */
+    char label[GPT_LABEL_BYTES]; /* UTF-8; invalid characters are U+FFFD */
 } GptEntry;
 
-/* Decodes the header in the sector of @sector_bytes (at least GPT_HEADER_BYTES) at
- * @bytes, which is number @sector of the disk. *@out is written where the answer is
- * GPT_OK. The entries' place and the usable range are still to be compared with the
- * disk's size. */
+/* Decodes the header at @bytes, in sector number @sector of the disk, of @sector_bytes
+ * (at least GPT_HEADER_BYTES). *@out is written only for GPT_OK. The caller must still
+ * compare the entries' place and the usable range with the disk's size. */
 GptFault gpt_decode_header(const uint8_t *bytes, size_t sector_bytes, uint64_t sector,
                            GptHeader *out);
 
-/* Static text that fits after "the header ". */
+/* Static text to follow "the header ". */
 const char *gpt_fault_text(GptFault fault);
 
-/* Whether the @n_bytes (n_entries * entry_bytes) at @bytes are the header's entries. */
+/* Whether the @n_bytes (n_entries * entry_bytes) at @bytes match the header's
+ * checksum. */
 bool gpt_entries_are_good(const GptHeader *header, const uint8_t *bytes, size_t n_bytes);
 
-/* Decodes the entry at @bytes, which are at least GPT_MIN_ENTRY_BYTES; false where it is
- * not used. Its sectors are still to be compared with the disk. */
+/* Decodes the entry at @bytes, at least GPT_MIN_ENTRY_BYTES; false if it is unused. The
+ * caller must still compare its sectors with the disk. */
 bool gpt_decode_entry(const uint8_t *bytes, GptEntry *out);
 
-/* What a type is called, static; NULL for types that are not well known. */
+/* The name of a type, static; NULL if not well known. */
 const char *gpt_type_name(const char *type_guid);

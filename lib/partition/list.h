@@ -17,5 +17,5 @@ struct QimgPartitions {
     unsigned sector_bytes;
     char *disk_id;    /* NULL: none */
     GArray *items;    /* QimgPartition, in the order of their numbers */
-    GPtrArray *notes; /* char *: what was left out or cannot be trusted, and why */
+    GPtrArray *notes; /* char *: omitted or untrustworthy parts, and why */
 };

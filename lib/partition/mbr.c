@@ -54,7 +54,7 @@ mbr_is_file_system(const uint8_t bytes[MBR_BYTES])
         {3, "NTFS    "},  {3, "EXFAT   "},  {54, "FAT12   "},
         {54, "FAT16   "}, {54, "FAT     "}, {82, "FAT32   "},
     };
-    /* Each begins with a jump over its parameters. */
+    /* Each boot sector begins with a jump over its parameters. */
     bool begins_with_jump = bytes[0] == 0xe9 || (bytes[0] == 0xeb && bytes[2] == 0x90);
 
     for (size_t i = 0; begins_with_jump && i < sizeof magics / sizeof magics[0]; i++)

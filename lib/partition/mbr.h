@@ -3,8 +3,10 @@
  * start of each logical partition (EBR). Pure; any thread.
  *
  * The last 66 bytes of the 512:
+ *
  *   0  16   four entries: boot flag, CHS (3), type, CHS (3), first sector, sectors
  *   64  2   55 AA
+ *
  * and, in an MBR, the disk's number at 440. Sectors are those of the disk, of 512 or 4096
  * bytes: the table does not say. Boot sectors of file systems end in 55 AA, too. */
 #pragma once
@@ -14,10 +16,10 @@
 #define MBR_BYTES     512u
 #define MBR_N_ENTRIES 4u
 
-#define MBR_TYPE_GPT 0xeeu /* the disk has a GPT: this entry keeps others off */
+#define MBR_TYPE_GPT 0xeeu /* the disk has a GPT: this entry protects it */
 
 typedef struct {
-    uint8_t boot_flag; /* 0x00 or 0x80 where it makes sense */
+    uint8_t boot_flag; /* 0x00 or 0x80 if valid */
     uint8_t type;
     uint32_t first_sector; /* of the disk, or as mbr_entry_is_extended says */
     uint32_t n_sectors;
@@ -28,23 +30,23 @@ typedef struct {
     MbrEntry entries[MBR_N_ENTRIES];
 } Mbr;
 
-/* Decodes the sector; false where the signature 55 AA is missing. */
+/* Decodes the sector; false without the signature 55 AA. */
 bool mbr_decode(const uint8_t bytes[MBR_BYTES], Mbr *out);
 
-/* Whether the sector is the boot sector of a file system (FAT, exFAT, NTFS), whose code
- * or text lies where a table would. */
+/* Whether the sector is the boot sector of a file system (FAT, exFAT, NTFS), which has
+ * code or text in place of a table. */
 bool mbr_is_file_system(const uint8_t bytes[MBR_BYTES]);
 
-/* Whether all boot flags are ones that a table has. Whatever ends in 55 AA by another
- * reason hardly ever passes. */
+/* Whether all boot flags are valid for a table. Other sectors ending in 55 AA hardly ever
+ * pass. */
 bool mbr_has_good_flags(const Mbr *mbr);
 
-/* Whether the entry says anything. */
+/* Whether the entry is in use. */
 bool mbr_entry_is_used(const MbrEntry *entry);
 
-/* Whether the entry is the place of a chain of logical partitions (in an MBR), or of the
- * next link of it (in an EBR: counted from the start of the whole chain). */
+/* Whether the entry is the region of a chain of logical partitions (in an MBR), or the
+ * chain's next link (in an EBR: counted from the start of the whole chain). */
 bool mbr_entry_is_extended(const MbrEntry *entry);
 
-/* What a type is called, static; NULL for types that are not well known. */
+/* The name of a type, static; NULL if not well known. */
 const char *mbr_type_name(uint8_t type);

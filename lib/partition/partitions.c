@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Partitions of an image's disk: the public list, read through a handle, and as JSON. */
+/* Partitions of an image's disk: the public list, read through a handle, and its JSON. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -9,7 +9,7 @@
 #include "partition/list.h"
 #include "partition/scan.h"
 
-/* Of a table with more partitions, the content of the others is not looked into. */
+/* The limit of partitions per table whose content is probed. */
 #define MAX_PROBED 128u
 
 static QimgErrno
@@ -38,8 +38,8 @@ qimg_partitions_read(QimgImage *image)
 
 /* ---- JSON ---- */
 
-/* The names of a GPT's attributes; those from 48 on are up to the type, and are called
- * what Microsoft's and systemd's types mean by them. */
+/* The names of a GPT's attributes; bits from 48 on depend on the type, and have the names
+ * given by Microsoft's and systemd's types. */
 static json_t *
 flags_json(const QimgPartition *item)
 {

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Finding and reading partition tables. A GPT counts where the first sector announces it,
- * else a table in that sector. What checksums and the disk's size confirm is listed; what
- * is left out, cut or doubtful is noted with the reason. Numbers are those that Linux
- * gives. */
+/* Finds and reads partition tables. A GPT counts if the first sector announces it, else a
+ * table in that sector. Lists entries confirmed by checksums and the disk's size; notes
+ * omitted, cut and doubtful ones with the reason. Numbers are those of Linux. */
 #include "partition/scan.h"
 
 #include <inttypes.h>
@@ -19,7 +18,7 @@
 #define MAX_NOTES     64u
 #define SMALL_SECTOR  512u
 #define LARGE_SECTOR  4096u
-/* Every file system has said something by then. */
+/* Every file system stores non-zero bytes within this distance. */
 #define GUESS_LOOKS_BYTES (68 * QIMG_KIB)
 
 static const unsigned sector_sizes[] = {SMALL_SECTOR, LARGE_SECTOR};
@@ -54,8 +53,8 @@ read_at(const Scan *scan, uint64_t offset_bytes, void *buffer, size_t length_byt
     return scan->source->read(scan->source->user, offset_bytes, buffer, length_bytes);
 }
 
-/* Adds a partition of @n_sectors from @first_sector on (numbers of the table), as far as
- * it lies on the disk. NULL, with a note, where none of it does. */
+/* Adds a partition of @n_sectors from @first_sector on (numbers of the table), cut at the
+ * disk's end. NULL, with a note, if none of it is on the disk. */
 static QimgPartition *
 add(Scan *scan, unsigned number, uint64_t first_sector, uint64_t n_sectors)
 {
@@ -80,8 +79,7 @@ add(Scan *scan, unsigned number, uint64_t first_sector, uint64_t n_sectors)
     return &g_array_index(scan->list->items, QimgPartition, scan->list->items->len - 1);
 }
 
-/* ---- GPT ------------------------------------------------------------------------------
- */
+/* ---- GPT ---- */
 
 typedef struct {
     GptHeader header;
@@ -114,9 +112,9 @@ clear_table(GptTable *table)
     g_clear_pointer(&table->entries, g_free);
 }
 
-/* Loads the header in @sector, and its entries. NULL when all is good; else what is
- * wrong, static, which fits after "the header ". *@has_header_out: the header at least is
- * good, and in *@table, which is to be cleared in any case. */
+/* Loads the header in @sector, and its entries. NULL on success; else the fault, static,
+ * to follow "the header ". *@has_header_out: at least the header is valid, and in
+ * *@table, which must be cleared in any case. */
 static const char *
 load_gpt(const Scan *scan, unsigned sector_bytes, uint64_t sector, GptTable *table,
          bool *has_header_out)
@@ -139,7 +137,7 @@ load_gpt(const Scan *scan, unsigned sector_bytes, uint64_t sector, GptTable *tab
     return load_entries(scan, table);
 }
 
-/* Compares the primary table, which is good, with its copy, which nobody needs then. */
+/* Compares the valid primary table with its copy, and notes a bad copy. */
 static void
 check_copy(Scan *scan, const GptTable *primary)
 {
@@ -161,8 +159,8 @@ check_copy(Scan *scan, const GptTable *primary)
     clear_table(&copy);
 }
 
-/* Loads the copy, where the primary table is damaged: it lies where the primary header
- * says, if that is good, or at the disk's end. */
+/* Loads the copy if the primary table is damaged: from the place named by the primary
+ * header, if that is valid, or from the disk's end. */
 static bool
 load_copy(Scan *scan, uint64_t named_sector, unsigned named_sector_bytes, GptTable *table)
 {
@@ -185,7 +183,7 @@ load_copy(Scan *scan, uint64_t named_sector, unsigned named_sector_bytes, GptTab
     return false;
 }
 
-/* Finds the GPT; @may_use_copy: also where only its copy is good. */
+/* Finds the GPT; @may_use_copy: also if only its copy is valid. */
 static bool
 find_gpt(Scan *scan, bool may_use_copy, GptTable *table)
 {
@@ -205,7 +203,7 @@ find_gpt(Scan *scan, bool may_use_copy, GptTable *table)
             named_sector = table->header.other_sector;
             named_sector_bytes = sector_sizes[i];
         }
-        /* The other sector size has no header at all, mostly. */
+        /* With the wrong sector size there is mostly no header at all. */
         if (i == 0 || strcmp(fault, gpt_fault_text(GPT_NO_SIGNATURE)) == 0)
             fault = this_fault;
         clear_table(table);
@@ -265,8 +263,7 @@ list_gpt(Scan *scan, GptTable *table)
     }
 }
 
-/* ---- MBR ------------------------------------------------------------------------------
- */
+/* ---- MBR ---- */
 
 static bool
 ends_within(const MbrEntry *entry, unsigned sector_bytes, uint64_t size_bytes)
@@ -276,7 +273,7 @@ ends_within(const MbrEntry *entry, unsigned sector_bytes, uint64_t size_bytes)
            size_bytes;
 }
 
-/* Whether anything but zeros is stored at the beginning of a partition. */
+/* Whether the beginning of a partition has any non-zero bytes. */
 static bool
 has_data_at(const Scan *scan, uint64_t start_bytes)
 {
@@ -292,8 +289,8 @@ has_data_at(const Scan *scan, uint64_t start_bytes)
     return bytes[0] != 0 || memcmp(bytes, bytes + 1, length - 1) != 0;
 }
 
-/* The size of the sectors that the table counts in. Large ones are rare, and counted in
- * them partitions mostly end beyond a disk of small ones. Where they do not, the first
+/* The sector size of the table. Large sectors are rare; counted in them, partitions on a
+ * disk with small sectors mostly end beyond the disk. If they do not, the first
  * partition's data decide. */
 static unsigned
 guess_sector_bytes(Scan *scan, const Mbr *mbr)
@@ -340,12 +337,12 @@ add_mbr_entry(Scan *scan, unsigned number, uint64_t first_sector, const MbrEntry
 typedef struct {
     uint64_t first_sector; /* of the extended partition */
     uint64_t n_sectors;
-    uint64_t link_sectors[MAX_LOGICAL + 1]; /* those that were visited */
+    uint64_t link_sectors[MAX_LOGICAL + 1]; /* visited links */
     unsigned n_links;
 } Chain;
 
-/* Lists the partitions of one link, as Linux does: the last two entries are said to hold
- * garbage sometimes, and count only where they make sense. */
+/* Lists the partitions of one link, as Linux does: the last two entries may contain
+ * garbage, and count only if valid. */
 static void
 add_logical(Scan *scan, const Chain *chain, uint64_t link_sector, const Mbr *ebr,
             uint32_t disk_number, unsigned *next_number)
@@ -366,7 +363,7 @@ add_logical(Scan *scan, const Chain *chain, uint64_t link_sector, const Mbr *ebr
     }
 }
 
-/* The link that follows; false at the end of the chain. */
+/* The next link; false at the end of the chain. */
 static bool
 find_next_link(Scan *scan, const Chain *chain, const Mbr *ebr, uint64_t *link_sector)
 {
@@ -459,8 +456,7 @@ list_mbr(Scan *scan, const Mbr *mbr)
     }
 }
 
-/* ---- both -----------------------------------------------------------------------------
- */
+/* ---- both ---- */
 
 static int
 compare_starts(gconstpointer a, gconstpointer b)
@@ -472,12 +468,12 @@ compare_starts(gconstpointer a, gconstpointer b)
            (one->start_bytes < other->start_bytes);
 }
 
-/* Notes partitions that share bytes: both are shown, nobody knows which one is wrong. */
+/* Notes partitions that share bytes: both are listed, since either may be wrong. */
 static void
 note_overlaps(Scan *scan)
 {
     g_autoptr(GPtrArray) sorted = g_ptr_array_new();
-    const QimgPartition *last = NULL; /* the one that reaches farthest so far */
+    const QimgPartition *last = NULL; /* the one with the highest end so far */
 
     for (guint i = 0; i < scan->list->items->len; i++) {
         QimgPartition *item = &g_array_index(scan->list->items, QimgPartition, i);
@@ -503,7 +499,7 @@ is_blank(const uint8_t *bytes, size_t n_bytes)
     return bytes[0] == 0 && memcmp(bytes, bytes + 1, n_bytes - 1) == 0;
 }
 
-/* Entries of an MBR that are used: those that keep others off a GPT, and the others. */
+/* Counts the used entries of an MBR: those that protect a GPT, and the others. */
 static void
 count_entries(const Mbr *mbr, unsigned *n_protective, unsigned *n_others)
 {
@@ -516,7 +512,7 @@ count_entries(const Mbr *mbr, unsigned *n_protective, unsigned *n_others)
     }
 }
 
-/* Whether a table was found, if only a damaged one. */
+/* Whether a table was found, even a damaged one. */
 static bool
 find_table(Scan *scan)
 {
@@ -531,8 +527,8 @@ find_table(Scan *scan)
               !mbr_is_file_system(first_sector) && mbr_has_good_flags(&mbr);
     if (has_mbr)
         count_entries(&mbr, &n_protective, &n_others);
-    /* Without an entry that announces it, what is left of an old GPT below a file system
-     * or another table must not be taken for one. */
+    /* Without a protective entry, remains of an old GPT below a file system or another
+     * table must not count. */
     if (n_protective > 0 || err || is_blank(first_sector, sizeof first_sector))
         is_found = find_gpt(scan, n_protective > 0, &table);
     if (is_found) {

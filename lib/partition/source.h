@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The bytes that partitions and their contents are read from. */
+/* The bytes from which partitions and their contents are read. */
 #pragma once
 
 #include "base/types.h"
