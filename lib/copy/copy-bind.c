@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* From a target's name to a file that is known and held: what an earlier copy has left
- * there, what is replaced, and what is made.
+/* Maps a target's name to a known, held file: decides what becomes of an earlier copy's
+ * leftovers, of the file to be replaced, and of new files.
  *
- * A new file is filled under its own name. One that replaces another is filled beside it
- * (".qimg-part") and renamed at the end. What is filled has its journal beside it. */
+ * A new file is filled under its own name. A replacement is filled beside the old file
+ * (".qimg-part") and renamed at the end. A filled file has its journal beside it. */
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -16,23 +16,22 @@
 #include "storage/file-lock.h"
 #include "storage/same-file.h"
 
-/* ---- what is there --------------------------------------------------------------------
- */
+/* ---- present files ---- */
 
-/* What is to be known of the names before anything is decided. */
+/* The facts about the names, collected before any decision. */
 typedef struct {
     const QimgImage *image;
     const CopyWish *wish;
-    bool is_there; /* the target, whose status is: */
+    bool is_there; /* the target exists, with: */
     struct stat status;
-    bool has_part; /* something has its name */
+    bool has_part; /* a file has the part's name */
     CopyJournal *journal;
     CopyJournalKind journal_kind;
     CopyJournal *part_journal;
     CopyJournalKind part_kind;
 } Scene;
 
-/* Looks at the journal @name; the chain's files must not be taken for one (I3). */
+/* Reads the journal @name; the chain's files must not be taken for one (I3). */
 static bool
 look_at_journal(Scene *scene, const CopyPlace *place, const char *name,
                 CopyJournal *journal, CopyJournalKind *kind_out, GError **error)
@@ -63,7 +62,7 @@ refuse_broken(const char *name, GError **error)
     return false;
 }
 
-/* Opens what is filled; *@fd_out is -1 where it is missing. */
+/* Opens the file to be filled; *@fd_out is -1 if it is missing. */
 static bool
 open_fill(const CopyBinding *binding, int *fd_out, GError **error)
 {
@@ -78,10 +77,9 @@ open_fill(const CopyBinding *binding, int *fd_out, GError **error)
     return true;
 }
 
-/* ---- going on -------------------------------------------------------------------------
- */
+/* ---- resuming ---- */
 
-/* Whether the file @status is the one that the journal is about. */
+/* Whether @status is of the journal's file. */
 static bool
 is_identity(const CopyIdentity *identity, const CopyState *state,
             const struct stat *status)
@@ -126,7 +124,7 @@ check_identity(CopyBinding *binding, const Scene *scene, GError **error)
     return true;
 }
 
-/* A copy that replaces the target may have got its name already. */
+/* A copy that replaces the target may have been renamed to it already. */
 static bool
 find_renamed(CopyBinding *binding, const Scene *scene)
 {
@@ -180,7 +178,7 @@ find_resumed(CopyBinding *binding, Scene *scene, GError **error)
         return false;
     }
     if (kind == COPY_JOURNAL_STATES) {
-        /* Another run may have gone on, or come to the end, before the lock was ours. */
+        /* Another run may have continued or completed it before we got the lock. */
         if (copy_journal_open(binding->journal, &binding->place,
                               copy_binding_fill_journal_name(binding)) !=
             COPY_JOURNAL_STATES)
@@ -189,8 +187,8 @@ find_resumed(CopyBinding *binding, Scene *scene, GError **error)
         binding->is_resumed = true;
         return check_identity(binding, scene, error);
     }
-    /* Nothing was said of it. An empty file is what an earlier run leaves that has ended
-     * before all else. */
+    /* The journal has no state. An earlier run that ended at once leaves an empty
+     * file. */
     if (fd < 0)
         return true;
     qimg_storage_get_status(binding->target.storage, &status);
@@ -203,10 +201,9 @@ find_resumed(CopyBinding *binding, Scene *scene, GError **error)
         "or something else (begin anew with --force)");
 }
 
-/* ---- beginning ------------------------------------------------------------------------
- */
+/* ---- beginning ---- */
 
-/* Opens and locks what is to be replaced: nobody may be using it. */
+/* Opens and locks the file to be replaced, which must not be in use. */
 static bool
 hold_old(CopyBinding *binding, const QimgImage *image, GError **error)
 {
@@ -225,7 +222,7 @@ hold_old(CopyBinding *binding, const QimgImage *image, GError **error)
                           error) != QIMG_LOCK_CONFLICT;
 }
 
-/* Takes over the file of a copy that was to replace the target, and is to begin anew. */
+/* Takes over the partial file of a replacing copy that restarts from the beginning. */
 static bool
 take_old_part(CopyBinding *binding, const Scene *scene, GError **error)
 {
@@ -279,14 +276,13 @@ find_new(CopyBinding *binding, Scene *scene, GError **error)
     return hold_old(binding, scene->image, error) && take_old_part(binding, scene, error);
 }
 
-/* ---- all of it ------------------------------------------------------------------------
- */
+/* ---- the whole ---- */
 
 static bool
 take_device(CopyBinding *binding, const Scene *scene, GError **error)
 {
     uint64_t size_bytes = scene->wish->size_bytes, own_bytes = 0;
-    /* O_EXCL fails where it is mounted or part of a volume. */
+    /* O_EXCL fails if it is mounted or part of a volume. */
     int fd = open(binding->path, O_RDWR | O_EXCL | O_CLOEXEC | O_NOCTTY);
 
     if (fd < 0)
@@ -303,8 +299,8 @@ take_device(CopyBinding *binding, const Scene *scene, GError **error)
                        (guint64)own_bytes, (guint64)size_bytes);
 }
 
-/* A file without holes needs as much room as it is long; how much another one needs is
- * not known before. */
+/* A file without holes needs as much room as its length; the room for a sparse one is not
+ * known in advance. */
 static bool
 check_room(const CopyBinding *binding, const CopyWish *wish, GError **error)
 {

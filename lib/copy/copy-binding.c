@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* A target that was found (copy/copy-bind.c): what is made for it, the name that it gets,
- * and what is taken back. */
+/* A found target (copy/copy-bind.c): creates its files, gives it its name, and undoes a
+ * failed run. */
 #include <errno.h>
 #include <string.h>
 #include <unistd.h>
@@ -43,10 +43,9 @@ copy_binding_take_fill(CopyBinding *binding, int fd, const QimgImage *image,
     return true;
 }
 
-/* ---- making ---------------------------------------------------------------------------
- */
+/* ---- creation ---- */
 
-/* Gives the new file what the old one had: whose it was, and who may read it. */
+/* Gives the new file the owner and mode of the old one. */
 static void
 take_over_mode(int fd, int old_fd)
 {
@@ -95,8 +94,8 @@ make_journal(CopyBinding *binding, const CopyWish *wish, GError **error)
     err = copy_journal_make(binding->journal, &identity);
     binding->made_journal = true;
     binding->has_journal = err == 0;
-    /* Not everyone who may write to a device may make files beside its node: such a copy
-     * is made, but cannot go on. */
+    /* A user may have permission to write to a device, but not to make files beside its
+     * node: such a copy works, but cannot be resumed. */
     if (!err || identity.is_device)
         return true;
     qimg_set_error_errno(error, -err, "check the permissions of the directory",
@@ -117,9 +116,9 @@ copy_binding_make(CopyBinding *binding, const QimgImage *image, const CopyWish *
         if (!make_fill(binding, image, error))
             return false;
     } else if (!binding->target.is_device) {
-        /* First of all: a file of which the journal says nothing is empty. */
+        /* First of all: a file without a state in its journal must be empty. */
         err = qimg_storage_set_size(binding->target.storage, 0);
-        binding->made_file = binding->is_part; /* by an earlier run that has failed */
+        binding->made_file = binding->is_part; /* by an earlier, failed run */
     }
     if (!err && !make_journal(binding, wish, error))
         return false;
@@ -130,8 +129,7 @@ copy_binding_make(CopyBinding *binding, const QimgImage *image, const CopyWish *
     return !err;
 }
 
-/* ---- the end --------------------------------------------------------------------------
- */
+/* ---- the end ---- */
 
 bool
 copy_binding_check_name(const CopyBinding *binding, GError **error)
@@ -167,7 +165,7 @@ copy_binding_name(CopyBinding *binding)
     if (binding->is_part && !binding->is_named)
         err = copy_place_rename_part(place);
     binding->is_named |= binding->is_part && !err;
-    /* Also after a run that was killed behind the rename. */
+    /* Also after a run that was killed after the rename. */
     if (!err && binding->is_part)
         err = copy_place_sync(place, fd);
     if (err)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Reading a target back, and comparing it. */
+/* Reads a target back, and compares it. */
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -18,8 +18,8 @@ copy_reader_open(CopyReader *reader, QimgStorage *target, bool from_medium)
         .target = target, .fd = qimg_file_storage_get_fd(target), .direct_fd = -1};
     if (!from_medium)
         return;
-    /* Only what is on the medium already is dropped from the page cache: the caller has
-     * synced it. */
+    /* Only pages already on the medium are dropped from the page cache: the caller has
+     * synced them. */
     posix_fadvise(reader->fd, 0, 0, POSIX_FADV_DONTNEED);
     link = g_strdup_printf("/proc/self/fd/%d", reader->fd);
     reader->direct_fd = open(link, O_RDONLY | O_DIRECT | O_CLOEXEC | O_NOCTTY);
@@ -33,8 +33,8 @@ copy_reader_close(CopyReader *reader)
     reader->direct_fd = -1;
 }
 
-/* Reads up to @n_bytes past the page cache where that is possible; @buffer has room for
- * whole granules. */
+/* Reads up to @n_bytes, bypassing the page cache if possible; @buffer has room for whole
+ * granules. */
 static ssize_t
 read_some(const CopyReader *reader, uint64_t offset, uint8_t *buffer, size_t n_bytes)
 {
@@ -44,12 +44,12 @@ read_some(const CopyReader *reader, uint64_t offset, uint8_t *buffer, size_t n_b
         got = pread(reader->direct_fd, buffer,
                     qimg_align_down(n_bytes + COPY_GRANULE_BYTES - 1, COPY_GRANULE_BYTES),
                     (off_t)offset);
-    if (got < 0) /* blocks that are larger than ours, or a short end of a device */
+    if (got < 0) /* blocks larger than ours, or a short end of a device */
         got = pread(reader->fd, buffer, n_bytes, (off_t)offset);
     return got;
 }
 
-/* *@n_read_out is less than @n_bytes at the target's end alone. */
+/* *@n_read_out is less than @n_bytes only at the target's end. */
 static QimgErrno
 read_back(const CopyReader *reader, uint64_t offset, uint8_t *buffer, size_t n_bytes,
           size_t *n_read_out)

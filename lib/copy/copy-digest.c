@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Message digests, by libcrypto; and those of the files that a chain consists of. */
+/* Message digests, by libcrypto; and the digests of a chain's files. */
 #include <errno.h>
 #include <openssl/evp.h>
 #include <string.h>
@@ -39,7 +39,7 @@ struct CopyDigest {
     EVP_MD_CTX *context;
 };
 
-/* libcrypto fails where memory is short, and where we use it wrongly. */
+/* libcrypto fails if memory is short, or if we misuse it. */
 static void
 digest_must(int result)
 {
@@ -100,8 +100,7 @@ copy_digest_free(CopyDigest *digest)
     g_free(digest);
 }
 
-/* ---- the files of a chain -------------------------------------------------------------
- */
+/* ---- the files of a chain ---- */
 
 struct FileDigests {
     unsigned kinds;
@@ -111,7 +110,7 @@ struct FileDigests {
     unsigned n_files;       /* const */
     atomic_uint next_index; /* atomic, relaxed: hands out indices */
     pthread_t *threads;
-    unsigned n_threads; /* those that run */
+    unsigned n_threads; /* running ones */
 };
 
 static void
@@ -217,7 +216,7 @@ file_digests_join(FileDigests *digests)
 {
     for (; digests->n_threads > 0; digests->n_threads--)
         pthread_join(digests->threads[digests->n_threads - 1], NULL);
-    /* What is left where no thread could be made. */
+    /* The remaining files, if no thread could be created. */
     file_thread_main(digests);
 }
 

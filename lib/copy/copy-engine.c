@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The engine of a copy: a ring of pieces on their way.
+/* The engine of a copy: a ring of pieces in flight.
  *
  *   calling thread ──plan──▶ workers ──read, find zeros, write──▶ done ──▶ calling thread
  *                                                                     └──▶ digests
  *
- * Pieces are numbered in the order of the disk. Workers take them in that order and end
- * in any; the calling thread, which plans, and each digest go through them in order once
- * they are done. A place in the ring is free again when all of them are past it.
+ * Pieces are numbered in the order of the disk. Workers take them in that order and
+ * finish in any; the calling thread, which plans, and each digest process finished ones
+ * in order. A slot of the ring is free again when all of them are past it.
  *
- * I1  A piece belongs to the calling thread until it is planned, to its worker until it
- * is done; from then on it is read only, until its place is free. I2  A buffer is
- * attached to a piece only as long as somebody behind the worker needs its content: else
- * the next piece of the worker finds it in the processor's cache. */
+ * I1  A piece belongs to the calling thread until it is planned, then to its worker until
+ *     it is done; from then on it is read-only, until its slot is free.
+ *
+ * I2  A buffer is attached to a piece only while a later stage than the worker needs its
+ *     content: else the worker's next piece finds the buffer in the processor's cache. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,28 +37,29 @@ typedef struct {
     Engine *engine;
     CopyDigest *digest;
     pthread_t thread;
-    uint64_t n_pieces;   /* guarded by the ring's lock: it is past so many */
+    uint64_t n_pieces;   /* guarded by the ring's lock: number of pieces passed */
     uint64_t done_bytes; /* guarded by the ring's lock: up to this offset of the disk */
 } DigestThread;
 
 struct Engine {
     const CopyJob *job; /* const */
     CopyPlan plan;      /* of the calling thread */
-    bool is_planned;    /* of the calling thread: all */
+    bool is_planned;    /* of the calling thread: everything is planned */
     unsigned n_slots;   /* const */
-    bool is_read_later; /* const: somebody needs the content behind the workers */
+    bool is_read_later; /* const: stages after the workers need the content */
 
     QimgMutex lock;          /* rank QIMG_RANK_COPY */
-    QimgCond work;           /* for the workers: a piece was planned, or the end */
-    QimgCond progress;       /* for all others: a piece is done, a digest went on */
-    RingSlot *slots;         /* guarded by lock: as I1 says */
+    QimgCond work;           /* wakes the workers: a piece was planned, or the end */
+    QimgCond progress;       /* wakes all others: a piece is done, a digest went on */
+    RingSlot *slots;         /* guarded by lock, as in I1 */
     uint64_t n_planned;      /* guarded by lock */
     uint64_t n_taken;        /* guarded by lock */
     uint64_t n_consumed;     /* guarded by lock */
     uint64_t n_freed;        /* guarded by lock */
     uint64_t consumed_bytes; /* guarded by lock */
     bool is_ending;          /* guarded by lock */
-    uint8_t **free_buffers;  /* guarded by lock: a stack: the last used is warm */
+    uint8_t *
+        *free_buffers; /* guarded by lock: a stack, since the last used one is warm */
     unsigned n_free_buffers; /* guarded by lock */
 
     pthread_t *workers; /* of the calling thread, as all below */
@@ -78,8 +80,7 @@ is_stopped(const Engine *engine)
     return atomic_load_explicit(engine->job->stop, memory_order_relaxed);
 }
 
-/* ---- workers --------------------------------------------------------------------------
- */
+/* ---- workers ---- */
 
 static uint8_t *
 take_buffer(Engine *engine)
@@ -92,7 +93,7 @@ take_buffer(Engine *engine)
         if (engine->n_free_buffers > 0)
             return engine->free_buffers[--engine->n_free_buffers];
     }
-    /* Aligned for reading past the page cache. */
+    /* Aligned for direct I/O. */
     if (posix_memalign(&buffer, COPY_GRANULE_BYTES, engine->plan.chunk_bytes) != 0)
         return NULL;
     return buffer;
@@ -134,7 +135,7 @@ read_piece(Engine *engine, CopyResult *result, uint8_t *buffer)
                        job->stop, result->bad);
 }
 
-/* Reads a piece, and writes it where that is not left to the calling thread. */
+/* Reads a piece, and writes it unless the calling thread does. */
 static void
 copy_data(Engine *engine, CopyResult *result, uint8_t *buffer)
 {
@@ -154,8 +155,7 @@ copy_data(Engine *engine, CopyResult *result, uint8_t *buffer)
                                                        piece->length_bytes);
 }
 
-/* Places that were given up when they were copied are zeros, even if they can be read
- * now. */
+/* Ranges given up during the copy compare as zeros, even if they can be read now. */
 static void
 clear_listed(const GArray *listed, const CopyPiece *piece, uint8_t *buffer)
 {
@@ -171,7 +171,7 @@ clear_listed(const GArray *listed, const CopyPiece *piece, uint8_t *buffer)
     }
 }
 
-/* Compares what the target has with what the disk has. */
+/* Compares the target's content with the disk's. */
 static void
 compare_piece(Engine *engine, RingSlot *slot)
 {
@@ -255,10 +255,9 @@ copy_worker_main(void *user)
     return NULL;
 }
 
-/* ---- digests --------------------------------------------------------------------------
- */
+/* ---- digests ---- */
 
-/* Makes the places free that all have passed. Under lock. */
+/* Frees the slots that all stages have passed. Under lock. */
 static void
 free_slots(Engine *engine)
 {
@@ -297,14 +296,13 @@ digest_main(void *user)
         free_slots(engine);
         qimg_cond_broadcast(&engine->progress);
     }
-    /* The calling thread may wait for this one. */
+    /* The calling thread may wait for this digest. */
     qimg_cond_broadcast(&engine->progress);
     qimg_mutex_unlock(&engine->lock);
     return NULL;
 }
 
-/* ---- the calling thread ---------------------------------------------------------------
- */
+/* ---- the calling thread ---- */
 
 static QimgErrno
 engine_find_data(void *user, uint64_t guest_offset, uint64_t *offset_out)
@@ -312,7 +310,7 @@ engine_find_data(void *user, uint64_t guest_offset, uint64_t *offset_out)
     return qimg_image_seek(user, guest_offset, FALSE, offset_out);
 }
 
-/* What the calling thread can do next. */
+/* The next possible step of the calling thread. */
 typedef enum {
     STEP_PLAN,
     STEP_CONSUME,
@@ -373,7 +371,7 @@ consume_piece(Engine *engine, GError **error)
                                                 result.piece.length_bytes, job->stop);
     if (result.read_error == -ECANCELED || result.write_error == -ECANCELED ||
         result.compare_error == -ECANCELED)
-        return true; /* stopped: the next step is the end */
+        return true; /* stopped: the next step ends it */
     if (!job->consume(job->user, &result, error))
         return false;
     QIMG_LOCK_SCOPE(&engine->lock);
@@ -475,7 +473,7 @@ copy_engine_run(const CopyJob *job, GError **error)
     };
     engine.n_slots = PIECES_PER_THREAD * job->n_threads + PIECES_MORE;
     engine.slots = g_new0(RingSlot, engine.n_slots);
-    /* One for each place, and what a worker has besides. */
+    /* One per slot, and one more per worker. */
     engine.free_buffers = g_new0(uint8_t *, (gsize)engine.n_slots + job->n_threads);
     engine.workers = g_new0(pthread_t, job->n_threads);
     qimg_mutex_init(&engine.lock, QIMG_RANK_COPY);

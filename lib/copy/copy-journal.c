@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The journal of a copy: a small file beside the target that says what is copied, to
- * which file, and how far it has come, so that a copy that was interrupted, by whatever,
- * can go on. It says less than is true rather than more.
+/* The journal of a copy: a small file beside the target that records the source, the
+ * target file, and the progress, so that an interrupted copy can be resumed after any
+ * interruption. It may understate the progress, but never overstates it.
  *
- * It has lines: a JSON object, a space, a checksum. The first says what and where, the
- * others how far, each with what could not be read since the one before. It is made once,
- * and then touched by its descriptor alone: lines are added, and the last whole one
- * counts. What follows it was being written when the machine ended, and is written over.
- */
+ * Each line is a JSON object, a space, a checksum. The first line names source and
+ * target, the others record progress, each with the ranges found unreadable since the
+ * previous line. The file is created once, and then accessed only by its descriptor:
+ * lines are appended, and the last complete one counts. A partial line after it was being
+ * written when the machine stopped, and is overwritten. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -23,33 +23,33 @@
 #include "copy/copy-out.h"
 
 #define VERSION 2
-/* What each begins with; earlier versions were one object of several lines. */
+/* The start of each version; version 1 was one object of several lines. */
 #define HEADER_START    "{\"qimg-copy\": "
 #define VERSION_1_START "{\n \"version\": 1,"
 #define SUM_LENGTH      16u
 /* More than 65536 ranges and the states of 32 TiB need. */
 #define MAX_BYTES  (48 * QIMG_MIB)
 #define MAX_REASON 256u
-/* So much is copied again at most after a crash. */
+/* At most this much is copied again after a crash. */
 #define DUE_BYTES   (256 * QIMG_MIB)
 #define DUE_SECONDS 3
 
 struct CopyJournal {
-    const CopyPlace *place; /* these four: const once opened or made */
+    const CopyPlace *place; /* these four: const once opened or created */
     const char *name;
     int fd;               /* -1: none */
-    json_t *source;       /* const: what is copied */
-    json_t *found_source; /* what the journal that was opened says */
+    json_t *source;       /* const: the source */
+    json_t *found_source; /* the source according to the opened journal */
     CopyIdentity identity;
     CopyState found;
-    /* Of the thread that stores: the caller's, but for the time between begin and end. */
-    uint64_t end_offset;      /* of the last whole line */
+    /* Owned by the storing thread: the caller's, except between begin and end. */
+    uint64_t end_offset;      /* of the last complete line */
     uint64_t stored_bytes;    /* done_bytes of the last state in the file */
-    uint64_t last_done_bytes; /* these two: of the thread that posts */
+    uint64_t last_done_bytes; /* these two: of the posting thread */
     time_t last_time_s;
     QimgStorage *target; /* const between begin and end */
     pthread_t thread;
-    bool is_running; /* of the thread that posts */
+    bool is_running; /* of the posting thread */
     QimgMutex lock;  /* rank QIMG_RANK_COPY */
     QimgCond wake;
     CopyState posted; /* guarded by lock */
@@ -65,8 +65,7 @@ copy_state_clear(CopyState *state)
     g_clear_pointer(&state->stamp, g_free);
 }
 
-/* ---- begin and end --------------------------------------------------------------------
- */
+/* ---- begin and end ---- */
 
 CopyJournal *
 copy_journal_new(const QimgImage *image, const char *source_name)
@@ -118,10 +117,9 @@ copy_journal_check_source(const CopyJournal *journal, bool *is_untouched_out,
     return !difference;
 }
 
-/* ---- lines ----------------------------------------------------------------------------
- */
+/* ---- lines ---- */
 
-/* The line that says @root (taken); NULL where memory is short. */
+/* The line for @root (taken); NULL if memory is short. */
 static char *
 encode_line(json_t *root)
 {
@@ -138,7 +136,8 @@ encode_line(json_t *root)
     return line;
 }
 
-/* What the line [@line, @end), its newline excluded, says; NULL where it is none. */
+/* The object of the line [@line, @end), its newline excluded; NULL if the line is
+ * invalid. */
 static json_t *
 decode_line(const char *line, const char *end)
 {
@@ -193,7 +192,7 @@ decode_unreadable(const json_t *list, uint64_t start, uint64_t end, GArray *out)
     return true;
 }
 
-/* Goes on from *@state to what a line says. */
+/* Updates *@state from a line. */
 static bool
 decode_state(json_t *root, uint64_t size_bytes, CopyState *state)
 {
@@ -252,7 +251,7 @@ decode(CopyJournal *journal, const char *text, const char *end)
 
         if (root && !is_good) {
             json_decref(root);
-            return false; /* it is whole, and ours is not like that */
+            return false; /* complete, but not in our format */
         }
         if (!root)
             break;
@@ -264,10 +263,9 @@ decode(CopyJournal *journal, const char *text, const char *end)
     return line > text;
 }
 
-/* ---- the file -------------------------------------------------------------------------
- */
+/* ---- the file ---- */
 
-/* Reads the whole of a small file; free with g_free. NULL: cannot be read, or larger. */
+/* Reads all of a small file; free with g_free. NULL: unreadable, or larger. */
 static char *
 read_all(int fd, size_t *n_out)
 {
@@ -300,7 +298,7 @@ is_zeros(const char *text, size_t n_bytes)
     return n_bytes == 0;
 }
 
-/* Whether one of @text and @start is the beginning of the other. */
+/* Whether one of @text and @start is a prefix of the other. */
 static bool
 begins_alike(const char *text, size_t n_bytes, const char *start)
 {
@@ -327,7 +325,7 @@ copy_journal_open(CopyJournal *journal, const CopyPlace *place, const char *name
     text = fstat(fd, &status) == 0 && status.st_nlink == 1 ? read_all(fd, &n) : NULL;
     if (!text)
         return COPY_JOURNAL_FOREIGN;
-    /* A file whose size was on the medium before its content. */
+    /* A file whose size reached the medium before its content. */
     if (is_zeros(text, n))
         return COPY_JOURNAL_BLANK;
     if (decode(journal, text, text + n))
@@ -352,7 +350,7 @@ copy_journal_get(const CopyJournal *journal, CopyState *state_out,
     *identity_out = journal->identity;
 }
 
-/* Appends @line (freed); what fails leaves nothing of it. */
+/* Appends @line (freed); a failure leaves nothing of it. */
 static QimgErrno
 append_line(CopyJournal *journal, char *line)
 {
@@ -437,8 +435,7 @@ copy_journal_remove(CopyJournal *journal)
         copy_place_remove(journal->place, journal->name, journal->fd);
 }
 
-/* ---- in the background ----------------------------------------------------------------
- */
+/* ---- in the background ---- */
 
 static void *
 journal_main(void *user)
@@ -458,7 +455,7 @@ journal_main(void *user)
         journal->posted = (CopyState){0};
         qimg_mutex_unlock(&journal->lock);
         err = qimg_storage_sync(journal->target);
-        /* Where it cannot be written, a copy that is interrupted has more to do again. */
+        /* If this write fails, an interrupted copy has more to redo. */
         if (!err)
             copy_journal_store(journal, &state);
         copy_state_clear(&state);

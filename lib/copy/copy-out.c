@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Copies of disks: what must hold before one begins, what stays when it ends, and what is
- * told of it. The pieces go through copy/copy-engine.c.
+/* Copies of disks: the conditions before a copy begins, the files that it leaves, and the
+ * report. copy/copy-engine.c processes the pieces.
  *
  * A copy to a file or device is a transaction:
  *
@@ -8,25 +8,28 @@
  *     ▲                    │             │
  *     └──── --resume ──────┴─────────────┘
  *
- * EMPTY     Nothing is made, nothing has changed. All that can be checked is checked
- *           here: digests, the target and what is beside it, room, locks, and that the
- *           first piece can be read. An earlier run's journal is what it says, no more.
+ * EMPTY     Nothing is created or changed. Everything that can be checked is checked
+ * here: digests, the target and the files beside it, room, locks, and that the first
+ *           piece can be read. An earlier run's journal is only read.
+ *
  * BOUND     The journal names the file by its inode (a device by its size), on stable
  *           storage; both are held open, the target locked. Names are used up to here,
- *           and then again in VERIFIED alone. A file that this run made is empty. Of one
- *           that an earlier run filled, the first n bytes are to be trusted only if
- *           neither it nor the source was touched since; else, and where digests are
- *           wanted, they are read back and compared before anything changes. No device is
- *           trusted unread.
- * FILLING   The first n bytes are the disk's and durable, for the n of the journal's last
- *           line; behind them is anything. Digests are of what was written or read back.
- * VERIFIED  All is there and durable; the source is as it was at the start; with verify
- *           it was read back from the medium; the journal says so.
- * NAMED     The file has its name, durably, and there is no journal. Only now is success
- *           told, and are digests.
+ * and then only in VERIFIED. A file created by this run is empty. The first n bytes of a
+ * file filled by an earlier run are trusted only if neither it nor the source was touched
+ * since; else, or for digests, they are read back and compared before anything changes. A
+ * device is never trusted unread.
  *
- * A run that fails leaves a file with a journal that says more than nothing, or removes
- * what it has made (I4). */
+ * FILLING   The first n bytes are the disk's and durable, for the n of the journal's last
+ *           line; anything may follow. Digests are of written or read-back bytes.
+ *
+ * VERIFIED  Everything is written and durable; the source is as it was at the start; with
+ *           verify, the target was read back from the medium; the journal says so.
+ *
+ * NAMED     The file has its name, durably, and the journal is gone. Only now are success
+ *           and digests reported.
+ *
+ * A failing run leaves a file whose journal has a state, or removes everything that it
+ * created (I4). */
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -167,10 +170,9 @@ qimg_image_has_file(const QimgImage *image, const struct stat *status)
     return copy_is_chain_file(image, status);
 }
 
-/* ---- BOUND ----------------------------------------------------------------------------
- */
+/* ---- BOUND ---- */
 
-/* Waits until somebody reads from the FIFO. */
+/* Waits until the FIFO has a reader. */
 static bool
 open_stream(QimgCopy *copy, GError **error)
 {
@@ -205,7 +207,7 @@ bind_target(QimgCopy *copy, GError **error)
     return true;
 }
 
-/* Takes over what an earlier copy has told. */
+/* Takes over the report of an earlier copy. */
 static void
 take_over(QimgCopy *copy)
 {
@@ -230,7 +232,7 @@ on_progress(void *user, uint64_t done_bytes)
         qimg_copy_stop(copy);
 }
 
-/* CopyJob.consume of what is compared. */
+/* CopyJob.consume for comparing. */
 static bool
 consume_compared(void *user, const CopyResult *result, GError **error)
 {
@@ -288,8 +290,8 @@ compare_target(QimgCopy *copy, uint64_t n_bytes, bool is_hashed, bool from_mediu
     return is_same;
 }
 
-/* Reads back what an earlier run wrote, where that is not known to be there, or digests
- * are of it, too. Nothing has changed yet. */
+/* Reads back the part written by an earlier run, if it is untrusted or needed for
+ * digests. Nothing has changed yet. */
 static bool
 check_earlier(QimgCopy *copy, GError **error)
 {
@@ -302,8 +304,7 @@ check_earlier(QimgCopy *copy, GError **error)
                           false, binding->start.unreadable, error);
 }
 
-/* ---- FILLING --------------------------------------------------------------------------
- */
+/* ---- FILLING ---- */
 
 static CopyState
 present_state(const QimgCopy *copy)
@@ -333,7 +334,7 @@ post_state(QimgCopy *copy, GError **error)
     return true;
 }
 
-/* CopyJob.consume of what is copied. */
+/* CopyJob.consume for copying. */
 static bool
 consume(void *user, const CopyResult *result, GError **error)
 {
@@ -408,11 +409,10 @@ finish_digests(QimgCopy *copy, GError **error)
     return true;
 }
 
-/* ---- VERIFIED and NAMED ---------------------------------------------------------------
- */
+/* ---- VERIFIED and NAMED ---- */
 
-/* Stores that the copy has come so far, and that the target, which is durable, is not
- * written to any more. */
+/* Stores the progress, and that the target, which is durable, will not be written to any
+ * more. */
 static QimgErrno
 store_last_state(QimgCopy *copy)
 {
@@ -437,8 +437,7 @@ check_source(QimgCopy *copy, GError **error)
 
     if (change == COPY_UNCHANGED)
         return true;
-    /* Where its content cannot have changed, reading back tells whether the copy is
-     * good. */
+    /* If its content cannot have changed, reading back shows whether the copy is good. */
     copy->is_void = change == COPY_CHANGED;
     copy->report.is_target_at_fault = false;
     qimg_set_error(error, QIMG_ERROR_FAILED,
@@ -475,7 +474,7 @@ verify(QimgCopy *copy, GError **error)
     copy->report.is_target_at_fault = true;
     if (!copy_binding_check_name(binding, error))
         return false;
-    /* Behind the rename nothing but the journal can tell what the file is. */
+    /* After the rename only the journal tells what the file is. */
     err = binding->is_part && !binding->is_named ? store_last_state(copy) : 0;
     if (err && err != -E2BIG && err != -EFBIG) {
         qimg_set_error_errno(error, -err, err == -ENOSPC ? "make room" : NULL,
@@ -504,10 +503,9 @@ name_target(QimgCopy *copy, GError **error)
     return true;
 }
 
-/* ---- failures -------------------------------------------------------------------------
- */
+/* ---- failures ---- */
 
-/* Keeps what was copied so far, if there is a journal to say so. */
+/* Keeps the bytes copied so far, if a journal can record them. */
 static bool
 keep_state(QimgCopy *copy)
 {
@@ -516,16 +514,16 @@ keep_state(QimgCopy *copy)
 
     if (!binding->has_journal || copy->is_void || done_bytes == 0)
         return false;
-    /* What lies behind is of no use (I2), and its space may be what the journal needs. */
+    /* The bytes behind are useless (I2), and the journal may need their space. */
     if (!binding->is_named &&
         (!copy_target_prepare(&binding->target, copy->report.size_bytes, done_bytes,
                               NULL) ||
          qimg_storage_sync(binding->target.storage) != 0 || store_last_state(copy) != 0))
-        copy->report.done_bytes = binding->start.done_bytes; /* at least */
+        copy->report.done_bytes = binding->start.done_bytes; /* at least this much */
     return copy->report.done_bytes > 0;
 }
 
-/* Leaves what can go on, or nothing that this run has made. */
+/* Leaves a resumable copy, or nothing that this run created. */
 static void
 leave_target(QimgCopy *copy)
 {
@@ -566,7 +564,7 @@ qimg_copy_run(QimgCopy *copy, GError **error)
     copy->report.n_listed = copy->log.listed->len;
     if (is_good)
         return TRUE;
-    /* A source that has changed is why it cannot be read, or is not what the copy has. */
+    /* A changed source is the reason for a failed read or a mismatch. */
     if (own_error && copy->phase >= COPY_BOUND && !copy->is_void) {
         GError *changed = NULL;
         bool is_target_at_fault = copy->report.is_target_at_fault;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The names that a copy uses. They are looked up in a directory that is held open, so
- * that a directory that is renamed or replaced meanwhile changes nothing, and a name is
- * only ever removed or replaced while it is that of the file that the caller has open. */
+/* The names used by a copy. They are looked up in a directory that is held open, so that
+ * renaming or replacing the directory meanwhile has no effect, and a name is removed or
+ * replaced only while it belongs to the caller's open file. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -60,7 +60,7 @@ copy_place_get_status(const CopyPlace *place, const char *name, struct stat *sta
 int
 copy_place_open_file(const CopyPlace *place, const char *name, int access_mode)
 {
-    /* A FIFO must not be waited for. */
+    /* O_NONBLOCK: must not wait for a FIFO. */
     qimg_autofd fd = openat(place->dir_fd, name,
                             access_mode | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
     struct stat status;
@@ -116,6 +116,7 @@ copy_place_sync(const CopyPlace *place, int fd)
         return 0;
     if (dir_fd >= 0 && errno != EINVAL && errno != ENOTSUP && errno != EBADF)
         return -errno;
-    /* A directory that may not be read, or a file system that cannot sync one. */
+    /* A directory without read permission, or a file system that cannot sync
+     * directories. */
     return syncfs(fd) < 0 ? -errno : 0;
 }

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Which pieces of a disk a copy goes through. A chunk is read whole where any of it holds
- * data: the zeros in it are found sooner in memory than in the tables. */
+/* The pieces of a disk for a copy. A chunk with any data is read whole: its zeros are
+ * found faster in memory than in the tables. */
 #include <errno.h>
 
 #include "base/checked.h"
 #include "copy/copy-out.h"
 
-/* Learns how far the hole at next_offset reaches; the start of a chunk, mostly. */
+/* Finds the end of the hole at next_offset, which is mostly the start of a chunk. */
 static void
 plan_find_data(CopyPlan *plan)
 {

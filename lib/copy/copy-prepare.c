@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What must hold before a copy begins: all that can be checked while nothing is changed
+/* The conditions before a copy begins: all checks that are possible before any change
  * (EMPTY in copy/copy-out.c). */
 #include <errno.h>
 #include <sys/stat.h>
@@ -88,7 +88,7 @@ copy_check_read(const QimgCopy *copy, uint64_t guest_offset, QimgErrno read_erro
     return true;
 }
 
-/* Whether the first piece that is to be copied can be read. */
+/* Whether the first piece to be copied can be read. */
 static bool
 check_first_piece(QimgCopy *copy, GError **error)
 {

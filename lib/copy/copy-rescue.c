@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Getting out of a damaged place what can be read there, and keeping account of what
- * cannot. */
+/* Reads the readable parts of a damaged range, and records the unreadable ones. */
 #include <errno.h>
 #include <string.h>
 
@@ -42,7 +41,7 @@ rescue_read_part(Rescue *rescue, uint64_t guest_offset, uint64_t length_bytes)
                            length_bytes);
 }
 
-/* Halves the range until its parts can be read or are sectors. */
+/* Halves the range until its parts are readable or single sectors. */
 static QimgErrno
 bisect(Rescue *rescue, uint64_t guest_offset, uint64_t length_bytes)
 {
@@ -84,7 +83,8 @@ read_clusters(Rescue *rescue, uint64_t guest_offset, uint64_t length_bytes,
     return 0;
 }
 
-/* The next run at @guest_offset, at most @length_bytes long: *@done_out of it. */
+/* Rescues the next run at @guest_offset, at most @length_bytes; *@done_out is its
+ * length. */
 static QimgErrno
 rescue_run(Rescue *rescue, uint64_t guest_offset, uint64_t length_bytes,
            uint64_t *done_out)
@@ -99,7 +99,7 @@ rescue_run(Rescue *rescue, uint64_t guest_offset, uint64_t length_bytes,
     if (err) {
         if (!copy_is_unreadable(err))
             return err;
-        /* Nobody knows how much the table that failed is about. */
+        /* The range of the unreadable table is unknown. */
         *done_out = qimg_min_u64(cluster_bytes - (guest_offset & (cluster_bytes - 1)),
                                  length_bytes);
         give_up(rescue, guest_offset, *done_out, "a table of the image cannot be read");
@@ -134,8 +134,7 @@ copy_rescue(QimgImage *image, uint64_t guest_offset, size_t length_bytes, uint8_
     return 0;
 }
 
-/* ---- the account ----------------------------------------------------------------------
- */
+/* ---- the record ---- */
 
 void
 range_log_init(RangeLog *log, void (*on_complete)(const QimgUnreadable *, void *),

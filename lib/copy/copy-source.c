@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What tells the files of a copy's source apart from others, and from themselves at
- * another time. */
+/* Identifies the files of a copy's source and their state. */
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,7 +17,7 @@ copy_stamp_of(const struct stat *status)
                            (long long)status->st_ctim.tv_sec, status->st_ctim.tv_nsec);
 }
 
-/* Whether @storage is as it was when it was opened. */
+/* Whether @storage has changed since the open. */
 static CopyChange
 find_change(QimgStorage *storage)
 {
@@ -56,9 +55,7 @@ copy_find_change(const QimgImage *image, const char **path_out)
     return worst;
 }
 
-/* ---- as text
- * ---------------------------------------------------------------------------
- */
+/* ---- as text ---- */
 
 static void
 add_file(json_t *files, QimgStorage *storage)
@@ -76,8 +73,8 @@ add_file(json_t *files, QimgStorage *storage)
     resolved = realpath(storage->path, NULL);
     real = g_strdup(resolved ? resolved : storage->path);
     free(resolved);
-    name = g_strescape(real, NULL); /* names may be anything but UTF-8 */
-    /* That of a device's node says nothing of its content. */
+    name = g_strescape(real, NULL); /* names need not be UTF-8 */
+    /* The mtime of a device's node says nothing about its content. */
     is_file = S_ISREG(storage->status.st_mode);
     mtime = is_file
                 ? g_strdup_printf("%lld.%09ld", (long long)storage->status.st_mtim.tv_sec,

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Where a copy goes: a regular file that is made sparse, a block device, or a stream. */
+/* The target of a copy: a regular file made sparse, a block device, or a stream. */
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -120,7 +120,7 @@ copy_target_write_hole(CopyTarget *target, uint64_t guest_offset, uint64_t n_byt
         return target_write_zeros(target, guest_offset, n_bytes);
     if (!target->is_device)
         return 0; /* I2 */
-    /* A device can only make whole sectors zeros, and may not be able to at all. */
+    /* A device can zero only whole sectors, if at all. */
     if (whole_bytes > 0 && qimg_storage_zero(target->storage, QIMG_IO_DATA,
                                              qimg_host(guest_offset), whole_bytes) != 0)
         whole_bytes = 0;
@@ -137,7 +137,7 @@ copy_target_append(CopyTarget *target, const uint8_t *buffer, uint64_t n_bytes,
 
         if (put < 0 && errno != EINTR)
             return -errno;
-        /* A signal handler that wants the copy to end has interrupted the call. */
+        /* The signal that stops the copy has interrupted the call. */
         if (put < 0 && atomic_load_explicit(stop, memory_order_relaxed))
             return -ECANCELED;
         if (put <= 0)

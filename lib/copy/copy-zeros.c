@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Finding the zeros in what was read. */
+/* Finds zeros in read data. */
 #include <string.h>
 
 #include "base/checked.h"
