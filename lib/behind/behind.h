@@ -4,16 +4,16 @@
  * they refer to are on stable storage: many of them after one sync.
  *
  * B1  An entry is written to the file only after everything written to the storages
- * before it was added is durable.
+ *     before it was added is durable.
  *
  * B2  While an entry is pending, newer states of it queue behind it: nothing else writes
- * to its place in the file.
+ *     to its place in the file.
  *
  * B3  Pending entries survive the process (behind/keeper.h). Without a keeper, nothing is
  *     added any more.
  *
  * B4  The file has room for pending entries, on host file systems that overwrite in
- * place. */
+ *     place. */
 #pragma once
 
 #include "behind/keeper.h"

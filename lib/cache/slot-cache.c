@@ -8,8 +8,8 @@
  *
  *   EMPTY    key 0, not claimed. Content undefined.
  *   LOADING  key 0, pins has CLAIMED, pending is the key being loaded. The content
- * belongs to the claiming thread. VALID    key not 0. A reader that has pinned the slot
- * may read the content.
+ *            belongs to the claiming thread.
+ *   VALID    key not 0. A reader that has pinned the slot may read the content.
  *
  * I1  A slot is claimed only by changing pins from 0 to CLAIMED in one step, so never
  *     while it is pinned.

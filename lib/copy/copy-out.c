@@ -8,16 +8,16 @@
  *     ▲                    │             │
  *     └──── --resume ──────┴─────────────┘
  *
- * EMPTY     Nothing is created or changed. Everything that can be checked is checked
- * here: digests, the target and the files beside it, room, locks, and that the first
- *           piece can be read. An earlier run's journal is only read.
+ * EMPTY     Nothing is created or changed. All possible checks run here: digests, the
+ *           target and the files beside it, room, locks, and that the first piece can be
+ *           read. An earlier run's journal is only read.
  *
  * BOUND     The journal names the file by its inode (a device by its size), on stable
  *           storage; both are held open, the target locked. Names are used up to here,
- * and then only in VERIFIED. A file created by this run is empty. The first n bytes of a
- * file filled by an earlier run are trusted only if neither it nor the source was touched
- * since; else, or for digests, they are read back and compared before anything changes. A
- * device is never trusted unread.
+ *           and then only in VERIFIED. A file created by this run is empty. The first n
+ *           bytes of a file filled by an earlier run are trusted only if neither it nor
+ *           the source was touched since; else, or for digests, they are read back and
+ *           compared before anything changes. A device is never trusted unread.
  *
  * FILLING   The first n bytes are the disk's and durable, for the n of the journal's last
  *           line; anything may follow. Digests are of written or read-back bytes.

@@ -9,8 +9,8 @@
  *
  * D2  A range may be written one way and then read or written the other way: before and
  *     after each direct I/O the kernel writes back and drops the cached pages of its
- * range. The caller ensures that one request has ended before the other begins, as for
- * any two requests of which one must see the other's writes.
+ *     range. The caller ensures that one request has ended before the other begins, as
+ *     for any two requests of which one must see the other's writes.
  *
  * D3  Bytes that must be read in whole blocks are read into the thread's memory and
  *     copied. */
