@@ -379,7 +379,7 @@ reopen_named(Images *images, ImageEntry *entry)
 }
 
 /* Checks whether a file of an open entry, pinned by the caller, was changed below the
- * mount (with @look_now, by looking now; else from what is known). If so, the first user
+ * mount (with @look_now, by looking now; else from earlier checks). If so, the first user
  * reopens it. True with an open entry; false with @error set. The lock is held, and
  * released meanwhile. */
 static bool

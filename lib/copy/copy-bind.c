@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Maps a target's name to a known, held file: decides what becomes of an earlier copy's
+/* Maps a target's name to a known, held file: decides the fate of an earlier copy's
  * leftovers, of the file to be replaced, and of new files.
  *
  * A new file is filled under its own name. A replacement is filled beside the old file

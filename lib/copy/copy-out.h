@@ -396,7 +396,7 @@ typedef struct {
     bool keeps_zeros;
 } CopyWish;
 
-/* Examines the target's name and those beside it, and decides what becomes of the files.
+/* Examines the target's name and those beside it, and decides how to treat the files.
  * Opens and locks; changes nothing. */
 bool copy_binding_find(CopyBinding *binding, const char *path, const QimgImage *image,
                        const char *source_name, const CopyWish *wish, GError **error);

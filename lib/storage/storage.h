@@ -8,8 +8,8 @@
  * I2  Bytes past the end read as zeros (spec: qcow2 section 1, "End of file"). Bytes that
  *     the file has lost, since another program cut it, are -EIO.
  *
- * I3  After one failed sync all syncs fail: the kernel has dropped what it could not
- *     write, and no later success may hide that. */
+ * I3  After one failed sync all syncs fail: the kernel has dropped the failed
+ *     writes, and no later success may hide that. */
 #pragma once
 
 #include <stdatomic.h>
