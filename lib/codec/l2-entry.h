@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What an L2 entry of either qcow version says, once it is decoded. Inline, since each
- * mapped cluster passes through here. Pure functions; any thread. */
+/* A decoded L2 entry of either qcow version. Inline, since each mapped cluster passes
+ * through here. Pure functions; any thread. */
 #pragma once
 
 #include "codec/rules.h"
@@ -18,13 +18,13 @@ typedef struct {
     QimgL2Kind kind;
     QimgRule rule;          /* DAMAGED */
     uint64_t host_offset;   /* DATA: of the cluster; STREAM: of its first byte */
-    uint32_t stream_bytes;  /* STREAM: what may be read */
-    uint32_t n_subclusters; /* how many from the one asked for share this answer; 1
-                               where entries have none */
+    uint32_t stream_bytes;  /* STREAM: limit of the readable bytes */
+    uint32_t n_subclusters; /* from the requested one on, with this answer; 1 without
+                               subclusters */
 } QimgL2Entry;
 
-/* Whether @next belongs to one run with @first, which lies @distance_bytes before it on
- * the disk, as does all that is between them. */
+/* Whether @next continues the run of @first, which lies @distance_bytes before it on the
+ * disk, as does everything between them. */
 static inline bool
 qimg_l2_continues(const QimgL2Entry *first, const QimgL2Entry *next,
                   uint64_t distance_bytes)

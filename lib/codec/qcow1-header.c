@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Decoding the header of qcow version 1. */
+/* Decodes the header of qcow version 1. */
 #include "codec/qcow1-header.h"
 
 #include <string.h>
@@ -34,7 +34,7 @@ qcow1_header_probe(const uint8_t *bytes, size_t n_bytes)
     return qimg_be32_get(words[0]) == QCOW1_MAGIC && qimg_be32_get(words[1]) == 1;
 }
 
-/* The disk's size, and the L1 table that it makes necessary. */
+/* The disk's size, and the L1 table for it. */
 static QimgDecode
 decode_size(uint64_t size, uint64_t l1_table_offset, Qcow1Header *h)
 {

@@ -37,6 +37,6 @@ typedef struct {
 /* Whether @n_bytes at @bytes begin like a qcow version 1 image. */
 bool qcow1_header_probe(const uint8_t *bytes, size_t n_bytes);
 
-/* Decodes the header from the first @n_bytes of the file and checks its fields, but for
- * the place of the backing file's name: that hangs on the file's length. */
+/* Decodes the header from the first @n_bytes of the file and checks its fields, except
+ * the place of the backing file's name, which depends on the file's length. */
 QimgDecode qcow1_header_decode(const uint8_t *bytes, size_t n_bytes, Qcow1Header *out);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What one L2 entry of qcow version 1 says. An L1 entry is the plain offset of an L2
- * table, 0 for none. Inline, since each mapped cluster passes through here. Pure
- * functions; any thread. */
+/* One decoded L2 entry of qcow version 1. An L1 entry is the plain offset of an L2 table,
+ * 0 for none. Inline, since each mapped cluster passes through here. Pure functions; any
+ * thread. */
 #pragma once
 
 #include "base/checked.h"

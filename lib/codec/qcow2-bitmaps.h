@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Where persistent bitmaps lie: the header extension, the directory's entries, the
+/* The location of persistent bitmaps: the header extension, the directory's entries, the
  * tables' entries. Spec: bitmaps sections 1 to 3. Inline and pure; any thread. */
 #pragma once
 
@@ -69,7 +69,7 @@ typedef struct {
 #define QCOW2_BITMAP_IN_USE 1u /* was not stored properly */
 #define QCOW2_BITMAP_AUTO   2u /* all changes are recorded */
 
-/* Decodes a directory entry at @bytes; @n_bytes is what is left of the directory. */
+/* Decodes a directory entry at @bytes; @n_bytes is the rest of the directory. */
 static inline QimgDecode
 qcow2_bitmap_entry_decode(const uint8_t *bytes, uint64_t n_bytes, uint64_t cluster_bytes,
                           Qcow2BitmapEntry *out)
@@ -119,7 +119,7 @@ qcow2_bitmap_table_entry_decode(uint64_t word, uint64_t cluster_bytes,
 {
     uint64_t host_offset = word & QCOW2_BITMAP_OFFSET_MASK;
 
-    /* Bit 0 says what the bits are where there is no cluster. */
+    /* Bit 0 is the value of all bits of a missing cluster. */
     if ((word & ~QCOW2_BITMAP_OFFSET_MASK) > (host_offset ? 0u : 1u) ||
         !qimg_is_aligned(host_offset, cluster_bytes))
         return qimg_decode_broken(QIMG_RULE_BITMAP_TABLE, word);

@@ -25,7 +25,7 @@ typedef struct {
     uint32_t compressed_shift; /* where the sector count begins in a compressed entry */
 } Qcow2Geometry;
 
-/* Derives the rest from what a valid header says (qcow2_header_geometry). */
+/* Derives the rest from the fields of a valid header (qcow2_header_geometry). */
 Qcow2Geometry qcow2_geometry_new(uint32_t version, uint32_t cluster_bits,
                                  bool extended_l2, bool has_data_file);
 
@@ -36,6 +36,6 @@ QimgRule qcow2_check_table(uint64_t host_offset, uint64_t n_entries, uint64_t en
                            uint64_t cluster_bytes, uint64_t max_bytes, QimgRule too_large,
                            QimgRule bad_offset);
 
-/* L1 entries that @size_bytes of a disk need. */
+/* The number of L1 entries for a disk of @size_bytes. */
 uint64_t qcow2_geometry_l1_entries_for(const Qcow2Geometry *geometry,
                                        uint64_t size_bytes);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Decoding and encoding the qcow2 header and its extensions. Spec: qcow2 sections 2, 11
- * and 12. */
+/* Decodes and encodes the qcow2 header and its extensions. Spec: qcow2 sections 2, 11 and
+ * 12. */
 #include "codec/qcow2-header.h"
 
 #include <limits.h>
@@ -82,7 +82,8 @@ decode_v3_fields(const DiskHeader *disk, size_t n_bytes, Qcow2Header *h)
         h->compression_type = disk->compression_type;
 }
 
-/* The checks 3 to 8 of spec section 12: what the rest of the header hangs on. */
+/* The checks 3 to 8 of spec section 12: the fields on which the rest of the header
+ * depends. */
 static QimgDecode
 check_layout(const Qcow2Header *h, size_t n_bytes)
 {
@@ -229,8 +230,8 @@ header_decode(const uint8_t *bytes, size_t n_bytes, bool for_check, Qcow2Header 
     result = check_layout(&h, n_bytes);
     if (result.rule)
         return result;
-    /* A later version may have changed what the fields mean: the caller must be able to
-     * name an unknown bit before any of them is found wrong. */
+    /* A later version may have changed the meaning of fields: the caller must be able to
+     * name an unknown bit before a field is rejected. */
     if ((h.incompatible_features & ~(uint64_t)QCOW2_INCOMPAT_KNOWN) == 0) {
         result = check_fields(&h, for_check);
         if (result.rule)
@@ -311,7 +312,8 @@ qcow2_extension_decode(const uint8_t *bytes, size_t end_position, size_t *positi
     out->type = qimg_be32_get(words[0]);
     out->data = bytes + data_position;
     out->data_bytes = length;
-    /* The padding to a multiple of 8 may pass the end: then this was the last one. */
+    /* The padding to a multiple of 8 may pass the end: then this was the last
+     * extension. */
     *position = data_position + (((size_t)length + 7) & ~(size_t)7);
     return qimg_decode_ok();
 }
@@ -358,7 +360,7 @@ qcow2_feature_name_find(const Qcow2Extension *table, uint8_t feature_type, uint8
 void
 qcow2_feature_names_encode(uint8_t table_out[QCOW2_FEATURE_NAME_TABLE_BYTES])
 {
-    /* The words that QEMU writes. Spec: qcow2 section 2.1. */
+    /* QEMU's words. Spec: qcow2 section 2.1. */
     static const struct {
         uint8_t feature_type;
         uint8_t bit;

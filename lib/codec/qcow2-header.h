@@ -31,7 +31,7 @@ enum {
     QCOW2_AUTOCLEAR_DATA_FILE_RAW = 1u << 1,
 };
 
-/* Where fields begin that are written alone. Spec: qcow2 section 2. */
+/* The positions of fields that are written alone. Spec: qcow2 section 2. */
 enum {
     QCOW2_HEADER_AT_SIZE = 24,
     QCOW2_HEADER_AT_L1 = 36,             /* l1_size, l1_table_offset */
@@ -73,36 +73,36 @@ typedef struct {
     uint8_t compression_type;
 } Qcow2Header;
 
-/* The geometry that a header which qcow2_header_decode accepted describes. */
+/* The geometry of a header accepted by qcow2_header_decode. */
 Qcow2Geometry qcow2_header_geometry(const Qcow2Header *header);
 
-/* Whether @n_bytes at @bytes begin like a qcow2 image: the magic number, and no version
- * 1, which is another format. */
+/* Whether @n_bytes at @bytes begin like a qcow2 image: with the magic number, and not
+ * with version 1, which is another format. */
 bool qcow2_header_probe(const uint8_t *bytes, size_t n_bytes);
 
 /* Decodes the fixed part of the header from the first @n_bytes of the file (a cluster, or
- * all that the file has) and checks each field that can be checked alone, the tables'
- * bounds and the feature bits' agreement. Unknown incompatible bits are the caller's to
- * refuse: they come before all later checks, see qcow2_header_has_unknown. */
+ * the whole file) and checks each field that can be checked alone, the tables' bounds and
+ * the feature bits' agreement. The caller must refuse unknown incompatible bits: they
+ * come before all later checks, see qcow2_header_has_unknown. */
 QimgDecode qcow2_header_decode(const uint8_t *bytes, size_t n_bytes, Qcow2Header *out);
 
-/* As qcow2_header_decode, but the two below are left to the caller: what a check can do
- * without. */
+/* As qcow2_header_decode, but leaves the two checks below to the caller, since a check of
+ * the image can do without these tables. */
 QimgDecode qcow2_header_decode_for_check(const uint8_t *bytes, size_t n_bytes,
                                          Qcow2Header *out);
 
-/* Whether the header's fields of the refcount table, of the snapshot table, are sound. */
+/* Whether the header's fields of the refcount table, and of the snapshot table, are
+ * sound. */
 QimgDecode qcow2_header_check_refcount_table(const Qcow2Header *header);
 QimgDecode qcow2_header_check_snapshot_table(const Qcow2Header *header);
 
-/* The mirror of decode: writes the fields of @header, which decode would accept, to the
- * @n_bytes at @bytes. Fields behind those that we know (header_length says that there are
- * some) keep what @bytes hold. False, and nothing is written, where @n_bytes are less
- * than the header's length. */
+/* The inverse of decode: writes the fields of @header, which decode would accept, to the
+ * @n_bytes at @bytes. Fields behind the known ones (covered by header_length) keep their
+ * @bytes. False, with nothing written, if @n_bytes is less than the header's length. */
 bool qcow2_header_encode(const Qcow2Header *header, uint8_t *bytes, size_t n_bytes)
     QIMG_MUST_CHECK;
 
-/* Where the header extensions end. Spec: qcow2 section 2.3. */
+/* The end of the header extensions. Spec: qcow2 section 2.3. */
 uint64_t qcow2_header_extensions_end(const Qcow2Header *header);
 
 enum {
@@ -126,20 +126,20 @@ typedef struct {
 QimgDecode qcow2_extension_decode(const uint8_t *bytes, size_t end_position,
                                   size_t *position, Qcow2Extension *out);
 
-/* The mirror: writes @extension, padded with zeros to a multiple of 8, at *@position and
- * moves *@position behind it; type QCOW2_EXT_END writes the mark that ends the list.
- * False, and nothing is written, where it would pass @end_position. */
+/* The inverse: writes @extension, padded with zeros to a multiple of 8, at *@position and
+ * moves *@position behind it; type QCOW2_EXT_END writes the end mark of the list. False,
+ * with nothing written, if it would pass @end_position. */
 bool qcow2_extension_encode(const Qcow2Extension *extension, uint8_t *bytes,
                             size_t end_position, size_t *position) QIMG_MUST_CHECK;
 
 #define QCOW2_FEATURE_NAME_BYTES 46u
 
-/* Looks for the name of bit @bit of the set @feature_type (0 incompatible, 1 compatible,
- * 2 autoclear) in a feature name table; copies it, NUL-terminated. False if absent. */
+/* Finds the name of bit @bit of the set @feature_type (0 incompatible, 1 compatible, 2
+ * autoclear) in a feature name table; copies it, NUL-terminated. False if absent. */
 bool qcow2_feature_name_find(const Qcow2Extension *table, uint8_t feature_type,
                              uint8_t bit, char name_out[QCOW2_FEATURE_NAME_BYTES + 1]);
 
-/* The data of a feature name table with the features that we know. */
+/* The data of a feature name table with the known features. */
 #define QCOW2_N_FEATURE_NAMES 8u
 #define QCOW2_FEATURE_NAME_TABLE_BYTES                                                   \
     (QCOW2_N_FEATURE_NAMES * (2 + QCOW2_FEATURE_NAME_BYTES))

@@ -9,14 +9,14 @@
 
 #define QCOW2_MAX_REFCOUNT_ORDER 6u /* log2 of the bits of an entry */
 
-/* The largest refcount that an entry of 2^@order bits holds. */
+/* The largest refcount in an entry of 2^@order bits. */
 static inline uint64_t
 qcow2_refcount_max(uint32_t order)
 {
     return UINT64_MAX >> (64 - (1u << order));
 }
 
-/* How many clusters one refcount block counts. */
+/* The number of clusters counted by one refcount block. */
 static inline uint64_t
 qcow2_refcounts_per_block(uint32_t cluster_bits, uint32_t order)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Decoding and encoding snapshot table entries. Spec: qcow2 section 8. */
+/* Decodes and encodes snapshot table entries. Spec: qcow2 section 8. */
 #include "codec/qcow2-snapshots.h"
 
 #include <stddef.h>
@@ -94,7 +94,7 @@ qcow2_snapshot_complete(const uint8_t *bytes, const Qcow2SnapshotEntry *entry,
            sizeof extra_length);
     out += QCOW2_SNAPSHOT_FIXED_BYTES;
     memcpy(out, &disk, QCOW2_SNAPSHOT_NEEDED_EXTRA);
-    /* What is there of a field that is cut off in the middle has no meaning. */
+    /* The rest of a truncated field has no meaning. */
     memcpy(out, extra, n_old < n_new ? n_old & ~7u : n_old);
     memcpy(out + n_new, extra + entry->extra_bytes, n_text);
     memset(out + n_new + n_text, 0, -n_bytes & 7);

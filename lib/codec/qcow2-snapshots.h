@@ -5,7 +5,7 @@
 #include "codec/rules.h"
 
 #define QCOW2_SNAPSHOT_FIXED_BYTES 40u
-/* The extra data that new entries have: VM state size, disk size, icount. */
+/* The extra data of new entries: VM state size, disk size, icount. */
 #define QCOW2_SNAPSHOT_NEW_EXTRA_BYTES 24u
 
 typedef struct {
@@ -24,27 +24,27 @@ typedef struct {
     uint64_t entry_bytes; /* with strings, rounded up to 8: where the next one starts */
 } Qcow2SnapshotEntry;
 
-/* Decodes the fixed 40 bytes at @bytes: lengths are known then, extra data are not read.
- * Rule SNAPSHOT_ENTRY when the extra data are longer than the format's limit. */
+/* Decodes the fixed 40 bytes at @bytes: sets the lengths, does not read extra data. Rule
+ * SNAPSHOT_ENTRY if the extra data exceed the format's limit. */
 QimgDecode qcow2_snapshot_decode_fixed(const uint8_t bytes[QCOW2_SNAPSHOT_FIXED_BYTES],
                                        Qcow2SnapshotEntry *out);
 
-/* As qcow2_snapshot_decode_fixed, whatever the length of the extra data is. */
+/* As qcow2_snapshot_decode_fixed, for any length of the extra data. */
 Qcow2SnapshotEntry
 qcow2_snapshot_decode_any(const uint8_t bytes[QCOW2_SNAPSHOT_FIXED_BYTES]);
 
 /* Bytes of extra data that an entry of version 3 needs: sizes of VM state and disk. */
 #define QCOW2_SNAPSHOT_NEEDED_EXTRA 16u
 
-/* Makes an entry as the format wants it of the one at @bytes (its entry_bytes are
- * @entry->entry_bytes), the disk's size being @disk_bytes where the entry does not say:
- * extra data of QCOW2_SNAPSHOT_NEEDED_EXTRA bytes at least and QCOW2_MAX_SNAPSHOT_EXTRA
- * at most, all else as it is. Writes at most entry_bytes + QCOW2_SNAPSHOT_NEEDED_EXTRA to
- * @out; returns how many, a multiple of 8. */
+/* Completes the entry at @bytes (of @entry->entry_bytes bytes) to the format's minimum,
+ * with @disk_bytes as the disk's size if the entry stores none: at least
+ * QCOW2_SNAPSHOT_NEEDED_EXTRA and at most QCOW2_MAX_SNAPSHOT_EXTRA bytes of extra data,
+ * everything else unchanged. Writes at most entry_bytes + QCOW2_SNAPSHOT_NEEDED_EXTRA to
+ * @out; returns the number, a multiple of 8. */
 size_t qcow2_snapshot_complete(const uint8_t *bytes, const Qcow2SnapshotEntry *entry,
                                uint64_t disk_bytes, uint8_t *out);
 
-/* Adds what the @entry->extra_bytes bytes of extra data at @extra say. */
+/* Decodes the @entry->extra_bytes bytes of extra data at @extra into @entry. */
 void qcow2_snapshot_decode_extra(const uint8_t *extra, Qcow2SnapshotEntry *entry);
 
 /* Sets entry_bytes from the lengths in @entry. */
@@ -55,9 +55,9 @@ void qcow2_snapshot_set_entry_bytes(Qcow2SnapshotEntry *entry);
 void qcow2_snapshot_encode(const Qcow2SnapshotEntry *entry, const char *id,
                            const char *name, uint8_t *bytes);
 
-/* Makes the entry at @old, of lengths as in @old_entry, one with another name: all else
- * stays, also what is not understood. @bytes has room for what
- * qcow2_snapshot_set_entry_bytes says with the new name_bytes. */
+/* Copies the entry at @old, with the lengths of @old_entry, with another name; everything
+ * else stays, including unknown extra data. @bytes has room for the entry_bytes that
+ * qcow2_snapshot_set_entry_bytes computes with the new name_bytes. */
 void qcow2_snapshot_encode_renamed(const uint8_t *old,
                                    const Qcow2SnapshotEntry *old_entry, const char *name,
                                    uint16_t name_bytes, uint8_t *bytes);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What one L1 or L2 entry says. Spec: qcow2 sections 4 to 6. Inline, since each mapped
+/* One decoded L1 or L2 entry. Spec: qcow2 sections 4 to 6. Inline, since each mapped
  * cluster passes through here. Pure functions; any thread. */
 #pragma once
 
@@ -13,7 +13,7 @@
 #define QCOW2_L2_ZERO         (UINT64_C(1) << 0)
 #define QCOW2_MAX_HOST_OFFSET (UINT64_C(1) << 56)
 
-/* Of standard entries; with extended entries bit 0 is reserved, too. */
+/* For standard entries; with extended entries bit 0 is reserved, too. */
 #define QCOW2_L2_RESERVED UINT64_C(0x3f000000000001fe)
 #define QCOW2_L1_RESERVED UINT64_C(0x7f000000000001ff)
 
@@ -42,8 +42,8 @@ qcow2_l2_decode_compressed(const Qcow2Geometry *g, uint64_t word)
     };
 }
 
-/* Whether a standard entry refers to a host cluster: offset 0 counts with a data file and
- * the COPIED bit only. Spec: qcow2 section 4. */
+/* Whether a standard entry refers to a host cluster: offset 0 counts only with a data
+ * file and the COPIED bit. Spec: qcow2 section 4. */
 static inline bool
 qcow2_l2_has_cluster(const Qcow2Geometry *g, uint64_t word)
 {
@@ -131,8 +131,8 @@ qcow2_l2_decode_extended(const Qcow2Geometry *g, uint64_t word, uint64_t bitmap,
 }
 
 /* Whether the entry (@word, and @bitmap with extended entries) for the cluster at
- * @guest_offset may be changed: QIMG_RULE_OK, or what is wrong with it. What is not
- * understood must not be replaced. */
+ * @guest_offset may be changed: QIMG_RULE_OK, or the broken rule. Unknown information
+ * must not be replaced. */
 static inline QimgRule
 qcow2_l2_check_for_change(const Qcow2Geometry *g, uint64_t word, uint64_t bitmap,
                           uint64_t guest_offset)
@@ -154,7 +154,7 @@ qcow2_l2_check_for_change(const Qcow2Geometry *g, uint64_t word, uint64_t bitmap
                : QIMG_RULE_OK;
 }
 
-/* The subclusters that [@start, @end) touches, both bytes within a cluster, as bits. */
+/* The subclusters touched by [@start, @end), both bytes within a cluster, as bits. */
 static inline uint32_t
 qcow2_subcluster_mask(const Qcow2Geometry *g, uint64_t start, uint64_t end)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Decoding and encoding the QED header. Spec: qed sections 1 and 3. */
+/* Decodes and encodes the QED header. Spec: qed sections 1 and 3. */
 #include "codec/qed-header.h"
 
 #include <string.h>

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Names for the rules of the formats that an image can break, and the result type of all
- * decoders. */
+/* Names of the rules that an image can break, and the result type of all decoders. */
 #pragma once
 
 #include <stdatomic.h>
@@ -15,23 +14,24 @@ typedef enum {
     QIMG_N_RULES,
 } QimgRule;
 
-/* What a decoder answers: QIMG_RULE_OK, or the rule that was broken and the number that
- * breaks it. */
+/* The result of a decoder: QIMG_RULE_OK, or the broken rule and the number that breaks
+ * it. */
 typedef struct {
     QimgRule rule;
     uint64_t value;
 } QimgDecode;
 
-/* The field that @rule is about, and what must hold for it; static texts. */
+/* The field of @rule, and its requirement; static texts. */
 const char *qimg_rule_field(QimgRule rule);
 const char *qimg_rule_text(QimgRule rule);
 
-/* Rules that were met, for who tells of each once. All zeros: none. */
+/* A set of rules, for reporting each once. All zeros: empty. */
 typedef struct {
-    _Atomic uint64_t words[(QIMG_N_RULES + 63) / 64]; /* atomic, relaxed: a bit each */
+    _Atomic uint64_t
+        words[(QIMG_N_RULES + 63) / 64]; /* atomic, relaxed: a bit per rule */
 } QimgRuleSet;
 
-/* Adds @rule; whether it was not there before. Threads: any. */
+/* Adds @rule; whether it was not in the set before. Threads: any. */
 static inline bool
 qimg_rule_set_add(QimgRuleSet *set, QimgRule rule)
 {
