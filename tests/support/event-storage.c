@@ -41,7 +41,7 @@ event_pwritev(QimgStorage *storage, QimgIoPurpose purpose, uint64_t file_offset,
 
     g_assert_cmpint(n_parts, ==, 1);
     if (j->errnum && j->n_until_failure-- == 0) {
-        j->n_until_failure = 0; /* and all that follow */
+        j->n_until_failure = 0; /* and all following ones */
         return -j->errnum;
     }
     event.bytes = g_bytes_new(parts[0].iov_base, parts[0].iov_len);

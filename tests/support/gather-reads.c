@@ -2,7 +2,7 @@
 /* A library to be preloaded: a disk on which reads of one length are answered only when
  * GATHER_READS of them are in flight together, and from then on at once. Reads of other
  * lengths, or below the place GATHER_FROM of their file, are as usual. If the others have
- * not come after GATHER_LIMIT_S seconds, all of them fail. */
+ * not arrived after GATHER_LIMIT_S seconds, all of them fail. */
 #include <errno.h>
 #include <linux/magic.h>
 #include <pthread.h>
@@ -50,7 +50,7 @@ is_gathered(size_t n_bytes, off_t file_offset)
     return n_bytes == gathered_bytes && file_offset >= first_offset;
 }
 
-/* Waits for the others; false: they have not come. */
+/* Waits for the others; false: they have not arrived. */
 static bool
 gather(void)
 {
@@ -84,7 +84,7 @@ pread(int fd, void *buffer, size_t n_bytes, off_t file_offset)
     return syscall(SYS_pread64, fd, buffer, n_bytes, file_offset);
 }
 
-/* Says what a disk says whose bytes are not in memory. */
+/* Answers like a disk whose bytes are not in memory. */
 ssize_t
 preadv2(int fd, const struct iovec *parts, int n_parts, off_t file_offset, int flags)
 {
@@ -101,7 +101,7 @@ preadv2(int fd, const struct iovec *parts, int n_parts, off_t file_offset, int f
     return syscall(SYS_preadv2, fd, parts, n_parts, file_offset, 0, flags & ~RWF_NOWAIT);
 }
 
-/* All files lie on a disk. */
+/* All files are on a disk. */
 int
 fstatfs(int fd, struct statfs *out)
 {

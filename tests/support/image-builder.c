@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Layout: header cluster, refcount table, L1 table, then whatever is added. Numbers are
- * written byte by byte, so that the builder shares no code with what it tests. */
+/* Layout: header cluster, refcount table, L1 table, then the added parts. Numbers are
+ * written byte by byte, so that the builder shares no code with the tested library. */
 #include "image-builder.h"
 
 #include <string.h>

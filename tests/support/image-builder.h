@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Small qcow2 images in memory. Every header field can be set to anything, so that each
- * rule of refusal can be broken; the rest is laid out as a sound image would be, but for
- * the refcounts, which are all zero (reading needs none). */
+/* Small qcow2 images in memory. Every header field can have any value, so that each rule
+ * of refusal can be broken; the rest is laid out like a sound image, except for the
+ * refcounts, which are all zero (reading needs none). */
 #pragma once
 
 #include <glib.h>
 
 #include "base/types.h"
 
-/* The header's fields by the specification's names, written as they are. */
+/* The header's fields by the specification's names, written unchecked. */
 typedef struct {
     uint32_t magic;
     uint32_t version;
@@ -32,7 +32,7 @@ typedef struct {
 } BuilderHeader;
 
 typedef struct {
-    BuilderHeader header; /* to be changed at will until image_builder_finish */
+    BuilderHeader header; /* may be changed until image_builder_finish */
     GByteArray *bytes;    /* the file so far */
     GByteArray *extensions;
     char *backing_name; /* NULL: none */
@@ -58,7 +58,7 @@ void image_builder_put_be32(ImageBuilder *b, uint64_t host_offset, uint32_t valu
 uint64_t image_builder_get_be64(const ImageBuilder *b, uint64_t host_offset);
 
 /* Sets the L2 entry of the guest cluster @cluster in the L1 table at @l1_table_offset,
- * making the L2 table where it is missing. @bitmap counts with extended L2 only. */
+ * adding a missing L2 table. @bitmap counts only with extended L2. */
 void image_builder_set_entry(ImageBuilder *b, uint64_t l1_table_offset, uint64_t cluster,
                              uint64_t word, uint64_t bitmap);
 
@@ -67,8 +67,8 @@ uint64_t image_builder_add_data(ImageBuilder *b, uint64_t cluster,
                                 const uint8_t *content);
 
 /* Stores @content (a whole cluster) compressed, at a byte offset behind the last stream
- * or cluster; returns the L2 entry, or 0 when it does not fit in a stream of less than
- * two clusters. */
+ * or cluster; returns the L2 entry, or 0 if it does not fit in a stream of less than two
+ * clusters. */
 uint64_t image_builder_add_compressed(ImageBuilder *b, uint64_t cluster,
                                       const uint8_t *content);
 
@@ -76,11 +76,11 @@ uint64_t image_builder_add_compressed(ImageBuilder *b, uint64_t cluster,
  * stay as they are. */
 void image_builder_add_snapshot(ImageBuilder *b);
 
-/* Adds a header extension, or bytes of one (@type is written as it is). */
+/* Adds a header extension, or bytes of one (@type is written unchecked). */
 void image_builder_add_extension(ImageBuilder *b, uint32_t type, const void *data,
                                  uint32_t n_bytes);
 void image_builder_set_backing(ImageBuilder *b, const char *name, const char *format);
 
-/* Writes header, extensions and backing name. The offset and size of the backing name
- * are set here unless they are set already. */
+/* Writes header, extensions and backing name. Sets the offset and size of the backing
+ * name unless they are set already. */
 void image_builder_finish(ImageBuilder *b);

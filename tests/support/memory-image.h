@@ -8,7 +8,8 @@
 
 typedef struct {
     QimgStorage *file; /* these two: the chain's */
-    QimgStorage *data; /* where the disk's data lie: the file, or an external data file */
+    QimgStorage *data; /* the file with the disk's data: the image file, or an external
+                          data file */
     QimgImage *disk;
 } MemoryImage;
 
@@ -16,9 +17,9 @@ typedef struct {
 GByteArray *memory_image_create(const QimgDriver *driver,
                                 const QimgCreateOptions *options);
 
-/* Opens the image in a copy of @bytes, of a format that they tell; it may grow. Close the
+/* Opens the image in a copy of @bytes, in the probed format; it may grow. Close the
  * disk. */
 MemoryImage memory_image_open(const GByteArray *bytes);
 
-/* Makes an image and opens it; an external data file is empty. */
+/* Creates an image and opens it; an external data file is empty. */
 MemoryImage memory_image_new(const QimgDriver *driver, const QimgCreateOptions *options);

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* One mutex guards the faults, and the bytes of a writable storage, which no call looks
- * at without it; those of a read-only one never change after new, only how many there
- * are. */
+/* One mutex guards the faults, and the bytes of a writable storage, which no call reads
+ * without it; those of a read-only one never change after new, only their number does. */
 #include "memory-storage.h"
 
 #include <errno.h>
@@ -48,7 +47,7 @@ is_blocked(const MemoryStorage *memory, MemoryCalls call, QimgIoPurpose purpose)
             memory->blocked_purpose == purpose);
 }
 
-/* Counts the call against the rule; whether it is hit. */
+/* Counts the call against the rule; whether the rule hits it. */
 static bool
 is_hit(MemoryFault *rule, MemoryCalls call, QimgIoPurpose purpose)
 {
@@ -66,8 +65,8 @@ is_hit(MemoryFault *rule, MemoryCalls call, QimgIoPurpose purpose)
     return true;
 }
 
-/* 0, or the errno that this call fails with. A call that carries bytes is cut to less by
- * *@n_bytes. Under lock, which is given back while the call is blocked. */
+/* 0, or the errno with which this call fails. Reduces *@n_bytes for a call that is cut
+ * short. Under lock, which is released while the call is blocked. */
 static int
 meet_faults(MemoryStorage *memory, MemoryCalls call, QimgIoPurpose purpose,
             size_t *n_bytes)
@@ -297,7 +296,7 @@ memory_storage_new(const void *bytes, size_t n_bytes, const char *path)
 {
     MemoryStorage *memory = new_memory(&memory_ops, path, n_bytes);
 
-    /* Exactly as long, so that a sanitizer sees a read beyond it. */
+    /* Exact size, so that a sanitizer sees a read beyond it. */
     memory->bytes = g_memdup2(bytes, n_bytes);
     memory->n_bytes = n_bytes;
     return &memory->storage;

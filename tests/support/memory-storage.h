@@ -1,36 +1,36 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Storage over bytes in memory, with faults: calls that fail, come in pieces, or stop
- * until the test lets them go on. Read-only storages hold exactly the bytes given;
- * writable ones grow, and only pages that hold something occupy memory. Any thread may
- * call anything. */
+ * until the test releases them. Read-only storages have exactly the given bytes; writable
+ * ones grow, and only pages with content need memory. Any thread may call any
+ * function. */
 #pragma once
 
 #include <glib.h>
 
 #include "storage/storage.h"
 
-/* Makes a storage of a copy of @bytes; @path is how messages name it. */
+/* Makes a storage of a copy of @bytes; @path is its name in messages. */
 QimgStorage *memory_storage_new(const void *bytes, size_t n_bytes, const char *path);
 
-/* Makes one that can be written to. */
+/* Makes a writable one. */
 QimgStorage *memory_storage_new_writable(const void *bytes, size_t n_bytes,
                                          const char *path);
 
-/* Makes the file @n_bytes long, as another program does that asks nobody; a read-only one
- * gets shorter only. */
+/* Makes the file @n_bytes long, like another program that ignores locks; a read-only one
+ * can only shrink. */
 void memory_storage_cut(QimgStorage *storage, size_t n_bytes);
 
 /* ---- writable storages only ---- */
 
-/* Writes and allocations that would let the pages of 4 KiB occupy more than @n_bytes fail
- * with ENOSPC from now on, or write only what there is room for. The bytes present count;
- * what is punched is given back; a length without pages is free. */
+/* From now on, writes and allocations that would exceed @n_bytes in pages of 4 KiB fail
+ * with ENOSPC, or write only the part with room. Present bytes count; punched pages are
+ * freed; a length without pages is free. */
 void memory_storage_set_capacity(QimgStorage *storage, uint64_t n_bytes);
 
-/* Bytes that the pages occupy. */
+/* Bytes in pages. */
 uint64_t memory_storage_used(QimgStorage *storage);
 
-/* Copies what lies at [@file_offset, + @n_bytes), with zeros past the end. */
+/* Copies the bytes at [@file_offset, + @n_bytes), with zeros past the end. */
 void memory_storage_copy(QimgStorage *storage, uint64_t file_offset, void *buffer,
                          size_t n_bytes);
 
@@ -52,33 +52,33 @@ typedef enum {
 
 #define MEMORY_ANY_PURPOSE QIMG_N_IO_PURPOSES
 
-/* Calls of the kinds in @calls, counted from 0 when the rule is set; those without a
- * purpose (sync, allocate, set_size) fit rules of MEMORY_ANY_PURPOSE only. */
+/* Calls of the kinds in @calls, counted from 0 when the rule is set; calls without a
+ * purpose (sync, allocate, set_size) match only rules of MEMORY_ANY_PURPOSE. */
 typedef struct {
     MemoryCalls calls;
     QimgIoPurpose purpose; /* or MEMORY_ANY_PURPOSE */
-    uint64_t n_until;      /* calls that are spared */
-    uint64_t n_fails;      /* calls that are hit then; UINT64_MAX: all to come */
+    uint64_t n_until;      /* number of unaffected calls */
+    uint64_t n_fails;      /* number of affected calls after them; UINT64_MAX: all */
     int errnum;            /* positive; 0: no failure, the call is only cut short */
-    size_t
-        n_bytes_before; /* of a write: so much is done first (and told, without error) */
+    size_t n_bytes_before; /* of a write: this part is written first (and reported,
+                              without error) */
 } MemoryFault;
 
-/* Adds a rule; of several that fit a call the oldest decides, and all count it. */
+/* Adds a rule; of several matching rules the oldest decides, and all count the call. */
 void memory_storage_add_fault(QimgStorage *storage, const MemoryFault *fault);
 
 /* Forgets all rules. */
 void memory_storage_clear_faults(QimgStorage *storage);
 
-/* How many calls of the kinds @calls there were. */
+/* The number of calls of the kinds @calls. */
 uint64_t memory_storage_n_calls(QimgStorage *storage, MemoryCalls calls);
 
-/* Lets the reads number @first to @first + @n_fails - 1 (0 is the next one) of @purpose
- * fail with @errnum (positive). One rule for each purpose. */
+/* Makes the reads number @first to @first + @n_fails - 1 (0 is the next one) of @purpose
+ * fail with @errnum (positive). One rule per purpose. */
 void memory_storage_fail(QimgStorage *storage, QimgIoPurpose purpose, unsigned first,
                          unsigned n_fails, int errnum);
 
-/* Gives at most @n_bytes for each pread from now on; 0: no limit. */
+/* From now on, each pread returns at most @n_bytes; 0: no limit. */
 void memory_storage_limit(QimgStorage *storage, size_t n_bytes);
 
 /* The same for each pwritev. */
@@ -92,8 +92,8 @@ void memory_storage_block(QimgStorage *storage, QimgIoPurpose purpose);
 void memory_storage_block_calls(QimgStorage *storage, MemoryCalls calls,
                                 QimgIoPurpose purpose);
 
-/* Waits until @n_calls calls stand still at a block. */
+/* Waits until @n_calls calls are blocked. */
 void memory_storage_wait_blocked(QimgStorage *storage, unsigned n_calls);
 
-/* Lets all stopped calls, and those to come, go on. */
+/* Releases all stopped calls, and stops no more. */
 void memory_storage_release(QimgStorage *storage);

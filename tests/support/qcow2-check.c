@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Counts the references of each cluster, and then compares: with the refcounts, with the
- * COPIED bits, and with what else lies in the cluster. The first corruption ends it.
- * Spec: qcow2-write section 13. */
+ * COPIED bits, and with the cluster's other uses. The first corruption ends it. Spec:
+ * qcow2-write section 13. */
 #include "qcow2-check.h"
 
 #include <inttypes.h>
@@ -13,7 +13,7 @@
 typedef enum {
     USE_DATA = 1, /* or streams */
     USE_L2 = 2,
-    USE_TABLE = 4, /* all that only one may use */
+    USE_TABLE = 4, /* all exclusive uses */
 } Use;
 
 typedef struct {
@@ -37,7 +37,7 @@ typedef struct {
     bool is_dirty;
     Cluster *clusters;
     uint64_t n_clusters;
-    Qcow2CheckResult *result; /* NULL: is not asked for */
+    Qcow2CheckResult *result; /* NULL: not requested */
     char *problem;            /* the first */
 } Check;
 
@@ -63,7 +63,7 @@ get(const Check *c, uint64_t offset, unsigned n)
     return value;
 }
 
-/* Counts one reference of each cluster that [@offset, + @n_bytes) touches. */
+/* Counts one reference of each cluster touched by [@offset, + @n_bytes). */
 static void
 refer(Check *c, uint64_t offset, uint64_t n_bytes, Use use, const char *what)
 {

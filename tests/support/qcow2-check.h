@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Whether a qcow2 file is sound: an own walk over its structures, that shares no code
- * with the library and is strict where qemu-img check is. */
+/* Whether a qcow2 file is sound: a separate walk over its structures that shares no code
+ * with the library and is as strict as qemu-img check. */
 #pragma once
 
 #include <glib.h>
@@ -8,14 +8,15 @@
 #include <stdint.h>
 
 typedef struct {
-    uint64_t n_leaks; /* clusters that are counted higher than they are referred to */
-    bool is_dirty;    /* refcounts and COPIED bits were not looked at then */
-    /* COPIED bits that are not as the refcounts, but do not let two write to a cluster:
-     * what a change of snapshots leaves that is cut short. Version 2 only, which has no
-     * dirty bit, and only where the result is asked for; else they are a corruption. */
+    uint64_t n_leaks; /* clusters with a refcount above their references */
+    bool is_dirty;    /* refcounts and COPIED bits were not checked then */
+    /* COPIED bits that do not match the refcounts, but permit no two writers of a
+     * cluster, as an interrupted change of snapshots leaves them. Only for version 2,
+     * which has no dirty bit, and only if the result is requested; else they are a
+     * corruption. */
     uint64_t n_flags;
 } Qcow2CheckResult;
 
-/* NULL when no corruption was found in the file of @n_bytes, else what is wrong (free
- * with g_free). @out may be NULL. Not for encrypted images and bitmaps. */
+/* NULL if no corruption was found in the file of @n_bytes, else the fault (free with
+ * g_free). @out may be NULL. Not for encrypted images and bitmaps. */
 char *qcow2_check_bytes(const uint8_t *bytes, size_t n_bytes, Qcow2CheckResult *out);

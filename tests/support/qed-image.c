@@ -32,7 +32,7 @@ qed_image_get(const GByteArray *bytes, uint64_t offset)
     return qimg_le64_get(field);
 }
 
-/* An image with @n_data clusters of data, of which number i holds bytes of i + 1, and L2
+/* An image with @n_data clusters of data, of which number i has bytes of i + 1, and L2
  * entries for the disk's first clusters. */
 GByteArray *
 qed_image_build(uint64_t features, unsigned n_data, const uint64_t *entries,
@@ -62,7 +62,7 @@ qed_image_build(uint64_t features, unsigned n_data, const uint64_t *entries,
     return bytes;
 }
 
-/* Two clusters of data side by side, a zero, one of data. */
+/* Two adjacent clusters of data, a zero, one of data. */
 static const uint64_t sound[] = {QED_IMAGE_DATA, QED_IMAGE_DATA + QED_IMAGE_CLUSTER, 1,
                                  QED_IMAGE_DATA + 2 * QED_IMAGE_CLUSTER};
 
@@ -72,9 +72,9 @@ qed_image_build_sound(uint64_t features)
     return qed_image_build(features, 3, sound, G_N_ELEMENTS(sound));
 }
 
-/* ---- images open ---- */
+/* ---- open images ---- */
 
-/* Above @base_bytes bytes of 0xbb, where that is not 0. */
+/* Above @base_bytes bytes of 0xbb, if that is not 0. */
 QedImage
 qed_image_open_above(const GByteArray *bytes, bool is_writable, size_t base_bytes,
                      GError **error)
@@ -109,7 +109,7 @@ qed_image_open(const GByteArray *bytes)
     return o;
 }
 
-/* Ends writing, as the close that follows does; the file as it is then. */
+/* Ends writing, as the following close does; returns the file as of then. */
 GByteArray *
 qed_image_close(QedImage *o)
 {
@@ -140,7 +140,7 @@ qed_image_read(const QedImage *o, uint64_t guest_offset)
     return err ? err : byte;
 }
 
-/* What a check finds in @bytes. */
+/* The result of a check of @bytes. */
 QimgCheckResult
 qed_image_check(const GByteArray *bytes)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Small QED images in memory, and the driver's answers about them.
  *
- * Header, L1 table, L2 table, data; all of one cluster. A table has 512 entries and maps
+ * Header, L1 table, L2 table, data; each of one cluster. A table has 512 entries and maps
  * 2 MiB. */
 #pragma once
 
@@ -21,12 +21,12 @@
 void qed_image_put(GByteArray *bytes, uint64_t offset, uint64_t value);
 uint64_t qed_image_get(const GByteArray *bytes, uint64_t offset);
 
-/* An image with @n_data clusters of data, of which number i holds bytes of i + 1, and L2
+/* An image with @n_data clusters of data, of which number i has bytes of i + 1, and L2
  * entries for the disk's first clusters. Compatible and autoclear bits are set. */
 GByteArray *qed_image_build(uint64_t features, unsigned n_data, const uint64_t *entries,
                             size_t n_entries);
 
-/* One with two clusters of data side by side, a zero, one cluster of data. */
+/* One with two adjacent clusters of data, a zero, one cluster of data. */
 GByteArray *qed_image_build_sound(uint64_t features);
 
 typedef struct {
@@ -36,12 +36,12 @@ typedef struct {
 } QedImage;
 
 /* Opens a copy of @bytes for writing; or as @is_writable says above a raw file of
- * @base_bytes bytes of 0xbb, where that is not 0. */
+ * @base_bytes bytes of 0xbb, if that is not 0. */
 QedImage qed_image_open(const GByteArray *bytes);
 QedImage qed_image_open_above(const GByteArray *bytes, bool is_writable,
                               size_t base_bytes, GError **error);
 
-/* Ends writing, and closes; the file as it is then. */
+/* Ends writing, and closes; returns the file as of then. */
 GByteArray *qed_image_close(QedImage *o);
 
 /* Writes @n_bytes of @value; 0 or -errno. */
@@ -50,6 +50,6 @@ int qed_image_write(QedImage *o, uint64_t guest_offset, uint64_t n_bytes, int va
 /* The byte at @guest_offset, or -errno. */
 int qed_image_read(const QedImage *o, uint64_t guest_offset);
 
-/* The counts of what a check finds in @bytes, and that it finds nothing. */
+/* The counts of a check of @bytes, and that it finds nothing. */
 QimgCheckResult qed_image_check(const GByteArray *bytes);
 void qed_image_assert_clean(const GByteArray *bytes);

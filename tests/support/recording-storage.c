@@ -82,8 +82,7 @@ crash_record_get(CrashRecord *record, size_t index)
     return &g_array_index(record->events, CrashEvent, index);
 }
 
-/* ---- the storage ----------------------------------------------------------------------
- */
+/* ---- the storage ---- */
 
 static ssize_t
 recording_pread(QimgStorage *storage, QimgIoPurpose purpose, uint64_t file_offset,
@@ -117,7 +116,7 @@ flatten(const struct iovec *parts, size_t n_bytes)
     return bytes;
 }
 
-/* Takes the record, and looks. */
+/* Locks the record, and calls its look. */
 static GByteArray *
 begin_change(RecordingStorage *r)
 {
@@ -151,7 +150,7 @@ recording_pwritev(QimgStorage *storage, QimgIoPurpose purpose, uint64_t file_off
     return put;
 }
 
-/* Adds an event other than a write if it succeeded, and lets go of the record. */
+/* Adds an event other than a write if it succeeded, and unlocks the record. */
 static QimgErrno
 end_change(RecordingStorage *r, CrashEventKind kind, QimgIoPurpose purpose,
            uint64_t file_offset, uint64_t n_bytes, GByteArray *seen, QimgErrno err)
@@ -242,8 +241,7 @@ recording_storage_new(QimgStorage *inner, CrashRecord *record, unsigned file_ind
     return &r->storage;
 }
 
-/* ---- the replay -----------------------------------------------------------------------
- */
+/* ---- the replay ---- */
 
 CrashReplay *
 crash_replay_new(CrashRecord *record, unsigned file_index, const void *bytes,
@@ -270,7 +268,7 @@ crash_replay_free(CrashReplay *replay)
     g_free(replay);
 }
 
-/* Sets the length; what is added is zeros. */
+/* Sets the length; added bytes are zeros. */
 static void
 set_length(GByteArray *file, uint64_t n_bytes)
 {
@@ -282,7 +280,7 @@ set_length(GByteArray *file, uint64_t n_bytes)
         memset(file->data + old, 0, n_bytes - old);
 }
 
-/* Does the part [@start, @end) of a write or punch. */
+/* Applies the part [@start, @end) of a write or punch. */
 static void
 apply_part(GByteArray *file, const CrashEvent *event, uint64_t start, uint64_t end)
 {
@@ -348,7 +346,7 @@ crash_replay_process(CrashReplay *replay, uint64_t n_bytes_of_next)
     return file;
 }
 
-/* Does each sector of a write or punch with @probability. */
+/* Applies each sector of a write or punch with @probability. */
 static void
 apply_torn(GByteArray *file, const CrashEvent *event, double probability, GRand *rand)
 {
@@ -371,7 +369,8 @@ crash_replay_machine(CrashReplay *replay, GRand *rand)
     static const double probabilities[] = {0.0, 0.05, 0.5, 0.95, 1.0};
     double probability =
         probabilities[g_rand_int_range(rand, 0, G_N_ELEMENTS(probabilities))];
-    bool is_torn = g_rand_boolean(rand); /* else each change is done or not as a whole */
+    bool is_torn =
+        g_rand_boolean(rand); /* else each change is applied as a whole or not at all */
     GByteArray *file = copy_of(replay->durable);
 
     for (size_t i = replay->n_durable; i < replay->n_events; i++) {

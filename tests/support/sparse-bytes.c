@@ -55,7 +55,7 @@ find_page(const SparseBytes *s, uint64_t page_index)
     return g_hash_table_lookup(s->pages, GSIZE_TO_POINTER(page_index + 1));
 }
 
-/* The page, made where it is missing; NULL if there is no room. */
+/* The page, added if missing; NULL if there is no room. */
 static uint8_t *
 ensure_page(SparseBytes *s, uint64_t page_index)
 {
