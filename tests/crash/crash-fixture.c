@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Images in memory: made, opened, saved, checked. */
+/* Images in memory: created, opened, saved, checked. */
 #include "crash-fixture.h"
 
 #include <stdlib.h>
@@ -64,9 +64,9 @@ load_file(const char *dir, const char *name)
     return g_byte_array_new_take((guint8 *)bytes, n_bytes);
 }
 
-/* Sets the dirty bit, and the refcounts of some data clusters to 0: what a writer with
- * lazy refcounts leaves that dies. The image has clusters of 4 KiB and 16-bit refcounts.
- */
+/* Sets the dirty bit, and the refcounts of some data clusters to 0, as a dying writer
+ * with lazy refcounts leaves them. The image has clusters of 4 KiB and 16-bit
+ * refcounts. */
 static void
 make_dirty(GByteArray *file)
 {

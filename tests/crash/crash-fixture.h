@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What the crash tests share: images of many kinds in memory, random operations, and a
- * model of what a disk may show. */
+/* Shared by the crash tests: images of many kinds in memory, random operations, and a
+ * model of the possible states of a disk. */
 #pragma once
 
 #include <errno.h>
@@ -13,8 +13,8 @@
 #define CRASH_MAX_FILES 2u /* the image, its data file */
 #define CRASH_MAX_BYTES (4u * 1024 * 1024)
 
-/* How an image is made: by a shell script with qemu-img, in an empty directory. It makes
- * top and, where there is one, base.raw or base.qcow2, and data.raw. */
+/* The recipe for an image: a shell script with qemu-img, run in an empty directory. It
+ * creates top and, if needed, base.raw or base.qcow2, and data.raw. */
 typedef struct {
     const char *name;
     const char *script;
@@ -35,38 +35,38 @@ typedef struct {
     const char *base_name;
     const char *format;    /* static */
     bool is_data_file_raw; /* the second file is the disk */
-    QimgKeeper *keeper;    /* not owned; NULL: nothing is written behind */
+    QimgKeeper *keeper;    /* not owned; NULL: writes nothing behind */
 } CrashFixture;
 
-/* Whether the kind number @kind is to be tried in the way number @way: each run takes
- * every other pair, which @seed chooses; all of them where ALL=1 or CRASH_KIND is set. */
+/* Whether to test kind number @kind in way number @way: each run takes every other pair,
+ * chosen by @seed; with ALL=1 or CRASH_KIND set, all of them. */
 bool crash_is_chosen(unsigned kind, unsigned way, uint32_t seed);
 
-/* Skips the program (exit 77) where qemu-img is missing. */
+/* Skips the program (exit 77) if qemu-img is missing. */
 void crash_need_qemu(void);
 
 CrashFixture *crash_fixture_make(const CrashKind *kind);
 void crash_fixture_free(CrashFixture *disk);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(CrashFixture, crash_fixture_free)
 
-/* A disk with the same base, whose files are still to be set. */
+/* A disk with the same base, without files yet. */
 CrashFixture *crash_fixture_new_like(const CrashFixture *disk);
 
 /* Opens the disk over copies of its files in memory. With @record it is writable, and
- * what changes is recorded; @storages_out (may be NULL) gets the memory storages. NULL
- * when it cannot be opened: *@problem_out says why. */
+ * changes are recorded; @storages_out (may be NULL) gets the memory storages. NULL if it
+ * cannot be opened, with the reason in *@problem_out. */
 QimgImage *crash_fixture_open(const CrashFixture *disk, CrashRecord *record,
                               QimgStorage *storages_out[CRASH_MAX_FILES],
                               char **problem_out);
 
-/* What the record leaves in the end of the disk's files. */
+/* The disk's files at the end of the record. */
 CrashFixture *crash_fixture_after(const CrashFixture *disk, CrashRecord *record);
 
-/* NULL when qemu-img check finds at most leaks, else what it says. */
+/* NULL if qemu-img check finds at most leaks, else its output. */
 char *crash_fixture_qemu_check(const CrashFixture *disk);
 
-/* NULL when the image file is sound by our own check (qcow2-check.h, qed-check.h), else
- * what is wrong. @may_leak: space may be lost for good. @out may be NULL. */
+/* NULL if the image file is sound by our own check (qcow2-check.h, qed-check.h), else the
+ * fault. @may_leak: permits space to be lost for good. @out may be NULL. */
 char *crash_fixture_check(const CrashFixture *disk, bool may_leak, Qcow2CheckResult *out);
 
 /* Writes the disk's files into the directory @dir. */
@@ -79,7 +79,7 @@ typedef enum {
     CRASH_OP_ALLOCATE,
     CRASH_OP_FLUSH,
     CRASH_OP_RESIZE,
-    CRASH_OP_TAKE, /* from here on: of snapshots */
+    CRASH_OP_TAKE, /* from here on: changes of snapshots */
     CRASH_OP_DELETE,
     CRASH_OP_RENAME,
     CRASH_OP_REVERT,
@@ -93,11 +93,11 @@ typedef struct {
     CrashOpKind kind;
     uint64_t offset; /* RESIZE: the new size */
     uint64_t n_bytes;
-    uint8_t value; /* WRITE: what is written depends on it and on the place */
+    uint8_t value; /* WRITE: determines the written bytes, together with the place */
     int result;
-    size_t start_event; /* of the record, where there is one */
+    size_t start_event; /* of the record, if there is one */
     size_t end_event;
-    uint32_t serial;                 /* of the snapshot, but for TAKE */
+    uint32_t serial;                 /* of the snapshot, except for TAKE */
     const char *old_name, *new_name; /* interned */
     const CrashModel *content;       /* of the snapshot; owned by CrashSnapshots */
 } CrashOp;
@@ -105,20 +105,20 @@ typedef struct {
 /* An operation on a disk of @size_bytes. */
 CrashOp crash_op_choose(GRand *rand, uint64_t size_bytes, uint64_t cluster_bytes);
 
-/* Does it. */
+/* Runs it. */
 int crash_op_run(QimgImage *image, const CrashOp *op);
 
-/* Whether what failed with op->result is refused by images of this kind. */
+/* Whether the failure op->result is this kind of image's refusal. */
 bool crash_op_is_refused(const CrashOp *op);
 
-/* What a disk holds. */
+/* The content of a disk. */
 struct CrashModel {
     uint8_t *bytes; /* CRASH_MAX_BYTES; zeros past the size */
     uint64_t size_bytes;
     uint64_t size_unit_bytes; /* a write past the end grows the disk to a multiple */
 };
 
-/* The content of @image, which shows @disk. */
+/* The content of @image, opened from @disk. */
 CrashModel *crash_model_new(QimgImage *image, char **problem_out);
 CrashModel *crash_model_copy(const CrashModel *model);
 void crash_model_free(CrashModel *model);
@@ -126,44 +126,44 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(CrashModel, crash_model_free)
 
 void crash_model_apply(CrashModel *model, const CrashOp *op);
 
-/* NULL when each byte of @seen is that of @base or one that an operation of @ops has put
- * there since, and the size is one of theirs; else what is wrong. */
+/* NULL if each byte of @seen is that of @base or one that an operation of @ops may have
+ * put there since, and the size is one of theirs; else the fault. */
 char *crash_model_compare(const CrashModel *base, const CrashOp *ops, size_t n_ops,
                           const CrashModel *seen);
 
-/* NULL when the raw data file of @disk, which shows @seen, is a disk that the rule of
- * crash_model_compare allows, or there is none; else what is wrong. */
+/* NULL if the raw data file of @disk, opened as @seen, complies with the rule of
+ * crash_model_compare, or there is none; else the fault. */
 char *crash_model_compare_data_file(const CrashModel *base, const CrashOp *ops,
                                     size_t n_ops, const CrashModel *seen,
                                     const CrashFixture *disk);
 
 /* ---- crash-snapshots.c ---- */
 
-/* What each snapshot that there ever was holds, by its name. */
+/* The content of each snapshot that ever existed, by its name. */
 typedef struct {
     GHashTable *contents; /* interned names to CrashModel, owned */
-    unsigned n_names;     /* given so far */
+    unsigned n_names;     /* used so far */
 } CrashSnapshots;
 
-/* Those that @image has. */
+/* The snapshots of @image. */
 CrashSnapshots *crash_snapshots_new(QimgImage *image);
 void crash_snapshots_free(CrashSnapshots *known);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(CrashSnapshots, crash_snapshots_free)
 
-/* A change of the snapshots that @image has. */
+/* A change of the snapshots of @image. */
 CrashOp crash_op_choose_snapshot(GRand *rand, QimgImage *image, CrashSnapshots *known);
 
-/* Does it: 0 or a negated errno. @now is what the disk holds (NULL: it is read). */
+/* Runs it: 0 or a negated errno. @now is the disk's content (NULL: it is read). */
 int crash_op_run_snapshot(QimgImage *image, const CrashOp *op, const CrashModel *now,
                           CrashSnapshots *known);
 
 /* The names of the snapshots of @disk. */
 GHashTable *crash_snapshots_names(const CrashFixture *disk);
 
-/* NULL when @image has the snapshots that @before and @n_done operations make, or some of
- * the next ones up to @n_begun; else what is wrong. */
+/* NULL if @image has the snapshots resulting from @before and @n_done operations, or some
+ * of the next ones up to @n_begun; else the fault. */
 char *crash_snapshots_compare_names(const QimgImage *image, GHashTable *before,
                                     const CrashOp *ops, size_t n_done, size_t n_begun);
 
-/* NULL when each snapshot of @image holds what it must. */
+/* NULL if each snapshot of @image has its content. */
 char *crash_snapshots_compare(QimgImage *image, const CrashSnapshots *known);

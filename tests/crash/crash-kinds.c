@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The kinds of image that the crash tests go through. Small disks, so that operations
- * meet each other; small clusters where tables are to grow. */
+/* The kinds of image in the crash tests. Small disks, so that operations meet each other;
+ * small clusters where tables are to grow. */
 #include "crash-fixture.h"
 
 #define CREATE     "qemu-img create -q -f qcow2 "
@@ -27,7 +27,7 @@ const CrashKind crash_kinds[] = {
                     "-o cluster_size=8k -b base.raw -F raw top 700k"},
     {"snapshot", CREATE "-o cluster_size=4k top 1M\n" IO "-c 'write -P 5 0 600k'\n"
                         "qemu-img snapshot -c one top\n" IO "-c 'write -P 6 100k 100k'"},
-    /* The first snapshot's tables keep flags that mean nothing there. */
+    /* The first snapshot's tables keep flags that have no meaning there. */
     {"version-2-snapshot",
      CREATE "-o compat=0.10,cluster_size=4k top 1M\n" IO "-c 'write -P 5 0 600k'\n"
             "qemu-img snapshot -c one top\n" IO "-c 'write -P 6 100k 300k'\n"
@@ -88,7 +88,7 @@ const CrashKind crash_kinds[] = {
      "head -c 3000000 /dev/zero | tr '\\0' h > base.raw\n" CREATE_QED
      "-o cluster_size=4k,table_size=16 -b base.raw -F raw top 700k",
      .format = "qed", .has_no_snapshots = true},
-    /* The bit that QEMU leaves when it dies, and nothing else. */
+    /* Only the bit that QEMU leaves when it dies. */
     {"qed-need-check",
      CREATE_QED "-o cluster_size=4k,table_size=4 top 1M\n" IO_QED
                 "-c 'write -P 16 0 300k'\n"

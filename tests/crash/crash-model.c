@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Random operations, and what a disk may hold after them. What is written depends on the
- * operation and on the place, so that no other operation's and no moved bytes pass. */
+/* Random operations, and the possible content of a disk after them. Written bytes depend
+ * on the operation and the place, so that neither another operation's bytes nor moved
+ * bytes pass. */
 #include <inttypes.h>
 #include <string.h>
 
@@ -51,7 +52,7 @@ crash_op_choose(GRand *rand, uint64_t size_bytes, uint64_t cluster_bytes)
     op.n_bytes = (uint64_t)(g_rand_double(rand) * (double)unit *
                             (g_rand_int_range(rand, 0, 6) ? 4 : 40)) +
                  1;
-    if (g_rand_boolean(rand)) { /* the place of earlier operations */
+    if (g_rand_boolean(rand)) { /* near earlier operations */
         op.offset %= MAX(8 * unit, 1);
     }
     if (g_rand_boolean(rand)) {
@@ -176,7 +177,7 @@ crash_model_apply(CrashModel *model, const CrashOp *op)
     }
 }
 
-/* Whether @op may let @value be seen at @at. */
+/* Whether @op may make @value visible at @at. */
 static bool
 may_have_put(const CrashOp *op, uint64_t at, uint8_t value)
 {
@@ -196,8 +197,8 @@ may_have_put(const CrashOp *op, uint64_t at, uint8_t value)
     }
 }
 
-/* A raw disk ends where the file does: where a machine dies, a change of its length may
- * be lost, and a later write below that end be there. */
+/* A raw disk ends with its file: if the machine dies, a change of its length may be lost,
+ * although a later write below that end survives. */
 static char *
 compare_size(const CrashModel *base, const CrashOp *ops, size_t n_ops, uint64_t seen)
 {

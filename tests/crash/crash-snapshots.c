@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Changes of snapshots among the operations: names are never given twice, so that a name
- * tells what a snapshot must hold. */
+/* Changes of snapshots among the operations: names are never reused, so that a name
+ * determines a snapshot's content. */
 #include <string.h>
 
 #include "crash-fixture.h"
@@ -73,7 +73,7 @@ crash_op_run_snapshot(QimgImage *image, const CrashOp *op, const CrashModel *now
     char *problem = NULL;
     gboolean is_good;
 
-    /* Noted before: what is done only in part may be found, too. */
+    /* Noted before the change: even a partial change may be found. */
     if (op->kind == CRASH_OP_TAKE)
         content = now ? crash_model_copy(now) : crash_model_new(image, &problem);
     else if (op->kind == CRASH_OP_RENAME)
@@ -103,7 +103,7 @@ crash_op_is_refused(const CrashOp *op)
            (op->result == -EOPNOTSUPP || op->result == -EFBIG);
 }
 
-/* Adds and takes away the names that @op does. */
+/* Adds and removes the names changed by @op. */
 static void
 apply(GHashTable *names, const CrashOp *op)
 {

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The same operations again and again, each time with another storage call failing: what
- * is reported as done is done, what failed left old or new bytes, lack of space passes, a
- * failed sync does not, and the file is sound after the close. Where entries are written
- * behind, what was reported as done may be lost with what fails later, unless it was
- * flushed, or only space is lacking.
+/* Repeats the same operations, each time with another storage call failing: operations
+ * reported as done are done, failed ones left old or new bytes, operations continue after
+ * lack of space but not after a failed sync, and the file is sound after the close. If
+ * entries are written behind, operations reported as done may be lost with a later
+ * failure, unless they were flushed, or only space is lacking.
  *
- * QIMG_TEST_SEED repeats a run; CRASH_TRIES=N lets so many calls fail instead of 3,
- * CRASH_ROUNDS=N does it with N seeds, CRASH_KIND=NAME with one kind of image. */
+ * QIMG_TEST_SEED repeats a run; CRASH_TRIES=N makes N calls fail instead of 3,
+ * CRASH_ROUNDS=N runs N seeds, CRASH_KIND=NAME one kind of image. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,15 +18,15 @@
 
 #define N_OPS   14u
 #define ONE_IN  6  /* operations is a change of the snapshots */
-#define N_TRIES 3u /* of each fault and kind; fewer where entries are written behind */
+#define N_TRIES 3u /* per fault and kind; fewer if entries are written behind */
 
 typedef struct {
     const char *name;
     MemoryCalls calls;
     uint64_t n_fails;
     int errnum;
-    size_t n_bytes_before; /* of the first write that is hit */
-    unsigned n_again;      /* so often it comes again, after a few calls */
+    size_t n_bytes_before; /* of the first affected write */
+    unsigned n_again;      /* how often it recurs, after a few calls */
 } Fault;
 
 static const Fault faults[] = {
@@ -51,7 +51,7 @@ typedef struct {
     uint32_t seed;
     const CrashFixture *disk;
     QimgStorage *storages[CRASH_MAX_FILES];
-    unsigned file_index; /* of the file that fails */
+    unsigned file_index; /* of the failing file */
     CrashRecord *record;
     QimgImage *image;
     CrashModel *model;
@@ -59,7 +59,7 @@ typedef struct {
     CrashSnapshots *known;
     CrashOp ops[2 * N_OPS];
     unsigned n_ops;
-    CrashOp failed[2 * N_OPS]; /* those whose traces may still be in the file */
+    CrashOp failed[2 * N_OPS]; /* those with possible traces in the file */
     unsigned n_failed;
     CrashOp later[4 * N_OPS]; /* the same, and those since the last flush */
     unsigned n_later;
@@ -101,7 +101,7 @@ set_fault(Try *try)
     memory_storage_add_fault(storage, &rule);
 }
 
-/* Notes what the image shows after an operation that failed: old or new bytes. */
+/* Stores the image's content after a failed operation: old or new bytes. */
 static void
 take_over(Try *try, const CrashOp *op)
 {
@@ -120,7 +120,7 @@ take_over(Try *try, const CrashOp *op)
     try->model = g_steal_pointer(&seen);
 }
 
-/* Does one operation; it may fail where @may_fail. */
+/* Runs one operation, which may fail if @may_fail. */
 static void
 step(Try *try, GRand *rand, bool may_fail)
 {
@@ -161,7 +161,7 @@ is_lack_of_space(const Fault *fault)
     return fault->errnum == ENOSPC || fault->errnum == EDQUOT;
 }
 
-/* Takes changes of the size that failed out of @ops; returns how many are left. */
+/* Removes failed changes of the size from @ops; returns the number left. */
 static unsigned
 without_failed_resizes(CrashOp *ops, unsigned n_ops)
 {
@@ -173,8 +173,8 @@ without_failed_resizes(CrashOp *ops, unsigned n_ops)
     return n;
 }
 
-/* What is in the file after the close. A write that is reported as failed, or as not
- * durable, may be there all the same. */
+/* Checks the file after the close. A write reported as failed, or as not durable, may be
+ * there all the same. */
 static void
 check_closed(Try *try)
 {
@@ -195,13 +195,13 @@ check_closed(Try *try)
     if (seen)
         try->problem = crash_model_compare(
             base, ops, is_lack_of_space(try->fault) ? 0 : n_ops, seen);
-    /* Operations after a change of the size that failed start from the size before. */
+    /* Operations after a failed change of the size start from the size before. */
     if (seen && try->problem && may_be_lost) {
         g_free(try->problem);
         n_ops = without_failed_resizes(try->later, n_ops);
         try->problem = crash_model_compare(base, ops, n_ops, seen);
     }
-    /* There, what failed may be seen also for want of space. */
+    /* There, failed operations may also be visible after lack of space. */
     if (seen && !try->problem)
         try->problem = crash_model_compare_data_file(base, ops, n_ops, seen, after);
     if (seen && !try->problem)
@@ -232,7 +232,7 @@ give_up(const Try *try)
             try->problem);
 }
 
-/* Returns how many calls there were that the fault could have hit. */
+/* Returns the number of calls that the fault could have hit. */
 static uint64_t
 run_try(Try *try)
 {
@@ -252,7 +252,8 @@ run_try(Try *try)
         step(try, rand, true);
     n_calls = calls_of(try) - n_calls;
     memory_storage_clear_faults(try->storages[try->file_index]);
-    /* Without the fault: all goes on after lack of space, else nothing needs to. */
+    /* Without the fault: everything works again after lack of space; otherwise nothing
+     * needs to. */
     for (unsigned i = 0; i < N_OPS / 2 && !try->problem; i++)
         step(try, rand, !is_lack_of_space(try->fault) && try->fault->errnum != 0);
     qimg_image_close(try->image);
@@ -278,7 +279,7 @@ run_fault(const CrashKind *kind, const CrashFixture *disk, const Fault *fault,
         uint64_t n_calls, stride, n = 0;
 
         try.file_index = f;
-        try.n_until = UINT64_MAX; /* none is hit: how many there are */
+        try.n_until = UINT64_MAX; /* hits none: counts the calls */
         n_calls = run_try(&try);
         stride = MAX(n_calls / n_tries, 1);
         for (n = seed % stride; n < n_calls; n += stride) {
@@ -321,13 +322,13 @@ test_kind_behind(const void *data)
     test_kind_with(data, keeper);
 }
 
-/* Runs that have found something once. */
+/* Runs that once found a fault. */
 static const struct {
     const char *kind;
     uint32_t seed;
-    uint64_t n_tries; /* the calls that fail depend on it, too */
+    uint64_t n_tries; /* determines the failing calls, too */
 } known[] = {
-    /* References that go over a border of refcount blocks, five changes without room: the
+    /* References across a border of refcount blocks, with five changes lacking room: the
      * first block's were lowered twice. */
     {"tiny-64bit", 3454523732, 6},
 };

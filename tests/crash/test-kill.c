@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Processes that write to an image file and are killed at a random moment: every
- * operation that was reported as done is there, the one under way in any part, and
- * qemu-img check finds at most leaks. The same where entries are written behind, by a
- * keeper that outlives the process; where the keeper dies alone; and where both die, the
- * keeper first, which is as the end of a machine: what was flushed is there, and the
- * image is sound.
+ * operation reported as done is there, the one in flight in any part, and qemu-img check
+ * finds at most leaks. Also with entries written behind by a keeper that outlives the
+ * process; with the keeper dying alone; and with both dying, the keeper first, which is
+ * like the end of a machine: flushed data are there, and the image is sound.
  *
  * QIMG_TEST_SEED repeats the operations (not the moments); CRASH_ROUNDS=N does N times as
- * much, CRASH_KIND=NAME one kind only. */
+ * many, CRASH_KIND=NAME one kind only. */
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -22,19 +21,19 @@
 #define MAX_OPS 400u
 
 typedef enum {
-    MODE_ALONE,       /* there is no keeper */
+    MODE_ALONE,       /* no keeper */
     MODE_KEPT,        /* the process dies */
-    MODE_KEEPER_DIES, /* and the process goes on to the end */
+    MODE_KEEPER_DIES, /* and the process continues to the end */
     MODE_BOTH_DIE,
     N_MODES,
 } Mode;
 
 static const char *const mode_names[N_MODES] = {"alone", "kept", "keeper-dies",
                                                 "both-die"};
-/* Processes, one after the other on what the last one has left. */
+/* Successive processes, each on the result of the previous one. */
 static const unsigned n_kills[N_MODES] = {2, 3, 1, 2};
 
-/* The operations are chosen by the seed and the disk's size, so that both processes know
+/* The seed and the disk's size determine the operations, so that both processes know
  * them. */
 static CrashOp
 choose(GRand *rand, uint64_t size_bytes)
@@ -60,7 +59,7 @@ open_file(const char *path, const char *format, QimgKeeper *keeper, bool is_writ
     return image;
 }
 
-/* The process that is killed: tells its keeper's number, and the result of each operation
+/* The process to be killed: sends its keeper's number, and the result of each operation
  * through @fd, whose end is the end of both. */
 G_GNUC_NORETURN static void
 write_until_killed(const char *path, const char *format, Mode mode, uint32_t seed, int fd)
@@ -87,8 +86,9 @@ write_until_killed(const char *path, const char *format, Mode mode, uint32_t see
     _exit(0);
 }
 
-/* Reads what the process says, kills what @mode says after @n_until operations and
- * @n_spins turns of a loop, and reads the rest. Returns how many operations are done. */
+/* Reads the process's reports, kills according to @mode after @n_until operations and
+ * @n_spins turns of a loop, and reads the rest. Returns the number of completed
+ * operations. */
 static size_t
 kill_after(pid_t pid, int fd, Mode mode, unsigned n_until, unsigned n_spins, int *results)
 {
@@ -136,8 +136,7 @@ qemu_check(const char *path)
     const char *argv[] = {"qemu-img", "check", path, NULL};
     g_autofree char *output = NULL;
     g_autofree char *errors = NULL;
-    g_autofree char *dir =
-        g_path_get_dirname(path); /* where its data file is looked for */
+    g_autofree char *dir = g_path_get_dirname(path); /* the place of its data file */
     int status = 0;
 
     g_assert_true(g_spawn_sync(dir, (char **)argv, NULL, G_SPAWN_SEARCH_PATH, NULL, NULL,
@@ -147,14 +146,14 @@ qemu_check(const char *path)
     return g_strdup_printf("qemu-img check: %s%s", output, errors);
 }
 
-/* What is wrong with the disk at @path after @ops, the last of which may have been under
- * way, on a disk that was @model. */
+/* The fault of the disk at @path after @ops, the last of which may have been in flight,
+ * on a disk with the content @model. */
 static char *
 compare_disk(const char *path, const char *format, Mode mode, CrashModel *model,
              const CrashOp *ops, size_t n_done, bool one_more)
 {
     g_autoptr(CrashModel) seen = NULL;
-    size_t n_sure = 0; /* operations that nothing can undo */
+    size_t n_sure = 0; /* operations that cannot be undone */
     char *problem = NULL;
     QimgImage *image = open_file(path, format, NULL, false);
 
@@ -171,7 +170,7 @@ compare_disk(const char *path, const char *format, Mode mode, CrashModel *model,
     return crash_model_compare(model, ops + n_sure, n_done - n_sure + one_more, seen);
 }
 
-/* One process, killed, on the image that the last one has left. */
+/* One process, killed, on the image left by the previous one. */
 static char *
 kill_once(const char *path, const char *format, Mode mode, uint32_t seed, GRand *moments)
 {
@@ -193,7 +192,7 @@ kill_once(const char *path, const char *format, Mode mode, uint32_t seed, GRand 
         return g_strdup_printf("ends after %zu operations", n_done);
     now = crash_model_copy(model);
     for (size_t i = 0; i <= n_done && i < MAX_OPS; i++) {
-        ops[i] = choose(rand, now->size_bytes); /* the last one: may be under way */
+        ops[i] = choose(rand, now->size_bytes); /* the last one may be in flight */
         if (i == n_done)
             break;
         ops[i].result = results[i];

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Random operations on each kind of image, recorded; then for many prefixes of the record
- * the files that a dying process, or a dying machine, leaves: sound but for leaks, with
- * each byte one that the promises of qimg.h allow, and usable. Once with entries written
- * before a write returns, and once behind, by a keeper that outlives the process.
+ * the files left by a dying process, or a dying machine: sound except for leaks, usable,
+ * and each byte permitted by the promises of qimg.h. Once with entries written before a
+ * write returns, and once with entries written behind by a keeper that outlives the
+ * process.
  *
- * QIMG_TEST_SEED repeats a run; CRASH_ROUNDS=N does N times as much, CRASH_KIND=NAME only
+ * QIMG_TEST_SEED repeats a run; CRASH_ROUNDS=N does N times as many, CRASH_KIND=NAME only
  * one kind, CRASH_KEEP=DIR keeps the files of a failure. */
 #include <stdlib.h>
 #include <string.h>
@@ -33,14 +34,14 @@ typedef struct {
     CrashReplay *replays[CRASH_MAX_FILES];
     CrashModel *durable; /* after the last flush */
     size_t n_durable;    /* operations up to it */
-    CrashModel *acked;   /* after all operations that are done */
+    CrashModel *acked;   /* after all completed operations */
     size_t n_acked;
     GHashTable *names; /* of the snapshots before */
     CrashSnapshots *known;
     unsigned n_checks;
 } Run;
 
-/* Ends the test with all that is needed to repeat it. */
+/* Ends the test with everything needed to repeat it. */
 static void
 give_up(Run *run, const char *what, size_t prefix, const CrashFixture *crashed,
         const char *problem)
@@ -85,7 +86,7 @@ run_op(Run *run, QimgImage *image, const CrashOp *op)
                                      : crash_op_run(image, op);
 }
 
-/* Opens the crashed disk for writing, uses it, and looks again. */
+/* Opens the crashed disk for writing, uses it, and checks again. */
 static char *
 reuse(Run *run, const CrashFixture *crashed, const CrashModel *seen)
 {
@@ -129,7 +130,7 @@ reuse(Run *run, const CrashFixture *crashed, const CrashModel *seen)
     return problem;
 }
 
-/* Checks one crashed disk against @base and the operations that may be seen besides. */
+/* Checks one crashed disk against @base and the operations that may also be visible. */
 static void
 check_crashed(Run *run, const char *what, size_t prefix, const CrashFixture *crashed,
               const CrashModel *base, const CrashOp *ops, size_t n_ops)
@@ -147,7 +148,7 @@ check_crashed(Run *run, const char *what, size_t prefix, const CrashFixture *cra
         problem = crash_model_compare(base, ops, n_ops, seen);
     if (seen && !problem)
         problem = crash_model_compare_data_file(base, ops, n_ops, seen, crashed);
-    if (seen && !problem) /* they are durable when they are done */
+    if (seen && !problem) /* they are durable when done */
         problem = crash_snapshots_compare_names(
             image, run->names, run->ops, run->n_acked,
             MAX((size_t)(ops - run->ops) + n_ops, run->n_acked));
@@ -164,7 +165,7 @@ check_crashed(Run *run, const char *what, size_t prefix, const CrashFixture *cra
         give_up(run, what, prefix, crashed, problem);
 }
 
-/* What waits to be written behind: records. */
+/* The entries pending to be written behind: records. */
 static GByteArray *
 look_at_log(void *user)
 {
@@ -179,7 +180,7 @@ look_at_log(void *user)
     return waiting;
 }
 
-/* What a keeper does when the process dies before event number @prefix. */
+/* Acts as the keeper when the process dies before event number @prefix. */
 static void
 keep(const Run *run, size_t prefix, GByteArray *file)
 {
@@ -212,8 +213,8 @@ choose_cut(Run *run, size_t prefix)
     return cut;
 }
 
-/* Both kinds of crash after @prefix events, when run->n_acked operations are done and the
- * next one may be under way. */
+/* Both kinds of crash after @prefix events, with run->n_acked operations done and perhaps
+ * the next one in flight. */
 static void
 check_prefix(Run *run, size_t prefix)
 {
@@ -224,7 +225,7 @@ check_prefix(Run *run, size_t prefix)
 
     if (n_begun == run->n_acked + 1 && run->ops[run->n_acked].start_event >= prefix &&
         cut == 0 && !run->keeper)
-        n_begun--; /* nothing of it has been seen, in a log either */
+        n_begun--; /* nothing of it is visible, not even in a log */
     for (unsigned i = 0; i < run->disk->n_files; i++) {
         crash_replay_advance(run->replays[i], prefix);
         process->files[i] = crash_replay_process(run->replays[i], cut);
@@ -238,7 +239,7 @@ check_prefix(Run *run, size_t prefix)
                   run->ops + run->n_durable, n_begun - run->n_durable);
 }
 
-/* Does the operations; the last event is that of the close. */
+/* Runs the operations; the last event is that of the close. */
 static void
 record_run(Run *run)
 {
@@ -268,7 +269,8 @@ record_run(Run *run)
             give_up(run, "an operation fails", op.end_event, run->disk,
                     g_strerror(-op.result));
     }
-    if (run->keeper) /* nothing waits when it is closed, so nobody must look then */
+    if (run->keeper) /* nothing is pending when it is closed, so the log must not be read
+                        then */
         g_assert_cmpint(qimg_image_flush(image), ==, 0);
     crash_record_set_look(run->record, NULL, NULL);
     qimg_image_close(image);

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Changes of snapshots that are cut off: of each change, what a dying process or machine
- * leaves after many of its steps. The snapshots and the disk are those before the change
+/* Interrupted changes of snapshots: for each change, the state left by a dying process or
+ * machine after many of its steps. The snapshots and the disk are those before the change
  * or those after it; the image can be used, which repairs it, and writing to all of the
- * disk then changes nothing of any snapshot.
+ * disk then changes no snapshot.
  *
- * QIMG_TEST_SEED repeats a run; CRASH_ROUNDS=N does N times as much, CRASH_KIND=NAME only
+ * QIMG_TEST_SEED repeats a run; CRASH_ROUNDS=N does N times as many, CRASH_KIND=NAME only
  * one kind, CRASH_KEEP=DIR keeps the files of a failure. */
 #include <stdlib.h>
 #include <string.h>
@@ -24,7 +24,7 @@ typedef struct {
     CrashModel *content;
 } Saved;
 
-/* What an image shows: the disk, and each snapshot in the order of the table. */
+/* The content of an image: the disk, and each snapshot in the order of the table. */
 typedef struct {
     CrashModel *disk;
     Saved snapshots[MAX_SNAPSHOTS];
@@ -38,7 +38,7 @@ typedef struct {
     bool is_version_2;
     CrashFixture *disk; /* as it was when the change began */
     CrashRecord *record;
-    char change[32]; /* what is being done */
+    char change[32]; /* the present change */
     unsigned next_name;
     unsigned n_checks;
 } Run;
@@ -54,7 +54,7 @@ state_clear(State *state)
     *state = (State){0};
 }
 
-/* What @image shows. */
+/* The content of @image. */
 static bool
 state_load(State *state, QimgImage *image, char **problem_out)
 {
@@ -87,7 +87,7 @@ state_load(State *state, QimgImage *image, char **problem_out)
     return true;
 }
 
-/* NULL when the snapshots of @seen are those of @expected, else what differs. */
+/* NULL if the snapshots of @seen are those of @expected, else the difference. */
 static char *
 compare_snapshots(const State *expected, const State *seen)
 {
@@ -114,7 +114,7 @@ compare(const State *expected, const State *seen)
     return problem ? problem : compare_snapshots(expected, seen);
 }
 
-/* ---- what a crash leaves ---- */
+/* ---- after a crash ---- */
 
 static void
 give_up(Run *run, const char *what, size_t prefix, const CrashFixture *crashed,
@@ -136,7 +136,7 @@ give_up(Run *run, const char *what, size_t prefix, const CrashFixture *crashed,
             run->change, what, prefix, problem);
 }
 
-/* Writes to all of the disk, and looks whether that changed anything else. */
+/* Writes to all of the disk, and checks that nothing else changed. */
 static char *
 overwrite(Run *run, const CrashFixture *crashed, const State *seen)
 {
@@ -157,7 +157,7 @@ overwrite(Run *run, const CrashFixture *crashed, const State *seen)
     if (problem)
         return problem;
     after = crash_fixture_after(crashed, record);
-    if (!run->is_version_2) { /* whose flags nobody could know to be wrong */
+    if (!run->is_version_2) { /* whose wrong flags no program can recognize */
         problem = crash_fixture_check(after, false, &result);
         if (!problem && result.is_dirty)
             problem = g_strdup("is still dirty after use");
@@ -230,7 +230,7 @@ check_change(Run *run, const State *before, const State *after)
 
 /* ---- changes ---- */
 
-/* Does one at random; false where there is none to be done. */
+/* Makes one at random; false if none is possible. */
 static bool
 change(Run *run, QimgImage *image, const State *state, GError **error)
 {
@@ -259,7 +259,7 @@ change(Run *run, QimgImage *image, const State *state, GError **error)
     return qimg_image_revert_to_snapshot(image, s->serial, NULL, NULL, error);
 }
 
-/* Writes something, durably, in an image of its own: what is recorded is the change. */
+/* Writes something, durably, to a separate image: only the change is recorded. */
 static void
 write_something(Run *run)
 {
@@ -282,7 +282,7 @@ write_something(Run *run)
     run->disk = after;
 }
 
-/* One change, and what is left of it when it is cut off. */
+/* One change, and the states left when it is interrupted. */
 static void
 run_change(Run *run)
 {
