@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Threads that append to one disk, each its own blocks, and make blocks of theirs zeros
- * that lie at its end or near it: nothing that was appended is lost, and nothing else
- * shows. For ThreadSanitizer, too. */
+/* Threads that append to one disk, each its own blocks, and zero their blocks at its end
+ * or near it: no appended block is lost, and no other content appears. Also for
+ * ThreadSanitizer. */
 #include <pthread.h>
 #include <string.h>
 
@@ -9,8 +9,8 @@
 #include "test-util.h"
 
 #define N_THREADS 4u
-#define N_BLOCKS  2000u /* for each thread */
-/* So that a block at the end covers a last unit, of which it is not the whole. */
+#define N_BLOCKS  2000u /* per thread */
+/* So that a block at the end covers a last unit only in part. */
 #define BLOCK_BYTES 4608u
 
 typedef struct {

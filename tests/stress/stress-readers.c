@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Many threads over one chain of files, with caches so small that everything is evicted
- * all the time: reads, maps and seeks, handles that come and go, compressed clusters that
- * are read ahead. Meant for ThreadSanitizer, and bounded in time everywhere. */
+ * all the time: reads, maps and seeks, handles that come and go, read-ahead of compressed
+ * clusters. Meant for ThreadSanitizer, and bounded in time everywhere. */
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -63,7 +63,7 @@ make_chain(const char *dir, uint32_t seed)
         }
         if (backing)
             image_builder_set_backing(b, backing, "qcow2");
-        /* What a layer leaves open keeps the value of those below. */
+        /* Parts left open by a layer keep the value of those below. */
         fill_layer(rand, b, expected);
         image_builder_finish(b);
         name = g_strdup_printf("%u", i);
@@ -89,7 +89,7 @@ check_read(QimgImage *image, uint8_t *buffer, uint64_t at, size_t n_bytes)
            memcmp(buffer, expected + at, n_bytes) == 0;
 }
 
-/* What a hole says must be zeros. */
+/* The range of a hole must be zeros. */
 static bool
 check_map(QimgImage *image, uint64_t at)
 {
