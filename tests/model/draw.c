@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The sequence is splitmix64: any state is a good one, and streams are made by hashing.
- */
+/* The sequence is splitmix64: any state is a good one, and hashing makes streams. */
 #include "draw.h"
 
 #include <string.h>

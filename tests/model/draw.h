@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Random numbers that are the same everywhere for one seed, and ranges of a disk drawn
- * where errors are likely: at borders, at the end, again and again at the same places. */
+ * where errors are likely: at borders, at the end, repeatedly at the same places. */
 #pragma once
 
 #include <stdbool.h>
@@ -11,7 +11,7 @@ typedef struct {
     uint64_t state;
 } Draw;
 
-/* A sequence of its own for each (@seed, @phase, @thread). */
+/* A separate sequence for each (@seed, @phase, @thread). */
 Draw draw_new(uint64_t seed, uint64_t phase, uint64_t thread);
 
 uint64_t draw_u64(Draw *draw);
@@ -22,14 +22,14 @@ uint64_t draw_below(Draw *draw, uint64_t n);
 /* True @percent times of a hundred. */
 bool draw_chance(Draw *draw, unsigned percent);
 
-/* Fills @buffer with content that hardly occurs twice, so that a byte in the wrong place
- * is seen; now and then with one value, or with zeros. */
+/* Fills @buffer with content that hardly recurs, so that a byte in the wrong place is
+ * noticed; occasionally with one value, or with zeros. */
 void draw_content(Draw *draw, uint8_t *buffer, size_t n_bytes);
 
 #define DRAW_MAX_BYTES (1024 * 1024u)
 #define DRAW_N_HOT     6u
 
-/* What ranges are drawn from. */
+/* The places from which ranges are drawn. */
 typedef struct {
     uint64_t cluster_bytes;
     uint64_t hot[DRAW_N_HOT];

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Random writes to an image, through the library, by one or more threads, against a byte
- * array: see model.h. One seed is one sequence of operations (of each thread), a smaller
- * number of operations a beginning of it.
+ * array: see model.h. A seed determines the sequence of operations (of each thread); a
+ * smaller number of operations is a prefix of it.
  *
  *   model-writers [OPTION...] IMAGE
  *
- * changes IMAGE. The exit status is 0 when all was as expected, 1 when not (the reason is
- * on standard error), 2 for wrong arguments. */
+ * changes IMAGE. The exit status is 0 on success, 1 on a difference (with the reason on
+ * standard error), 2 for wrong arguments. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,7 +16,7 @@
 #define MAX_PHASE_OPS 60u
 #define SECTOR_BYTES  512u
 
-/* Takes the model from the image as it is. */
+/* Loads the model from the present image. */
 static void
 load(Model *model)
 {
@@ -70,7 +70,7 @@ resize(Model *model, Draw *draw)
             memset(model->bytes + wanted, 0, old - wanted);
     } else if (wanted < old) {
         /* The end was being cut off, or the rest of the last sector could not be zeroed:
-         * it may hold anything by now. */
+         * it may have any content now. */
         if (qimg_image_get_size_bytes(model->image) != new)
             new = old;
         memset(model->bytes + new, 0, old - new);
@@ -97,7 +97,7 @@ flush(Model *model)
     model_expect(&where, "flush", 0, 0, qimg_image_flush(model->image), 0);
 }
 
-/* What only one thread may do. */
+/* Operations for a single thread. */
 static void
 between_phases(Model *model, Draw *draw)
 {

@@ -28,7 +28,7 @@ model_fail(const Where *where, const char *text, ...)
             (guint64)model->settings->seed, (guint64)model->phase, where->thread,
             (guint64)where->op, message);
     fflush(stderr);
-    _exit(1); /* the other threads are still at work */
+    _exit(1); /* other threads are still running */
 }
 
 void
@@ -153,7 +153,7 @@ run_check(const Where *where)
     if (!g_spawn_sync(NULL, (char **)argv, NULL, G_SPAWN_SEARCH_PATH, NULL, NULL, &output,
                       &errors, &status, NULL))
         model_fail(where, "qemu-img check cannot be run");
-    /* A leak (3) is what may remain where there was no space. */
+    /* A leak (3) may remain after lack of space. */
     if (status != 0 && !(where->model->settings->lacks_space && WIFEXITED(status) &&
                          WEXITSTATUS(status) == 3))
         model_fail(where, "qemu-img check after close: %s%s", output, errors);

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The order in which entries are written behind (lib/behind/behind.h, B1 to B3; W1 to W3
- * of qcow2.h), as a model that is gone through exhaustively: one guest cluster, whose
- * writer replaces it again and again, a thread that publishes, and one that flushes and
- * frees. In each state that any interleaving of their steps reaches, the machine may end,
- * with any part of what was not synced, and the server may end, whereupon the keeper
- * stores what waits, step by step, while the machine may end again.
+ * of qcow2.h), as a model that is explored exhaustively: one guest cluster, whose writer
+ * replaces it repeatedly, a thread that publishes, and one that flushes and frees. In
+ * each state reached by any interleaving of their steps, the machine may end, with any
+ * part of the unsynced writes, and the server may end, whereupon the keeper stores the
+ * pending entries, step by step, while the machine may end again.
  *
  * Each rule can be left out: then the model must find a fault, else it would prove
  * nothing. */
@@ -18,7 +18,7 @@
 #define N_FLUSHES    2u
 #define N_ROUNDS     2u /* of the publisher */
 #define MAX_UNSYNCED 24u
-#define GARBAGE      99u /* what a free cluster holds */
+#define GARBAGE      99u /* content of a free cluster */
 #define BASE         0u  /* the entry, and the value, before the first write */
 
 typedef struct {
@@ -28,7 +28,7 @@ typedef struct {
     bool later_states_wait;   /* B2 */
 } Rules;
 
-/* A place on the disk: what is durable, and what was written since the last sync. */
+/* A place on the disk: its durable value, and the values written since the last sync. */
 typedef struct {
     uint8_t durable;
     uint8_t n;
@@ -38,7 +38,7 @@ typedef struct {
 enum { WRITE_ALLOC, WRITE_FILL, WRITE_ADD, WRITE_ACK };
 enum { IDLE, SYNCED, WRITTEN, DURABLE };
 
-/* One that settles what waits. */
+/* A thread that settles pending entries. */
 typedef struct {
     uint8_t step;
     uint8_t to;      /* of the log */
@@ -49,11 +49,11 @@ typedef struct {
 
 typedef struct {
     Place entry;
-    Place data[N_CLUSTERS + 1]; /* by what an entry says; 0 is the base */
+    Place data[N_CLUSTERS + 1]; /* by the value of an entry; 0 is the base */
     Place refcount[N_CLUSTERS + 1];
     uint8_t log[N_WRITES + 1];
     uint8_t n_appended, n_published;
-    uint8_t seen;    /* the entry as readers of the mount have it */
+    uint8_t seen;    /* the entry as seen by readers of the mount */
     uint8_t is_free; /* bits: clusters */
     uint8_t waiting; /* bits: clusters to be freed after the next flush */
     uint8_t write;   /* its number from 1: the value that it writes */
@@ -61,7 +61,7 @@ typedef struct {
     uint8_t cluster;  /* of the write */
     uint8_t acked;    /* the last write that has returned */
     uint8_t sure;     /* the last write that a flush has made durable */
-    uint8_t flushing; /* what was acked when the flush began */
+    uint8_t flushing; /* the value of acked when the flush began */
     bool is_publishing;
     Settler publisher, flusher;
 } State;
@@ -105,17 +105,17 @@ sync_all(State *s)
     }
 }
 
-/* What the end of the machine may leave there: number @i, from 0 (durable) to n. */
+/* A possible value after the end of the machine: number @i, from 0 (durable) to n. */
 static uint8_t
 survivor(const Place *p, unsigned i)
 {
     return i == 0 ? p->durable : p->unsynced[i - 1];
 }
 
-/* ---- what must hold ---- */
+/* ---- invariants ---- */
 
-/* Whether the machine may end in @s: whatever survives, the cluster holds what was
- * durable or was written since, and what the entry refers to is counted. */
+/* Whether the machine may end in @s: for all surviving values, the cluster has the
+ * durable value or a later one, and the cluster referred to by the entry is counted. */
 static bool
 may_crash(const State *s)
 {
@@ -135,7 +135,7 @@ may_crash(const State *s)
     return true;
 }
 
-/* Whether the server may end in @s: the keeper syncs, and writes what waits. */
+/* Whether the server may end in @s: the keeper syncs, and writes the pending entries. */
 static bool
 may_die(const Rules *rules, const State *s)
 {
@@ -175,8 +175,8 @@ step_writer(const Rules *rules, State *s)
         put(&s->data[s->cluster], s->write);
         break;
     case WRITE_ADD:
-        /* Every second one needs no order by itself, as letting a cluster read as zeros:
-         * it goes to the file at once, unless an entry waits for the place. */
+        /* Every second one needs no order by itself, like zeroing a cluster: it goes to
+         * the file at once, unless an entry is pending for the place. */
         if (s->write % 2 == 0 &&
             (s->n_appended == s->n_published || !rules->later_states_wait)) {
             sync_place(&s->data[s->cluster]);
@@ -197,7 +197,7 @@ step_writer(const Rules *rules, State *s)
     return true;
 }
 
-/* Both settlers: sync, write what waited, and go on. */
+/* Both settlers: sync, write the pending entries, and continue. */
 static bool
 step_settle(const Rules *rules, State *s, Settler *t)
 {
@@ -213,7 +213,7 @@ step_settle(const Rules *rules, State *s, Settler *t)
         t->step = SYNCED;
         return true;
     case SYNCED:
-        if (t->next < t->to) /* one at a time; the log's begin moves afterwards */
+        if (t->next < t->to) /* one at a time; the log's start moves afterwards */
             put(&s->entry, s->log[t->next++]);
         else
             t->step = WRITTEN;
@@ -263,7 +263,7 @@ step_flusher(const Rules *rules, State *s)
         if (!(t->to_free & 1u << c))
             continue;
         put(&s->refcount[c], 0);
-        put(&s->data[c], GARBAGE); /* its space is given back */
+        put(&s->data[c], GARBAGE); /* its space is freed */
         s->is_free |= (uint8_t)(1u << c);
     }
     t->to_free = 0;
@@ -305,7 +305,7 @@ visit(Model *m, GQueue *todo, const State *s)
         m->n_faults++;
 }
 
-/* Returns how many of the states are faulty. */
+/* Returns the number of faulty states. */
 static uint64_t
 explore(Rules rules, uint64_t *n_states_out)
 {

@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Threads that write to the same bytes. Each change fills its range with a value that no
- * other one of the phase has (zeroing and discarding count as the value 0), and notes
- * when it began and ended on one common clock. A byte that is read may be
+/* Threads that write to the same bytes. Each change fills its range with a value unique
+ * in the phase (zeroing and discarding count as the value 0), and notes its begin and end
+ * on a common clock. A read byte may be
+ *
  *   - the value of a change that covers it and had begun when the read ended, unless
- *     another one that covers it began after that had ended, and ended before the read
- *     began;
- *   - what it was before the phase, unless a change that covers it ended before the read.
+ *     another change that covers it began after that one had ended, and ended before the
+ *     read began;
+ *
+ *   - its value before the phase, unless a change that covers it ended before the read.
+ *
  * All ranges are known before the threads start. */
 #include <errno.h>
 #include <pthread.h>
@@ -29,7 +32,7 @@ typedef struct {
     uint64_t start;
     uint64_t end;
     uint8_t value;
-    _Atomic uint64_t begun; /* atomic: 0, or the clock when it began */
+    _Atomic uint64_t begun; /* atomic: 0, or the clock at its begin */
     _Atomic uint64_t ended; /* atomic: likewise */
 } Change;
 
@@ -67,7 +70,7 @@ static void
 take_times(const Race *race, Times *times)
 {
     for (unsigned i = 0; i < race->n_changes; i++) {
-        /* The end first: one that is seen to have ended is seen to have begun. */
+        /* The end first: a change seen as ended is then also seen as begun. */
         times->ended[i] = atomic_load(&race->changes[i].ended);
         times->begun[i] = atomic_load(&race->changes[i].begun);
     }
@@ -98,7 +101,7 @@ may_be_found(const Race *race, const Times *times, unsigned i, uint64_t at)
     return true;
 }
 
-/* What may be found between two borders of changes, around @at. */
+/* The possible values between two borders of changes, around @at. */
 static void
 find_allowed(const Race *race, const Times *times, uint64_t at, bool allowed[256],
              bool *old_allowed_out)
@@ -232,7 +235,7 @@ plan_changes(Race *race, Draw *draw, uint64_t n_changes)
     }
 }
 
-/* Reads the region and takes it over into the model, if it may be so. */
+/* Reads the region and stores it in the model, if it is possible. */
 static void
 adopt(Race *race)
 {

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Threads that own interleaved stripes of the disk: byte B is the thread's whose number
- * is B / stripe_bytes mod n_threads. They meet in clusters, sectors and tables, never in
- * a byte, so each one knows exactly what its bytes must be. */
+/* Threads that own interleaved stripes of the disk: byte B belongs to thread number B /
+ * stripe_bytes mod n_threads. They meet in clusters, sectors and tables, never in a byte,
+ * so each one knows the exact content of its bytes. */
 #include <errno.h>
 #include <pthread.h>
 #include <string.h>
 
 #include "model.h"
 
-#define MAX_PIECES 12u /* that one operation falls into */
+#define MAX_PIECES 12u /* per operation */
 
 typedef enum {
     OP_WRITE,
@@ -24,13 +24,13 @@ typedef enum {
     N_OPS,
 } Op;
 
-/* How often each comes: one row is drawn for a phase. */
+/* The frequency of each operation: one row is drawn per phase. */
 static const unsigned profiles[][N_OPS] = {
     {30, 3, 8, 8, 4, 25, 8, 8, 4, 2},     /* everything */
     {80, 0, 0, 0, 0, 15, 0, 0, 5, 0},     /* filling */
     {30, 5, 20, 30, 0, 10, 3, 3, 1, 1},   /* emptying and filling */
     {10, 5, 10, 40, 5, 10, 10, 10, 0, 1}, /* emptying */
-    {45, 0, 5, 20, 0, 10, 0, 0, 2, 18},   /* freed clusters are used again and again */
+    {45, 0, 5, 20, 0, 10, 0, 0, 2, 18},   /* freed clusters are reused repeatedly */
     {10, 3, 20, 20, 3, 5, 3, 3, 30, 3},   /* growing, at the end of the disk */
 };
 
@@ -43,13 +43,13 @@ typedef struct {
     const unsigned *profile;
     uint64_t stripe_bytes;
     uint64_t n_ops;
-    uint64_t window_start; /* where ranges are drawn from */
+    uint64_t window_start; /* the source of ranges */
     uint64_t window_bytes;
     pthread_barrier_t *start;
     uint8_t *buffer; /* DRAW_MAX_BYTES */
 } Worker;
 
-/* The next piece of [*@at, @end) that is this thread's; false: there is none. */
+/* This thread's next piece of [*@at, @end); false: there is none. */
 static bool
 next_own_piece(const Worker *w, uint64_t *at, uint64_t end, uint64_t *piece_end_out)
 {
@@ -69,7 +69,7 @@ next_own_piece(const Worker *w, uint64_t *at, uint64_t end, uint64_t *piece_end_
     return *at < end;
 }
 
-/* Changes a range that is this thread's. */
+/* Changes a range of this thread. */
 static void
 change_piece(Worker *w, Op op, uint64_t start, uint64_t length)
 {
@@ -167,7 +167,7 @@ read_range(Worker *w, uint64_t start, uint64_t length)
         model_compare(&w->where, "read", at, piece_end - at, w->buffer + (at - start));
 }
 
-/* What [@start, @end) is said to be without data must be zeros. */
+/* The range [@start, @end), reported as without data, must be zeros. */
 static void
 expect_hole(Worker *w, const char *name, uint64_t start, uint64_t end)
 {
@@ -215,7 +215,7 @@ seek(Worker *w, uint64_t start)
     model_trace(&w->where, name, start, 1);
     err = qimg_image_seek(w->model->image, start, hole, &found);
     if (!hole && err == -ENXIO) {
-        /* The others may let the disk grow behind what is known here. */
+        /* Other threads may grow the disk beyond the known size. */
         expect_hole(w, name, start, atomic_load(&w->model->size_bytes));
         return;
     }
@@ -266,7 +266,7 @@ run_op(Worker *w)
         model_trace(&w->where, "flush", 0, 0);
         model_expect(&w->where, "flush", 0, 0, qimg_image_flush(w->model->image), 0);
         break;
-    case OP_ALLOCATE: /* changes no content: of others' bytes, too */
+    case OP_ALLOCATE: /* changes no content, not even of others' bytes */
         model_trace(&w->where, "allocate", start, length);
         (void)model_is_done(&w->where, "allocate", start, length,
                             qimg_image_allocate(w->model->image, start, length));
