@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Ceiling of the benchmarks: presents one plain file at one path with as little work as
- * libfuse allows. What it reaches is what FUSE itself allows; the targets of the
- * benchmarks are percentages of it.
+ * libfuse permits. Its speed is the limit of FUSE itself; the targets of the benchmarks
+ * are percentages of it.
  *
  * It stays in the foreground, is read-only unless -w is given, and ends when it is
- * unmounted or gets a signal. Each request is answered in the thread that received it; a
- * read from a buffer that this thread keeps, a write from the buffer that the request
- * came in. */
+ * unmounted or gets a signal. Each request is answered in the thread that received it: a
+ * read from the thread's buffer, a write from the request's buffer. */
 
 #define FUSE_USE_VERSION 314
 
@@ -29,8 +28,8 @@
 #define MIN_THREADS          2
 #define MAX_BACKGROUND       128
 #define CONGESTION_THRESHOLD 96
-/* Nobody but the mount changes the file, so that the kernel need never ask again: what it
- * writes itself it knows. */
+/* Only the mount changes the file, so the kernel need never ask again: it knows its own
+ * writes. */
 #define ATTR_TIMEOUT_S 86400.0
 
 static int plain_fd;     /* const after start */
@@ -146,7 +145,7 @@ ceiling_lseek(fuse_req_t req, fuse_ino_t ino, off_t file_offset, int whence,
 {
     (void)ino;
     (void)fi;
-    /* Moves the position that all threads share; nobody reads at that position. */
+    /* Moves the position shared by all threads; no thread reads at that position. */
     off_t found = lseek(plain_fd, file_offset, whence);
     if (found < 0)
         fuse_reply_err(req, errno);
@@ -165,7 +164,7 @@ static const struct fuse_lowlevel_ops ceiling_ops = {
     .fallocate = ceiling_fallocate,
 };
 
-/* Serves @session with one thread for each core. Returns 0, or what went wrong. */
+/* Serves @session with one thread per core. Returns 0, or an error. */
 static int
 serve(struct fuse_session *session)
 {

@@ -4,8 +4,8 @@
  * compressed rows are a share of this speed.
  *
  * The input is a list of records that run-bench.py cuts out of a qcow2 image: a
- * little-endian 32-bit length, then so many bytes of compressed cluster, with whatever
- * follows it in its last sector. */
+ * little-endian 32-bit length, then that number of bytes of compressed cluster, including
+ * the rest of its last sector. */
 
 #include <endian.h>
 #include <errno.h>
@@ -83,7 +83,7 @@ decode_all(const Decoder *d, const uint8_t *records, size_t records_bytes,
     return n_clusters > 0;
 }
 
-/* Decompresses all records again and again for @seconds and prints the speed. */
+/* Decompresses all records repeatedly for @seconds and prints the speed. */
 static bool
 measure(const Decoder *d, const uint8_t *records, size_t records_bytes, double seconds)
 {

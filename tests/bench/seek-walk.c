@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Walks over a file with SEEK_DATA and SEEK_HOLE, as cp and tar do, and prints as JSON
- * how many extents of data it found, how many bytes they hold, and the time it took.
+ * the number of data extents, their bytes, and the time taken.
  *
- * With a second argument the walk gives up after so many seconds and says so. */
+ * With a second argument the walk gives up after that number of seconds and says so. */
 
 #include <errno.h>
 #include <fcntl.h>

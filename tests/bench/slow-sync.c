@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* A library to be preloaded: every sync of the process takes BENCH_FLUSH_US microseconds
  * longer, as on a disk whose cache must be flushed. Calls that only start writing
- * (sync_file_range) are as before, and so are syncs that go through io_uring. */
+ * (sync_file_range) are as before, and so are syncs through io_uring. */
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
