@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Stored names of backing files, json: ones above all. Input: the name. */
+/* Stored names of backing files, mainly json: ones. Input: the name. */
 #include <string.h>
 
 #include "codec/qcow2-header.h"

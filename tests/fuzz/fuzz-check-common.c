@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The work of fuzz-qcow2-check and fuzz-qed-check: what is reported after a repair is
- * what a further check finds, and no repair makes anything else of what could be mapped.
- */
+/* The work of fuzz-qcow2-check and fuzz-qed-check: a further check reports the same as
+ * the one after the repair, and no repair changes a mapping. */
 #include "fuzz-check.h"
 
 #include <string.h>
@@ -45,7 +44,7 @@ close_layer(Layer *layer)
     slot_cache_free(layer->tables);
 }
 
-/* Where the first clusters of the disk lie, and how many of them were asked for. */
+/* Stores the mapping of the disk's first clusters; returns their number. */
 static unsigned
 get_mapping(const QimgDriver *driver, SparseDisk *disk, QimgRun runs[N_MAPPED])
 {
@@ -61,7 +60,7 @@ get_mapping(const QimgDriver *driver, SparseDisk *disk, QimgRun runs[N_MAPPED])
     return n;
 }
 
-/* Checks, and repairs as @mode says; false where the image cannot be opened. */
+/* Checks, and repairs as @mode says; false if the image cannot be opened. */
 static bool
 check(const QimgDriver *driver, SparseDisk *disk, QimgRepair mode, QimgCheckResult *out)
 {
@@ -84,7 +83,7 @@ check(const QimgDriver *driver, SparseDisk *disk, QimgRepair mode, QimgCheckResu
     return result != NULL;
 }
 
-/* Of QED, a repair of everything drops entries that are no places. */
+/* In a QED image, a complete repair drops entries outside the file. */
 static void
 compare_runs(const QimgDriver *driver, QimgRepair mode, const QimgRun *before,
              const QimgRun *after)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What the targets of the decompressors share. */
+/* Shared by the targets of the decompressors. */
 #pragma once
 
 #include <stdlib.h>

@@ -141,7 +141,7 @@ fuzz_chain(const char *format_name, QimgStorage *const *storages, unsigned n_sto
     FUZZ_CHECK(qimg_options_set(options, "format", format_name, NULL));
     FUZZ_CHECK(qimg_options_set(options, "l2_cache", "64K", NULL));
     FUZZ_CHECK(qimg_options_set(options, "data_cache", "256K", NULL));
-    /* One thread: what a sanitizer finds must not depend on the moment. */
+    /* One thread: a sanitizer's findings must not depend on timing. */
     FUZZ_CHECK(qimg_options_set(options, "threads", "1", NULL));
     options->inspect = true;
     chain = chain_open_storages(storages, n_storages, options, &error);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* A whole image, qcow2 or QED, opened for writing and changed; what came of it is then
- * looked at as fuzz-image does. Input: SCRIPT_BYTES that say what is done (OP_BYTES for
- * each operation), then the file. A damaged image may have two places of the disk in one
- * place of the file, so the one thing that is known of its content is that a piece inside
- * a cluster holds what was written to it a moment ago. */
+/* A whole image, qcow2 or QED, opened for writing and changed; then examined as by
+ * fuzz-image. Input: SCRIPT_BYTES with the operations (OP_BYTES each), then the file. A
+ * damaged image may map two places of the disk to one place of the file, so only one fact
+ * is known about its content: a piece inside a cluster has the bytes just written to
+ * it. */
 #include <errno.h>
 #include <string.h>
 
@@ -41,8 +41,8 @@ check_answer(int err)
                err == -ENOKEY);
 }
 
-/* The pieces of a write that lie in different clusters may be in one place of the file;
- * the last one was written last. */
+/* The pieces of a write in different clusters may be at one place of the file; the last
+ * piece was written last. */
 static void
 expect_last_cluster(Change *c, uint64_t start, uint64_t length, const uint8_t *written)
 {
@@ -135,7 +135,7 @@ do_resize(Change *c, uint8_t place, uint8_t amount)
                    qimg_image_get_size_bytes(c->image) - wanted < QIMG_SECTOR_BYTES);
 }
 
-/* What came of a change of snapshots; the list grows by @n_more where it was done. */
+/* Checks a change of snapshots; on success the list grows by @n_more. */
 static void
 check_list(Change *c, QimgSnapshots *before, gboolean is_done, int n_more)
 {
@@ -148,8 +148,8 @@ check_list(Change *c, QimgSnapshots *before, gboolean is_done, int n_more)
     qimg_snapshots_unref(after);
 }
 
-/* Takes a snapshot, or does something with the one at a place of the list: renames,
- * deletes, goes back to it, all while the one before it is open. */
+/* Takes a snapshot, or renames, deletes or reverts to the one at a place of the list, all
+ * while the one before it is open. */
 static void
 do_snapshot(Change *c, uint8_t kind, uint8_t place)
 {
@@ -237,8 +237,8 @@ make_options(QimgStorage *storage, uint8_t choices)
     return options;
 }
 
-/* Opens the file above a small raw one where that is chosen, and with a data file where
- * the image wants one. */
+/* Opens the file above a small raw one if so chosen, and with a data file if the image
+ * needs one. */
 static QimgImage *
 open_image(SparseDisk *disk, SparseDisk *data, uint8_t choices)
 {

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Asking all that can be asked of a chain of images in memory, within bounds. */
+/* Makes every kind of query to a chain of images in memory, within bounds. */
 #pragma once
 
 #include "codec/qed-header.h"
 #include "image/chain/handle.h"
 
-/* The format that the image in @storage is opened as, whatever else it looks like. */
+/* The format to open the image in @storage as, for any content. */
 static inline const char *
 fuzz_format_of(QimgStorage *storage)
 {
@@ -19,6 +19,6 @@ fuzz_format_of(QimgStorage *storage)
 }
 
 /* Opens @n_storages (owned) as a chain, the top one as an image of the format
- * @format_name, and looks at all of it. */
+ * @format_name, and examines all of it. */
 void fuzz_chain(const char *format_name, QimgStorage *const *storages,
                 unsigned n_storages);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Partition tables, with the decoders of MBR and GPT below. Input: a byte of which bit 0
- * says that checksums of a GPT are made right first, a byte with the zeros (in 64 KiB)
- * between the disk's beginning and its end, two bytes with the length of that beginning
+/* Partition tables, with the decoders of MBR and GPT below. Input: a byte whose bit 0
+ * requests corrected checksums of a GPT, a byte with the zeros (in 64 KiB) between the
+ * disk's beginning and its end, two bytes with the length of that beginning
  * (little-endian), the beginning, the end. */
 #include <string.h>
 #include <zlib.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Header and L2 entries of qcow version 1. Input: the first bytes of a file; what follows
- * the header are L2 entries. */
+/* Header and L2 entries of qcow version 1. Input: the first bytes of a file; L2 entries
+ * follow the header. */
 #include <string.h>
 
 #include "base/endian.h"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Where bitmaps lie: the header extension, then directory entries, one behind the other,
- * then each word of the input as a table's entry. Input: cluster bits, a byte with the
+/* The location of bitmaps: the header extension, then consecutive directory entries, then
+ * each word of the input as a table's entry. Input: cluster bits, a byte with the
  * extension's length, the extension, the directory. */
 #include <stdlib.h>
 #include <string.h>
@@ -38,7 +38,7 @@ LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n_bytes)
     data_bytes = (uint32_t)qimg_min_u64(bytes[1], n_bytes - 2);
     bytes += 2;
     n_bytes -= 2;
-    exact = malloc(n_bytes + 1); /* a step outside is seen */
+    exact = malloc(n_bytes + 1); /* a sanitizer sees a step outside */
     if (!exact)
         return 0;
     memcpy(exact, bytes, data_bytes);

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The header decoder with extensions and feature names, and what the encoders make of
- * them: decode(encode(x)) = x. Input: the first bytes of a file.
- */
+/* The header decoder with extensions and feature names, and the encoders on its results:
+ * decode(encode(x)) = x. Input: the first bytes of a file. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,7 +8,7 @@
 #include "codec/qcow2-header.h"
 #include "fuzz.h"
 
-/* What a decoded header must promise to those who compute with it. */
+/* The promises of a decoded header to code that computes with it. */
 static void
 check_header(const Qcow2Header *h, size_t n_bytes)
 {
@@ -21,7 +20,7 @@ check_header(const Qcow2Header *h, size_t n_bytes)
     FUZZ_CHECK(h->backing_name_offset <= g.cluster_bytes);
     FUZZ_CHECK(h->size_bytes % 512 == 0);
     if (h->incompatible_features & ~(uint64_t)QCOW2_INCOMPAT_KNOWN)
-        return; /* refused before anything else is looked at */
+        return; /* refused before any other check */
     FUZZ_CHECK(h->size_bytes <= INT64_MAX);
     FUZZ_CHECK(h->l1_table_offset % g.cluster_bytes == 0);
     FUZZ_CHECK(h->n_l1_entries <= QCOW2_MAX_L1_BYTES / 8);
@@ -33,8 +32,8 @@ check_header(const Qcow2Header *h, size_t n_bytes)
     FUZZ_CHECK(g.l1_shift < 64 && g.l2_bits >= 6);
 }
 
-/* What was decoded encodes to the same bytes, but for the part of a sector that a size
- * may have, and the padding. */
+/* A decoded header encodes to the same bytes, except for a size's part of a sector, and
+ * the padding. */
 static void
 check_encode(const Qcow2Header *h, const uint8_t *bytes)
 {

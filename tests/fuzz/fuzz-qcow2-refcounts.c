@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Refcount entries: what is encoded is decoded again, and its neighbours stay as they
- * are. Input: order, eight bytes of the value, two of the index, then the block. */
+/* Refcount entries: encoded values are decoded again, and their neighbours stay. Input:
+ * order, eight bytes of the value, two of the index, then the block. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -29,7 +29,7 @@ LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n_bytes)
     n = n_bytes * 8 >> order;
     value = qimg_be64_get(value_be) & qcow2_refcount_max(order);
     index = qimg_be16_get(index_be) % n;
-    block = malloc(n_bytes); /* exactly: a step outside is seen */
+    block = malloc(n_bytes); /* exact size: a sanitizer sees a step outside */
     if (!block)
         return 0;
     memcpy(block, bytes, n_bytes);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Snapshot table entries. Input: a snapshot table. Each whole entry is encoded again, and
- * renamed, into buffers that are exactly as long. */
+/* Snapshot table entries. Input: a snapshot table. Each complete entry is encoded again,
+ * and renamed, into buffers of exactly the needed length. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -8,7 +8,7 @@
 #include "codec/qcow2-snapshots.h"
 #include "fuzz.h"
 
-/* What an entry of ours says is the same when it is decoded. */
+/* Decoding one of our entries gives the same facts. */
 static void
 check_encoding(const Qcow2SnapshotEntry *e, const char *texts)
 {
@@ -34,7 +34,7 @@ check_encoding(const Qcow2SnapshotEntry *e, const char *texts)
     free(bytes);
 }
 
-/* All but the name stays; to be renamed back gives the old bytes. */
+/* Everything but the name stays; renaming it back gives the old bytes. */
 static void
 check_renaming(const Qcow2SnapshotEntry *e, const uint8_t *old)
 {
@@ -76,7 +76,7 @@ LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n_bytes)
         FUZZ_CHECK(e.entry_bytes <= QCOW2_SNAPSHOT_FIXED_BYTES + 1024 + 2 * 65536);
         if (e.extra_bytes > n_bytes - at - QCOW2_SNAPSHOT_FIXED_BYTES)
             return 0;
-        /* Exactly as long, so that a sanitizer sees one byte more. */
+        /* Exact size, so that a sanitizer sees one byte more. */
         extra = malloc(e.extra_bytes ? e.extra_bytes : 1);
         if (!extra)
             return 0;

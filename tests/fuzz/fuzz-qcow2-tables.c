@@ -34,7 +34,7 @@ check_entry(const Qcow2Geometry *g, const QimgL2Entry *e, uint64_t guest_offset)
     }
 }
 
-/* Going from part to part must agree with asking for each subcluster alone. */
+/* Walking from part to part must agree with decoding each subcluster alone. */
 static void
 check_extended(const Qcow2Geometry *g, uint64_t word, uint64_t bitmap,
                uint64_t guest_offset)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* A whole QED image, checked, repaired and checked again. Input: a byte that says how it
- * is repaired, then the file. */
+/* A whole QED image, checked, repaired and checked again. Input: a byte for the kind of
+ * repair, then the file. */
 #include "fuzz-check.h"
 #include "fuzz.h"
 

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The QED header decoder, and that what it takes encodes to the same bytes. Input: the
+/* The QED header decoder, and that accepted headers encode to the same bytes. Input: the
  * first bytes of a file. */
 #include <string.h>
 
 #include "codec/qed-header.h"
 #include "fuzz.h"
 
-/* What a decoded header must promise to those who compute with it. */
+/* The promises of a decoded header to code that computes with it. */
 static void
 check_header(const QedHeader *h)
 {
@@ -34,7 +34,7 @@ check_encode(const QedHeader *h, const uint8_t *bytes)
     uint8_t copy[QED_HEADER_BYTES];
 
     qed_header_encode(h, copy);
-    /* Without a backing file the name's fields mean nothing. */
+    /* Without a backing file the name's fields have no meaning. */
     if (!(h->features & QED_FEATURE_BACKING))
         memcpy(copy + 56, bytes + 56, 8);
     FUZZ_CHECK(memcmp(copy, bytes, sizeof copy) == 0);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Inflating a zstd cluster. Input: one byte that chooses the cluster size, then the
- * stream. Both buffers are exactly as long as they are said to be. */
+/* Inflates a zstd cluster. Input: one byte for the cluster size, then the stream. Both
+ * buffers have exactly the passed lengths. */
 #include "fuzz-codec.h"
 
 int

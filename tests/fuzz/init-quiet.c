@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Damage is logged as a warning, repair as a message; millions of damaged images are not
- * worth reading of. */
+/* Suppresses the log of damage (warnings) and repair (messages) in millions of damaged
+ * images. */
 #include <glib.h>
 
 #include "fuzz.h"

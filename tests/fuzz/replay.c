@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Runs a fuzz target over the files, and the files in the directories, that are given as
+/* Runs a fuzz target over the files, and the files in the directories, given as
  * arguments: the corpus as an ordinary test, with any compiler. */
 #include <glib.h>
 #include <stdio.h>

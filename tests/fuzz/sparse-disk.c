@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Pages by their index; one that holds zeros need not exist. */
+/* Pages by their index; a page of zeros need not exist. */
 #include "sparse-disk.h"
 
 #include <errno.h>
@@ -26,7 +26,7 @@ disk_of(QimgStorage *storage)
     return ((SparseStorage *)storage)->disk;
 }
 
-/* Copies from @source, or zeros for NULL; the range lies below max_bytes. Bytes past the
+/* Copies from @source, or zeros for NULL; the range is below max_bytes. Bytes past the
  * end of the file are always zeros. */
 static void
 put(SparseDisk *disk, uint64_t at, const uint8_t *source, uint64_t n_bytes)

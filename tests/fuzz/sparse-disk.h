@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* A writable file in memory: only pages that were written to exist, its length is
- * limited, and it outlives the storages that are opened on it. For one thread. */
+/* A writable file in memory: only written pages exist, its length is limited, and it
+ * outlives the storages opened on it. For one thread. */
 #pragma once
 
 #include "storage/storage.h"
@@ -11,7 +11,7 @@ typedef struct SparseDisk SparseDisk;
 SparseDisk *sparse_disk_new(const void *bytes, size_t n_bytes, uint64_t max_bytes);
 
 /* Opens it; close the storage before sparse_disk_free. Without @is_writable it has no
- * operation that writes. */
+ * writing operations. */
 QimgStorage *sparse_disk_open(SparseDisk *disk, bool is_writable);
 
 /* Accepts NULL. */
