@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Appends beside other requests: none waits for the others where what it uncovers is
- * known to be zeros, and none is lost in a cluster whose rest is made zeros meanwhile.
- * The source under test is compiled into this program, so that a test can take a single
+/* Appends beside other requests: none waits for the others if the bytes that it uncovers
+ * are known to be zeros, and none is lost in a cluster whose rest is zeroed meanwhile.
+ * The source under test is compiled into this program, so that a test can run a single
  * step. */
 #include <pthread.h>
 #include <string.h>
@@ -95,9 +95,9 @@ write_first_block(void *user)
     return NULL;
 }
 
-/* Appends while a request of @work stands still inside the gate, at a call of the kind
- * @call, and goes on after them only: an append that waited for it would wait for ever.
- */
+/* Appends while a request of @work is blocked inside the gate, at a call of the kind
+ * @call, and continues only afterwards: an append that waited for it would wait
+ * forever. */
 static void
 append_beside(const Case *c, void *(*work)(void *), MemoryCalls call)
 {
@@ -106,14 +106,14 @@ append_beside(const Case *c, void *(*work)(void *), MemoryCalls call)
     pthread_t thread;
 
     append(&o, 1);
-    append(&o, 2); /* the first one behind may have to look what is there */
+    append(&o, 2); /* the first one may have to check the bytes behind */
     start = qimg_image_get_size_bytes(o.disk);
     memory_storage_block_calls(o.data, call, QIMG_IO_DATA);
     g_assert_cmpint(pthread_create(&thread, NULL, work, o.disk), ==, 0);
     memory_storage_wait_blocked(o.data, 1);
     for (unsigned i = 0; call == MEMORY_READ && i < 8; i++)
         append(&o, (uint8_t)(10 + i));
-    if (call == MEMORY_WRITE) /* the data of an append would stop there, too */
+    if (call == MEMORY_WRITE) /* the data of an append would be blocked there, too */
         g_assert_cmpint(image_grow(o.disk, start + 8 * BLOCK), ==, 0);
     g_assert_cmpuint(qimg_image_get_size_bytes(o.disk), ==, start + 8 * BLOCK);
     memory_storage_release(o.data);
@@ -144,9 +144,9 @@ discard_second_cluster(void *user)
     return NULL;
 }
 
-/* Makes the second cluster of a disk zeros, which ends @n_bytes behind its first one, and
- * expects @wanted of growing it while the entry (QED: the cluster) is changed. Bytes that
- * are appended are there in the end, with zeros before them. */
+/* Zeros the second cluster of a disk that ends @n_bytes behind its first one, and expects
+ * @wanted from growing it while the entry (QED: the cluster) is changed. Appended bytes
+ * are there in the end, with zeros before them. */
 static void
 append_beside_zeroes(const Case *c, uint64_t n_bytes, QimgErrno wanted)
 {
@@ -174,15 +174,15 @@ append_beside_zeroes(const Case *c, uint64_t n_bytes, QimgErrno wanted)
     qimg_image_close(o.disk);
 }
 
-/* With the last unit goes what lies behind the disk's end: the disk must not grow into it
- * meanwhile. */
+/* Zeroing the last unit also zeros the bytes behind the disk's end: the disk must not
+ * grow into them meanwhile. */
 static void
 test_beside_zeroes(const void *data)
 {
     append_beside_zeroes(data, BLOCK + QIMG_SECTOR_BYTES, -EAGAIN);
 }
 
-/* Where the disk ends with a unit, nothing lies behind its end. */
+/* If the disk ends with a unit, nothing lies behind its end. */
 static void
 test_beside_whole_zeroes(const void *data)
 {

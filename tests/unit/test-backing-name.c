@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* image/chain/backing-name.c: what a stored name means. Spec: qcow2 section 9. */
+/* image/chain/backing-name.c: the meaning of a stored name. Spec: qcow2 section 9. */
 #include "image/chain/backing-name.h"
 #include "test-util.h"
 
 typedef struct {
     const char *name;
     const char *path;   /* NULL: refused */
-    const char *format; /* NULL: not said */
+    const char *format; /* NULL: not given */
     const char *error;
 } Row;
 
@@ -96,7 +96,7 @@ test_rows(void)
     }
 }
 
-/* The deepest nesting that a name of 1023 bytes can hold. */
+/* The deepest nesting in a name of 1023 bytes. */
 static void
 test_deep(void)
 {

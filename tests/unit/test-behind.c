@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* behind/behind.c and log.c: when entries that wait reach the file, and what is read
- * until then. That they outlive the process: tests/crash/test-kill.c. */
+/* behind/behind.c and log.c: when pending entries reach the file, and what readers see
+ * until then. tests/crash/test-kill.c checks that they outlive the process. */
 #include "behind/behind.h"
 
 #include <errno.h>
@@ -74,8 +74,8 @@ seen(Fixture *f, uint64_t offset)
     return words[in_table / 8];
 }
 
-/* An entry is seen at once, and in the file only after a sync that began later than the
- * data was written. */
+/* An entry is visible at once, but in the file only after a sync that began after its
+ * data were written. */
 static void
 test_order(void)
 {
@@ -92,7 +92,7 @@ test_order(void)
     g_assert_true(behind_covers(f.behind, 0, TABLE_BYTES / 8, 1));
     g_assert_true(behind_covers(f.behind, 64, 1, 1));
     g_assert_false(behind_covers(f.behind, 72, 2, 1));
-    g_assert_cmpint(add(&f, 64, 8), ==, 0); /* the later one holds */
+    g_assert_cmpint(add(&f, 64, 8), ==, 0); /* the later one counts */
     memory_storage_release(f.memory);
     g_assert_cmpint(behind_settle(f.behind, &has_synced), ==, 0);
     g_assert_cmpuint(in_file(&f, 64), ==, 8);
@@ -109,7 +109,7 @@ test_order(void)
     end(&f);
 }
 
-/* What could not be made durable is never referred to. */
+/* No entry ever refers to data that could not be made durable. */
 static void
 test_sync_fails(void)
 {
@@ -121,13 +121,13 @@ test_sync_fails(void)
                                                       .errnum = EIO});
     g_assert_cmpint(add(&f, 8, 1), ==, 0);
     g_assert_cmpint(behind_settle(f.behind, NULL), ==, -EIO);
-    g_assert_cmpint(behind_settle(f.behind, NULL), ==, -EIO); /* for ever */
+    g_assert_cmpint(behind_settle(f.behind, NULL), ==, -EIO); /* forever */
     g_assert_cmpuint(in_file(&f, 8), ==, 0);
     g_assert_cmpuint(seen(&f, 8), ==, 1);
     end(&f);
 }
 
-/* What waits is written when the disk takes it again. */
+/* Pending entries are written when the disk accepts them again. */
 static void
 test_write_fails(void)
 {
@@ -148,7 +148,7 @@ test_write_fails(void)
     end(&f);
 }
 
-/* An entry for which there is no room does not wait. */
+/* An entry without room does not become pending. */
 static void
 test_no_room(void)
 {
@@ -157,7 +157,7 @@ test_no_room(void)
     g_assert_cmpint(add(&f, 8, 1), ==, 0);
     g_assert_cmpint(behind_settle(f.behind, NULL), ==, 0);
     memory_storage_set_capacity(f.memory, TABLE_BYTES);
-    g_assert_cmpint(add(&f, 16, 2), ==, 0); /* there is */
+    g_assert_cmpint(add(&f, 16, 2), ==, 0); /* there is room */
     g_assert_cmpint(add(&f, TABLE_BYTES + 16, 3), ==, -ENOSPC);
     g_assert_cmpuint(seen(&f, TABLE_BYTES + 16), ==, 0);
     g_assert_cmpint(behind_settle(f.behind, NULL), ==, 0);
@@ -165,8 +165,8 @@ test_no_room(void)
     end(&f);
 }
 
-/* More than may wait at once, each place twice: writers wait for the disk, and the ring
- * goes round. */
+/* More entries than may be pending, each place twice: writers wait for the disk, and the
+ * ring wraps. */
 static void
 test_many(void)
 {
@@ -183,12 +183,12 @@ test_many(void)
     end(&f);
 }
 
-/* Nobody keeps what waits: nothing is started. */
+/* Without a keeper, nothing is started. */
 static void
 test_without_keeper(void)
 {
     QimgStorage *memory = memory_storage_new_writable("", 1, "memory");
-    g_autoptr(QimgKeeper) keeper = qimg_keeper_new(); /* without a process */
+    g_autoptr(QimgKeeper) keeper = qimg_keeper_new(); /* not started */
     QimgKeeper *const keepers[] = {NULL, keeper};
 
     for (unsigned i = 0; i < G_N_ELEMENTS(keepers); i++) {
@@ -202,7 +202,7 @@ test_without_keeper(void)
     qimg_storage_close(memory);
 }
 
-/* BehindWrite: adds up, and checks that no pair is divided. */
+/* BehindWrite: counts, and checks that no pair is divided. */
 static QimgErrno
 check_pairs(void *user, uint64_t host_offset, const void *bytes, size_t n_bytes)
 {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Long calls that their caller cancels: each is canceled at its first step, then at its
- * second, until it is done, and leaves each time what qimg.h promises. */
+/* Long calls that their caller cancels: each call is canceled at its first step, then at
+ * its second, and so on until it completes, and leaves the state promised by qimg.h each
+ * time. */
 #include <errno.h>
 #include <glib/gstdio.h>
 #include <string.h>
@@ -12,7 +13,7 @@
 #define DISK_BYTES   (64 * KIB)
 #define GROWN_BYTES  (6 * KIB * KIB)
 #define LARGE_BYTES  (17 * KIB * KIB) /* three steps of counting, with small clusters */
-#define REFTABLE_AT  512u /* of an image with clusters of 512 bytes that qimg made */
+#define REFTABLE_AT  512u /* in an image with clusters of 512 bytes made by qimg */
 #define FIRST_BLOCK  1024u
 #define MAX_ATTEMPTS 100000u
 
@@ -109,7 +110,7 @@ count_faults(const Fixture *f)
     return result->n_corruptions + result->n_leaks + result->n_check_errors;
 }
 
-/* ---- making ---- */
+/* ---- creation ---- */
 
 static unsigned
 count_files(const char *path)
@@ -122,7 +123,7 @@ count_files(const char *path)
     return n;
 }
 
-/* Nothing is left of the new image, and what it was to replace is as it was. */
+/* Nothing is left of the new image, and the file to be replaced is as it was. */
 static void
 test_create(void)
 {
@@ -170,7 +171,7 @@ test_create(void)
     fixture_clear(&f);
 }
 
-/* ---- another size ---- */
+/* ---- resizing ---- */
 
 /* The disk has its old size and content, and nothing is leaked. */
 static void
@@ -255,7 +256,7 @@ test_snapshots(void)
 
         make_image(&f, "512");
         image = open_image(&f, true);
-        /* So large that there are several steps in each pass. */
+        /* Large enough for several steps in each pass. */
         g_assert_cmpint(qimg_image_resize(image, LARGE_BYTES), ==, 0);
         fill(image, 0, LARGE_BYTES, 1);
         qimg_image_create_snapshot(image, "old", NULL, NULL, &error);
@@ -293,7 +294,7 @@ test_snapshots(void)
 
 /* ---- checking and repairing ---- */
 
-/* Counts some clusters higher than they are used, and one not at all. */
+/* Raises some refcounts too high, and sets one to 0. */
 static void
 damage(const Fixture *f)
 {
@@ -304,7 +305,7 @@ damage(const Fixture *f)
     g_assert_cmpint(bytes[REFTABLE_AT + 6], ==, FIRST_BLOCK >> 8);
     bytes[FIRST_BLOCK + 2 * 20 + 1] = 0;
     bytes[FIRST_BLOCK + 2 * 30 + 1] = 5;
-    bytes[n_bytes - 1] = 1; /* of no meaning: data */
+    bytes[n_bytes - 1] = 1; /* without meaning: data */
     g_assert_true(g_file_set_contents(f->path, bytes, (gssize)n_bytes, NULL));
 }
 
@@ -362,7 +363,7 @@ test_check(void)
 
 /* ---- copying ---- */
 
-/* A copy that was canceled can go on, or has left nothing. */
+/* A canceled copy can be resumed, or has left nothing. */
 static void
 test_copy(void)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Files that another program changes below an open image: noticed by what a change
- * leaves in their status, and by nothing that leaves the content alone. */
+/* Files that another program changes below an open image: a change is noticed by its
+ * traces in their status; events that leave the content alone are not. */
 #include <errno.h>
 #include <fcntl.h>
 #include <glib/gstdio.h>
@@ -19,8 +19,8 @@ typedef struct {
     struct stat status;
 } Fixture;
 
-/* The kernel's clock of files goes in steps: a change within the step in which a file
- * was made leaves the same time. */
+/* The kernel's clock of files goes in steps: a change within the step in which a file was
+ * created leaves the same time. */
 static void
 set_old_times(const char *path)
 {
@@ -29,7 +29,7 @@ set_old_times(const char *path)
     g_assert_cmpint(utimensat(AT_FDCWD, path, times, 0), ==, 0);
 }
 
-/* Lets the clock of files pass the time of change of @path. */
+/* Waits until the clock of files passes the ctime of @path. */
 static void
 pass_tick(const char *dir, const char *path)
 {
@@ -111,7 +111,7 @@ test_write(void)
     tear_down(&f);
 }
 
-/* Its time of modification is set back: the time of change stays. */
+/* Its mtime is reset: the ctime stays. */
 static void
 test_write_with_old_time(void)
 {
@@ -175,7 +175,7 @@ test_not_content(void)
     tear_down(&f);
 }
 
-/* With nolock others may write; with rw it is we who do. */
+/* With nolock others may write; with rw this process does. */
 static void
 test_not_watched(gconstpointer option)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* fuse/ops/coherence.c, without a kernel: what is told before what is answered, and that
+/* fuse/ops/coherence.c, without a kernel: the order of telling and answering, and that
  * the notifier never waits for itself. */
 #include "ops/coherence.h"
 
@@ -14,7 +14,7 @@
 #define N_THREADS   6u
 #define N_ROUNDS    2000u
 
-/* A request, in the place of libfuse's. */
+/* A request, instead of libfuse's. */
 struct fuse_req {
     bool is_answered;
     unsigned answered_at;
@@ -26,7 +26,7 @@ static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 static unsigned n_events;                      /* answers and drops */
 static unsigned dropped_at[N_VIEWS][N_FOLIOS]; /* the event; 0: never */
 static unsigned first_drop_at[N_VIEWS];
-static bool is_page_locked[N_VIEWS][N_FOLIOS]; /* by a write that is not answered */
+static bool is_page_locked[N_VIEWS][N_FOLIOS]; /* by an unanswered write */
 static bool locks_pages;                       /* whether drops wait for that */
 
 static void
@@ -99,8 +99,8 @@ finish(CoherentView *view, CoherentChange *change, struct fuse_req *req)
     coherence_finish(view, change, 0, 512, &answer);
 }
 
-/* A sync is answered after what was changed before it was told, also if a change behind
- * it, which touches that one, waits already. */
+/* A sync is answered after the changes before it were told, even if a change behind it,
+ * which touches one of them, is already pending. */
 static void
 test_sync_after_joined(void)
 {
@@ -143,13 +143,13 @@ test_told_first(void)
         g_assert_cmpuint(dropped_at[i][0], <, req.answered_at);
     }
     g_assert_cmpuint(dropped_at[0][0], ==, 0);
-    coherence_sync(views[0], &sync_answer); /* nothing waits */
+    coherence_sync(views[0], &sync_answer); /* nothing is pending */
     g_assert_true(sync.is_answered);
     coherence_stop(c);
     coherence_free(c);
 }
 
-/* Alone, or after the end, all is answered at once. */
+/* Alone, or after the end, all changes are answered at once. */
 static void
 test_at_once(void)
 {
@@ -210,7 +210,7 @@ write_and_sync(GRand *rand, unsigned view)
     unsigned made_at;
 
     lock_page(view, folio);
-    if (g_rand_int_range(rand, 0, 4) > 0) /* else as of a mapping's page */
+    if (g_rand_int_range(rand, 0, 4) > 0) /* else as from a mapping's page */
         change = coherence_begin(shared_views[view], at, 4096);
     pthread_mutex_lock(&lock);
     made_at = n_events;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* transform/: what follows a stream does not matter, what it lacks does; the buffers are
- * exactly as long as they are said to be. Spec: qcow2 section 5. */
+/* transform/: bytes behind a stream do not matter, missing ones do; the buffers have
+ * exactly the passed lengths. Spec: qcow2 section 5. */
 #include "transform/compress.h"
 
 #include <errno.h>
@@ -99,14 +99,13 @@ test_codec(gconstpointer user)
     g_assert_cmpint(decompress(codec, shorter, shorter->len, N_CLUSTER), ==, -EIO);
     g_assert_cmpint(decompress(codec, empty, empty->len, N_CLUSTER), ==, -EIO);
     g_assert_cmpint(decompress(codec, whole, 0, N_CLUSTER), ==, -EIO);
-    /* QEMU's deflate reader is content once the output is full; its zstd reader is not.
-     */
+    /* QEMU's deflate reader accepts a full output; its zstd reader does not. */
     g_assert_cmpint(decompress(codec, longer, longer->len, N_CLUSTER), ==,
                     codec == QIMG_CODEC_DEFLATE ? 0 : -EIO);
     for (size_t n = 0; n < n_whole; n++) {
         QimgErrno err = decompress(codec, whole, n, N_CLUSTER);
 
-        /* Deflate's end mark may be missing when all the bytes are there. */
+        /* Deflate's end mark may be missing if all bytes are there. */
         g_assert_true(err == -EIO ||
                       (err == 0 && codec == QIMG_CODEC_DEFLATE && n + 2 >= n_whole));
     }
@@ -175,8 +174,8 @@ test_zstd_kinds(void)
     g_assert_cmpint(decompress(QIMG_CODEC_ZSTD, no_size, no_size->len, N_CLUSTER), ==,
                     -EIO);
     g_assert_cmpint(decompress(QIMG_CODEC_ZSTD, no_size, 3, N_CLUSTER), ==, -EIO);
-    /* A frame that wants a dictionary: the descriptor's low bits say how long its number
-     * is, which follows. */
+    /* A frame that needs a dictionary: the descriptor's low bits give the length of its
+     * number, which follows. */
     dictionary->data[4] |= 1;
     g_assert_cmpint(decompress(QIMG_CODEC_ZSTD, dictionary, dictionary->len, N_CLUSTER),
                     ==, -EIO);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Copying a disk out: the plan, zeros, the account of what cannot be read, the journal,
- * and whole copies from a file with sectors that cannot be read. */
+/* Copying a disk out: the plan, zeros, the record of unreadable ranges, the journal, and
+ * whole copies from a file with unreadable sectors. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -17,14 +17,13 @@
 
 #define MIB (UINT64_C(1) << 20)
 
-/* ---- the plan -------------------------------------------------------------------------
- */
+/* ---- the plan ---- */
 
 typedef struct {
     uint64_t start, end;
 } Range;
 
-/* Disks of which a few ranges hold data, and what their pieces must be. */
+/* Disks with data in a few ranges, and their expected pieces. */
 typedef struct {
     const char *name;
     uint64_t size_bytes;
@@ -133,8 +132,7 @@ test_plan(void)
     }
 }
 
-/* ---- zeros ----------------------------------------------------------------------------
- */
+/* ---- zeros ---- */
 
 static void
 test_zeros(void)
@@ -162,7 +160,7 @@ test_zeros(void)
         g_autoptr(GString) text = g_string_new(NULL);
         size_t start = 0, end;
 
-        buffer[rows[i].n_bytes] = 1; /* must not be looked at */
+        buffer[rows[i].n_bytes] = 1; /* must not be read */
         for (unsigned j = 0; j < 3 && rows[i].set[j] != SIZE_MAX; j++)
             buffer[rows[i].set[j]] = 1;
         while (copy_find_data(buffer, rows[i].n_bytes, &start, &end)) {
@@ -173,8 +171,7 @@ test_zeros(void)
     }
 }
 
-/* ---- the account ----------------------------------------------------------------------
- */
+/* ---- the record ---- */
 
 static void
 append_range(const QimgUnreadable *range, void *user)
@@ -219,7 +216,8 @@ test_range_log(void)
     range_log_clear(&log);
 }
 
-/* More than are listed: all are counted and told, none is claimed to be all. */
+/* More than are listed: all are counted and reported, and the list does not claim to be
+ * complete. */
 static void
 test_range_log_full(void)
 {
@@ -247,8 +245,7 @@ test_range_log_full(void)
     range_log_clear(&log);
 }
 
-/* ---- digests --------------------------------------------------------------------------
- */
+/* ---- digests ---- */
 
 static void
 test_digests(void)
@@ -257,7 +254,7 @@ test_digests(void)
         QimgDigest kind;
         const char *text;
         const char *abc;   /* the standards' own example */
-        const char *zeros; /* of 100000 of them, as coreutils compute it */
+        const char *zeros; /* of 100000 of them, as computed by coreutils */
     } rows[] = {
         {QIMG_DIGEST_MD5, "md5", "900150983cd24fb0d6963f7d28e17f72", NULL},
         {QIMG_DIGEST_SHA1, "sha1", "a9993e364706816aba3e25717850c26c9cd0d89d", NULL},
@@ -293,11 +290,9 @@ test_digests(void)
     g_assert_null(qimg_digest_get_name((QimgDigest)COPY_N_DIGESTS));
 }
 
-/* ---- whole copies ---------------------------------------------------------------------
- */
+/* ---- whole copies ---- */
 
-/* A file of which some sectors cannot be read; the content is computed from the offset.
- */
+/* A file with some unreadable sectors; the content is computed from the offset. */
 typedef struct {
     QimgStorage storage;
     uint64_t size_bytes;
@@ -306,8 +301,7 @@ typedef struct {
     _Atomic unsigned n_reads;
     QimgCopy *stopped_copy; /* is stopped at read number @stop_at */
     unsigned stop_at;
-    uint64_t
-        second_offset; /* a byte here is another one when it is read again; 0: none */
+    uint64_t second_offset; /* a byte here differs when it is read again; 0: none */
     _Atomic unsigned n_second_reads;
 } BadFile;
 
@@ -360,7 +354,7 @@ static const QimgStorageOps bad_ops = {
     .close = bad_close,
 };
 
-/* An image on a BadFile, a directory, and what a copy tells. */
+/* An image on a BadFile, a directory, and the copy's reports. */
 typedef struct {
     BadFile *file;
     QimgImage *image;
@@ -441,8 +435,8 @@ check_copy(const Fixture *fixture)
     g_assert_false(has_journal(fixture));
 }
 
-/* Bad sectors are told apart exactly, over borders of chunks, too, and the rest is there.
- */
+/* Bad sectors are located exactly, also across borders of chunks, and the rest is
+ * there. */
 static void
 test_rescue(void)
 {
@@ -481,8 +475,8 @@ test_rescue(void)
     }
 }
 
-/* Without it the first bad place ends the copy, which goes on with it; then what was
- * found before is in the report, too. */
+/* Without it the first bad place ends the copy; with it the copy is resumed, and the
+ * report also includes the places found before. */
 static void
 test_rescue_later(void)
 {
@@ -540,7 +534,7 @@ test_rescue_later(void)
     fixture_close(&fixture);
 }
 
-/* Stopped at any read, a copy goes on to the right end, with the right digest. */
+/* Stopped at any read, a copy is resumed to the right end, with the right digest. */
 static void
 test_stop(void)
 {
@@ -590,7 +584,7 @@ test_stop(void)
     fixture_close(&fixture);
 }
 
-/* What is read back and is not the same ends the copy, which tells no digest and leaves
+/* A difference in the read-back ends the copy, which reports no digest and leaves
  * nothing. */
 static void
 test_verify(void)
@@ -624,8 +618,7 @@ test_verify(void)
     }
 }
 
-/* ---- the journal ----------------------------------------------------------------------
- */
+/* ---- the journal ---- */
 
 /* The lines of @text, each with its checksum; "!" before one: a wrong one. */
 static char *
@@ -648,13 +641,13 @@ with_sums(const char *text)
     "{\"qimg-copy\": 2, \"source\": {\"size\": 8}, \"target\": {\"is-device\": false, "  \
     "\"inode\": 1, \"size\": 8}}\n"
 
-/* What is not a journal of ours is refused, and nothing is written. */
+/* A file that is not our journal is refused, and nothing is written. */
 static void
 test_bad_journals(void)
 {
     static const struct {
-        const char *text; /* of lines without sums where it begins with { and has \n */
-        const char *what; /* NULL: makes no sense */
+        const char *text; /* lines without sums, if it begins with { and has \n */
+        const char *what; /* NULL: invalid */
     } rows[] = {
         {"", NULL},
         {"{", NULL},
@@ -688,7 +681,7 @@ test_bad_journals(void)
                 "{\"offset\": 7, \"data-bytes\": 0, \"unreadable\": []}\n",
          NULL},
         {HEADER, "source"},
-        /* A line that was being written when the machine ended says nothing. */
+        /* A line that was being written when the machine ended does not count. */
         {HEADER "!{\"offset\": -1, \"data-bytes\": 0, \"unreadable\": []}\n", "source"},
     };
     Fixture fixture;

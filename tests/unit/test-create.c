@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* image/create-options.c and create.c: each property by name, and the public functions.
- * What is in the images is compared with QEMU's in tests/oracle/test_create.py. */
+ * tests/oracle/test_create.py compares the content of the images with QEMU's. */
 #include <glib/gstdio.h>
 #include <string.h>
 
@@ -10,7 +10,7 @@
 typedef struct {
     const char *name;
     const char *value;
-    const char *error; /* NULL: taken */
+    const char *error; /* NULL: accepted */
 } Row;
 
 static const Row rows[] = {
@@ -120,7 +120,7 @@ test_fields(void)
     g_assert_cmpuint(f->version, ==, 3);
 }
 
-/* One description makes several images; the public functions tell of the last. */
+/* One description makes several images; the public functions report the last. */
 static void
 test_run(void)
 {
@@ -150,7 +150,7 @@ test_run(void)
     test_util_set_property(create, "force", NULL);
     test_util_set_property(create, "size", "1M");
     g_assert_true(qimg_create_run(create, path, NULL, NULL, &error));
-    g_assert_null(qimg_create_get_notes(create)[0]); /* the format is known by now */
+    g_assert_null(qimg_create_get_notes(create)[0]); /* the format is now known */
     image = qimg_image_open(path, NULL, &error);
     g_assert_no_error(error);
     g_assert_cmpuint(qimg_image_get_size_bytes(image), ==, 1 << 20);
@@ -159,7 +159,7 @@ test_run(void)
     test_util_remove_dir(dir);
 }
 
-/* What is added to a disk is there, as asked for, or the disk is as it was. */
+/* The added part of a disk is there, as requested, or the disk is as it was. */
 static void
 test_grow(void)
 {

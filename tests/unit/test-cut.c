@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Files that another program cuts while they are in use: what they no longer have is an
- * error, wherever it is asked for; zeros stand only for what they never had. */
+/* Files that another program cuts while they are in use: lost bytes are an error for
+ * every request; only bytes that the file never had read as zeros. */
 #include <errno.h>
 #include <string.h>
 
@@ -45,13 +45,13 @@ test_read_only_storage(void)
     g_assert_cmpmem(buffer, 500, content, 500);
     g_assert_cmpint(read_bytes(storage, 400, buffer, 101), ==, -EIO);
     g_assert_cmpint(read_bytes(storage, 999, buffer, 1), ==, -EIO);
-    g_assert_cmpint(read_bytes(storage, 1000, buffer, 10), ==, 0); /* never was there */
+    g_assert_cmpint(read_bytes(storage, 1000, buffer, 10), ==, 0); /* never there */
     g_assert_true(is_zero(buffer, 10));
     g_assert_cmpint(qimg_storage_get_size(storage, &size_bytes), ==, -EIO);
     qimg_storage_close(storage);
 }
 
-/* What the storage does itself moves its end; what another program does is a cut. */
+/* The storage's own changes move its end; another program's change is a cut. */
 static void
 test_writable_storage(void)
 {
@@ -138,8 +138,8 @@ typedef enum {
 } Cut;
 
 /* A disk of three clusters over a backing file of old data: the first is data, the second
- * compressed, the third the short end of the file. *@end_out is where the file is cut to
- * lose what @cut says. */
+ * compressed, the third the short end of the file. Cutting the file at *@end_out loses
+ * the part @cut. */
 static QimgStorage *
 make_image(Cut cut, size_t *end_out)
 {
@@ -164,7 +164,7 @@ make_image(Cut cut, size_t *end_out)
 }
 
 /* Whichever part is cut, a read gives the image's own bytes or EIO; never zeros, and
- * never what the backing file holds there. */
+ * never the backing file's bytes. */
 static void
 test_qcow2(gconstpointer user)
 {
@@ -196,7 +196,7 @@ test_qcow2(gconstpointer user)
     qimg_image_close(image);
 }
 
-/* The short end of a last cluster is zeros, as long as nobody cuts the file. */
+/* The short end of a last cluster reads as zeros, unless the file is cut. */
 static void
 test_short_tail(void)
 {
@@ -216,7 +216,7 @@ test_short_tail(void)
     qimg_image_close(image);
 }
 
-/* The backing file is cut: EIO where the image shows it. */
+/* The backing file is cut: EIO for its part of the disk. */
 static void
 test_backing(void)
 {

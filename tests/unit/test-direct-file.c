@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* storage/direct-file.c, by way of storage/file.c: data past the page cache, of any
- * alignment, mixed with what goes through it. */
+/* storage/direct-file.c, through storage/file.c: data that bypass the page cache, of any
+ * alignment, mixed with cached bytes. */
 #include "storage/direct-file.h"
 
 #include <errno.h>
@@ -20,7 +20,7 @@
 #define N_STEPS    1000u
 #define N_WRITERS  4u
 #define N_REWRITES 20u
-#define N_SHARED   50000u /* bytes that they write */
+#define N_SHARED   50000u /* bytes written by them */
 
 typedef struct {
     char *dir;
@@ -37,7 +37,8 @@ is_in_memory(const char *dir)
     return status.f_type == TMPFS_MAGIC || status.f_type == RAMFS_MAGIC;
 }
 
-/* A directory on a disk, if there is one: in memory, all is in the page cache. */
+/* A directory on a disk, if there is one: on a memory file system, everything is in the
+ * page cache. */
 static char *
 make_dir(void)
 {
@@ -51,7 +52,7 @@ make_dir(void)
     return dir;
 }
 
-/* False where the file system has no direct I/O: the test is skipped then. */
+/* False if the file system has no direct I/O: the test is skipped then. */
 static bool
 set_up(Fixture *fixture, const uint8_t *bytes, size_t n_bytes)
 {
@@ -88,7 +89,7 @@ typedef struct {
     uint8_t *memory;                  /* aligned */
 } Walk;
 
-/* Data, which is direct, or a table, which is not. */
+/* Data, which are direct, or a table, which is not. */
 static QimgIoPurpose
 choose_purpose(Walk *walk)
 {
@@ -98,7 +99,7 @@ choose_purpose(Walk *walk)
     return purposes[g_rand_int_range(walk->rand, 0, G_N_ELEMENTS(purposes))];
 }
 
-/* As often as not at a boundary of blocks or pages. */
+/* Half of the time at a boundary of blocks or pages. */
 static uint64_t
 choose_place(Walk *walk, uint64_t end)
 {
@@ -117,7 +118,7 @@ choose_range(Walk *walk, uint64_t end, uint64_t *start_out, size_t *n_bytes_out)
     *n_bytes_out = (size_t)(MAX(a, b) - *start_out);
 }
 
-/* Memory of some alignment or other. */
+/* Memory of a random alignment. */
 static uint8_t *
 choose_memory(Walk *walk)
 {
@@ -176,8 +177,8 @@ zero_somewhere(Walk *walk)
     memset(walk->model + start, 0, n_bytes);
 }
 
-/* What was a table becomes data, and the other way round: every read sees the last write,
- * whichever way each of them took. */
+/* Tables become data, and the other way round: every read sees the last write, for all
+ * combinations of ways. */
 static void
 test_roles(void)
 {
@@ -224,8 +225,8 @@ byte_of(const Writer *writer, unsigned round)
     return (uint8_t)(writer->index * N_REWRITES + round + 1);
 }
 
-/* Writes each of its stripes, which share pages with those of the others, and looks
- * whether they stay. */
+/* Writes each of its stripes, which share pages with those of the others, and checks that
+ * they stay. */
 static void *
 write_stripes(void *user)
 {
@@ -251,8 +252,7 @@ write_stripes(void *user)
     return NULL;
 }
 
-/* Nobody's write undoes that of another thread to other bytes of the same block or page.
- */
+/* No write undoes another thread's write to other bytes of the same block or page. */
 static void
 test_neighbours(void)
 {
@@ -304,8 +304,8 @@ count_cached_pages(const char *path, size_t n_bytes)
     return n;
 }
 
-/* What is written and read as data is not in the page cache afterwards, be the memory
- * aligned or not; what is read as a table is. */
+/* Data are not in the page cache after a write or a read, for aligned and unaligned
+ * memory; tables are. */
 static void
 test_not_cached(void)
 {
@@ -354,14 +354,14 @@ test_not_there(void)
 
     g_assert_no_error(error);
     g_assert_cmpint(qimg_file_storage_go_direct(storage), ==, -EINVAL);
-    /* As it was: through the page cache. */
+    /* As before: through the page cache. */
     g_assert_cmpint(
         qimg_storage_read(storage, QIMG_IO_DATA, qimg_host(0), text, sizeof text), ==, 0);
     g_assert_cmpmem(text, sizeof text, "Linux", 5);
     qimg_storage_close(storage);
 }
 
-/* The mount goes on, with a word about it. */
+/* The mount works, with a warning. */
 static void
 test_warning(void)
 {

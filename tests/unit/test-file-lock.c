@@ -86,7 +86,7 @@ test_lifetime(void)
     if (qimg_file_lock(first, VM_PERM, VM_UNSHARED, NULL) != QIMG_LOCK_TAKEN) {
         g_test_skip("this file system has no byte locks");
     } else {
-        close(open(path, O_RDONLY | O_CLOEXEC)); /* POSIX locks would be lost by this */
+        close(open(path, O_RDONLY | O_CLOEXEC)); /* this would drop POSIX locks */
         close(first);
         g_assert_cmpint(
             qimg_file_lock(second, QIMG_LOCK_RO_PERM, QIMG_LOCK_RO_UNSHARED, NULL), ==,

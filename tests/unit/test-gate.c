@@ -11,13 +11,13 @@
 
 typedef struct {
     QimgGate *gate;
-    _Atomic(int *) shared; /* what requests use; freed after they have ended */
+    _Atomic(int *) shared; /* used by requests; freed after they have ended */
     int plain;             /* changed with the gate closed, read inside */
     atomic_bool is_over;
 } Case;
 
-/* A request reads what was there when it entered; a freed one would be seen by the
- * sanitizers, and by its value. */
+/* A request reads the object present at its entry; sanitizers, and its value, would
+ * reveal a freed one. */
 static void *
 request(void *user)
 {
@@ -68,7 +68,7 @@ test_grace(void)
         *new = 1;
         atomic_store(&c.shared, new);
         qimg_gate_wait_for_requests(c.gate);
-        *old = 2; /* nobody looks any more */
+        *old = 2; /* no reader is left */
         g_free(old);
     }
     stop(&c, threads);
@@ -84,7 +84,7 @@ test_exclusive(void)
     for (unsigned i = 0; i < N_ROUNDS; i++) {
         qimg_gate_close(c.gate);
         c.plain++;
-        qimg_gate_wait_for_requests(c.gate); /* nobody is inside: returns */
+        qimg_gate_wait_for_requests(c.gate); /* the gate is empty: returns */
         c.plain++;
         qimg_gate_open(c.gate);
     }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* image/map/holes.c: what is known of a disk's holes never covers more than was told. */
+/* image/map/holes.c: the known holes of a disk never exceed the reported ones. */
 #include "image/map/holes.h"
 #include "test-util.h"
 
@@ -15,7 +15,7 @@ test_regions(void)
     } rows[] = {
         {0, 4096},
         {MIB, 4096},
-        {256 * MIB, 8192}, /* so that the end, too, lies in the map */
+        {256 * MIB, 8192}, /* so that the map also includes the end */
         {256 * MIB - 1, 4096},
         {UINT64_C(1) << 40, 32 * MIB},
         {UINT64_C(1) << 62, UINT64_C(1) << 47},
@@ -27,7 +27,7 @@ test_regions(void)
 
         g_assert_cmpuint(hole_map_skip(map, 0), ==, 0);
         g_assert_cmpuint(hole_map_skip(map, 12345), ==, 12345);
-        /* Nothing that covers no region counts. */
+        /* A hole that covers no whole region does not count. */
         hole_map_add(map, 1, 2 * r - 1);
         g_assert_cmpuint(hole_map_skip(map, 0), ==, 0);
         g_assert_cmpuint(hole_map_skip(map, r), ==, r);
@@ -36,7 +36,7 @@ test_regions(void)
         g_assert_cmpuint(hole_map_skip(map, r), ==, 2 * r);
         g_assert_cmpuint(hole_map_skip(map, 2 * r - 1), ==, 2 * r);
         g_assert_cmpuint(hole_map_skip(map, 2 * r), ==, 2 * r);
-        /* Over the words of the map. */
+        /* Across the words of the map. */
         hole_map_add(map, 2 * r, 200 * r + 5);
         g_assert_cmpuint(hole_map_skip(map, r + 7), ==, 200 * r);
         g_assert_cmpuint(hole_map_skip(map, 200 * r + 1), ==, 200 * r + 1);

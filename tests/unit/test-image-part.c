@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* qimg_image_open_part: a stretch of a disk is an image of its own, which shows and
- * changes exactly these bytes of the disk, whatever the clusters are. */
+ * changes exactly these bytes of the disk, for all cluster sizes. */
 #include <errno.h>
 #include <string.h>
 
@@ -13,7 +13,7 @@
 
 #define CLUSTER    (64 * QIMG_KIB)
 #define DISK_BYTES (4 * QIMG_MIB)
-/* Nothing of it is a multiple of a cluster. */
+/* Neither is a multiple of a cluster. */
 #define PART_START (QIMG_MIB + 512)
 #define PART_BYTES (QIMG_MIB + 1024)
 
@@ -91,7 +91,7 @@ check(QimgImage *image, uint64_t start, uint64_t length, int value)
         g_assert_cmpint(bytes[i], ==, value);
 }
 
-/* All but the part has stayed @outside. */
+/* Everything but the part has stayed @outside. */
 static void
 check_around(QimgImage *disk, int outside)
 {
@@ -170,8 +170,8 @@ test_limits(void)
                           "the part would leave the disk of 4194304 bytes");
 }
 
-/* A part of a disk that is cut becomes shorter, also to nothing; it grows no farther than
- * it was. */
+/* A part of a shrinking disk shrinks, even to nothing; it never grows beyond its original
+ * size. */
 static void
 test_disk_becomes_shorter(void)
 {
@@ -202,7 +202,7 @@ check_map(QimgImage *disk)
     uint64_t start = DISK_BYTES * 3 / 8 - PART_START, found = 0;
     QimgExtent extent = {.struct_bytes = sizeof extent};
 
-    for (unsigned again = 0; again < 2; again++) { /* what was found may be remembered */
+    for (unsigned again = 0; again < 2; again++) { /* found holes may be remembered */
         g_assert_cmpint(qimg_image_seek(part, 0, FALSE, &found), ==, 0);
         g_assert_cmpuint(found, ==, start);
         g_assert_cmpint(qimg_image_seek(part, start, TRUE, &found), ==, 0);
@@ -256,7 +256,7 @@ test_part_of_part(void)
     check(part, 3072, PART_BYTES - 3072, 0);
 }
 
-/* The snapshot stays while a part of it is open. */
+/* The snapshot cannot be deleted while a part of it is open. */
 static void
 test_snapshot(void)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* image/ and format/qcow2/ on images made for one purpose each: damage that stays where
- * it is, snapshots and VM states, failing files, and who waits for whom. */
+/* image/ and format/qcow2/ on images made for one purpose each: damage that stays local,
+ * snapshots and VM states, failing files, and which requests wait for which. */
 #include <errno.h>
 #include <pthread.h>
 #include <string.h>
@@ -73,7 +73,7 @@ test_damage(void)
         {COPIED | UINT64_C(1) << 40, QIMG_RULE_DATA_BEYOND_EOF},
         {UINT64_C(1) << 62 | UINT64_C(1) << 40, QIMG_RULE_DATA_BEYOND_EOF},
         {UINT64_C(1) << 62 | UINT64_C(1) << 57, QIMG_RULE_COMPRESSED_OFFSET},
-        {UINT64_C(1) << 62 | 1024, QIMG_RULE_COMPRESSED_STREAM}, /* found when read */
+        {UINT64_C(1) << 62 | 1024, QIMG_RULE_COMPRESSED_STREAM}, /* found by reading */
     };
     g_autoptr(ImageBuilder) b = image_builder_new(3, 10, 3 << 17, false);
     Chain chain = {0};
@@ -120,7 +120,7 @@ test_damage(void)
     qimg_image_close(chain.image);
 }
 
-/* A file that is cut: what is gone is damage, the rest stays readable. */
+/* A cut file: the lost part is damage, the rest stays readable. */
 static void
 test_cut(void)
 {
@@ -144,8 +144,8 @@ test_cut(void)
     qimg_image_close(chain.image);
 }
 
-/* Clusters that follow each other may name one stream, in a lower layer of three, too,
- * where runs come from the cache of resolved ones. */
+/* Adjacent clusters may name one stream, also in a lower layer of three, whose runs come
+ * from the cache of resolved ones. */
 static void
 test_shared_stream(void)
 {
@@ -172,7 +172,7 @@ test_shared_stream(void)
     qimg_image_close(chain.image);
 }
 
-/* A layer that ends inside a granule must not hide what lies below the rest of it. */
+/* A layer that ends inside a granule must not hide the layers below the rest of it. */
 static void
 test_layer_ends_in_granule(void)
 {
@@ -198,7 +198,7 @@ test_layer_ends_in_granule(void)
     qimg_image_close(chain.image);
 }
 
-/* Writes a snapshot table entry; returns where the next one begins. */
+/* Writes a snapshot table entry; returns the position of the next one. */
 static uint64_t
 add_snapshot(ImageBuilder *b, uint64_t at, uint64_t l1_offset, uint32_t l1_size,
              const char *id, const char *name, uint32_t extra_bytes,
@@ -307,7 +307,8 @@ test_snapshots(void)
     qimg_image_close(chain.image);
 }
 
-/* A failing host file: the error comes through, is not kept, and hits nobody else. */
+/* A failing host file: the error is returned, not remembered, and affects no other
+ * request. */
 static void
 test_faults(void)
 {
@@ -359,7 +360,7 @@ read_one(void *user)
     return NULL;
 }
 
-/* While some readers stand still in the host file, others go on; and readers of one
+/* While some readers are blocked in the host file, others continue; and readers of one
  * compressed cluster share one read of it. */
 static void
 test_waiting(void)
@@ -419,8 +420,8 @@ test_inspect(void)
     qimg_image_close(image);
 }
 
-/* A disk of 128 clusters of 2 MiB of which the first @n_first and then each @step-th hold
- * data (all in one host cluster). */
+/* A disk of 128 clusters of 2 MiB: the first @n_first and then each @step-th have data
+ * (all in one host cluster). */
 static ImageBuilder *
 new_disk_with_data(unsigned n_first, unsigned step)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* fuse/images, the registry of images, without a file system: numbers and names, opening
- * at need and closing, directories that change, snapshots and partitions. */
+ * on demand and closing, changing directories, snapshots and partitions. */
 #include "images/images.h"
 
 #include <errno.h>
@@ -96,7 +96,7 @@ count_open(const Fixture *f)
     return n;
 }
 
-/* ---- images that are named ---- */
+/* ---- named images ---- */
 
 static void
 test_named(void)
@@ -132,7 +132,7 @@ test_named(void)
     tear_down(&f);
 }
 
-/* ---- opening at need ---- */
+/* ---- opening on demand ---- */
 
 static void
 test_at_need(void)
@@ -164,7 +164,7 @@ test_at_need(void)
     image_entry_unpin(entry);
     g_assert_cmpint(images_close_idle(f.images), ==, -1);
     g_assert_cmpuint(count_open(&f), ==, 0);
-    /* What is remembered of it needs no opening. */
+    /* Remembered facts need no opening. */
     g_assert_true(images_get_facts(f.images, number, &facts, &error));
     g_assert_cmpuint(facts.size_bytes, ==, DISK_BYTES);
     g_assert_cmpuint(count_open(&f), ==, 0);
@@ -210,7 +210,7 @@ test_damaged(void)
     g_assert_cmpuint(first, ==, number);
     g_assert_true(images_get_error(f.images, number, &file, &reason));
     g_assert_true(g_str_has_suffix(file, "bad.qcow2"));
-    /* It is looked at again: somebody has mended it. */
+    /* It is checked again, since it was repaired. */
     make(&f, "bad.qcow2");
     g_assert_true(images_scan(f.images, images_get_directory(f.images, 0)));
     entry = images_pin(f.images, find(&f, "bad"), &error);
@@ -219,7 +219,7 @@ test_damaged(void)
     tear_down(&f);
 }
 
-/* ---- a directory that changes ---- */
+/* ---- a changing directory ---- */
 
 static void
 check_gone(const Fixture *f, const char *name)
@@ -230,7 +230,7 @@ check_gone(const Fixture *f, const char *name)
     g_assert_cmpstr(gone->pdata[0], ==, name);
 }
 
-/* A number is one file's for ever; an image in use outlives its name. */
+/* A number belongs to one file forever; an image in use outlives its name. */
 static void
 test_comes_and_goes(void)
 {
@@ -270,7 +270,8 @@ test_comes_and_goes(void)
     tear_down(&f);
 }
 
-/* Of two files that would have one name, both are shown, and what is no image is not. */
+/* Of two files that would have one name, both are shown; files that are no images are
+ * not. */
 static void
 test_names(void)
 {
@@ -326,7 +327,7 @@ test_watch(void)
     g_assert_true(images_add_directory(f.images, f.dir, &error));
     watch = dir_watch_new(f.images, &error);
     g_assert_no_error(error);
-    g_assert_true(has(&f, "a")); /* found before anything is served */
+    g_assert_true(has(&f, "a")); /* found before any request */
     g_assert_true(dir_watch_start(watch, on_gone, &told));
     g_unlink(path);
     pthread_mutex_lock(&told.lock);
@@ -341,7 +342,7 @@ test_watch(void)
     tear_down(&f);
 }
 
-/* ---- what an image has ---- */
+/* ---- parts of an image ---- */
 
 static void
 test_snapshots(void)
@@ -361,7 +362,7 @@ test_snapshots(void)
     before = image_entry_get_snapshots(entry);
     g_assert_true(qimg_image_create_snapshot(entry->image, "a/b", NULL, NULL, &error));
     after = image_entry_get_snapshots(entry);
-    g_assert_null(snapshot_dir_find_name(before, "a%2Fb")); /* of that moment */
+    g_assert_null(snapshot_dir_find_name(before, "a%2Fb")); /* as of that moment */
     g_assert_nonnull(snapshot_dir_find_name(after, "a%2Fb"));
     g_assert_nonnull(snapshot_dir_find(after, 0, &name));
     g_assert_cmpstr(name, ==, "a%2Fb");
@@ -382,7 +383,7 @@ test_snapshots(void)
     tear_down(&f);
 }
 
-/* An MBR with one partition, [512 KiB, 768 KiB), that becomes another one. */
+/* An MBR with one partition, [512 KiB, 768 KiB), that changes. */
 static void
 write_mbr(QimgImage *image, uint32_t first_sector)
 {

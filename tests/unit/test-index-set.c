@@ -36,7 +36,7 @@ typedef struct {
     atomic_bool is_over;
 } Shared;
 
-/* What was added before the threads began is found by each look. */
+/* Each look finds the indices added before the threads began. */
 static void *
 look(void *user)
 {

@@ -6,7 +6,7 @@
 
 #include "test-util.h"
 
-/* A range is cut where somebody else's begins, and given back in part. */
+/* A range is cut where another owner's begins, and released in part. */
 static void
 test_ranges(void)
 {
@@ -29,7 +29,7 @@ test_ranges(void)
     inflight_set_free(set);
 }
 
-/* Shared ranges lie over each other, and are cut by one that is not shared. */
+/* Shared ranges may overlap, and are cut by one that is not shared. */
 static void
 test_shared(void)
 {
@@ -62,7 +62,7 @@ test_shared(void)
 
 typedef struct {
     InflightSet *set;
-    int cells[N_CELLS]; /* each changed by the owner of its range only */
+    int cells[N_CELLS]; /* each changed only by the owner of its range */
     atomic_uint next_seed;
 } Case;
 

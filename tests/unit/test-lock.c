@@ -16,7 +16,7 @@ test_right_order(void)
         QIMG_LOCK_SCOPE(&inner);
     }
     qimg_lock_assert_none_held();
-    /* Locks may be given back in any order. */
+    /* Locks may be released in any order. */
     qimg_mutex_lock(&outer);
     qimg_mutex_lock(&inner);
     qimg_mutex_unlock(&outer);
@@ -44,8 +44,8 @@ same_rank(void)
     qimg_mutex_lock(&inner);
 }
 
-/* Whole operations of the file system may be serialised; nothing else is held over I/O.
- */
+/* Whole operations of the file system may be serialised; no other lock is held over
+ * I/O. */
 static void
 test_outer_ranks(void)
 {
@@ -67,7 +67,7 @@ test_outer_ranks(void)
     qimg_cond_clear(&never);
 }
 
-/* A lock that another holds is not taken, and none counts as held. */
+/* Trylock fails on a lock held elsewhere, and a failure does not count as held. */
 static void
 test_trylock(void)
 {
@@ -81,7 +81,7 @@ test_trylock(void)
     qimg_mutex_unlock(&fixed);
 }
 
-/* The registry is taken before what it keeps of an image. */
+/* The registry's lock is taken before those of an image's caches. */
 static void
 registry_last(void)
 {
@@ -117,7 +117,7 @@ held_at_io(void)
     qimg_lock_assert_none_held();
 }
 
-/* Runs @misuse in a process of its own, which must abort. */
+/* Runs @misuse in a separate process, which must abort. */
 static void
 test_misuse(gconstpointer misuse)
 {

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* image/: chains of random images against a model that knows of every byte what it is,
- * which layer says so, and where it lies. All ways to ask must agree with it: runs layer
- * by layer and from the cache of resolved runs, extents, SEEK_DATA and SEEK_HOLE, reads.
- */
+/* image/: chains of random images against a model that knows each byte's kind, layer and
+ * location. All queries must agree with it: runs layer by layer and from the cache of
+ * resolved runs, extents, SEEK_DATA and SEEK_HOLE, reads. */
 #include <errno.h>
 
 #include "image-builder.h"
@@ -18,7 +17,7 @@
 #define MAX_DISK_BYTES (300 * QIMG_KIB)
 #define COPIED         (UINT64_C(1) << 63)
 
-/* What one byte of a layer, or of the chain, is. */
+/* One byte of a layer, or of the chain. */
 typedef struct {
     uint8_t kind; /* QimgRunKind */
     uint8_t layer;
@@ -40,7 +39,7 @@ random_below(GRand *rand, uint64_t limit)
 static void
 fill_content(GRand *rand, uint8_t *content, size_t n_bytes)
 {
-    /* Half random, half alike, so that it can be compressed. */
+    /* Half random, half constant, so that it can be compressed. */
     memset(content, (int)g_rand_int_range(rand, 1, 256), n_bytes);
     for (size_t i = 0; i < n_bytes / 2; i++)
         content[i] = (uint8_t)g_rand_int(rand);
@@ -69,7 +68,7 @@ add_extended(GRand *rand, ImageBuilder *b, Model *model, uint64_t cluster,
     uint32_t allocated = g_rand_int(rand) & g_rand_int(rand);
     uint32_t zeros = g_rand_int(rand) & ~allocated;
 
-    if (g_rand_boolean(rand)) { /* long runs, too */
+    if (g_rand_boolean(rand)) { /* also long runs */
         allocated &= 0xff00ff00u;
         zeros = zeros | 0x000000ffu;
     }
@@ -88,8 +87,8 @@ add_extended(GRand *rand, ImageBuilder *b, Model *model, uint64_t cluster,
     }
 }
 
-/* Gives the cluster a random kind of entry. @last_word and @last_content are those of the
- * compressed cluster before it: two entries may name one stream. */
+/* Gives the cluster a random kind of entry. @last_word and @last_content are of the
+ * previous compressed cluster: two entries may name one stream. */
 static void
 add_cluster(GRand *rand, ImageBuilder *b, Model *model, uint64_t cluster,
             uint64_t *last_word, uint8_t *last_content)
@@ -212,7 +211,7 @@ merge(const Model *layers, unsigned n_layers, unsigned first)
     return all;
 }
 
-/* Checks that [@at, @at + length) is what @r says. */
+/* Checks that [@at, @at + length) is as described by @r. */
 static void
 check_run(const Model *model, uint64_t at, uint64_t asked_bytes, const ImageRun *r)
 {
@@ -263,7 +262,7 @@ check_runs(GRand *rand, QimgImage *image, const Model *model)
     }
 }
 
-/* Whether the byte at @at belongs to the extent that the byte before it is in. */
+/* Whether the byte at @at belongs to the extent of the byte before it. */
 static bool
 is_same_extent(const Model *model, uint64_t at)
 {

@@ -98,16 +98,16 @@ test_space(void)
 
     g_assert_cmpuint(memory_storage_used(storage), ==, 4096);
     memory_storage_set_capacity(storage, 3 * 4096);
-    /* Many GiB cost nothing but where something is written. */
+    /* Many GiB cost nothing except the written pages. */
     g_assert_cmpint(qimg_storage_set_size(storage, UINT64_C(1) << 40), ==, 0);
     g_assert_cmpint(put(storage, QIMG_IO_DATA, UINT64_C(1) << 39, 7, 1), ==, 0);
     g_assert_cmpuint(memory_storage_used(storage), ==, 2 * 4096);
-    /* One page is left: the write of two is cut short, and fails then. */
+    /* One page is left: the write of two is cut short, and then fails. */
     g_assert_cmpint(put(storage, QIMG_IO_DATA, 4096, 8, 8192), ==, -ENOSPC);
     g_assert_cmpint(qimg_storage_read(storage, QIMG_IO_DATA, qimg_host(8191), &byte, 1),
                     ==, 0);
     g_assert_cmpuint(byte, ==, 8);
-    g_assert_cmpint(put(storage, QIMG_IO_DATA, 0, 9, 4096), ==, 0); /* needs none */
+    g_assert_cmpint(put(storage, QIMG_IO_DATA, 0, 9, 4096), ==, 0); /* needs no room */
     g_assert_cmpint(qimg_storage_allocate(storage, qimg_host(0), 8192), ==, 0);
     g_assert_cmpint(qimg_storage_allocate(storage, qimg_host(0), 8193), ==, -ENOSPC);
     qimg_storage_discard(storage, QIMG_IO_DATA, qimg_host(0), 4096);
@@ -165,7 +165,7 @@ test_faults(void)
     g_assert_cmpint(qimg_storage_zero(storage, QIMG_IO_DATA, qimg_host(0), 1), ==, -EIO);
     g_assert_cmpint(qimg_storage_zero(storage, QIMG_IO_DATA, qimg_host(0), 1), ==, 0);
     memory_storage_clear_faults(storage);
-    /* A sync that failed fails for ever, once the rule is gone, too. */
+    /* After a failed sync all syncs fail, even when the rule is gone. */
     memory_storage_add_fault(storage, &(MemoryFault){.calls = MEMORY_SYNC,
                                                      .purpose = MEMORY_ANY_PURPOSE,
                                                      .n_until = 1,

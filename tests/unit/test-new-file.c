@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* storage/new-file.c: what stands under a name before, while and after a file is made. */
+/* storage/new-file.c: the file under a name before, during and after the creation. */
 #include <errno.h>
 #include <glib/gstdio.h>
 #include <sys/stat.h>
@@ -30,7 +30,7 @@ check_content(const char *path, const char *expected)
     g_assert_cmpmem(content, n_bytes, expected, strlen(expected));
 }
 
-/* Makes @path with the content "new"; NULL where that cannot be, for the reason @err. */
+/* Creates @path with the content "new"; NULL if that fails with @err. */
 static QimgNewFile *
 make(const char *path, bool replaces, QimgErrno err)
 {
@@ -71,11 +71,11 @@ test_abandon(void)
     QimgNewFile *file;
 
     qimg_new_file_free(make(path, false, 0));
-    qimg_new_file_free(make(path, true, 0)); /* nothing there to replace */
+    qimg_new_file_free(make(path, true, 0)); /* nothing to replace */
     g_assert_null(make(below, false, -ENOENT));
     g_assert_null(make(slash, false, -ENOENT));
     g_assert_cmpuint(count_files(dir), ==, 0);
-    /* Another file that has come to the name is not ours to remove. */
+    /* Another file that has taken the name is not ours to remove. */
     file = make(path, false, 0);
     g_assert_cmpint(g_unlink(path), ==, 0);
     g_free(test_util_write(dir, "file", "other", 5));

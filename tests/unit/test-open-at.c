@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What a program needs that opens the images of a directory one after the other: opening
- * below a descriptor, whether a file is an image, whether an image is still the same. */
+/* For programs that open the images of a directory one after the other: opening below a
+ * descriptor, whether a file is an image, whether an image is still the same. */
 #include <fcntl.h>
 #include <glib/gstdio.h>
 #include <string.h>
@@ -63,7 +63,7 @@ test_stamp(void)
     test_util_remove_dir(g_steal_pointer(&dir));
 }
 
-/* The directory may have another name meanwhile, and another one may have its name. */
+/* The directory may be renamed meanwhile, and another one may have its name. */
 static void
 test_below_a_descriptor(void)
 {
@@ -97,7 +97,7 @@ test_probe(void)
         {"QFI\xfb\0\0\0\3", 8, "qcow2"},
         {"QFI\xfb\0\0\0\2", 8, "qcow2"},
         {"QFI\xfb\0\0\0\1", 8, "qcow"},
-        {"QFI\xfb\0\0\0\0", 8, "qcow2"}, /* no version that there is, and no raw disk */
+        {"QFI\xfb\0\0\0\0", 8, "qcow2"}, /* no existing version, and no raw disk */
         {"QFI\xfb", 4, "qcow2"},
         {"QFI", 3, NULL},
         {"", 0, NULL},

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What the user reads when an image cannot be opened: the whole text for each rule of the
- * header, and for each way in which a chain can be refused. */
+/* The texts for the user when an image cannot be opened: the whole text for each rule of
+ * the header, and for each way in which a chain can be refused. */
 #include <errno.h>
 #include <fcntl.h>
 #include <glib/gstdio.h>
@@ -23,7 +23,7 @@
 
 typedef struct {
     const char *name;
-    QimgRule rule; /* OK: no rule, but a feature or format that is refused */
+    QimgRule rule; /* OK: no rule, but a refused feature or format */
     void (*spoil)(ImageBuilder *b);
     int code;
     const char *error; /* NULL: opens */
@@ -262,8 +262,7 @@ test_row(gconstpointer user)
     test_util_remove_dir(dir);
 }
 
-/* Each rule that refuses an image must have a row; those after it concern single places.
- */
+/* Each rule that refuses an image must have a row; later rules concern single places. */
 static void
 test_all_rules(void)
 {
@@ -277,7 +276,7 @@ test_all_rules(void)
     }
 }
 
-/* Opens @path with one option; NULL where @error_text is met (in it, @ is @dir). */
+/* Opens @path with one option; NULL if @error_text is met (in it, @ is @dir). */
 static QimgImage *
 open_with(const char *path, const char *dir, const char *option, const char *value,
           int code, const char *error_text)
@@ -388,7 +387,7 @@ write_overlay(const char *dir, const char *name, const char *backing, const char
 }
 
 typedef struct {
-    const char *backing, *format; /* that the image names */
+    const char *backing, *format; /* named by the image */
     const char *option, *value;
     int code;
     const char *error; /* @ is the directory */
@@ -475,7 +474,7 @@ write_tree(const char *dir)
     g_assert_cmpint(symlink("a", link), ==, 0);
 }
 
-/* The prefix that each further layer adds is the name of that layer. */
+/* Each further layer prefixes the error with its name. */
 static void
 test_chain(void)
 {
@@ -526,7 +525,7 @@ test_depth(void)
     test_util_remove_dir(dir);
 }
 
-/* Warnings stay one line each, whatever a name holds. */
+/* Warnings stay one line each, for any name. */
 static void
 test_warnings(void)
 {
@@ -608,7 +607,7 @@ test_locked(void)
     test_util_remove_dir(dir);
 }
 
-/* The codes become the errno values that a caller hands on. */
+/* The errno values of the codes, as passed on by a caller. */
 static void
 test_errno(void)
 {

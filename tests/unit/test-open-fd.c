@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Images that are opened by a descriptor, and what is told of each layer. */
+/* Images opened by a descriptor, and the facts about each layer. */
 #include <fcntl.h>
 #include <glib/gstdio.h>
 #include <string.h>
@@ -13,7 +13,7 @@
 typedef struct {
     char *dir;
     char *base;
-    char *relative; /* images upon base, by both kinds of names */
+    char *relative; /* images over base, by both kinds of names */
     char *absolute;
 } Fixture;
 
@@ -69,7 +69,7 @@ open_by_fd(const char *path, int flags, const char *option, GError **error)
     return qimg_image_open_fd(fd, "shown", options, error);
 }
 
-/* The descriptor is closed when the image is used. */
+/* The descriptor is closed while the image is used. */
 static void
 test_read_and_write(void)
 {
@@ -146,8 +146,8 @@ test_descriptors(void)
     tear_down(&f);
 }
 
-/* By default nothing that the image names is opened; a directory that is named, or a
- * mapping, leads on. */
+/* By default no file named by the image is opened; a named directory, or a mapping,
+ * permits it. */
 static void
 test_backing(void)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* storage/open-policy.c: which names lead to which files, under each policy; whatever is
- * no regular file stays closed. */
+/* storage/open-policy.c: which names lead to which files, under each policy; only regular
+ * files are opened. */
 #include "storage/open-policy.h"
 
 #include <errno.h>
@@ -19,7 +19,7 @@
 /* DIR/images/{top,base,sub/deep}, DIR/other/{base,sub/deep}, DIR/secret, and links. */
 typedef struct {
     char *dir;
-    char *top; /* the image that names */
+    char *top; /* the naming image */
     char *old_cwd;
 } Tree;
 
@@ -73,7 +73,7 @@ typedef struct {
     const char *map;     /* NULL: none */
     const char *naming;  /* how the image was opened; NULL: by its absolute path */
     const char *name;    /* @ stands for the directory */
-    const char *content; /* of the file that is opened; NULL: an error */
+    const char *content; /* of the opened file; NULL: an error */
     int code;
     const char *error; /* @ stands for the directory */
 } Row;
@@ -102,7 +102,7 @@ static const Row rows[] = {
      "names \"link-out\", and \"@/images/link-out\" " OUTSIDE},
     {"same-dir", NULL, NULL, "@/secret", NULL, QIMG_ERROR_REFUSED,
      "names \"@/secret\", and \"@/secret\" " OUTSIDE},
-    /* A directory whose name only begins alike. */
+    /* A directory whose name only begins in the same way. */
     {"same-dir", NULL, NULL, "../images2/base", NULL, QIMG_ERROR_REFUSED,
      "names \"../images2/base\", and \"@/images/../images2/base\" " OUTSIDE},
     {"same-dir", NULL, NULL, "absent\n", NULL, QIMG_ERROR_NOT_FOUND,
@@ -135,7 +135,7 @@ static const Row rows[] = {
     {"/", NULL, NULL, "../secret", "secret", 0, NULL},
     {"other", NULL, NULL, "../other/link-out", NULL, QIMG_ERROR_REFUSED,
      "names \"../other/link-out\", and \"@/images/../other/link-out\" " OUTSIDE},
-    /* Maps: what the user names is allowed, whatever the policy. */
+    /* Maps: files named by the user are permitted under any policy. */
     {"same-dir", "/gone/x=@/other/base", NULL, "/gone/x", "other/base", 0, NULL},
     {"none", "/gone/x=@/other/base", NULL, "/gone/x", "other/base", 0, NULL},
     {"same-dir", "/gone=@/other", NULL, "/gone/base", "other/base", 0, NULL},
@@ -146,7 +146,7 @@ static const Row rows[] = {
     {"same-dir", "/gone=@/other", NULL, "/gonebase", NULL, QIMG_ERROR_NOT_FOUND,
      "names \"/gonebase\", and \"/gonebase\" cannot be opened: No such file or directory "
      "(say where it is now with -o backing_map='/gonebase'=NEW)"},
-    /* A mapped directory is no way out of it. */
+    /* A mapped directory cannot be escaped. */
     {"same-dir", "/gone=@/other", NULL, "/gone/../secret", NULL, QIMG_ERROR_REFUSED,
      "names \"/gone/../secret\", and \"@/other/../secret\" " OUTSIDE},
     {"none", "/gone=@/other", NULL, "/gone/../secret", NULL, QIMG_ERROR_REFUSED,
@@ -167,7 +167,7 @@ expand(const Tree *tree, const char *text)
     return g_strjoinv(tree->dir, parts);
 }
 
-/* @avoids: names are walked component by component, to the same end. */
+/* @avoids: names are walked component by component, with the same result. */
 static void
 check_row(const Row *row, bool avoids)
 {
@@ -207,14 +207,14 @@ check_row(const Row *row, bool avoids)
     tree_free(&tree);
 }
 
-/* ---- files that were moved ---- */
+/* ---- moved files ---- */
 
 typedef struct {
     const char *policy;
     const char *map; /* NULL: none */
     const char *name;
     bool may_open;
-    const char *content; /* of the file that is opened; NULL: an error */
+    const char *content; /* of the opened file; NULL: an error */
     const char *error;   /* @ stands for the directory; NULL: none either */
 } MovedRow;
 
@@ -226,7 +226,7 @@ static const MovedRow moved_rows[] = {
     {"@/other", NULL, "/gone/base", true, "other/base", NULL},
     {"@/other:@/other", NULL, "/gone/base", true, "other/base", NULL},
     {"@/images2:@/images", NULL, "/gone/sub/deep", true, "images/sub/deep", NULL},
-    /* By a link to what is allowed; by two names of one file. */
+    /* Through a link to a permitted file; by two names of one file. */
     {"same-dir", NULL, "/gone/link-in", true, "images/sub/deep", NULL},
     {"@/images:@/images/sub", NULL, "/gone/sub/deep", true, "images/sub/deep", NULL},
     {"same-dir", NULL, "/gone/base", false, NULL,
@@ -245,14 +245,15 @@ static const MovedRow moved_rows[] = {
      "names \"/a/b/c/d\", and there is none of \"/a/b/c/d\", \"@/images/d\", "
      "\"@/images/c/d\", \"@/images/b/c/d\", \"@/images/a/b/c/d\", \"@/other/d\" and 3 "
      "more (say where it is now with -o backing_map='/a/b/c/d'=NEW)"},
-    /* Never the image itself, what is not allowed, or what is no file. */
+    /* Never the image itself, a file that is not permitted, or an object that is no
+     * file. */
     {"same-dir", NULL, "/gone/top", true, NULL, NULL},
     {"same-dir", NULL, "/gone/link-out", true, NULL, NULL},
     {"@/other", NULL, "/gone/link-in", true, NULL, NULL},
     {"same-dir", NULL, "/gone/fifo", true, NULL, NULL},
     {"same-dir", NULL, "/gone/device", true, NULL, NULL},
     {"same-dir", NULL, "/gone/sub", true, NULL, NULL},
-    /* Nothing is looked for. */
+    /* Nothing is searched. */
     {"none", NULL, "/gone/base", true, NULL, NULL},
     {"same-dir", "/gone=/nowhere", "/gone/base", true, NULL, NULL},
     {"same-dir", "@/images/gone=/nowhere", "gone/base", true, NULL, NULL},
@@ -304,7 +305,7 @@ test_row(gconstpointer user)
     check_row(user, true);
 }
 
-/* Where another file system stands for one that must not be asked. */
+/* Another file system stands for one that must get no requests. */
 static void
 test_avoided_device(void)
 {
@@ -334,7 +335,7 @@ test_avoided_device(void)
         QimgPlace *none = NULL;
 
         if (names[i][0] == '.' && !g_file_test(path, G_FILE_TEST_EXISTS))
-            continue; /* the tree lies deeper */
+            continue; /* the tree is deeper */
         g_assert_cmpint(
             qimg_open_named_by_image(policy, naming, names[i], false, &none, &error), ==,
             -1);
@@ -394,7 +395,7 @@ test_settings(void)
     qimg_open_policy_free(NULL);
 }
 
-/* What a process that confines itself has to leave open. */
+/* The places that a confined process must leave open. */
 static void
 test_places(void)
 {
@@ -438,7 +439,7 @@ test_map_syntax(void)
     }
 }
 
-/* What the user names may be anything that a disk can lie in. */
+/* The user may name any file that can contain a disk. */
 static void
 test_by_user(void)
 {
@@ -471,7 +472,7 @@ test_by_user(void)
     tree_free(&tree);
 }
 
-/* Whoever may rename the directory after the image was opened gains nothing by it. */
+/* Renaming the directory after the image was opened has no effect. */
 static void
 test_renamed_directory(void)
 {
@@ -488,7 +489,7 @@ test_renamed_directory(void)
     g_assert_cmpint(image, >=, 0);
     g_assert_cmpint(rename("images", "moved"), ==, 0);
     g_assert_cmpint(symlink("other", "images"), ==, 0);
-    /* other/base is what the path leads to now. */
+    /* other/base is the file at the path now. */
     g_assert_cmpint(
         qimg_open_named_by_image(policy, naming, "base", false, &none, &error), ==, -1);
     g_assert_error(error, QIMG_ERROR, QIMG_ERROR_REFUSED);

@@ -12,8 +12,8 @@ typedef struct {
     const char *name;
     const char *value;
     int code;
-    const char *error; /* NULL: taken */
-    uint64_t number;   /* that l2_cache, data_cache or threads has then */
+    const char *error; /* NULL: accepted */
+    uint64_t number;   /* the resulting l2_cache, data_cache or threads */
 } Row;
 
 static const Row rows[] = {
@@ -151,7 +151,7 @@ static const struct {
     {"1.5b", false, 0},
     {"1.K", false, 0},
     {".5K", false, 0},
-    {"1.0000000000000000000K", false, 0}, /* more digits than count */
+    {"1.0000000000000000000K", false, 0}, /* more digits than are significant */
     {"1MB", false, 0},
     {"1iB", false, 0},
     {"1BiB", false, 0},

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* image/open/overlay.c: the overlay that vanishes and the one that is kept, over images
- * of any size; what must not become an overlay; and that the image below stays as it is.
- */
+/* image/open/overlay.c: the temporary overlay and the permanent one, over images of any
+ * size; files that must not become an overlay; and that the image below stays as it
+ * is. */
 #include <errno.h>
 #include <fcntl.h>
 #include <glib/gstdio.h>
@@ -90,7 +90,7 @@ count_files(const char *dir_path)
     return n;
 }
 
-/* Writes pieces that begin and end anywhere; @expected changes alike. */
+/* Writes pieces that begin and end anywhere; @expected changes in the same way. */
 static void
 write_pieces(QimgImage *image, uint8_t *expected)
 {
@@ -195,7 +195,7 @@ test_kept(Fixture *f, gconstpointer user)
     g_assert_cmpuint(status.st_mode, ==, S_IFREG | 0600);
     write_pieces(image, expected);
     check_content(image, expected, MANY);
-    /* Nobody else may use it meanwhile. */
+    /* No other opener may use it meanwhile. */
     g_assert_null(open_cow(f->image, NULL, cow, &error));
     g_assert_error(error, QIMG_ERROR, QIMG_ERROR_LOCKED);
     g_clear_error(&error);
@@ -216,7 +216,7 @@ test_kept(Fixture *f, gconstpointer user)
     check_same_file(f->image, &before, (const uint8_t *)original);
 }
 
-/* What is stored as the backing file's name. */
+/* The stored name of the backing file. */
 static void
 check_stored_name(const char *image_path, const char *cow_path, const char *name)
 {
@@ -262,7 +262,7 @@ test_names(Fixture *f, gconstpointer user)
     check_stored_name(link, here, link);
     check_stored_name(link, there, "link.img");
     check_stored_name(by_dir_link, there, "link.img");
-    check_stored_name(by_dir_link, here, link); /* the directory as it really lies */
+    check_stored_name(by_dir_link, here, link); /* the real directory */
     g_assert_cmpint(chdir(other_dir), ==, 0);
     check_stored_name("../disk.img", "../here", "disk.img");
     check_stored_name("../disk.img", "there", f->image);
@@ -390,7 +390,7 @@ static const struct {
     const char *name;
     void (*put)(const char *path);
     int code;
-    const char *error; /* behind: overlay "FILE": */
+    const char *error; /* without the prefix: overlay "FILE": */
 } refusals[] = {
     {"empty", put_empty, QIMG_ERROR_REFUSED, "is no qcow2 image" STRANGER},
     {"text", put_text, QIMG_ERROR_REFUSED, "is no qcow2 image" STRANGER},
@@ -422,7 +422,7 @@ static const struct {
      "cannot be made: File exists (give a name in a directory of yours that has space)"},
 };
 
-/* A file that is refused stays as it is. */
+/* A refused file stays as it is. */
 static void
 test_refusals(Fixture *f, gconstpointer user)
 {
@@ -509,7 +509,7 @@ test_places(Fixture *f, gconstpointer user)
     g_assert_cmpuint(count_files(f->dir), ==, 1);
 }
 
-/* What cannot be written whole is removed: here for want of room in a file. */
+/* A file that cannot be written whole is removed: here for lack of room. */
 static void
 test_half_made(Fixture *f, gconstpointer user)
 {

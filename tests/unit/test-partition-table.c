@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* partition/scan.c and its decoders: tables that are sound, damaged in one place
- * each, or none at all. A row says what is on the disk, and which partitions and notes
- * must come of it. */
+/* partition/scan.c and its decoders: tables that are sound, damaged in one place each, or
+ * missing. A row describes the disk, and the expected partitions and notes. */
 #include <errno.h>
 #include <string.h>
 #include <zlib.h>
@@ -130,7 +129,7 @@ put_gpt(Disk *disk, unsigned sector_bytes)
     put_gpt_header(disk, sector_bytes, n_sectors - 1, 1, n_sectors - 1 - n_entry_sectors);
 }
 
-/* Changes the primary table, and makes its checksums right again. */
+/* Changes the primary table, and corrects its checksums. */
 static void
 reseal(Disk *disk)
 {
@@ -613,7 +612,7 @@ test_high_numbers(void)
                     "partition 256 has a number above 255: left out");
 }
 
-/* What a hostile table lets us say has an end. */
+/* The notes about a hostile table are bounded. */
 static void
 test_many_notes(void)
 {
@@ -695,7 +694,7 @@ test_facts_of_mbr(void)
     g_assert_cmpstr(qimg_partitions_get(list, 2)->uuid, ==, "12ab34cd-05");
     g_assert_cmpstr(list->disk_id, ==, "12ab34cd");
     json = qimg_partitions_json(list, NULL);
-    g_assert_null(strstr(json, "\"2.raw\"")); /* a place for others is no file */
+    g_assert_null(strstr(json, "\"2.raw\"")); /* an extended partition is no file */
     g_assert_nonnull(strstr(json, "\"6.raw\""));
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* codec/qcow1-header.c, codec/qcow1-tables.h and format/qcow1: the smallest header that
- * breaks each rule, entries of all kinds, and runs over the borders of windows. */
+ * breaks each rule, entries of all kinds, and runs across the borders of windows. */
 #include <errno.h>
 #include <string.h>
 
@@ -39,9 +39,9 @@ test_headers(void)
         const char *name;
         QimgRule rule;
         size_t position;
-        unsigned n_bytes; /* of the field that is changed; 0: none */
+        unsigned n_bytes; /* of the changed field; 0: none */
         uint64_t field;
-        uint64_t value; /* that the decoder names */
+        uint64_t value; /* named by the decoder */
     } rows[] = {
         {"sound", QIMG_RULE_OK, 0, 0, 0, 0},
         {"magic", QIMG_RULE_QCOW1_MAGIC, 0, 4, 0x514649fa, 0x514649fa},
@@ -206,7 +206,7 @@ map(Layer *layer, uint64_t guest_offset, uint64_t length_bytes)
     return run;
 }
 
-/* Clusters that lie in a row are one run, over windows of the file and over tables. */
+/* Contiguous clusters are one run, across windows of the file and across tables. */
 static void
 test_long_runs(void)
 {
@@ -217,7 +217,7 @@ test_long_runs(void)
     QimgRun run;
 
     make_header(bytes, 3 * 512 * 4096);
-    for (unsigned i = 0; i < 3; i++) /* the tables lie over each other's windows */
+    for (unsigned i = 0; i < 3; i++) /* the tables overlap each other's windows */
         put(bytes, HEADER + 8 * i, 8, TABLE + 8 * 512 * i);
     for (unsigned i = 0; i < N; i++)
         put(bytes, TABLE + 8 * i, 8, DATA + 4096 * i);
@@ -239,7 +239,7 @@ test_long_runs(void)
     layer_close(&layer);
 }
 
-/* A cut file: what begins before the end is there, all else damage. */
+/* A cut file: bytes before the end are there, everything else is damage. */
 static void
 test_cut(void)
 {
@@ -282,7 +282,7 @@ test_cut(void)
     layer_close(&layer);
 }
 
-/* The errors of the storage are those of the map. */
+/* The map returns the errors of the storage. */
 static void
 test_read_errors(void)
 {

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* format/qcow2/check/ by the user's wish: each
- * kind of damage, in each mode, with a failure or the end of the machine at each write.
- * The disk and its snapshot are the same at any moment, and a second repair does what is
- * left. */
+/* format/qcow2/check/ on request of the user: each kind of damage, in each mode, with a
+ * failure or the end of the machine at each write. The disk and its snapshot stay the
+ * same at any moment, and a second repair completes the first. */
 #include "format/qcow2/check/check.h"
 #include "format/qcow2/check/repair-refcounts.h"
 #include "format/qcow2/check/repair.h"
@@ -20,7 +19,7 @@
 #define CLUSTER  512u
 #define N_GUEST  200u /* clusters of the disk */
 #define N_MAPPED (2 * N_GUEST)
-#define ZEROS    120u /* a guest cluster that is zeros, in the snapshot, too */
+#define ZEROS    120u /* a guest cluster of zeros, also in the snapshot */
 
 /* ---- images ---- */
 
@@ -88,7 +87,7 @@ is_sound(const QimgCheckResult *r)
     return r->n_corruptions == 0 && r->n_leaks == 0 && r->n_check_errors == 0;
 }
 
-/* A sound image with data, compressed and zero clusters, that a snapshot shares but for
+/* A sound image with data, compressed and zero clusters, shared with a snapshot except
  * those at the end. */
 static GByteArray *
 make_sound(uint32_t refcount_order)
@@ -147,7 +146,7 @@ nothing(GByteArray *bytes)
 static void
 leaks(GByteArray *bytes)
 {
-    /* References too many of some clusters, and three clusters more. */
+    /* Too many references to some clusters, and three more clusters. */
     guint old = bytes->len;
     uint64_t per_block = 8 * CLUSTER >> get_be(bytes, 96, 4);
 
@@ -245,9 +244,9 @@ static const struct {
     {"everything-ruined", everything_ruined, false},
 };
 
-/* ---- what the disks are ---- */
+/* ---- the content of the disks ---- */
 
-/* What each cluster of the disk, then of the snapshot, is mapped to. */
+/* The mapping of each cluster of the disk, then of the snapshot. */
 static void
 get_mapping(const GByteArray *bytes, QimgRun runs[N_MAPPED])
 {
@@ -269,7 +268,7 @@ assert_mapping_is(const GByteArray *bytes, const QimgRun wanted[N_MAPPED])
     test_assert_same_mapping(runs, wanted, N_MAPPED);
 }
 
-/* An own check, by other code, agrees. */
+/* The separate check, by other code, agrees. */
 static void
 assert_sound(const GByteArray *bytes)
 {
@@ -283,7 +282,7 @@ assert_sound(const GByteArray *bytes)
     g_assert_false(other.is_dirty);
 }
 
-/* Repairs everything in a copy of @bytes, which @wanted is the mapping of. */
+/* Repairs everything in a copy of @bytes, whose mapping is @wanted. */
 static void
 assert_repairable(const GByteArray *bytes, const QimgRun wanted[N_MAPPED])
 {
@@ -340,7 +339,7 @@ make_damaged(size_t index, QimgRun wanted[N_MAPPED])
     return bytes;
 }
 
-/* Every write in turn fails, as all after it do; then it is done again. */
+/* Every write in turn fails, with all later ones; then the repair is repeated. */
 static void
 test_failing_writes(void)
 {
@@ -367,7 +366,7 @@ test_failing_writes(void)
     }
 }
 
-/* The machine ends after each write; what was not synced is there in part. */
+/* The machine ends after each write; unsynced writes are there in part. */
 static void
 test_power_cuts(void)
 {
@@ -397,7 +396,7 @@ test_power_cuts(void)
     }
 }
 
-/* The header never refers to a refcount table that is not there, with all its blocks. */
+/* The header never refers to a refcount table that is missing, or lacks blocks. */
 static void
 test_rebuilt_before_switched(void)
 {
@@ -425,8 +424,7 @@ test_rebuilt_before_switched(void)
     test_layer_close(&layer);
 }
 
-/* Where there are refcounts to be kept, none is too low at any moment from the first one
- * that lowers anything. */
+/* If refcounts can be kept, none is too low at any moment from the first lowering on. */
 static void
 test_raised_before_lowered(void)
 {
@@ -450,7 +448,7 @@ test_raised_before_lowered(void)
             g_assert_cmpuint(result.n_corruptions, ==, 0);
     }
     g_assert_true(is_lowered);
-    /* The marks of the header go last of all. */
+    /* The marks of the header are cleared last. */
     g_assert_cmpuint(g_array_index(events, StorageEvent, events->len - 2).file_offset, ==,
                      72);
     test_layer_close(&layer);
@@ -492,7 +490,8 @@ test_unaligned_zeros(void)
     }
 }
 
-/* While a table cannot be found, nothing is freed, and nothing new goes into the file. */
+/* While a table cannot be found, nothing is freed, and no cluster inside the file is
+ * reused. */
 static void
 test_nothing_is_freed_in_doubt(void)
 {
@@ -525,8 +524,8 @@ test_nothing_is_freed_in_doubt(void)
                     event->file_offset < n_bytes)
                     g_assert_cmpuint(event->file_offset, ==, first_block(bytes));
             }
-            /* With the entries back, all that they refer to is still there: more[2] to
-             * more[4] have no old refcounts, but for those of a lost block. */
+            /* With the entries restored, everything that they refer to is still there:
+             * more[2] to more[4] have no old refcounts, except those of a lost block. */
             put_be64(layer.storage->bytes, l1, entry);
             put_be64(layer.storage->bytes, snapshot_l1, entry & ~QCOW2_ENTRY_COPIED);
             if (i < 2 || (mode == QIMG_REPAIR_ALL && i > 2)) {
@@ -548,8 +547,8 @@ test_nothing_is_freed_in_doubt(void)
     }
 }
 
-/* A table that the host's file system cannot read: what could not be looked at is told
- * apart from what is wrong, and whatever it refers to is kept. */
+/* A table that the host's file system cannot read: unreadable places are reported
+ * separately from faults, and everything that they may refer to is kept. */
 static void
 test_unreadable(void)
 {
@@ -584,8 +583,8 @@ test_unreadable(void)
     }
 }
 
-/* Any bytes in place of tables and of the header's fields for them. What is reported as
- * mended is sound in the eyes of other code, too; and what can be mapped stays. */
+/* Any bytes in place of tables and of the header's fields for them. The separate check
+ * finds repaired images sound; and mapped clusters stay. */
 static void
 test_hostile(void)
 {
@@ -624,7 +623,7 @@ test_hostile(void)
             g_autofree char *problem = qcow2_check_bytes(layer.storage->bytes->data,
                                                          layer.storage->bytes->len, NULL);
 
-            /* It calls that corrupt, which is odd only. */
+            /* The separate check calls that corrupt; it is only odd. */
             if (!problem || !strstr(problem, "referred to twice"))
                 g_assert_cmpstr(problem, ==, NULL);
             n_mended++;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* format/qcow2/count/count.c: what is counted, and what is found wrong. */
+/* format/qcow2/count/count.c: the counts, and the reported faults. */
 #include "format/qcow2/count/count.h"
 #include "format/qcow2/count/flags.h"
 #include "format/qcow2/count/refcount-bulk.h"
@@ -46,8 +46,8 @@ test_counts(void)
     TestLayer layer;
 
     image_builder_set_entry(b, l1, 0, data | COPIED, 0);
-    image_builder_set_entry(b, l1, 1, data, 0); /* twice the same */
-    /* From 500 bytes into cluster 3 on, into cluster 4; the other in that alone. */
+    image_builder_set_entry(b, l1, 1, data, 0); /* the same twice */
+    /* From 500 bytes into cluster 3 on, into cluster 4; the other only in cluster 4. */
     image_builder_set_entry(b, l1, 2, COMPRESSED | ONE_MORE | (streams + 500), 0);
     image_builder_set_entry(b, l1, 3, COMPRESSED | (streams + CLUSTER + 7), 0);
     image_builder_add_snapshot(b);
@@ -298,7 +298,7 @@ test_problems(void)
     }
 }
 
-/* The list of problems is bounded, their number is not lost. */
+/* The list of problems is bounded, but not their number. */
 static void
 test_many_problems(void)
 {

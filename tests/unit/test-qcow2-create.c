@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* format/qcow2/create.c: the order in which a new image is written, and what a failure or
- * a lost machine at any step leaves. What is in the images is compared with QEMU's view
- * in tests/oracle/test_create.py. */
+/* format/qcow2/create.c: the order in which a new image is written, and the state after a
+ * failure or the end of the machine at any step. tests/oracle/test_create.py compares the
+ * content of the images with QEMU's. */
 #include <errno.h>
 #include <string.h>
 
@@ -9,15 +9,15 @@
 #include "format/driver.h"
 #include "test-util.h"
 
-/* A file in memory that fails at one of the changes made to it, and remembers what would
- * be left had the machine died at the last sync. */
+/* A file in memory that fails at one of the changes made to it, and remembers its content
+ * as of the last sync. */
 typedef struct {
     QimgStorage storage;
     GByteArray *bytes;
     GByteArray *durable; /* as of the last sync */
     int fails_at;        /* the change, from 0 on; -1: none */
     int n_changes;
-    bool header_came_last; /* of what was written since the last sync nothing but it */
+    bool header_came_last; /* the only write since the last sync */
     bool wrote_other;
 } StepStorage;
 
@@ -120,8 +120,7 @@ static const QimgStorageOps step_ops = {
     .close = step_close,
 };
 
-/* @old_bytes: how long the file is before, all of it old content that looks like an image
- * of its own. */
+/* @old_bytes: the file's initial length, of old content that looks like another image. */
 static StepStorage *
 step_storage_new(guint old_bytes, int fails_at)
 {
@@ -146,8 +145,8 @@ is_image(const GByteArray *bytes)
     return bytes->len >= 8 && qcow2_header_probe(bytes->data, bytes->len);
 }
 
-/* Fails at each change in turn: until the header's own write, what is there, and what
- * would be left of it, is no image; from then on it is the whole one. */
+/* Fails at each change in turn: until the header's own write, neither the file nor its
+ * durable state is an image; from then on it is the whole one. */
 static void
 check_steps(const QimgCreateOptions *options, guint old_bytes)
 {
@@ -172,7 +171,8 @@ check_steps(const QimgCreateOptions *options, guint old_bytes)
                             whole->bytes->len);
         else if (i > 0 || old_bytes == 0)
             g_assert_false(is_image(s->bytes));
-        /* The old header goes first, durably, before what it refers to. */
+        /* The old header is removed first, durably, before the clusters that it refers
+         * to. */
         if (i > 1 || old_bytes == 0)
             g_assert_false(is_image(s->durable));
         qimg_storage_close(&s->storage);
@@ -218,7 +218,7 @@ test_steps(void)
     }
 }
 
-/* What is refused is refused before anything is written. */
+/* Options are refused before anything is written. */
 static void
 test_refusal(void)
 {

@@ -43,7 +43,7 @@ run_other(void *user)
     return NULL;
 }
 
-/* Whether the other thread waits, which it can do only for a lock. */
+/* Whether the other thread waits, which is possible only for a lock. */
 static bool
 is_waiting(void)
 {
@@ -119,7 +119,7 @@ test_both_at_once(void)
     }
 }
 
-/* What ends later, a snapshot's change, clears its own bit alone. */
+/* The change of snapshots, which ends later, clears only its own bit. */
 static void
 test_mark_stays(void)
 {

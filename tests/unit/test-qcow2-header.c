@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* codec/qcow2-header.c: the smallest header that breaks each rule, the extensions and the
- * feature names. What the user reads of it is checked in test-open-errors.c. */
+ * feature names. test-open-errors.c checks the texts for the user. */
 #include "codec/qcow2-header.h"
 
 #include "codec/qcow2-geometry.h"
@@ -10,10 +10,10 @@
 typedef struct {
     const char *name;
     QimgRule rule;
-    void (*spoil)(BuilderHeader *h); /* NULL: as it is */
+    void (*spoil)(BuilderHeader *h); /* NULL: unchanged */
     uint32_t version;
     uint32_t cluster_bits;
-    uint64_t value; /* that the decoder names */
+    uint64_t value; /* named by the decoder */
 } Row;
 
 #define SPOIL(name, statement)                                                           \
@@ -96,9 +96,9 @@ SPOIL(zstd, {
     h->compression_type = 1;
     h->incompatible_features = 8;
 })
-SPOIL(size_odd, h->size = 32768 + 511) /* rounds down to what one table maps */
+SPOIL(size_odd, h->size = 32768 + 511) /* rounds down to the size mapped by one table */
 SPOIL(v2_garbage, {
-    h->compression_type = 9; /* these lie in what are extensions of version 2 */
+    h->compression_type = 9; /* in version 2 these bytes are extensions */
     h->refcount_order = 99;
     h->header_length = 3;
 })
@@ -175,7 +175,7 @@ test_rule(gconstpointer user)
     if (row->spoil)
         row->spoil(&b->header);
     image_builder_finish(b);
-    /* Exactly what may be read, so that a sanitizer sees one byte more. */
+    /* Exactly the readable bytes, so that a sanitizer sees one byte more. */
     n_bytes = MIN(b->bytes->len, b->cluster_bytes);
     exact = g_memdup2(b->bytes->data, n_bytes);
     decoded = qcow2_header_decode(exact, n_bytes, &header);
@@ -379,8 +379,8 @@ check_headers_equal(const Qcow2Header *a, const Qcow2Header *b)
 #undef SAME
 }
 
-/* decode(encode(x)) = x for each header that decode accepts, and nothing behind the
- * header's length, nor behind the fields that we know, is touched. */
+/* decode(encode(x)) = x for each accepted header; bytes behind the header's length, and
+ * behind the known fields, stay. */
 static void
 test_encode(gconstpointer user)
 {
@@ -405,13 +405,13 @@ test_encode(gconstpointer user)
     g_assert_cmpint(qcow2_header_decode(bytes, sizeof bytes, &again).rule, ==,
                     QIMG_RULE_OK);
     check_headers_equal(&header, &again);
-    /* Of an odd size on disk only the whole sectors are known. */
+    /* For an odd size on disk only the whole sectors are known. */
     if (b->header.size % 512 == 0)
         g_assert_cmpmem(bytes, MIN(header.header_bytes, 112), b->bytes->data,
                         MIN(header.header_bytes, 112));
 }
 
-/* Writes extensions behind one another; known and unknown ones come back as they were. */
+/* Writes successive extensions; known and unknown ones are decoded unchanged. */
 static void
 test_extension_encode(void)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What a process that died has left of its reserve: it is free again at the next first
- * write where that is safe, and stays where it is not. A copy of the file that is open
- * for writing is what a process leaves that dies at that moment. */
+/* The rest of a dead process's reserve: the next first write frees it if that is safe,
+ * and else leaves it. A copy of the file open for writing is the state after a death at
+ * that moment. */
 #include <errno.h>
 #include <string.h>
 
@@ -25,7 +25,7 @@ write_block(MemoryImage *o, uint64_t guest_offset, int value, int expected)
                     expected);
 }
 
-/* What is left of *@bytes when a process dies that has written a block. */
+/* Stores in *@bytes the file left by a process that writes a block and dies. */
 static void
 write_and_die(GByteArray **bytes, uint64_t guest_offset, int value)
 {
@@ -37,7 +37,7 @@ write_and_die(GByteArray **bytes, uint64_t guest_offset, int value)
     qimg_image_close(o.disk);
 }
 
-/* What is left when it ends well, perhaps after a snapshot. */
+/* The file after a proper end, perhaps after a snapshot. */
 static void
 write_and_close(GByteArray **bytes, uint64_t guest_offset, int value, bool takes_snapshot)
 {
@@ -108,8 +108,8 @@ create_kind(const Kind *kind)
     return bytes;
 }
 
-/* However often a process dies, no more is lost than the last one had; and when one ends
- * well, nothing is, and the file is no longer than it would have been. */
+/* For any number of deaths, no more is lost than the last reserve; after a proper end,
+ * nothing is lost, and the file is no longer than without deaths. */
 static void
 test_rounds(const void *data)
 {
@@ -127,11 +127,11 @@ test_rounds(const void *data)
     if (max_leaks > 1) /* else it may have been used up */
         g_assert_cmpuint(count_leaks(bytes), >, 0);
     write_and_close(&bytes, n_written++ * kind->options.size_bytes / 16, 7, false);
-    /* The L2 table that the first write copied is the snapshot's alone: that waited to be
-     * counted so when the process died. */
+    /* The L2 table that the first write copied belongs to the snapshot alone: lowering
+     * its refcount was pending when the process died. */
     g_assert_cmpuint(count_leaks(bytes), <=, kind->has_snapshot);
-    /* A cluster for each block and its table, and some tables; and behind one
-     * reserve its refcount blocks, or the snapshot's table, which stay there. */
+    /* A cluster for each block and its table, and some tables; and behind one reserve its
+     * refcount blocks, or the snapshot's table, which stay there. */
     g_assert_cmpuint(
         bytes->len, <=,
         (MAX(BLOCK_BYTES / cluster_bytes, 1) + 1) * n_written * cluster_bytes +
@@ -176,7 +176,7 @@ typedef enum {
     REFCOUNT_TOO_LOW,
 } Flaw;
 
-/* Where it is not known for certain that the clusters are nobody's, they stay. */
+/* If clusters are not certainly unreferenced, they stay. */
 static void
 test_stays(void)
 {
@@ -234,7 +234,7 @@ test_stays(void)
             after->data[79] = 0; /* the corrupt bit */
         }
         n_after = count_leaks(after);
-        /* The new reserve, if it came to that, and perhaps the old one. */
+        /* The new reserve, if there is one, and perhaps the old one. */
         if (cases[i].is_freed)
             g_assert_cmpuint(n_after, <=, 16);
         else if (cases[i].flaw == REFCOUNT_TOO_LOW)
@@ -246,7 +246,7 @@ test_stays(void)
     }
 }
 
-/* Until all that the tables say is durable, nothing is freed. */
+/* Nothing is freed until all tables are durable. */
 static void
 test_syncs_first(void)
 {

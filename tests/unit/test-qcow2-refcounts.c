@@ -7,8 +7,8 @@
 
 #define BLOCK_BYTES 512u
 
-/* Spec section 7, the table of first bytes of a block, and one more for each width that
- * it does not have. */
+/* Spec section 7, the table of first bytes of a block, and one row for each other
+ * width. */
 static const struct {
     uint32_t order;
     unsigned n_bytes;
@@ -62,7 +62,7 @@ test_limits(void)
     }
 }
 
-/* One entry changes, and nothing beside it: on a ground of zeros and one of ones. */
+/* One entry changes, and no neighbour: on a background of zeros and one of ones. */
 static void
 test_each_alone(void)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* format/qcow2/check/repair.c: blocks that are missing; a repair that fails or is cut off
- * at each of its writes; the order of these; what readers see. */
+/* format/qcow2/check/repair.c: missing blocks; a repair that fails or is interrupted at
+ * each of its writes; their order; the view of readers. */
 #include <errno.h>
 #include <string.h>
 
@@ -43,8 +43,8 @@ get_be64(const GByteArray *bytes, uint64_t offset)
 }
 
 /* A dirty disk of N_RICH clusters with data, compressed and zero clusters, shared with a
- * snapshot but for those of the last L2 tables. One refcount block is there, in which
- * half of the entries are too high, the others too low; further ones are missing. */
+ * snapshot except those of the last L2 tables. There is one refcount block, in which half
+ * of the entries are too high, the others too low; further ones are missing. */
 static ImageBuilder *
 make_rich(uint32_t refcount_order)
 {
@@ -71,7 +71,7 @@ make_rich(uint32_t refcount_order)
     return b;
 }
 
-/* What each cluster of the disk is mapped to. */
+/* The mapping of each cluster of the disk. */
 static void
 get_mapping(const GByteArray *bytes, QimgRun runs[N_RICH])
 {
@@ -100,7 +100,7 @@ assert_flag(const Qcow2Counts *counts, uint64_t word)
                         qcow2_counts_get(counts, offset / CLUSTER) == 1);
 }
 
-/* Clean: not dirty, each refcount is what is counted, each flag tells the truth. */
+/* Clean: not dirty, each refcount equals the count, each flag is correct. */
 static void
 assert_clean(const GByteArray *bytes)
 {
@@ -135,7 +135,7 @@ assert_clean(const GByteArray *bytes)
 /* ---- tests ---- */
 
 /* With entries of 64 bits a block's range of clusters is full, so that the missing block
- * goes behind the file. */
+ * is added behind the file. */
 static void
 test_all_widths(void)
 {
@@ -149,7 +149,7 @@ test_all_widths(void)
         layer = test_layer_open(b->bytes, true);
         if (repair(&layer) == -EIO) {
             g_assert_cmpuint(order, <=,
-                             2); /* more streams in a cluster than can be told */
+                             2); /* more streams in a cluster than an entry can count */
             g_assert_cmpuint(layer.storage->events->len, ==, 0);
         } else {
             assert_clean(layer.storage->bytes);
@@ -166,7 +166,7 @@ test_all_widths(void)
     }
 }
 
-/* Every write in turn fails for ever; then it is done again without a failure. */
+/* Every write in turn fails for good; then the repair is repeated without a failure. */
 static void
 test_failing_writes(void)
 {
@@ -229,7 +229,7 @@ test_power_cuts(void)
                 g_assert_cmpint(repair(&again), ==, 0);
                 assert_clean(again.storage->bytes);
                 assert_mapping_is(again.storage->bytes, before);
-            } else { /* the last write of all has made it */
+            } else { /* only the very last write was affected */
                 assert_clean(bytes);
             }
             test_layer_close(&again);
@@ -261,9 +261,9 @@ assert_none_too_low(const GByteArray *bytes)
     test_layer_close(&layer);
 }
 
-/* All that is too low was raised, durably, before any flag is corrected; only then
- * anything is lowered. The dirty bit is cleared by the last write, after a sync, and
- * synced itself. */
+/* All refcounts that are too low are raised, durably, before any flag is corrected; only
+ * then any is lowered. The dirty bit is cleared by the last write, after a sync, and is
+ * itself synced. */
 static void
 test_order(void)
 {
@@ -288,7 +288,7 @@ test_order(void)
     bytes = event_storage_after_power_cut(b->bytes, events, end - 1, 0);
     assert_none_too_low(bytes);
     g_assert_cmpmem(bytes->data + (block - b->bytes->data) + CLUSTER / 2, CLUSTER / 2,
-                    block + CLUSTER / 2, CLUSTER / 2); /* those that are too high */
+                    block + CLUSTER / 2, CLUSTER / 2); /* the entries that are too high */
     g_byte_array_unref(bytes);
     g_assert_cmpuint(n, >, 4);
     g_assert_null(g_array_index(events, StorageEvent, n - 1).bytes);
@@ -303,7 +303,7 @@ test_order(void)
     test_layer_close(&layer);
 }
 
-/* Slices that readers have in the cache are corrected, too. */
+/* Slices in the readers' cache are corrected, too. */
 static void
 test_cached_slices(void)
 {
@@ -314,7 +314,7 @@ test_cached_slices(void)
     Qcow2L2Slice l2;
     TestLayer layer;
 
-    /* The last table is the active disk's alone: lose its flags. */
+    /* The last table is the active disk's alone: remove its flags. */
     image_builder_put_be64(b, l1_offset + 3 * 8, last & ~COPIED);
     image_builder_put_be64(b, last & OFFSET_MASK,
                            image_builder_get_be64(b, last & OFFSET_MASK) & ~COPIED);
@@ -365,7 +365,7 @@ test_hostile(void)
         TestLayer layer;
 
         for (unsigned i = 0; i < n_changes; i++) {
-            /* The header and the snapshot table are the opener's to check. */
+            /* The opener checks the header and the snapshot table. */
             guint end = g_rand_boolean(random) ? 4 * CLUSTER : b->bytes->len;
             uint64_t at =
                 (uint64_t)g_rand_int_range(random, CLUSTER, (gint32)end) & ~UINT64_C(7);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* codec/qcow2-snapshots.c: the specification's example, old and long extra data, what is
- * encoded is decoded again, and a new name changes nothing else. */
+/* codec/qcow2-snapshots.c: the specification's example, old and long extra data, decoding
+ * of encoded entries, and that a new name changes nothing else. */
 #include "codec/qcow2-snapshots.h"
 
 #include "codec/qcow2-geometry.h"
@@ -89,7 +89,7 @@ test_largest(void)
 
 /* ---- encoding ---- */
 
-/* All that an entry of ours holds. */
+/* All fields of our entries. */
 static const struct {
     const char *id;
     const char *name;
@@ -156,7 +156,8 @@ test_round_trip(void)
 
         g_assert_cmpuint(wanted.entry_bytes, ==, (end + 7) / 8 * 8);
         g_assert_cmpint(qcow2_snapshot_decode_fixed(bytes, &e).rule, ==, QIMG_RULE_OK);
-        /* Who knows of no extra data must not take a part of the size for all of it. */
+        /* A reader without knowledge of extra data must not take a part of the size for
+         * all of it. */
         g_assert_cmpuint(e.vm_state_bytes, ==,
                          wanted.vm_state_bytes <= UINT32_MAX ? wanted.vm_state_bytes : 0);
         qcow2_snapshot_decode_extra(bytes + QCOW2_SNAPSHOT_FIXED_BYTES, &e);

@@ -176,7 +176,7 @@ typedef struct {
     const char *name;
     uint64_t word;
     uint64_t bitmap;
-    const char *subclusters; /* of each the kind: . u(nallocated) z(ero) d(ata) … */
+    const char *subclusters; /* the kind of each: . u(nallocated) z(ero) d(ata) … */
     QimgRule rule;
 } ExtendedRow;
 
@@ -231,7 +231,7 @@ test_extended(void)
             g_assert_cmpint(letters[e.kind], ==, row->subclusters[s]);
             g_assert_cmpint(e.rule, ==, row->rule);
             g_assert_cmpuint(e.n_subclusters, ==, n);
-            if (e.kind == QIMG_L2_DATA) /* of the cluster, whichever the subcluster */
+            if (e.kind == QIMG_L2_DATA) /* of the cluster, for all subclusters */
                 g_assert_cmphex(e.host_offset, ==, row->word & QCOW2_OFFSET_MASK);
         }
     }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Writing to images that are cut, lie, or are odd in size: places where a mistake would
- * destroy something. Sound images are the crash and model tests'. */
+/* Writing to images that are cut, invalid, or odd in size: places where a mistake would
+ * destroy data. The crash and model tests cover sound images. */
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -32,7 +32,7 @@ create(uint64_t size_bytes, uint32_t cluster_bits)
     });
 }
 
-/* Closes; the file as it was just before, everything flushed. */
+/* Closes; returns the file as of just before, with everything flushed. */
 static GByteArray *
 close_flushed(MemoryImage *o)
 {
@@ -54,7 +54,7 @@ be64_at(const GByteArray *bytes, uint64_t offset)
     return qimg_be64_get(field);
 }
 
-/* Where the L2 entry of the guest cluster 0 lies. */
+/* The position of the L2 entry of guest cluster 0. */
 static uint64_t
 first_entry_offset(const GByteArray *bytes)
 {
@@ -71,7 +71,7 @@ write_value(MemoryImage *o, uint64_t guest_offset, uint64_t n_bytes, int value,
     g_assert_cmpint(qimg_image_write(o->disk, guest_offset, data, n_bytes), ==, expected);
 }
 
-/* What a cut file has lost must not become zeros when the file grows again. */
+/* The lost part of a cut file must not become zeros when the file grows again. */
 static void
 test_cut(void)
 {
@@ -99,7 +99,7 @@ test_entry_of_metadata(void)
 {
     static const struct {
         uint64_t entry;
-        bool shrinks; /* the way in which the entry goes; else it is discarded */
+        bool shrinks; /* removes the entry by shrinking; else by discarding */
     } cases[] = {
         {UINT64_C(0x8000000000010000), false}, /* the refcount table */
         {UINT64_C(0x0000000000010000), false}, /* the same, as if shared */
@@ -126,8 +126,8 @@ test_entry_of_metadata(void)
             g_assert_cmpint(qimg_image_discard(o.disk, 0, CLUSTER), ==, -EIO);
         write_value(&o, 0, 100, 1, -EROFS);
         after = close_flushed(&o);
-        /* All but the corrupt bit is as it was; of what shall be cut off, the size and
-         * the L1 table, the last of the four, have gone before. */
+        /* Only the corrupt bit has changed; for the cut-off part, the last of the four,
+         * the size and the L1 table have changed before. */
         g_assert_cmpint(after->data[79] & 2, ==, 2);
         after->data[79] = bytes->data[79];
         memcpy(after->data + 24, bytes->data + 24, 8);
@@ -156,7 +156,7 @@ test_large_l1(void)
     g_assert_cmpstr(problem, ==, NULL);
 }
 
-/* Room that comes back: the refcount table is moved at a later try. */
+/* Room that becomes available again: the refcount table is moved at a later try. */
 static void
 test_no_room_for_table(void)
 {
@@ -179,7 +179,7 @@ test_no_room_for_table(void)
             g_assert_cmpint(err, ==, -ENOSPC);
         n_failed += err != 0;
     }
-    /* Some tries go unseen, while there is still something in the reserve. */
+    /* Some tries succeed from the rest of the reserve. */
     g_assert_cmpuint(n_failed, >=, 1);
     g_assert_cmpuint(n_failed, <=, 4);
     after = close_flushed(&o);
@@ -202,7 +202,7 @@ discard_first_cluster(void *user)
     return NULL;
 }
 
-/* A raw data file is the disk to others: no data of a write that was planned before gets
+/* A raw data file is the disk for other programs: no data of an earlier planned write get
  * there after a discard's zeros. */
 static void
 test_raw_data_file(void)
@@ -242,14 +242,14 @@ test_raw_data_file(void)
     test_util_remove_dir(dir);
 }
 
-/* The end of the disk is cut off, where the tables have no room for that, and comes back:
- * zeros, in a raw data file, too. */
+/* The end of the disk is cut off while the tables have no room for that, and grows again:
+ * zeros, also in a raw data file. */
 static void
 test_raw_data_file_grows_again(void)
 {
     enum {
         DISK = 256 << 10,
-        TABLE = 32 << 10, /* what an L2 table maps */
+        TABLE = 32 << 10, /* mapped by an L2 table */
     };
     g_autoptr(GByteArray) image = create_with(&(QimgCreateOptions){
         .size_bytes = DISK,
@@ -275,7 +275,7 @@ test_raw_data_file_grows_again(void)
     memory_storage_clear_faults(o.file);
     g_assert_cmpint(qimg_storage_get_size(data, &data_bytes), ==, 0);
     g_assert_cmpuint(data_bytes, ==, TABLE / 2);
-    /* What is longer than the disk, such as a device, stays so. */
+    /* A data file longer than the disk, such as a device, keeps its length. */
     g_assert_cmpint(qimg_storage_write(data, QIMG_IO_DATA, qimg_host(TABLE - 1), "x", 1),
                     ==, 0);
     g_assert_cmpint(qimg_image_resize(o.disk, TABLE), ==, 0);
@@ -285,8 +285,8 @@ test_raw_data_file_grows_again(void)
     qimg_image_close(o.disk);
 }
 
-/* A reference that could not be lowered for want of room must not be counted when
- * snapshots change: the disk's own cluster would stay without its COPIED flag. */
+/* A reference whose refcount could not be lowered for lack of room must not be counted
+ * when snapshots change: the disk's own cluster would stay without its COPIED flag. */
 static void
 test_reference_waits_for_room(void)
 {
@@ -308,7 +308,7 @@ test_reference_waits_for_room(void)
     g_assert_no_error(error);
     list = qimg_image_get_snapshots(o.disk);
     serial = qimg_snapshots_get(list, 0)->serial;
-    write_value(&o, 0, CLUSTER, 8, 0); /* the snapshot's cluster waits to be freed */
+    write_value(&o, 0, CLUSTER, 8, 0); /* freeing the snapshot's cluster is pending */
     memory_storage_add_fault(o.file, &no_room);
     g_assert_cmpint(qimg_image_flush(o.disk), ==, 0);
     g_assert_false(qimg_image_revert_to_snapshot(o.disk, serial, NULL, NULL, &error));
@@ -323,7 +323,7 @@ test_reference_waits_for_room(void)
     g_assert_cmpuint(result.n_flags, ==, 0);
 }
 
-/* Appends @n_appends times a few sectors; how many syncs that takes, of both files. */
+/* Appends a few sectors @n_appends times; returns the number of syncs, of both files. */
 static uint64_t
 count_syncs_of_appends(MemoryImage *o, QimgStorage *data, unsigned n_appends)
 {
@@ -360,7 +360,7 @@ create_qed(uint64_t size_bytes)
     return memory_image_create(&qimg_driver_qed, &options);
 }
 
-/* Small appends sync for the reserve, and for the place of a data file, only. */
+/* Small appends sync only for the reserve, and for the place of a data file. */
 static void
 test_small_appends(void)
 {
@@ -393,8 +393,8 @@ test_small_appends(void)
     }
 }
 
-/* What stood behind the disk's end does not show when small appends reach it, though
- * nothing is synced for each. */
+/* Old bytes behind the disk's end do not show when small appends reach them, although the
+ * appends do not sync. */
 static void
 test_appends_over_old_bytes(void)
 {
@@ -443,7 +443,7 @@ test_cut_inside_sector(void)
     }
 }
 
-/* What waits to be freed is bounded by the disk, not by a constant: nobody syncs here. */
+/* Pending frees are bounded by the disk, not by a constant: this test never syncs. */
 static void
 test_pending_is_bounded(void)
 {
@@ -471,7 +471,7 @@ test_pending_is_bounded(void)
             g_assert_cmpint(qimg_image_discard(o.disk, 0, disk_bytes), ==, 0);
         }
         g_assert_cmpint(qimg_storage_get_size(o.file, &file_bytes), ==, 0);
-        /* The disk, what waits, the reserve, tables. */
+        /* The disk, the pending frees, the reserve, tables. */
         g_assert_cmpuint(file_bytes, <=,
                          2 * disk_bytes + 2 * MIB +
                              (UINT64_C(16) << cases[i].cluster_bits));

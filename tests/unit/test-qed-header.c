@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* codec/qed-header.c: each rule at its limits, and that what is encoded decodes to the
+/* codec/qed-header.c: each rule at its limits, and that encoded headers decode to the
  * same. Spec: qed sections 1 and 3. */
 #include "codec/qed-header.h"
 
@@ -8,7 +8,7 @@
 #include "base/endian.h"
 #include "test-util.h"
 
-/* Where the fields lie; the widths are those of the specification. */
+/* The positions of the fields; the widths are those of the specification. */
 enum {
     MAGIC = 0,
     CLUSTER_SIZE = 4,
@@ -31,8 +31,8 @@ typedef struct {
 typedef struct {
     const char *name;
     QimgRule rule;
-    uint64_t value;  /* that the decoder names */
-    Field fields[4]; /* what differs from a sound header */
+    uint64_t value;  /* named by the decoder */
+    Field fields[4]; /* the difference from a sound header */
 } Row;
 
 #define MIB UINT64_C(0x100000)
@@ -127,7 +127,7 @@ static const Row rows[] = {
      UINT32_MAX,
      {{FEATURES, 1}, {NAME_OFFSET, UINT32_MAX}, {NAME_SIZE, UINT32_MAX}}},
     {"other-bits", QIMG_RULE_OK, 0, {{COMPAT, UINT64_MAX}, {AUTOCLEAR, UINT64_MAX}}},
-    /* Whoever set it may have changed the meaning of all else. */
+    /* Its writer may have changed the meaning of everything else. */
     {"feature-before-all",
      QIMG_RULE_OK,
      0,
@@ -184,7 +184,7 @@ test_row(gconstpointer data)
     if (h.features & ~QED_FEATURES_KNOWN)
         return;
     qed_header_encode(&h, again);
-    if (!(h.features & QED_FEATURE_BACKING)) /* the name's fields mean nothing */
+    if (!(h.features & QED_FEATURE_BACKING)) /* the name's fields have no meaning */
         memcpy(again + NAME_OFFSET, bytes + NAME_OFFSET, 8);
     g_assert_cmpmem(again, sizeof again, bytes, sizeof bytes);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* format/qed: where clusters are taken and what the end of writing leaves, zeros, sizes;
- * and what each failing call leaves. */
+/* format/qed: the place of new clusters and the state after writing, zeros, sizes; and
+ * the state after each failing call. */
 #include <errno.h>
 #include <string.h>
 
@@ -16,7 +16,7 @@
 
 /* ---- allocation ---- */
 
-/* The file ends behind what was taken: data, and the table that it needed. */
+/* The file ends behind the new clusters: data, and their table. */
 static void
 test_file_end(void)
 {
@@ -31,7 +31,7 @@ test_file_end(void)
     qed_image_assert_clean(after);
 }
 
-/* Clusters of a write that failed are taken by the next one, as zeros. */
+/* The next write reuses the clusters of a failed one, as zeros. */
 static void
 test_returned(void)
 {
@@ -62,7 +62,7 @@ test_returned(void)
     qed_image_assert_clean(after);
 }
 
-/* Nothing was taken in the end: the file is as long as it was. */
+/* In the end no cluster was used: the file has its old length. */
 static void
 test_all_returned(void)
 {
@@ -124,7 +124,8 @@ test_zero(void)
     g_assert_cmpint(qed_image_read(&o, 10 * CLUSTER), ==, 0xbb);
     g_assert_cmpint(qimg_image_discard(o.disk, 30 * CLUSTER, CLUSTER), ==, 0);
     after = qed_image_close(&o);
-    /* Data stay where they are, as zeros; what shows the backing file becomes a zero. */
+    /* Data stay where they are, as zeros; unallocated clusters above the backing file
+     * become zero entries. */
     g_assert_cmpuint(qed_image_get(after, L2_OFFSET), ==, DATA);
     g_assert_cmpuint(after->data[DATA], ==, 0);
     g_assert_cmpuint(qed_image_get(after, L2_OFFSET + 8 * 4), ==, 1);
@@ -135,7 +136,7 @@ test_zero(void)
     qed_image_assert_clean(after);
 }
 
-/* What is refused changes nothing, not even what a first change does. */
+/* A refused change changes nothing, not even as a first change would. */
 static void
 test_resize_refused(void)
 {
@@ -169,14 +170,14 @@ test_resize(void)
 
 /* ---- failing calls ---- */
 
-/* What a disk holds at the places that run_script changes. */
+/* The content of a disk at the places that run_script changes. */
 typedef struct {
     int values[5];
 } Model;
 
 static const uint64_t places[] = {0, 50 * CLUSTER, 51 * CLUSTER, TABLE_MAPS, 3 * CLUSTER};
 
-/* Changes that need every kind of call; the model follows those that succeed. */
+/* Changes that need every kind of call; the model follows the successful ones. */
 static void
 run_script(QedImage *o, Model *m)
 {
@@ -187,7 +188,7 @@ run_script(QedImage *o, Model *m)
     if (qimg_image_discard(o->disk, 3 * CLUSTER, 2 * CLUSTER) == 0)
         m->values[4] = 0;
     else
-        m->values[4] = -1; /* zeros or what was there */
+        m->values[4] = -1; /* zeros or the old content */
     (void)qimg_image_flush(o->disk);
     (void)qimg_image_resize(o->disk, DISK_BYTES + TABLE_MAPS);
 }
@@ -210,8 +211,8 @@ check_model(const GByteArray *bytes, const Model *m, size_t base_bytes)
     qimg_image_close(o.disk);
 }
 
-/* Each call in turn fails once, or from then on: at worst clusters leak, and what was
- * acknowledged is there. */
+/* Each call in turn fails once, or from then on: at worst clusters leak, and acknowledged
+ * data are there. */
 static void
 test_failing_calls(void)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* format/qed: what is mapped, images that are cut, damaged, or were not closed properly.
- * Content beside QEMU is tests/oracle/test_qed.py's. */
+/* format/qed: the map, and images that are cut, damaged, or were not closed properly.
+ * tests/oracle/test_qed.py compares content with QEMU's. */
 #include <errno.h>
 #include <string.h>
 
@@ -41,7 +41,7 @@ test_map_entries(void)
         {DATA, QIMG_RUN_DATA},
         {DATA + 2 * CLUSTER, QIMG_RUN_DATA},
         {DATA + 3 * CLUSTER, QIMG_RUN_DAMAGED}, /* the file's end */
-        {L1_OFFSET, QIMG_RUN_DATA},             /* reading does not mind */
+        {L1_OFFSET, QIMG_RUN_DATA},             /* reads permit it */
         {2, QIMG_RUN_DAMAGED},
         {CLUSTER - 1, QIMG_RUN_DAMAGED},
         {DATA + 1, QIMG_RUN_DAMAGED},
@@ -68,7 +68,7 @@ test_map_entries(void)
     }
 }
 
-/* A header of two clusters: its second one is no place. */
+/* A header of two clusters: its second one is no valid place. */
 static void
 test_map_header(void)
 {
@@ -77,7 +77,7 @@ test_map_header(void)
     qimg_le32 header_size = qimg_le32_set(2);
     QedImage o;
 
-    /* The L1 table moves to where the data was. */
+    /* Move the L1 table to the former place of the data. */
     memcpy(bytes->data + 12, &header_size, sizeof header_size);
     qed_image_put(bytes, 40, DATA);
     qed_image_put(bytes, DATA, L2_OFFSET);
@@ -116,7 +116,7 @@ test_map_tables(void)
     }
 }
 
-/* Runs are as long as they can be. */
+/* Runs are as long as possible. */
 static void
 test_map_runs(void)
 {
@@ -151,7 +151,7 @@ static void
 test_cut_data(void)
 {
     static const struct {
-        unsigned n_bytes; /* that are missing */
+        unsigned n_bytes; /* missing ones */
         bool is_damaged;
     } rows[] = {
         {1, false}, {511, false}, {512, true}, {CLUSTER - 1, true}, {CLUSTER, true}};
@@ -166,7 +166,7 @@ test_cut_data(void)
         g_assert_cmpint(qed_image_read(&o, 0), ==, 1);
         g_assert_cmpint(qed_image_read(&o, 3 * CLUSTER), ==,
                         rows[i].is_damaged ? -EIO : 3);
-        /* Growth must not make something else of it. */
+        /* Growth must not change its meaning. */
         g_assert_cmpint(qed_image_write(&o, TABLE_MAPS, 512, 9), ==,
                         rows[i].is_damaged ? -EIO : 0);
         g_assert_cmpint(qed_image_read(&o, 3 * CLUSTER), ==,
@@ -200,7 +200,7 @@ test_cut_l1(void)
     qimg_image_close(o.disk);
 }
 
-/* A cluster at the end that is cut and that nothing refers to is used anew, as zeros. */
+/* A cut, unreferenced cluster at the end is reused, as zeros. */
 static void
 test_cut_leak(void)
 {
@@ -221,7 +221,7 @@ test_cut_leak(void)
 
 /* ---- damage met by a writer ---- */
 
-/* Nothing is written over tables, or into an image with clusters of two owners. */
+/* Nothing is written over tables, or to an image with a cluster of two owners. */
 static void
 test_refused_entries(void)
 {
@@ -269,13 +269,13 @@ test_need_check(void)
     g_assert_cmpuint(qed_image_get(after, QED_HEADER_AT_FEATURES), ==, 0);
     g_assert_cmpuint(qed_image_get(after, L2_OFFSET), ==, 0);
     g_assert_cmpuint(qed_image_get(after, L1_OFFSET + 8), ==, 0);
-    /* What an entry had lost, or another, is not taken for new data. */
+    /* The lost cluster of an entry is not reused for new data. */
     g_assert_cmpuint(after->len, ==, bytes->len);
     g_assert_cmpuint(after->data[DATA], ==, 1);
     g_assert_cmpuint(qed_image_check(after).n_leaks, ==, 1 + 3);
 }
 
-/* Where nothing had to be dropped, leaks at the end are cut off, others used anew. */
+/* If no entry had to be dropped, leaks at the end are cut off, others reused. */
 static void
 test_need_check_with_leaks(void)
 {
@@ -296,7 +296,7 @@ test_need_check_with_leaks(void)
     qed_image_assert_clean(after);
 }
 
-/* What no repair can mend is left alone. */
+/* An image that no repair can fix is left alone. */
 static void
 test_need_check_with_shared_clusters(void)
 {
@@ -312,7 +312,7 @@ test_need_check_with_shared_clusters(void)
     g_assert_cmpmem(after->data, after->len, bytes->data, bytes->len);
 }
 
-/* The bit is there, durably, as long as clusters are taken. */
+/* The bit is set, durably, as long as clusters are taken. */
 static void
 test_need_check_is_set(void)
 {

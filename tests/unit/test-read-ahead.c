@@ -25,7 +25,7 @@ byte_of(unsigned cluster)
     return (uint8_t)(cluster * 7 + 1);
 }
 
-/* A disk of which each cluster is compressed. */
+/* A disk of compressed clusters only. */
 static QimgChain *
 open_compressed(unsigned n_clusters, bool is_writable, QimgStorage **storage_out)
 {
@@ -91,8 +91,8 @@ read_in_order(void *user)
     return NULL;
 }
 
-/* Readers in order, side by side, each of a part of its own: with the cache of the
- * default options, hardly a cluster is inflated twice. */
+/* Concurrent sequential readers, each of its own part: with the default cache, hardly a
+ * cluster is inflated twice. */
 static void
 test_parallel_readers(void)
 {
@@ -118,7 +118,7 @@ test_parallel_readers(void)
     chain_unref(chain);
 }
 
-/* Jobs that keep all workers until both sides have come to the barrier. */
+/* Jobs that occupy all workers until both sides have come to the barrier. */
 typedef struct {
     QimgJob job;
     pthread_barrier_t *barrier;
@@ -131,7 +131,7 @@ run_blocker(QimgJob *job)
     pthread_barrier_wait(((Blocker *)job)->barrier);
 }
 
-/* Until the second barrier, all workers are busy, and have done all that was queued. */
+/* Until the second barrier, all workers are busy, and have finished the queued jobs. */
 static void
 block_workers(QimgChain *chain, Blocker *blockers, pthread_barrier_t *barrier)
 {
@@ -144,8 +144,8 @@ block_workers(QimgChain *chain, Blocker *blockers, pthread_barrier_t *barrier)
 
 typedef enum { NOTHING, GRACE, EXCLUSIVE, READ } Meanwhile;
 
-/* How many clusters are inflated ahead when they have been queued, and @meanwhile happens
- * before their turn comes. */
+/* The number of clusters inflated ahead if @meanwhile happens between their queueing and
+ * their execution. */
 static uint64_t
 count_ahead(Meanwhile meanwhile)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* support/recording-storage.c: what is recorded, and what the replays make of it. */
+/* support/recording-storage.c: the recorded events, and their replays. */
 #include "recording-storage.h"
 
 #include <errno.h>
@@ -71,7 +71,7 @@ test_process(void)
     g_assert_cmpuint(all->data[5000], ==, 0);
 }
 
-/* What was synced is always there; each sector of the rest is now there, now not. */
+/* Synced writes are always there; each other sector sometimes is, sometimes not. */
 static void
 test_machine(void)
 {

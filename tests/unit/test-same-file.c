@@ -41,7 +41,7 @@ test_files(void)
     test_util_remove_dir(dir);
 }
 
-/* The nodes are looked at, not opened: there need be no such devices. */
+/* The nodes are examined, not opened: the devices need not exist. */
 static void
 test_nodes(void)
 {

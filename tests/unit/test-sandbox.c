@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* fuse/sandbox/sandbox.c, and the calls of fuse/sandbox/sandbox-syscalls.c: what a
- * confined process can do and cannot. Each case is a process of its own. */
+/* fuse/sandbox/sandbox.c, and the calls of fuse/sandbox/sandbox-syscalls.c: the permitted
+ * and refused actions of a confined process. Each case is a separate process. */
 #include <errno.h>
 #include <fcntl.h>
 #include <glib/gstdio.h>
@@ -29,7 +29,7 @@
 #include "test-util.h"
 
 static char *dir;       /* with "read/file", "write/file", "remove/file", "other/file" */
-static int open_fd;     /* a file that was open before, */
+static int open_fd;     /* a file opened before, */
 static int open_socket; /* and a socket */
 static bool has_files;  /* whether the kernel limits files, */
 static bool has_calls;  /* and calls */
@@ -219,7 +219,7 @@ make_pair_of_sockets(void)
     return errno_of(socketpair(AF_UNIX, SOCK_STREAM, 0, fds));
 }
 
-/* Through a socket that was there before. */
+/* Through an existing socket. */
 static int
 send_to_address(void)
 {
@@ -378,7 +378,7 @@ sleep_for_ever(void *user)
     return user;
 }
 
-/* What serving takes: threads that come, are told and are cancelled. */
+/* The needs of serving: threads are created, signalled and cancelled. */
 static int
 use_threads(void)
 {
@@ -469,7 +469,7 @@ make_sandbox(void)
     return sandbox;
 }
 
-/* Runs @act in a confined process; returns what it returns, or 255. */
+/* Runs @act in a confined process; returns its result, or 255. */
 static int
 run_confined(Sandbox *sandbox, int (*act)(void))
 {
@@ -525,8 +525,8 @@ read_status(void)
                : ENOTEMPTY;
 }
 
-/* No capability, for a mount of images alone: as the kernel tells it, through a file that
- * was opened before. */
+/* No capability, for a mount of images alone: according to the kernel, read through a
+ * file opened before. */
 static void
 test_status(void)
 {
@@ -553,7 +553,7 @@ enum {
     NOT_REFUSED = 1,
 };
 
-/* Calls that do not come back. */
+/* Calls that do not return. */
 static bool
 is_end(const char *name)
 {
@@ -567,7 +567,7 @@ is_refusal(long result)
     return result == -1 && (errno == ENOSYS || errno == EPERM);
 }
 
-/* Calls @number with arguments that no call takes for good ones, but @value. */
+/* Calls @number with invalid arguments, except @value. */
 static long
 call_with(long number, unsigned argument, uint64_t value)
 {
@@ -603,7 +603,7 @@ test_allowed(void)
         g_assert_cmpint(strlen(tried->user), >, 3);
         if (tried->scope == CALL_WITH_SANITIZER || is_end(tried->name) ||
             seccomp_syscall_resolve_name(tried->name) < 0)
-            continue; /* another machine's; how a process ends is tried by each case */
+            continue; /* another machine's; each case tries how a process ends */
         g_test_message("%s", tried->name);
         g_assert_cmpint(run_confined(sandbox, try_call), ==, 0);
     }
@@ -611,8 +611,8 @@ test_allowed(void)
 
 static const bool *is_listed;
 
-/* uretprobe and uprobe, which the kernel never filters: they work for its own trampoline
- * and are SIGILL elsewhere. */
+/* uretprobe and uprobe, which the kernel never filters: they work only for its own
+ * trampoline and are SIGILL elsewhere. */
 static bool
 is_trampoline(int number)
 {
@@ -664,7 +664,7 @@ test_all_others(void)
     }
 }
 
-/* Those with a condition are refused where it does not hold. */
+/* Calls with a condition are refused if it is not met. */
 static int
 try_without_condition(void)
 {
@@ -743,7 +743,7 @@ remove_files(void)
     g_free(dir);
 }
 
-/* What this kernel has, from what the sandbox itself says. */
+/* The features of this kernel, according to the sandbox itself. */
 static void
 find_means(void)
 {

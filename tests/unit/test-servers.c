@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* fuse/servers.c and base/wait-hook.c, without a kernel: how many threads there are while
- * some wait for a disk, and afterwards. The disk is a stub that lets nobody go before a
- * number of requests waits for it together; it gives up late rather than hang. */
+/* fuse/servers.c and base/wait-hook.c, without a kernel: the number of threads while some
+ * wait for a disk, and afterwards. The disk is a stub that answers only when a number of
+ * requests wait together; it gives up late rather than hang. */
 #include "servers.h"
 
 #include <errno.h>
@@ -19,16 +19,16 @@
 #define GIVE_UP_S  60
 #define N_PATIENCE 100000u /* hot requests after which threads should be few */
 
-static sem_t requests;          /* that no thread has taken yet */
+static sem_t requests;          /* not yet taken by a thread */
 static sem_t answers;           /* of hot requests */
-static atomic_uint n_cold_left; /* atomic: so many requests to come wait for the disk */
-static atomic_bool is_nested;   /* atomic: waits have waits inside */
+static atomic_uint n_cold_left; /* atomic: this number of requests waits for the disk */
+static atomic_bool is_nested;   /* atomic: waits are nested */
 static pthread_mutex_t disk = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t disk_changed = PTHREAD_COND_INITIALIZER;
 /* Guarded by disk: */
 static unsigned n_in_flight;
 static unsigned n_in_flight_max;
-static unsigned n_to_gather; /* the disk answers when so many are in flight */
+static unsigned n_to_gather; /* the disk answers at this number in flight */
 static bool is_answering;
 static bool has_given_up;
 
@@ -118,7 +118,7 @@ stop(Servers *servers)
 }
 
 /* Sends @n requests that wait for the disk, which answers when @n_gathered of them are
- * there; returns when it has answered so many. */
+ * there; returns when it has answered that number. */
 static void
 read_cold_together(unsigned n, unsigned n_gathered)
 {
@@ -159,7 +159,7 @@ test_in_flight(void)
     stop(servers);
 }
 
-/* A request that finds its bytes in memory is answered while others wait. */
+/* A request for bytes in memory is answered while others wait. */
 static void
 test_hot_among_cold(void)
 {
@@ -187,7 +187,7 @@ test_hot_among_cold(void)
     stop(servers);
 }
 
-/* No more threads than allowed: the requests that find none wait for their turn. */
+/* No more threads than permitted: further requests wait for a thread. */
 static void
 test_limit(void)
 {
@@ -209,7 +209,7 @@ test_limit(void)
     g_assert_cmpuint(servers_limit(200), ==, 200);
 }
 
-/* Again and again: places of threads that have ended are used anew. */
+/* Repeatedly: places of ended threads are reused. */
 static void
 test_back_when_hot(void)
 {
@@ -299,7 +299,7 @@ test_hook(void)
     const QimgWaitHook hook = {count_begin, count_end, &cond};
     struct timespec past = {.tv_sec = 1};
 
-    qimg_wait_begin(); /* nobody to tell */
+    qimg_wait_begin(); /* no hook */
     qimg_wait_end();
     qimg_wait_hook_set(&hook);
     qimg_wait_begin();

@@ -16,8 +16,8 @@
 
 typedef struct {
     atomic_uint n_loads;
-    QimgErrno error; /* what loads answer */
-    /* A load that waits until the test lets it go on. */
+    QimgErrno error; /* result of loads */
+    /* A load that waits until the test releases it. */
     pthread_mutex_t lock;
     pthread_cond_t changed;
     bool is_blocked;
@@ -125,7 +125,7 @@ test_eviction(void)
     g_assert_true(slot_is(kept, 1000)); /* pinned all the while */
     slot_cache_unpin(cache, kept);
     g_assert_cmpuint(slot_cache_get_stats(cache).used_bytes, ==, 8 * SLOT_BYTES);
-    /* The last key is still there; most of the first ones are not. */
+    /* The last key is still cached; most of the first ones are not. */
     touch(cache, &source, 100);
     g_assert_cmpuint(atomic_load(&source.n_loads), ==, 101);
     touch(cache, &source, 1);
@@ -144,8 +144,8 @@ is_present(SlotCache *cache, uint64_t key)
     return slot != NULL;
 }
 
-/* What is spent goes first, in the order in which it was loaded; what was only loaded for
- * later stays, however often others come and go. */
+/* Spent content is replaced first, in the order of loading; content loaded ahead stays,
+ * while any number of others come and go. */
 static void
 test_spent(void)
 {
@@ -171,7 +171,8 @@ test_spent(void)
     }
     for (uint64_t key = 1; key <= 5; key++)
         g_assert_true(is_present(cache, key));
-    /* Where nothing is spent, the oldest goes, and the others that are not used again. */
+    /* Without spent content, the oldest is replaced, and others that are not used
+     * again. */
     for (uint64_t key = 201; key <= 203; key++)
         touch(cache, &source, key);
     touch(cache, &source, 204);
@@ -198,10 +199,11 @@ test_all_pinned(void)
     for (unsigned i = 0; i < 20; i++)
         g_assert_true(slot_is(slots[i], i + 1));
     g_assert_cmpuint(slot_cache_get_stats(cache).used_bytes, ==, 8 * SLOT_BYTES);
-    g_assert_null(slot_cache_pin_present(cache, 20)); /* nobody else sees an own slot */
+    g_assert_null(
+        slot_cache_pin_present(cache, 20)); /* private slots are invisible to others */
     for (unsigned i = 0; i < 20; i++)
         slot_cache_unpin(cache, slots[i]);
-    /* An error of an own slot's load, too. */
+    /* Also an error of a private slot's load. */
     for (unsigned i = 0; i < 8; i++)
         slots[i] = pin(cache, &source, i + 101);
     source.error = -EIO;
@@ -224,7 +226,7 @@ test_errors(void)
     for (unsigned i = 0; i < 50; i++)
         g_assert_cmpint(slot_cache_pin(cache, 7, load, &source, &slot), ==, -ESTALE);
     g_assert_null(slot);
-    g_assert_cmpuint(atomic_load(&source.n_loads), ==, 50); /* errors are not kept */
+    g_assert_cmpuint(atomic_load(&source.n_loads), ==, 50); /* errors are not cached */
     source.error = 0;
     touch(cache, &source, 7);
     touch(cache, &source, 7);
@@ -278,8 +280,8 @@ pin_once(void *user)
     return NULL;
 }
 
-/* Threads that want a key while it is being loaded wait for that one load; those that
- * want another one do not. */
+/* Threads that need a key while it is being loaded wait for that one load; threads that
+ * need another key do not. */
 static void
 test_single_load(void)
 {
@@ -411,7 +413,7 @@ test_table_slices(void)
         g_assert_cmpuint(table_slice_get(&slice, 0), ==, first);
         g_assert_cmpuint(table_slice_get(&slice, 511), ==, first + 511);
         table_slice_unpin(&slice);
-        table_slice_unpin(&slice); /* pins nothing any more */
+        table_slice_unpin(&slice); /* pins nothing now */
     }
     g_assert_cmpuint(storage->n_reads[QIMG_IO_L1], ==, 2);
     g_assert_cmpuint(storage->n_reads[QIMG_IO_L2], ==, 2);

@@ -62,11 +62,11 @@ test_read(void)
     uint8_t byte;
 
     check_reads(storage);
-    memory_storage_limit(storage, 1); /* short reads are put together */
+    memory_storage_limit(storage, 1); /* short reads are joined */
     check_reads(storage);
     memory_storage_limit(storage, 7);
     check_reads(storage);
-    /* Nothing beyond what off_t can say. */
+    /* Nothing beyond the range of off_t. */
     g_assert_cmpint(
         qimg_storage_read(storage, QIMG_IO_L1, qimg_host(INT64_MAX), &byte, 1), ==,
         -EINVAL);
@@ -94,12 +94,12 @@ test_errors(void)
     g_assert_cmpint(READ(QIMG_IO_L2), ==, 0);
     g_assert_cmpuint(storage->n_reads[QIMG_IO_L2], ==, 3);
     g_assert_cmpuint(storage->bytes_read[QIMG_IO_L2], ==, 30);
-    /* An interrupted read goes on, also in the middle. */
+    /* An interrupted read continues, also in the middle. */
     memory_storage_limit(storage, 3);
     memory_storage_fail(storage, QIMG_IO_L1, 1, 5, EINTR);
     g_assert_cmpint(READ(QIMG_IO_L1), ==, 0);
     g_assert_cmpuint(buffer[9], ==, 10);
-    /* An error in the middle is the answer for all. */
+    /* An error in the middle is the result of the whole read. */
     memory_storage_fail(storage, QIMG_IO_L1, 2, 1, ESTALE);
     g_assert_cmpint(READ(QIMG_IO_L1), ==, -ESTALE);
 #undef READ
@@ -168,7 +168,7 @@ test_file(void)
     } else {
         g_test_message("this file system has no holes");
     }
-    /* The size is looked up: a file may grow. */
+    /* The size is read each time: a file may grow. */
     g_assert_cmpint(ftruncate(fd, 10 * 65536), ==, 0);
     g_assert_cmpint(qimg_storage_get_size(storage, &size_bytes), ==, 0);
     g_assert_cmpuint(size_bytes, ==, 10 * 65536);

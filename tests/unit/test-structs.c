@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Structures of qimg.h between a program and a library of different versions: of those
- * that the program makes, the library touches what the program has, and no more. */
+/* Structures of qimg.h between a program and a library of different versions: in
+ * structures made by the program, the library touches only the program's fields. */
 #include <errno.h>
 #include <stddef.h>
 #include <string.h>
@@ -25,7 +25,7 @@ open_raw(char **dir_out)
     return image;
 }
 
-/* A program of an earlier version, which does not know the last fields. */
+/* A program of an earlier version, without the last fields. */
 static void
 test_smaller_extent(void)
 {
@@ -51,7 +51,7 @@ test_smaller_extent(void)
     test_util_remove_dir(dir);
 }
 
-/* A program of a later version: what this library does not know becomes zeros. */
+/* A program of a later version: fields unknown to this library become zeros. */
 static void
 test_larger_extent(void)
 {
@@ -77,7 +77,7 @@ test_larger_extent(void)
     test_util_remove_dir(dir);
 }
 
-/* Forgotten struct_bytes are no crash. */
+/* Forgotten struct_bytes cause no crash. */
 static void
 test_no_size(void)
 {
@@ -92,7 +92,7 @@ test_no_size(void)
     test_util_remove_dir(dir);
 }
 
-/* What lies behind a shorter structure of options is not looked at. */
+/* Bytes behind a shorter structure of options are not read. */
 static void
 test_smaller_options(void)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* A control file is made for a stat once for each state of its image, not each time. The
- * sources are compiled into this program, with stubs of what they ask of the mount. */
+/* A stat generates a control file once for each state of its image, not each time. The
+ * sources are compiled into this program, with stubs for the mount's functions. */
 #include "images/images.h"
 
 static unsigned n_made;
@@ -24,7 +24,7 @@ count_and_make(QimgInfo *info, QimgInfoPlace *place, GString *out)
     qimg_info_next(info, place, out);
 }
 
-/* ---- of the mount ---- */
+/* ---- stubs for the mount ---- */
 
 uint64_t
 tree_inode_of(const Tree *tree, Node node)
@@ -154,7 +154,7 @@ tear_down(Fixture *f, gconstpointer data)
     qimg_image_close(f->image.disk);
 }
 
-/* Measures @kind a few times; whether it was made, which is once at most. */
+/* Measures @kind a few times; whether it was generated, at most once. */
 static bool
 is_made(Fixture *f, NodeKind kind, uint64_t *n_bytes_out)
 {
@@ -182,7 +182,7 @@ test_made_once(Fixture *f, gconstpointer data)
     g_assert_cmpuint(again, ==, n_bytes);
 }
 
-/* What may change the text lets it be made again: each kind of change of the image, its
+/* Changes that may affect the text cause a new one: each kind of change of the image, its
  * opening, its table of partitions. */
 static void
 test_made_again(Fixture *f, gconstpointer data)
@@ -219,7 +219,7 @@ test_made_again(Fixture *f, gconstpointer data)
     g_assert_true(is_made(f, NODE_INFO, &n_bytes));
 }
 
-/* Of several files of one image each has a size of its own. */
+/* Each of several files of one image has its own size. */
 static void
 test_told_apart(Fixture *f, gconstpointer data)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Lookups of tables that are changed between two loads. The sources under test are
- * compiled into this program with a load that stops at chosen words: other requests begin
- * and end, in a thread of their own, before the lookup goes on. */
+/* Lookups in tables that change between two loads. The sources under test are compiled
+ * into this program with a load that stops at chosen words: other requests begin and end,
+ * in another thread, before the lookup continues. */
 #include <errno.h>
 #include <pthread.h>
 #include <string.h>
@@ -33,7 +33,7 @@ typedef enum {
     DISCARD,
 } ActionKind;
 
-/* What happens at a stop. */
+/* The action at a stop. */
 typedef struct {
     ActionKind kind;
     uint64_t guest_offset;
@@ -141,8 +141,8 @@ assert_value(uint64_t guest_offset, uint64_t n_bytes, uint8_t value)
         g_assert_cmpint(data[i], ==, value);
 }
 
-/* A write has read where its cluster lies; then the cluster is given up, and the write's
- * subcluster allocated in another one. */
+/* A write has read the location of its cluster; then the cluster is freed, and the
+ * write's subcluster allocated in another one. */
 static void
 test_write(void)
 {
@@ -187,7 +187,7 @@ test_read(void)
     qimg_image_close(disk);
 }
 
-/* A read has found no L2 table; then there is one. */
+/* A read has found no L2 table; then one is added. */
 static void
 read_while_table_is_made(uint64_t table_guest_bytes)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* base/workers.c: every item once, jobs in their order, cancelling; and base/scratch.c:
- * one buffer for each thread. */
+/* base/workers.c: every item once, jobs in order, cancelling; and base/scratch.c: one
+ * buffer per thread. */
 #include "base/workers.h"
 
 #include <pthread.h>
@@ -98,7 +98,7 @@ test_parallel_by_many(void)
     qimg_workers_free(shared.workers);
 }
 
-/* A job that stops the pool's only thread until it is told to go on. */
+/* A job that blocks the pool's only thread until it is released. */
 typedef struct {
     QimgJob job;
     pthread_mutex_t lock;
@@ -195,7 +195,7 @@ test_scratch(void)
     pthread_t thread;
 
     g_assert_nonnull(small);
-    g_assert_true(small == again); /* a page is the least, and kept */
+    g_assert_true(small == again); /* the minimum is a page, and it is kept */
     large = qimg_scratch_get(QIMG_SCRATCH_STREAM, 1000000);
     g_assert_cmpuint((uintptr_t)large % 4096, ==, 0);
     memset(large, 0xaa, 1000000);
@@ -204,8 +204,8 @@ test_scratch(void)
     pthread_join(thread, NULL);
     g_assert_true(others != large);
     g_assert_cmpuint(large[0], ==, 0xaa);
-    /* What cannot be had is NULL, and does no harm to the next call. Sanitizers end the
-     * process instead, unless they are told otherwise. */
+    /* An impossible size gives NULL, and does no harm to the next call. Sanitizers would
+     * end the process instead, unless told otherwise. */
     if (!IS_SANITIZED) {
         g_assert_null(qimg_scratch_get(QIMG_SCRATCH_STREAM, (size_t)1 << 62));
         g_assert_nonnull(qimg_scratch_get(QIMG_SCRATCH_STREAM, 10));
