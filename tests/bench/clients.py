@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Who uses the disk that a contender serves: fio, plain readers, and the comparison with
-what the disk must hold."""
+"""The clients of the disk that a contender serves: fio, plain readers, and the comparison with the
+expected content."""
 
 import contextlib
 import dataclasses
@@ -16,14 +16,14 @@ from content import BLOCK_BYTES
 from contenders import CannotDo, WrongData, reading
 
 MB = 1_000_000
-_PASS_BYTES = 1 << 20  # how much a buffered reader asks for at once
-_N_SAMPLES = 96        # blocks that are verified before a row is timed
+_PASS_BYTES = 1 << 20  # the request size of a buffered reader
+_N_SAMPLES = 96        # blocks verified before a row is timed
 
 
 @dataclasses.dataclass
 class Job:
-    """One measurement: a contender that serves a disk (but in rows that start it
-    themselves), and the options of the run."""
+    """One measurement: a contender that serves a disk (except in rows that start it themselves),
+    and the options of the run."""
     contender: object
     disk: images.Disk
     options: object
@@ -40,7 +40,7 @@ class Job:
 
 @contextlib.contextmanager
 def _open_direct(path, n_bytes, direct=True):
-    """A descriptor of path, past the page cache, and an aligned buffer of n_bytes."""
+    """A descriptor of path that bypasses the page cache, and an aligned buffer of n_bytes."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | (os.O_DIRECT if direct else 0))
     try:
         with mmap.mmap(-1, n_bytes) as buffer:
@@ -56,8 +56,8 @@ def check_size(fd, disk):
 
 
 def verify(path, disk, seed, direct=True):
-    """Compares random blocks with what the disk must hold. O_DIRECT, so that nothing
-    is left in the page cache, unless the caller wants to see just that."""
+    """Compares random blocks with the expected content. Uses O_DIRECT, so that nothing is left in
+    the page cache, unless the caller wants to test the cache."""
     with reading(), _open_direct(path, BLOCK_BYTES, direct) as (fd, buffer):
         check_size(fd, disk)
         for block_index in disk.sample_blocks(random.Random(seed), _N_SAMPLES):
@@ -67,7 +67,7 @@ def verify(path, disk, seed, direct=True):
 
 
 def all_blocks(path, disk):
-    """Yields index and bytes of each block of the disk, past the page cache."""
+    """Yields index and bytes of each block of the disk, bypassing the page cache."""
     with reading(), _open_direct(path, _PASS_BYTES) as (fd, buffer):
         check_size(fd, disk)
         for offset in range(0, disk.size_bytes, _PASS_BYTES):
@@ -105,18 +105,18 @@ def fio(job, rw, *, block, engine="psync", depth=1, n_jobs=1, direct=True, more=
 
 
 def for_seconds(job):
-    """Options of fio: for how long."""
+    """fio's option for the duration."""
     return ["--time_based", f"--runtime={int(job.options.seconds * 1000)}ms"]
 
 
 def warm_memory(n_bytes):
-    """Takes memory and gives it back, so that the next who needs it does not wait for
-    the host of a virtual machine to provide the pages: the first who asked would."""
+    """Takes and frees memory, so that the next allocation does not wait until the host of a
+    virtual machine provides the pages."""
     mmap.mmap(-1, n_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_POPULATE).close()
 
 
 def read_through(path):
-    """Reads a file from its begin to its end by a new open, returns the bytes read."""
+    """Reads a whole file by a new open, returns the bytes read."""
     buffer = memoryview(bytearray(_PASS_BYTES))
     total_bytes = 0
     with reading(), open(path, "rb", buffering=0) as file:

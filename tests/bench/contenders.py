@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The servers that are compared: how each is started, found ready, and stopped.
+"""The compared servers: how each is started, found ready, and stopped.
 
-Every process is started here in a session of its own and ended by its own pid; every
-mount is unmounted here. What is still alive when the benchmark ends is found in
-Contender.alive.
-"""
+This module starts every process in its own session and ends it by its pid, and unmounts every
+mount. Contender.alive lists the contenders still running when the benchmark ends."""
 
 import contextlib
 import json
@@ -23,22 +21,22 @@ from content import BLOCK_BYTES, ZERO_BLOCK
 
 _START_LIMIT_S = 30
 _STOP_LIMIT_S = 10
-_KILL_DELAY_S = 15  # after the limit of a row, which comes first where it can
+_KILL_DELAY_S = 15  # after the limit of a row, which comes first if possible
 _POLL_S = 0.0001
 _CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class CannotDo(Exception):
-    """The contender cannot do this row; the text says why."""
+    """The contender cannot do this row; the text gives the reason."""
 
 
 class WrongData(Exception):
-    """The contender answered with wrong bytes; the text says where."""
+    """The contender answered with wrong bytes; the text gives the place."""
 
 
 @contextlib.contextmanager
 def reading():
-    """An error of the body is one of the server."""
+    """Attributes an error in the body to the server."""
     try:
         yield
     except OSError as error:
@@ -46,14 +44,14 @@ def reading():
 
 
 def _mounted(path):
-    """Whether a file system is mounted at path; asks nobody but the kernel."""
+    """Whether a file system is mounted at path; asks only the kernel."""
     with open("/proc/self/mountinfo") as lines:
         return any(re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)),
                           line.split()[4]) == path for line in lines)
 
 
 def _unmount(path):
-    """Unmounts; where somebody still uses the mount, as soon as nobody does."""
+    """Unmounts; if the mount is in use, as soon as it no longer is."""
     for command in (["fusermount3", "-u", path], ["fusermount3", "-uz", path],
                     ["umount", "-l", path]):
         if not _mounted(path):
@@ -86,7 +84,7 @@ def _with_children(pid):
 
 
 class Contender:
-    """One server on one disk. Subclasses say which command serves which path."""
+    """One server on one disk. Subclasses define the command and the served path."""
 
     name = ""
     serves_image = True   # False: presents the plain file, for comparison
@@ -97,29 +95,29 @@ class Contender:
                  environment=None):
         self.options = options
         self.writable = writable
-        self.mount_options = mount_options  # further ones, of qcowfs alone
-        self.environment = environment      # of the server; None: that of the benchmark
+        self.mount_options = mount_options  # further ones, only for qcowfs
+        self.environment = environment      # of the server; None: the benchmark's
         self.directory = directory  # private and empty: mount points, sockets, the log
         self.mountpoint = os.path.join(directory, "mnt")
-        self.path = None            # where the disk can be read
+        self.path = None            # the path for reading the disk
         self.processes = []
-        # Ends a server that hangs, so that no read waits for it, nor an unmount.
+        # Kills a hung server, so that neither a read nor an unmount waits for it.
         self._watchdog = threading.Timer(options.limit + _KILL_DELAY_S, self._kill)
         self._watchdog.daemon = True
 
     @classmethod
     def missing(cls, _options):
-        """Why this contender cannot run at all on this machine, or None."""
+        """The reason why this contender cannot run on this machine, or None."""
         return None
 
     @classmethod
     def version(cls, _options):
-        """What the report says about the release, or None."""
+        """The report's text about the release, or None."""
         return None
 
     @property
     def client_environment(self):
-        """Of whoever uses the disk; None: that of the benchmark."""
+        """For users of the disk; None: the benchmark's."""
         return None
 
     def launch(self, disk):
@@ -148,7 +146,7 @@ class Contender:
         return elapsed_ms
 
     def _open_when_mounted(self, start, device):
-        """Waits until self.path lies on another file system, and opens it."""
+        """Waits until self.path is on another file system, and opens it."""
         while True:
             with contextlib.suppress(OSError):
                 if os.stat(self.path).st_dev != device or not self.processes:
@@ -191,7 +189,7 @@ class Contender:
         for process in self.processes:
             process.kill()
 
-    # -- what it costs
+    # -- costs
 
     def _pids(self):
         return [pid for process in self.processes for pid in _with_children(process.pid)]
@@ -203,7 +201,7 @@ class Contender:
             with contextlib.suppress(OSError):
                 with open(f"/proc/{pid}/stat") as stat:
                     fields = stat.read().rpartition(")")[2].split()
-                ticks += sum(map(int, fields[11:15]))  # with children that have ended
+                ticks += sum(map(int, fields[11:15]))  # including ended children
         return ticks / _CLOCK_TICKS
 
     def peak_rss_mib(self):
@@ -238,7 +236,7 @@ class Raw(Contender):
 
 
 class Ceiling(Contender):
-    """What FUSE itself allows. See ceiling.c."""
+    """The limit of FUSE itself. See ceiling.c."""
 
     name = "ceiling"
     serves_image = False
@@ -270,7 +268,7 @@ class Qcowfs(Contender):
     def launch(self, disk):
         os.mkdir(self.mountpoint)
         self.path = os.path.join(self.mountpoint, os.path.basename(disk.image) + ".raw")
-        # Named, as for the peers: of a probed image with such a name no backing is followed.
+        # Named, as for the peers: in a probed image of such a name no backing file is followed.
         self.spawn(self.options.qcowfs, "-f", "-o", f"format={disk.format}",
                    *["-o", "rw"] * self.writable,
                    *["-o", self.mount_options] * bool(self.mount_options), disk.image,
@@ -314,7 +312,7 @@ class Qemu(Contender):
 
 
 class QemuThreads(Qemu):
-    """The same with two threads, where the installed release can do that."""
+    """The same with two threads, if the installed release supports that."""
 
     name = "qemu-mt"
     iothreads = ["thread0", "thread1"]
@@ -335,11 +333,11 @@ class QemuThreads(Qemu):
 
     @classmethod
     def version(cls, _options):
-        return None  # the same as of Qemu
+        return None  # the same as for Qemu
 
 
 class _QemuThreadsProbe(QemuThreads):
-    """Exports a disk of zeros, to see whether the release can do it with threads."""
+    """Exports a disk of zeros, to test whether the release supports threads."""
 
     def launch(self, _disk):
         self.export({"driver": "null-co", "size": BLOCK_BYTES, "read-zeroes": True})

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Content of the benchmark's disks, computed from its place on the disk.
 
-A disk is a sequence of 4 KiB blocks; each generator makes the bytes of one block from
-its index alone, so that any sample of any disk can be verified without a copy of it.
-"""
+A disk is a sequence of 4 KiB blocks; each generator makes the bytes of one block from its index
+alone, so that any sample of any disk can be verified without a copy of it."""
 
 import functools
 import hashlib
@@ -43,5 +42,5 @@ def text(block_index):
 
 
 def stale(block_index):
-    """What a lower layer holds where a higher layer has the valid block."""
+    """The content of a lower layer where a higher layer has the valid block."""
     return (b"stale block %020d\n" % block_index * BLOCK_BYTES)[:BLOCK_BYTES]

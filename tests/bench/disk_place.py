@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Where the rows on a disk keep their images, and how they get cold."""
+"""The place of the images for rows on a disk, and how they become cold."""
 
 import os
 import shutil
@@ -8,7 +8,7 @@ import tempfile
 import loop_mount
 from contenders import CannotDo
 
-_LOOP_FILE_DIR = "/var/tmp"  # on a disk, as a rule, where /tmp may be in memory
+_LOOP_FILE_DIR = "/var/tmp"  # usually on a disk, while /tmp may be in memory
 
 
 class DiskPlace:
@@ -17,13 +17,13 @@ class DiskPlace:
     def __init__(self, given, scale):
         self._scale = scale
         self._given = given
-        self._private = None   # of ours, in the given directory or in that of the loop file
+        self._private = None   # our own, in the given directory or in that of the loop file
         self.mount = None      # of the loop file
-        self.directory = None  # where the images go
+        self.directory = None  # for the images
         self.facts = []
 
     def missing(self):
-        """Why there is no such place, or None."""
+        """The reason why there is no such place, or None."""
         if not self._given and (reason := loop_mount.missing()):
             return f"{reason} (--disk names a directory instead)"
         parent = self._given or _LOOP_FILE_DIR
@@ -55,8 +55,8 @@ class DiskPlace:
         self.facts.append(f"rows on a disk: {where}")
 
     def drop_caches(self):
-        """Leaves nothing of the images in the page cache. Unlike the kernel's own switch
-        for all caches it needs no root and slows down nobody else."""
+        """Drops the images' pages from the page cache. Unlike the kernel's switch for all caches,
+        this needs no root and slows down no other program."""
         loop_mount.must("sync", "--file-system", self.directory)
         for parent, _, names in os.walk(self.directory):
             for name in names:
@@ -64,7 +64,7 @@ class DiskPlace:
                     os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
     def clean_up(self):
-        """Removes all of it; nobody uses it any more."""
+        """Removes everything; it is not in use any more."""
         if self.mount:
             self.mount.undo()
         if self._private:

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Makes the disks of the benchmark: each as an image and as the same raw file.
 
-qemu-img makes all images. A family is a disk that one or more rows read; it is built
-when its first row runs and removed after its last one.
-"""
+qemu-img makes all images. A family is a disk read by one or more rows; it is built when its first
+row runs and removed after its last one."""
 
 import contextlib
 import dataclasses
@@ -21,25 +20,25 @@ from loop_mount import MKFS_EXT4
 from qcow2_tables import Qcow2Tables
 
 KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
-CLUSTER_BYTES = 64 * KIB  # qemu-img's default, which nearly all images have
+CLUSTER_BYTES = 64 * KIB  # qemu-img's default, used by nearly all images
 CLUSTER_BLOCKS = CLUSTER_BYTES // BLOCK_BYTES
-L2_REACH_BYTES = CLUSTER_BYTES // 8 * CLUSTER_BYTES  # what one L2 table maps
+L2_REACH_BYTES = CLUSTER_BYTES // 8 * CLUSTER_BYTES  # mapped by one L2 table
 _EXTENT_BYTES = 512 * KIB
 
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """How large the disks are."""
+    """The sizes of the disks."""
     plain_bytes: int
     text_bytes: int
     n_extents: int       # of 512 KiB each, scattered over the sparse disk
     large_bytes: int     # disk with every L2 table, one for each 512 MiB
     chain_bytes: int
     ext4_bytes: int
-    n_files: int         # in the archive that is extracted there
-    free_bytes: int      # what all this needs at most on the tmpfs
+    n_files: int         # in the archive to be extracted
+    free_bytes: int      # maximal need of all this on the tmpfs
     disk_plain_bytes: int  # instead of plain_bytes, in rows on a disk
-    disk_free_bytes: int   # what they need at most there
+    disk_free_bytes: int   # their maximal need there
 
     def on_disk(self):
         return dataclasses.replace(self, plain_bytes=self.disk_plain_bytes)
@@ -58,23 +57,23 @@ HUGE_BYTES = 16 * TIB
 
 @dataclasses.dataclass
 class Disk:
-    """One disk in both its forms, and what its bytes must be."""
+    """One disk in both its forms, and its expected bytes."""
     directory: str
     raw: str                         # the plain file
     image: str                       # the image; the top one of a chain
     size_bytes: int
     block: Callable[[int], bytes]    # index of a 4 KiB block → its content
-    data_block: Callable[[random.Random], int]  # chooses an index that holds data
+    data_block: Callable[[random.Random], int]  # chooses an index with data
     format: str = "qcow2"            # of the image
     checkpoints: list[int] = dataclasses.field(default_factory=list)  # always verified
     records: str = ""                # compressed clusters for bench-inflate-speed
     codec: str = ""
-    archive: str = ""                # what the row of the disk extracts into it
+    archive: str = ""                # to be extracted into the disk by its row
     n_extents: int = 0
     data_bytes: int = 0
 
     def sample_blocks(self, rng, n_blocks):
-        """Indices to verify: three of four hold data, the others lie anywhere."""
+        """Indices to verify: three of four have data, the others are anywhere."""
         n_anywhere = n_blocks // 4
         blocks = self.checkpoints + [0, self.size_bytes // BLOCK_BYTES - 1]
         blocks += [self.data_block(rng) for _ in range(n_blocks - n_anywhere)]
@@ -85,9 +84,8 @@ class Disk:
 
     @contextlib.contextmanager
     def copy(self, as_image):
-        """This disk with a copy of its image, or of its raw file, which may be written
-        to and goes when the body ends. The image lies beside the original, whose backing
-        file it shares."""
+        """This disk with a writable copy of its image, or of its raw file, which is removed when
+        the body ends. The image is beside the original, whose backing file it shares."""
         form = "image" if as_image else "raw"
         path = os.path.join(self.directory, f"copy.{form}")
         try:
@@ -110,7 +108,7 @@ def _qemu_img(*args):
 
 
 def _write_sparse(path, size_bytes, runs, block):
-    """Writes a raw file that holds data in `runs` (pairs of block index and count)."""
+    """Writes a raw file with data in `runs` (pairs of block index and count)."""
     with open(path, "wb") as file:
         file.truncate(size_bytes)
         for first_block, n_blocks in runs:
@@ -183,7 +181,7 @@ def _write_archive(path, n_files):
 
 
 def build_overlay_for_ext4(directory, scale):
-    """The same, and an archive to be extracted into an ext4 that is made there."""
+    """The same, and an archive to be extracted into an ext4 made there."""
     disk = build_overlay(directory, scale, scale.ext4_bytes)
     disk.archive = os.path.join(directory, "tree.tar")
     _write_archive(disk.archive, scale.n_files)
@@ -210,7 +208,7 @@ def build_ext4(directory, scale):
 
 
 def image_damage(disk):
-    """What qemu-img check finds wrong in the disk's image, or None."""
+    """The faults that qemu-img check finds in the disk's image, or None."""
     result = subprocess.run(["qemu-img", "check", "-f", disk.format, disk.image],
                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                             stderr=subprocess.STDOUT, text=True)
@@ -241,8 +239,8 @@ def build_zstd(directory, scale):
 
 
 def _scattered_disk(directory, size_bytes, n_runs, n_run_blocks):
-    """A sparse disk with n_runs runs of data, one in each part of equal size, as a raw
-    file; its image is still to be made. Also returns the runs."""
+    """A sparse disk with n_runs runs of data, one in each part of equal size, as a raw file; its
+    image is still to be made. Also returns the runs."""
     rng = random.Random(2)
     n_part_blocks = size_bytes // n_runs // BLOCK_BYTES
     n_places = n_part_blocks // CLUSTER_BLOCKS - -(-n_run_blocks // CLUSTER_BLOCKS)
@@ -271,16 +269,16 @@ def build_sparse(directory, scale):
 
 
 def build_huge(directory, _scale):
-    """16 TiB with almost no data: what only the size costs."""
+    """16 TiB with almost no data: only the size costs."""
     disk, _ = _scattered_disk(directory, HUGE_BYTES, 16, CLUSTER_BLOCKS)
     _qemu_img("convert", "-f", "raw", "-O", "qcow2", disk.raw, disk.image)
     return disk
 
 
 def build_large(directory, scale):
-    """Every cluster allocated and so every L2 table there, the data holes of the tmpfs
-    but for one block below each L2 table. That block is written straight to where the
-    image keeps it; no metadata changes."""
+    """A disk with every cluster allocated, and so with every L2 table; the data are holes of the
+    tmpfs, except one block per L2 table. That block is written straight to its place in the
+    image; no metadata changes."""
     n_tables = scale.large_bytes // L2_REACH_BYTES
     disk, runs = _scattered_disk(directory, scale.large_bytes, n_tables, 1)
     _qemu_img("create", "-q", "-f", "qcow2", "-o", "preallocation=metadata", disk.image,
@@ -293,8 +291,8 @@ def build_large(directory, scale):
 
 
 def build_chain(directory, scale, depth):
-    """A disk whose clusters are scattered over `depth` backing files and the image on
-    top. Each cluster lies in one layer, and a stale copy in the layer below it."""
+    """A disk whose clusters are scattered over `depth` backing files and the image on top. Each
+    cluster is in one layer, with a stale copy in the layer below it."""
     disk = _flat_disk(directory, scale.chain_bytes, noise)
     n_clusters = scale.chain_bytes // CLUSTER_BYTES
     rng = random.Random(3)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Signals that end the benchmark, as exceptions that come at a safe place."""
+"""Turns signals that end the benchmark into exceptions at a safe place."""
 
 import contextlib
 import signal
@@ -24,14 +24,14 @@ def install():
 
 
 def ignore():
-    """From now on none of the signals does anything: for the cleaning up."""
+    """From now on the signals have no effect: for the cleaning up."""
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 @contextlib.contextmanager
 def held():
-    """A signal takes effect only after the body, which so is done as a whole."""
+    """A signal takes effect only after the body, which thus runs as a whole."""
     global _held, _pending
     _held = True
     try:

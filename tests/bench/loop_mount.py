@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""An ext4 in a file, mounted over a loop device, and what is left of it undone."""
+"""An ext4 in a file, mounted over a loop device, and its cleaning up."""
 
 import contextlib
 import os
@@ -13,11 +13,11 @@ from contenders import CannotDo
 MKFS_EXT4 = ("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0")
 
 _LOOP_CONTROL = "/dev/loop-control"
-_attached = []  # of LoopMount: what is still to be undone
+_attached = []  # of LoopMount: to be undone
 
 
 def missing():
-    """Why this machine cannot do it, or None."""
+    """The reason why this machine cannot do it, or None."""
     if os.geteuid() != 0:
         return "loop devices and mounts need root"
     for program in ("losetup", "mkfs.ext4", "mount", "umount", "tar"):
@@ -47,8 +47,8 @@ def must(*command):
 
 
 class LoopMount:
-    """A file system in a file, mounted over a loop device; direct: past the page cache
-    of the file; make: made anew before."""
+    """A file system in a file, mounted over a loop device; direct: bypasses the page cache of the
+    file; make: creates it first."""
 
     def __init__(self, path, mountpoint, *, direct=False, make=False):
         self.path = path
@@ -79,11 +79,11 @@ class LoopMount:
         self.undo()
 
     def sync(self):
-        """Returns when all is on stable storage."""
+        """Returns when everything is on stable storage."""
         must("sync", "--file-system", self.mountpoint)
 
     def unmount(self):
-        """Returns when all has reached the file."""
+        """Returns when everything has reached the file."""
         with interrupts.held():
             must("umount", self.mountpoint)
             self.is_mounted = False
@@ -104,7 +104,7 @@ class LoopMount:
 
 
 def clean_up(*, but=None):
-    """Undoes what an interruption has left, `but` one."""
+    """Undoes the leftovers of an interruption, except for `but`."""
     for mount in reversed(_attached):
         if mount is not but:
             mount.undo()

@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Where a qcow2 image keeps the clusters of its disk.
+"""Finds the clusters of a qcow2 image's disk.
 
-Reads only what qemu-img makes for the benchmark: version 3, normal L2 entries, no
-encryption. It serves the makers of images, never a server that is measured.
-"""
+Reads only qemu-img's images for the benchmark: version 3, normal L2 entries, no encryption. It
+serves the makers of images, never a measured server."""
 
 import struct
 
-_HEADER = struct.Struct(">4sIQIIQIIQ")  # up to and with l1_table_offset
+_HEADER = struct.Struct(">4sIQIIQIIQ")  # up to and including l1_table_offset
 _OFFSET_MASK = 0x00FFFFFFFFFFFE00
 _COMPRESSED = 1 << 62
 _SECTOR_BYTES = 512
@@ -38,7 +37,7 @@ class Qcow2Tables:
         return self._table(self._l1[l1_index] & _OFFSET_MASK, self.n_l2_entries)
 
     def host_offset(self, guest_offset):
-        """Where the byte at guest_offset lies; its cluster must be a normal one."""
+        """The place of the byte at guest_offset; its cluster must be a normal one."""
         l1_index, l2_index = divmod(guest_offset >> self.cluster_bits, self.n_l2_entries)
         self._file.seek((self._l1[l1_index] & _OFFSET_MASK) + 8 * l2_index)
         entry, = struct.unpack(">Q", self._file.read(8))

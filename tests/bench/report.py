@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the benchmark found: medians, ratios and targets, as Markdown and as JSON."""
+"""The results of the benchmark: medians, ratios and targets, as Markdown and as JSON."""
 
 import collections
 import dataclasses
@@ -13,11 +13,11 @@ ABSENT = "–"
 
 @dataclasses.dataclass
 class Cell:
-    """What one contender did in one row: a list entry for each round."""
+    """The results of one contender in one row: a list entry for each round."""
     values: list = dataclasses.field(default_factory=list)
     cpu_seconds: list = dataclasses.field(default_factory=list)
     peak_rss_mib: list = dataclasses.field(default_factory=list)
-    failure: str = ""        # why there is no value
+    failure: str = ""        # the reason why there is no value
     wrong_data: bool = False
 
     def median(self):
@@ -29,7 +29,7 @@ class Cell:
 class Results:
     def __init__(self, contenders):
         self.contenders = contenders  # names, in the order of the columns
-        self.rows = []                # that have been measured
+        self.rows = []                # the measured ones
         self.cells = collections.defaultdict(Cell)  # (row id, contender) → Cell
         self.facts = []               # lines about the machine and the run
 
@@ -49,7 +49,7 @@ class Results:
         return max(values) if self._row(row_id).more_is_better else min(values)
 
     def reaches(self, row_id, goal):
-        """Whether qcowfs is as good as goal; None where one of both is missing."""
+        """Whether qcowfs reaches goal; None if one of both is missing."""
         if self.cells[row_id, OURS].failure:
             return False
         ours = self.median(row_id, OURS)
@@ -58,7 +58,7 @@ class Results:
         return ours >= goal if self._row(row_id).more_is_better else ours <= goal
 
     def speed_ratio(self, row_id, other):
-        """How many times as fast as `other` qcowfs is."""
+        """The speed of qcowfs relative to `other`."""
         ours = self.median(row_id, OURS)
         if not ours or not other:
             return None

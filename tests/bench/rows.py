@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The rows of the benchmark: what each does, how it is timed, what qcowfs must reach.
+"""The rows of the benchmark: the work of each, its timing, and the target of qcowfs.
 
-A row's `measure` gets a Job and returns the value in the row's unit. It raises CannotDo
-where the contender cannot do the work, and WrongData where it lies.
-"""
+A row's `measure` gets a Job and returns the value in the row's unit. It raises CannotDo if the
+contender cannot do the work, and WrongData on wrong bytes."""
 
 import contextlib
 import dataclasses
@@ -175,20 +174,20 @@ class Row:
     id: str
     title: str
     unit: str
-    build: Callable             # makes the disk that the row reads
+    build: Callable             # makes the disk for the row
     measure: Callable[[Job], float]
     judge: Callable
     group: str                  # neighbours of one group take turns within each round
     more_is_better: bool = True
     pinned: bool = False        # client and server share one CPU
     starts_itself: bool = False
-    decoder: str = ""           # whose speed on one core the target counts in
+    decoder: str = ""           # the target counts in its speed on one core
     plain_too: bool = True      # raw file and ceiling take part
-    writes: bool = False        # each run on a copy of the disk made for it
-    verify_after: Callable | None = None  # compares what was written, after the timing
-    missing: Callable = lambda: None      # why this machine cannot run the row, or None
+    writes: bool = False        # each run gets a fresh copy of the disk
+    verify_after: Callable | None = None  # compares the written content, after the timing
+    missing: Callable = lambda: None      # the reason why this machine cannot run the row, or None
     on_disk: bool = False       # images on a file system of a disk, caches dropped before
-    mount_options: str = ""     # of qcowfs, which then takes part with the raw file alone
+    mount_options: str = ""     # for qcowfs, which then runs beside the raw file only
     quick: bool = True          # part of the smoke run
 
 

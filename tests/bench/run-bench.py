@@ -1,11 +1,10 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Benchmark: qcowfs, its peers, and what FUSE itself allows.
+"""Benchmark: qcowfs, its peers, and the limit of FUSE itself.
 
-Measures each row with all contenders in turn, round by round, and writes a table of
-medians. This file holds the options, the order of the measurements, and the guarantee
-that no process, mount or file is left behind. README.md tells what each row is.
-"""
+Measures each row with all contenders in turn, round by round, and writes a table of medians. This
+file has the options, the order of the measurements, and the guarantee that no process, mount or
+file is left behind. README.md describes each row."""
 
 import argparse
 import contextlib
@@ -101,7 +100,7 @@ def slow_sync(options):
 
 
 def server_environment(row, options):
-    """Of the servers of a row; None: that of the benchmark."""
+    """For the servers of a row; None: the benchmark's."""
     if not row.on_disk or options.flush_us == 0:
         return None
     return {**os.environ, "LD_PRELOAD": slow_sync(options),
@@ -109,7 +108,7 @@ def server_environment(row, options):
 
 
 def why_not_here(options):
-    """Why nothing can be measured on this machine, or None."""
+    """The reason why nothing can be measured on this machine, or None."""
     for program in ("fio", "qemu-img", "fusermount3"):
         if not shutil.which(program):
             return f"{program} is not installed"
@@ -128,7 +127,7 @@ def say(text):
 
 @contextlib.contextmanager
 def one_cpu(pinned):
-    """Runs the body and all that it starts on one CPU, if pinned."""
+    """Runs the body and everything that it starts on one CPU, if pinned."""
     before = os.sched_getaffinity(0)
     if pinned:
         os.sched_setaffinity(0, {max(before)})
@@ -222,8 +221,8 @@ def run_row(row, disk, options, results, round_index):
 
 
 def run_all(options, results):
-    """Measures all rows. Rows that are compared with each other are of one group and
-    take turns, so that a change of the machine's load meets all of them."""
+    """Measures all rows. Rows that are compared with each other are in one group and take turns,
+    so that a change of the machine's load affects all of them."""
     for _, group in itertools.groupby(options.rows, lambda row: row.group):
         group = list(group)
         disks = {}
@@ -244,7 +243,7 @@ def run_all(options, results):
 
 
 class OtherLoad:
-    """How much of the CPUs everything but this benchmark took since the begin."""
+    """The share of the CPUs used by other programs since the start."""
 
     def __init__(self):
         self._begin = self._now()
@@ -255,7 +254,7 @@ class OtherLoad:
             ticks = [int(field) for field in stat.readline().split()[1:9]]
         idle_ticks = ticks[3] + ticks[4]
         per_second = os.sysconf("SC_CLK_TCK")
-        own_seconds = sum(os.times()[:4])  # with all children that have ended
+        own_seconds = sum(os.times()[:4])  # including all ended children
         return (sum(ticks) / per_second,
                 (sum(ticks) - idle_ticks) / per_second - own_seconds)
 
@@ -266,7 +265,7 @@ class OtherLoad:
 
 
 def choose_contenders(options, results):
-    """Leaves out who is missing on this machine, and notes the facts of the run."""
+    """Leaves out contenders missing on this machine, and notes the facts of the run."""
     present = []
     for kind in options.contenders:
         reason = kind.missing(options)
@@ -281,7 +280,7 @@ def choose_contenders(options, results):
 
 
 def choose_rows(options, results):
-    """Leaves out what this machine cannot run."""
+    """Leaves out rows that this machine cannot run."""
     reasons = {row.id: row.missing() for row in options.rows}
     results.facts += [f"without the row {row_id}: {reason}"
                       for row_id, reason in reasons.items() if reason]
@@ -309,7 +308,7 @@ def choose_disk_place(options, results):
 
 
 def clean_up(options):
-    """Stops every server and removes every file. Nothing may interrupt it."""
+    """Stops every server and removes every file. Must not be interrupted."""
     interrupts.ignore()
     loop_mount.clean_up(but=options.disk_place.mount)
     for contender in list(contenders.Contender.alive):

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What qcowfs must reach in a row.
+"""The targets of qcowfs in the rows.
 
-Each judge gets the results and gives a text and whether it is reached (None: cannot be
-judged in this run). results.median(row, contender) is None where absent.
-"""
+Each judge gets the results and gives a text and whether it is reached (None: cannot be judged in
+this run). results.median(row, contender) is None if absent."""
 
 import os
 

@@ -19,7 +19,7 @@ def _extract_to(mount, job):
 
 
 def extract(job):
-    """Seconds of tar and umount, after which the server has all of it."""
+    """Seconds of tar and umount, after which the server has everything."""
     with LoopMount(job.contender.path, job.scratch) as mount:
         start = time.perf_counter()
         _extract_to(mount, job)
@@ -28,7 +28,7 @@ def extract(job):
 
 
 def make_and_extract(job):
-    """Seconds of mkfs.ext4, tar and sync, after which all of it is on the disk."""
+    """Seconds of mkfs.ext4, tar and sync, after which everything is on the disk."""
     start = time.perf_counter()
     with LoopMount(job.contender.path, job.scratch, make=True) as mount:
         _extract_to(mount, job)
@@ -37,7 +37,7 @@ def make_and_extract(job):
 
 
 def compare(job):
-    """Compares the extracted files, as the server has them, with the archive."""
+    """Compares the extracted files, as served, with the archive."""
     with LoopMount(job.contender.path, job.scratch, direct=True) as mount:
         result = run("tar", "--compare", "-f", job.disk.archive, "-C", mount.mountpoint)
     if result.returncode != 0:

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The rows that write with fio, and how what they wrote is found again.
+"""The rows that write with fio, and the verification of their writes.
 
-fio writes the same block everywhere and, until it has been everywhere, never twice to
-one place: so there must be exactly as many of these blocks as it says it wrote, and the
-others must be as before.
-"""
+fio writes the same block everywhere and, until it has been everywhere, never twice to one place:
+so the number of these blocks must equal fio's number of writes, and the others must be as
+before."""
 
 import random
 
@@ -17,12 +16,12 @@ _PATTERN = "71636f7766732d77"  # of 8 bytes, as hexadecimal digits; no zeros
 WRITTEN_BLOCK = bytes.fromhex(_PATTERN) * (BLOCK_BYTES * 2 // len(_PATTERN))
 _N_UNTOUCHED_SAMPLES = 200
 _FSYNC_EACH = 32  # writes
-_PATIENCE = 8     # times --seconds, for an amount of work that takes as long as it takes
+_PATIENCE = 8     # times --seconds, for a fixed amount of work
 
 
 def _write(job, rw, *, more, **how):
     """Runs fio; returns its figures of writing."""
-    # What the image takes in memory, when it is written to for the first time.
+    # The image's need of memory on its first write.
     warm_memory(job.disk.size_bytes)
     figures = fio(job, rw, more=[f"--size={job.disk.size_bytes}", "--fallocate=none",
                                  f"--buffer_pattern=0x{_PATTERN}",
@@ -32,13 +31,13 @@ def _write(job, rw, *, more, **how):
 
 
 def _to_each_cluster(disk):
-    """Options of fio: as many writes of 4 KiB as the disk has clusters, so that most of
-    them meet a cluster for the first time. More would be overwrites."""
+    """Options of fio: one write of 4 KiB per cluster of the disk, so that most of them meet a new
+    cluster. More would be overwrites."""
     return [f"--io_size={disk.size_bytes // images.CLUSTER_BLOCKS}"]
 
 
 def _at_most(seconds):
-    """Options of fio: until then, or until all is done."""
+    """Options of fio: until the time is over, or all is done."""
     return [f"--runtime={int(seconds * 1000)}ms"]
 
 
@@ -89,7 +88,7 @@ def database(job):
 
 
 def buffered(job):
-    """From the begin of the disk, for some seconds or up to its end."""
+    """From the start of the disk, for some seconds or up to its end."""
     return _write(job, "write", block="4k", direct=False,
                   more=_at_most(job.options.seconds))["bw_bytes"] / MB
 
@@ -98,7 +97,7 @@ def buffered(job):
 
 
 def verify_written(job):
-    """Compares the disk with what it held and with what was written."""
+    """Compares the disk with its former content and the writes."""
     rng = random.Random(job.round_index)
     n_blocks = job.disk.size_bytes // BLOCK_BYTES
     n_expected = min(job.n_written_blocks, n_blocks)
