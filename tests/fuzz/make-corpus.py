@@ -2,10 +2,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Makes the seed corpus of the fuzz targets from images by qemu-img and qemu-io.
 
-make-corpus.py [DIR]: writes DIR/<target>/<name> (default: corpus beside this file). The
-files are part of the source; run it again only to add seeds. Files named crash-* are
-former findings and are not touched.
-"""
+make-corpus.py [DIR]: writes DIR/<target>/<name> (default: corpus beside this file). The files are
+part of the source; run it again only to add seeds. Files named crash-* are former findings and are
+not touched."""
 import os
 import struct
 import subprocess
@@ -60,7 +59,7 @@ def header(data):
 
 
 def streams(data):
-    """The compressed streams that the active L1 table of an image names."""
+    """The compressed streams named by the active L1 table of an image."""
     h = header(data)
     shift = 62 - (h["bits"] - 8)
     for i in range(h["l1_size"]):
@@ -125,15 +124,15 @@ def make_images(folder):
         "compressed-zlib-4k", "compressed-zstd-512", "compressed-zstd-4k", "backing",
         "snapshots", "datafile", "datafile-raw", "bitmap"]
     images = {name: read(p(name)) for name in names}
-    # The machine's directory does not belong into the source.
+    # The machine's directory does not belong in the source.
     for name in ("datafile", "datafile-raw"):
         images[name] = images[name].replace(folder.encode(), b"." * len(folder))
     return images
 
 
 def compact_extended(image):
-    """An image with extended entries in 17 KiB: its one cluster besides the header is L1
-    table, L2 table and data at once, which reading does not mind."""
+    """An image with extended entries in 17 KiB: its one cluster besides the header is L1 table, L2
+    table and data at once, which readers permit."""
     head = bytearray(image[:16384])
     struct.pack_into(">IQQ", head, 36, 1, 16384, 16384)
     words = [0x8000000000004000, 0x00000006FFFFFFF9, 0, 0xFFFFFFFF00000000,
@@ -184,8 +183,8 @@ SCRIPTS = {
 
 
 def put_scripts(corpus, images, extended):
-    """Images that fuzz-image-rw changes: a byte of choices, a script, the file. @extended is
-    empty, with large clusters."""
+    """Images for fuzz-image-rw: a byte of choices, a script, the file. @extended is empty, with
+    large clusters."""
     for number, (name, image) in enumerate(images.items()):
         if len(image) > MAX_IMAGE_BYTES * 3:
             continue
@@ -202,7 +201,7 @@ def put_scripts(corpus, images, extended):
 
 
 def put_checks(corpus, images):
-    """Images that fuzz-qcow2-check repairs: a byte that says how, then the file."""
+    """Images for fuzz-qcow2-check: a byte for the kind of repair, then the file."""
     for name, image in images.items():
         if len(image) > MAX_IMAGE_BYTES * 3:
             continue
@@ -218,7 +217,7 @@ def put_checks(corpus, images):
 
 
 def put_partitions(corpus):
-    """Disks as fuzz-partitions takes them: the beginning, 256 KiB of zeros, the end."""
+    """Disks for fuzz-partitions: the beginning, 256 KiB of zeros, the end."""
     def put(name, head, tail=b"", mends=0):
         corpus.put("fuzz-partitions", name, struct.pack("<BBH", mends, 4, len(head)) + head + tail)
 
