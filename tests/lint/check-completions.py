@@ -1,8 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""check-completions.py ROOT QIMG [QCOWFS]: the completions of each shell have every option and
-subcommand that --help shows and no other, offer no word that no help has, and are read by
-their shells."""
+"""check-completions.py ROOT QIMG [QCOWFS]: the completions of each shell have exactly the options
+and subcommands of --help, offer only words of the help, and their shells can read them."""
 
 import os
 import re
@@ -85,7 +84,7 @@ def check_program(folder, program, subcommands, problems):
             problems.append(f"{command}: no options were found in its help")
         for shell, read in readers.items():
             found = read(texts[shell], command)
-            if shell == "bash":  # offers the letters of options that have no name alone
+            if shell == "bash":  # offers the letters only of options without a name
                 found |= {option for option in wanted if option[1] != "-"}
             problems += [f"{shell}: {command} {one}: not completed" for one in wanted - found]
             problems += [f"{shell}: {command} {one}: no such option" for one in found - wanted]

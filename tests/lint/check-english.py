@@ -16,7 +16,7 @@ FOLDERS = ["fuse", "tools", "lib/base", "lib/storage", "lib/cache", "lib/behind"
            "lib/copy", "lib/partition", "docs"]
 START = r"(?:^|[.;!?] |: |\n\n)"
 
-# What is refused, and what to write instead.
+# The refused patterns, and a replacement for each.
 REFUSED = [
     (START + r"(?:Who|Whoever|Whose)\b", "name the caller, reader or writer"),
     (START + r"(?:What|Whatever) (?!.{0,60}\?)", "begin with a noun"),

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""check-format.py ROOT: clang-format has nothing to change. Other releases than the one that
-the project uses format some constructs differently, so with those the check is skipped."""
+"""check-format.py ROOT: clang-format has nothing to change. Releases other than the project's
+format some constructs differently, so the check is skipped with those."""
 
 import re
 import shutil

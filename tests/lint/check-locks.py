@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""check-locks.py ROOT: each mutex and condition of the product is one of base/lock.h, so that
-its rank is checked; the table of docs/locking.md has all ranks in their order."""
+"""check-locks.py ROOT: each mutex and condition of the product is one of base/lock.h, so that its
+rank is checked; the table of docs/locking.md has all ranks in their order."""
 
 import re
 import sys

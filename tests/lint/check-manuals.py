@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""check-manuals.py ROOT: mandoc and man have nothing to say about the manual pages; each is
-installed, is called what its file is called, and refers to pages that there are."""
+"""check-manuals.py ROOT: mandoc and man report nothing about the manual pages; each is installed,
+has the name of its file, and refers to existing pages."""
 
 import os
 import re
@@ -19,7 +19,7 @@ def complaints(argv, root, name):
     env = dict(os.environ, LC_ALL="C.UTF-8", MANWIDTH="100")
     run = subprocess.run([*argv, f"docs/{name}"], cwd=root, env=env, stdin=subprocess.DEVNULL,
                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    # mandoc reports on standard output, man on the other, where its output is the page.
+    # mandoc reports on standard output, man on standard error, since its output is the page.
     text = run.stdout if argv[0] == "mandoc" else run.stderr
     return [f"docs/{name}: {line}" for line in text.splitlines()
             if "outdated mandoc.db" not in line]

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""check-options.py ROOT QIMG [QCOWFS]: the manual pages have every option and subcommand of
-the programs and nothing else, and --help shows the options that the table wants shown. The page
-of a subcommand has the options of its --help: in OPTIONS those of its own, in SYNOPSIS, or behind
-OPTIONS by name, those that qimg.1 explains."""
+"""check-options.py ROOT QIMG [QCOWFS]: the manual pages have exactly the options and subcommands
+of the programs, and --help shows the options selected by the table. The page of a subcommand
+has the options of its --help: its own in OPTIONS, and those explained in qimg.1 in SYNOPSIS, or
+by name behind OPTIONS."""
 
 import os
 import re
@@ -41,7 +41,7 @@ def compare(problems, what, in_code, in_manual):
 
 
 def output_of(program, *arguments, problems):
-    # The locale that lacks most characters.
+    # The locale with the fewest characters.
     run = subprocess.run([program, *arguments], stdin=subprocess.DEVNULL,
                          env=dict(os.environ, LC_ALL="C"),
                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -110,7 +110,7 @@ def check_qimg(root, program, problems):
              for name in re.findall(r"^Cm ([\w-]+)", item)})
     common = {name for item in manual_items(page, "OPTIONS")
               for name in re.findall(r"Fl -?([\w-]+)", item)}
-    # The list of -o, from the help of any that has no properties besides.
+    # The list of -o, from the help of any subcommand without further properties.
     shown = re.search(r"--options=.*?: (.*?);", output_of(program, "info", "--help", problems=problems))
     part = section_of(page, "OPTIONS").partition("\n.It Fl o ")[2].partition("\n.It ")[0]
     compare(problems, "qimg -o", set(re.findall(r"\w+", shown[1] if shown else "")),

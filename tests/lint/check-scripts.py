@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""check-scripts.py ROOT: shellcheck finds nothing in the shell scripts, and the Python ones
-can be compiled."""
+"""check-scripts.py ROOT: shellcheck finds nothing in the shell scripts, and the Python ones can be
+compiled."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ def main():
     problems = []
     python = list(sources.find(root, ["tests", "packaging"], [".py"]))
     shell = list(sources.find(root, ["tests", "packaging"], [".sh"]))
-    # Those of the packages have the names that the package tools want.
+    # Scripts of the packages have the names expected by the package tools.
     for path in sources.find(root, ["packaging"], [""]):
         with open(os.path.join(root, path), "rb") as file:
             if file.read(9) == b"#!/bin/sh":

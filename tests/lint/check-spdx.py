@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""check-spdx.py ROOT: each source begins with its licence's identifier, behind "#!" at most:
-the library and its examples are LGPL, everything else is GPL."""
+"""check-spdx.py ROOT: each source begins with its licence's identifier, behind "#!" at most: the
+library and its examples are LGPL, everything else is GPL."""
 
 import os
 import sys

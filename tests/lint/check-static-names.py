@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""check-static-names.py ROOT: a function has a name of its own, also a static one, so that a
-backtrace, a profile and grep '^name' tell which one is meant."""
+"""check-static-names.py ROOT: each function has a unique name, even a static one, so that a
+backtrace, a profile and grep '^name' identify it."""
 
 import collections
 import os

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""check-symbols.py ROOT LIBRARY: the shared library exports what the public header declares,
-no more and no less, and holds no large constants; the structures of the header can grow."""
+"""check-symbols.py ROOT LIBRARY: the shared library exports exactly the functions declared in the
+public header, and has no large constants; the structures of the header can grow."""
 
 import re
 import shutil
@@ -15,12 +15,12 @@ MAX_CONSTANT_BYTES = 16384
 DECLARATION = re.compile(r"^QIMG_API\b[^;]*?\b(qimg_\w+)\s*\(", re.MULTILINE)
 
 STRUCT = re.compile(r"^typedef struct \w* ?\{\n(.*?)^\} (\w+);", re.MULTILINE | re.DOTALL)
-# Its content is nobody's but the library's, which has room in it.
+# Its content belongs to the library, which has room in it.
 FIXED_STRUCTS = {"QimgInfoPlace"}
 
 
 def rigid_structs(header):
-    """Those that cannot get a field more without breaking programs."""
+    """The structures that cannot get another field without breaking programs."""
     for body, name in STRUCT.findall(re.sub(r"/\*.*?\*/", "", header, flags=re.DOTALL)):
         if name in FIXED_STRUCTS:
             continue
@@ -31,7 +31,7 @@ def rigid_structs(header):
 
 
 def large_constants(library):
-    """Of the read-only data, which lie in each program."""
+    """Constants of the read-only data, which are in each program."""
     listing = subprocess.run(["nm", "--print-size", "--defined-only", library], check=True,
                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
     for line in listing.splitlines():

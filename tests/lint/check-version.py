@@ -8,7 +8,7 @@ import sys
 
 import sources
 
-# File -> what its version looks like.
+# File -> pattern of its version.
 PLACES = {
     "packaging/debian/changelog": r"\Aqcowfs \(([\d.]+)",
     "packaging/rpm/qcowfs.spec": r"^Version:\s*([\d.]+)$",

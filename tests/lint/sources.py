@@ -20,7 +20,7 @@ def find(root, folders, suffixes):
 
 
 def report(problems, what):
-    """Prints the problems, or what is good; the exit status."""
+    """Prints the problems, or the success; returns the exit status."""
     for problem in problems:
         print(problem)
     print(f"{len(problems)} problems" if problems else f"good: {what}")
