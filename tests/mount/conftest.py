@@ -43,7 +43,7 @@ def disk(tmp_path):
 
 @pytest.fixture
 def disk_content():
-    """What disk.qcow2 reads as, computed and not asked from anyone."""
+    """The expected content of disk.qcow2, computed without any program."""
     from qtest import pattern
     content = bytearray(4 * MIB)
     content[:MIB] = pattern.words(0, MIB, 1)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How a machine mounts images when it starts: mount(8), /etc/fstab, a service manager that is
-told when the mount is there."""
+"""Mounting images at the start of a machine: mount(8), /etc/fstab, a service manager that gets a
+report when the mount is ready."""
 
 import os
 import re
@@ -22,8 +22,8 @@ UNITS = Path(__file__).resolve().parents[2] / "packaging" / "systemd"
 
 
 class ByMount:
-    """Runs mount(8), whose helper finds the tested program in /usr/bin: that is so in a mount
-    namespace, which is looked into through the server."""
+    """Runs mount(8), whose helper finds the tested program in /usr/bin: a mount namespace makes it
+    so, which the test inspects through the server."""
 
     def __init__(self, tmp_path, mnt):
         env.need_root("mount")
@@ -91,7 +91,7 @@ def test_fstab(options, is_writable, by_mount, disk, mnt, disk_content, tmp_path
 
 
 def test_failure_by_mount(by_mount, disk, mnt):
-    """The reason comes through, and so does the failure."""
+    """The reason is passed on, and so is the failure."""
     disk.write_bytes(disk.read_bytes()[:4] + b"\0\0\0\x63" + disk.read_bytes()[8:])
     result = by_mount("-t", "fuse.qcowfs", disk, mnt, check=False)
     assert result.status != 0
@@ -111,7 +111,7 @@ def test_privileges_dropped_by_mount(by_mount, disk, mnt, disk_content):
     "relatime,norelatime,strictatime,diratime,nodiratime", "comment=a text",
 ])
 def test_options_of_mount_are_taken(option, disk, mnt, disk_content):
-    """Also where nobody has sorted them out before."""
+    """Also if no program has sorted them before."""
     before = procs.children()
     procs.run(env.qcowfs(), "-o", option, disk, mnt)
     try:
@@ -188,7 +188,7 @@ def test_waiting_for_a_writer_is_told(manager, disk, mnt):
 
 
 def test_a_wrong_image_is_told(manager, disk, mnt):
-    """Also the manager has the message; standard error is the journal's."""
+    """The manager gets the message, too; standard error goes to the journal."""
     disk.write_bytes(disk.read_bytes()[:4] + b"\0\0\0\x63" + disk.read_bytes()[8:])
     result = procs.run(env.qcowfs(), "-f", disk, mnt, env_add=manager.env, check=False)
     assert result.status == 1 and result.errors.count("\n") == 1

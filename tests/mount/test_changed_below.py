@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Files that another program cuts or changes below a mount: EIO, told once, and opened
-anew by the next first user. What leaves the content alone changes nothing."""
+"""Files that another program cuts or changes below a mount: EIO, reported once, and reopened by
+the next first user. Events that leave the content alone change nothing."""
 
 import errno
 import json
@@ -58,7 +58,7 @@ def test_copy_over(disk, other, mnt, disk_content, as_directory, change):
         try:
             assert os.pread(fd, 4096, 0) == disk_content[:4096]
             change(other, disk)
-            # An open looks at once, and what it finds holds for those who are there.
+            # An open checks at once, and its finding applies to present users, too.
             assert fails_with_eio(lambda: os.open(raw, os.O_RDONLY))
             assert fails_with_eio(lambda: os.pread(fd, 4096, 3 * MIB))
             errors = json.loads(mount.facts("errors.json").read_text())
@@ -86,7 +86,7 @@ def test_backing_file_changed(chain, mnt):
 
 @pytest.mark.parametrize("as_directory", [False, True], ids=["named", "directory"])
 def test_moved_over(disk, other, mnt, disk_content, as_directory):
-    """The name leads to another file then: the old one is whole, as long as it is open."""
+    """The name then leads to another file: the old one is whole, as long as it is open."""
     wanted = content_of(other)
     with Mount(disk.parent if as_directory else disk, mnt) as mount:
         raw = mount.mountpoint / "disk.raw"
@@ -103,8 +103,8 @@ def test_moved_over(disk, other, mnt, disk_content, as_directory):
 
 @pytest.mark.parametrize("change", ["bytes", "cut"])
 def test_backing_file_of_a_writer(chain, mnt, chain_content, change):
-    """Nothing is written any more that was made of its bytes. What was written before is
-    there, with what the backing file has now, when the image is mounted again."""
+    """No more data based on its bytes are written. Earlier writes are there, with the present
+    content of the backing file, when the image is mounted again."""
     base = chain.parent / "base.img"
     with Mount(chain, mnt, "-o", "rw") as mount:
         with opened(mount.raw(chain)) as fd:
@@ -136,8 +136,8 @@ def test_backing_file_of_a_writer(chain, mnt, chain_content, change):
 
 @pytest.mark.parametrize("cluster", [4096, 65536])
 def test_written_to_by_qemu(tmp_path, mnt, cluster):
-    """With nolock, as the manual says: what QEMU writes may be seen or not, but each block is
-    as it was or as it is, nothing else changes, and no read fails. Afterwards it is seen."""
+    """With nolock, as documented: QEMU's writes may be visible or not, but each block is old or
+    new, nothing else changes, and no read fails. Afterwards they are visible."""
     image = qemu.create(tmp_path / "disk.qcow2", 8 * MIB, cluster_size=cluster)
     qemu.write(image, (0, 4 * MIB, "words", 1))
     old = bytearray(8 * MIB)
@@ -159,14 +159,14 @@ def test_written_to_by_qemu(tmp_path, mnt, cluster):
 
 
 def test_times_set_back(disk, mnt):
-    """Length and time of modification are as before: the time of change tells."""
+    """Length and mtime are as before: the ctime reveals the change."""
     before = os.stat(disk)
     with Mount(disk, mnt) as mount:
         with open(disk, "r+b") as image:
             image.seek(before.st_size - 1)
             image.write(b"x")
         os.utime(disk, ns=(before.st_atime_ns, before.st_mtime_ns))
-        # Nobody else uses it: it is opened anew, which moves its stamp.
+        # It is not in use: it is reopened, which moves its stamp.
         os.close(os.open(mount.raw(disk), os.O_RDONLY))
         fd = os.open(mount.raw(disk), os.O_RDONLY)
         try:
@@ -193,7 +193,7 @@ def test_content_left_alone(disk, mnt, disk_content, change):
 
 @pytest.mark.parametrize("format", ["raw", "qcow2", "qed", "qcow"])
 def test_cut_is_no_zeros(tmp_path, mnt, format):
-    """With nolock changes are not looked for; what is missing is an error all the same."""
+    """With nolock changes are not checked; missing bytes are an error all the same."""
     image = tmp_path / "disk.img"
     source = qemu.make_raw(tmp_path / "source.raw", 4 * MIB, (0, 4 * MIB, "words", 3))
     procs.run("qemu-img", "convert", "-O", format, source, image)
@@ -205,7 +205,7 @@ def test_cut_is_no_zeros(tmp_path, mnt, format):
         try:
             for at in range(0, 4 * MIB, 65536):
                 try:
-                    got = os.pread(fd, 65536, at)  # less where an error comes next
+                    got = os.pread(fd, 65536, at)  # less if an error comes next
                     assert got == expected[at:at + len(got)]
                 except OSError as error:
                     assert error.errno == errno.EIO

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Many readers at once, many images at once, ends in the middle of reading: right bytes or
+"""Many readers at once, many images at once, ends in the middle of reading: correct bytes or
 errors, bounded memory, no hang."""
 
 import errno
@@ -117,7 +117,7 @@ def test_everything_in_the_tree_at_once(busy, mnt):
 
 @pytest.mark.parametrize("how", ["signal", "lazy unmount"])
 def test_end_while_reading(how, busy, mnt):
-    """Readers get their bytes or an error; the server ends well."""
+    """Readers get their bytes or an error; the server ends properly."""
     image, content = busy
     failures, started = [], threading.Barrier(9)
     gone = (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO, errno.ENOENT, errno.ENODEV)
@@ -191,7 +191,7 @@ def test_memory_stays_within_the_caches(tmp_path, mnt):
         pytest.skip("a bound of memory")
     size = 64 << 30
     image = qemu.create(tmp_path / "disk.qcow2", size, cluster_size=4096)
-    # 300 L2 tables of 4 KiB: more than the cache that is allowed.
+    # 300 L2 tables of 4 KiB: more than the permitted cache.
     qemu.write(image, *[(n * (200 * MIB), 4096, "words", 3) for n in range(300)])
     with Mount(image, mnt, "-o", "l2_cache=64K,data_cache=1M") as mount:
         fd = os.open(mount.raw(image), os.O_RDONLY)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The files below .qcowfs and their like: made while they are read, in little memory, with
-their true size where that can be known."""
+"""The files below .qcowfs and the like: generated while they are read, in little memory, with
+their true size if it can be known."""
 
 import json
 import os
@@ -18,7 +18,7 @@ N_MANY = 65535
 
 
 def add_snapshots(image, count):
-    """@count snapshots of names that are long enough to be seen in memory."""
+    """@count snapshots with names long enough to show in the memory usage."""
     qemu.img("snapshot", "-c", "first", image.name, cwd=image.parent)
     with Qcow2File(image) as file:
         entry = file.snapshots()[0]
@@ -50,7 +50,7 @@ def control_files(mount):
 
 
 def test_memory_of_many_snapshots(many, mnt):
-    """Six open files with the same long text take the memory of their pieces."""
+    """Six open files with the same long text need only the memory of their pieces."""
     with Mount(many, mnt) as mount:
         path = mount.facts("disk", "info.json")
         os.stat(path)
@@ -64,9 +64,9 @@ def test_memory_of_many_snapshots(many, mnt):
             for file in files:
                 file.close()
         assert len(text) > 20 * MIB
-        # A sanitizer keeps what was freed.
+        # A sanitizer keeps freed memory.
         assert env.sanitizer() or peak_bytes(mount) - before < 16 * MIB
-        assert path.stat().st_size == 0     # not known, as the manual says
+        assert path.stat().st_size == 0     # unknown, as documented
 
 
 def test_many_snapshots_are_listed(many, mnt):
@@ -104,7 +104,7 @@ def test_any_order(many, mnt):
 
 @pytest.mark.parametrize("options", [[], ["-o", "rw"]])
 def test_sizes(options, few, tmp_path, mnt):
-    """What stat(2) says is what is read then; also for programs that trust it."""
+    """A read returns the size given by stat(2); also for programs that trust it."""
     with Mount(few, mnt, *options) as mount:
         files = control_files(mount)
         assert {path.name for path in files} == {"errors.json", "info.json", "map.json",
@@ -135,8 +135,8 @@ def _rsync(source, target):
 @pytest.mark.parametrize("options", [[], ["-o", "rw"]], ids=["ro", "rw"])
 @pytest.mark.parametrize("tool", ["rsync", "cp", "tar"])
 def test_copied(tool, options, few, tmp_path, mnt):
-    """What programs that copy trees make of the control files: their content. The map, of
-    which the size is not known, is whole for a program that reads to the end."""
+    """The copies of control files by programs that copy trees: complete. The map, whose size is
+    unknown, is complete for a program that reads to the end."""
     out = tmp_path / "out"
     out.mkdir()
     with Mount(few, mnt, *options) as mount:
@@ -173,9 +173,9 @@ def test_errors(tmp_path, mnt):
 
 
 def test_changed_while_read(tmp_path, mnt):
-    """A list that was begun is that of one moment."""
+    """A list in the middle of reading is of one moment."""
     image = qemu.create(tmp_path / "disk.qcow2", MIB, cluster_size=4096)
-    names = [f"{number:0200}" for number in range(80)]      # more than is made whole
+    names = [f"{number:0200}" for number in range(80)]      # more than is generated whole
     with Mount(image, mnt, "-o", "rw") as mount:
         folder = mount.snapshots(image)
         for name in names:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Copies by ordinary tools: the same bytes and about the same space; large and nearly empty
-disks in a time that depends on their data alone."""
+"""Copies by ordinary tools: the same bytes and about the same space; large and nearly empty disks
+in a time that depends only on their data."""
 
 import errno
 import json
@@ -80,14 +80,14 @@ def test_copy(tool, sparse, mnt, tmp_path):
     assert os.stat(target).st_size == 256 * MIB
     assert file_sha(target) == file_sha(expected)
     if tool != "sendfile":
-        # Within 1 % and a cluster for each extent of what QEMU's own copy takes.
+        # Within 1 % and a cluster per extent of the size of QEMU's own copy.
         wanted = os.stat(expected).st_blocks * 512
         got = os.stat(target).st_blocks * 512
         assert got <= wanted * 1.01 + runs * 65536, f"{got} bytes allocated, not about {wanted}"
 
 
 def test_blocks_of_a_chain(chain, mnt):
-    """du shows what the whole chain holds, never 0 and never more than the disk."""
+    """du shows the content of the whole chain, never 0 and never more than the disk."""
     with Mount(chain, mnt) as mount:
         blocks = os.stat(mount.raw(chain)).st_blocks
         assert 300_000 // 512 <= blocks <= MIB // 512
@@ -140,7 +140,7 @@ def test_empty_large_disk(size, cluster, tmp_path, mnt):
 
 
 def test_a_million_extents(tmp_path, mnt):
-    """The end of data that lie in a million places is found in one seek."""
+    """One seek finds the end of data in a million places."""
     image = qemu.create(tmp_path / "disk.qcow2", 4 * GIB, cluster_size=4096)
     with Qcow2File(image) as file:
         places = file.append_cluster(pattern.words(0, 3 * 4096))
@@ -178,7 +178,7 @@ def test_many_extents(tmp_path, mnt):
     """A hundred thousand extents of a raw-like qcow2 are walked one by one."""
     image = qemu.create(tmp_path / "disk.qcow2", 100 * MIB, cluster_size=512,
                         preallocation="metadata")
-    # Zero clusters between data clusters, put into the tables by hand: quicker than I/O.
+    # Zero clusters between data clusters, written into the tables: faster than I/O.
     with Qcow2File(image) as file:
         tables = range(0, 100 * MIB, file.l2_entries * 512)
         for guest in tables:
@@ -212,8 +212,8 @@ def _count_data(path):
 
 
 def test_end_of_the_largest_disk(tmp_path, mnt):
-    """Offsets near the format's limit: 8 EiB less a little cannot be had with an L1 table of
-    32 MiB, but 2 MiB clusters reach 2 EiB."""
+    """Offsets near the format's limit: almost 8 EiB is impossible with an L1 table of 32 MiB, but
+    2 MiB clusters reach 2 EiB."""
     size = (1 << 61) - (2 << 20)
     result = qemu.img("create", "-q", "-f", "qcow2", "-o", "cluster_size=2M", "disk.qcow2",
                       str(size), cwd=tmp_path, check=False)

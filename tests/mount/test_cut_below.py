@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Parts of an image that are cut below a mount which does not look for changes (nolock):
-what is missing is EIO, or what it was, and never zeros or an empty list."""
+"""Parts of an image cut below a mount that does not check for changes (nolock): missing bytes are
+EIO, or their old content, and never zeros or an empty list."""
 
 import errno
 import json
@@ -43,7 +43,7 @@ def test_data_file(folder, mnt):
 
 
 def test_vm_state(folder, mnt):
-    """What is left of it is right, the rest is an error."""
+    """The rest of it is correct, the missing part an error."""
     image = qemu.create(folder / "disk.qcow2", MIB)
     qemu.write(image, (0, 2 * MIB, "words", 4, "-b"))
     qemu.img("snapshot", "-c", "running", image)
@@ -54,7 +54,7 @@ def test_vm_state(folder, mnt):
     with Mount(image, mnt, "-o", "nolock") as mount:
         with opened(mount.snapshots(image) / "running" / "vmstate",
                     os.O_RDONLY | os.O_DIRECT) as fd:
-            assert os.pread(fd, 4096, 0) == pattern.words(0, 4096, 4)   # with that the tables
+            assert os.pread(fd, 4096, 0) == pattern.words(0, 4096, 4)   # the tables with it
             os.truncate(image, cut)
             assert os.pread(fd, 65536, MIB // 2) == pattern.words(MIB // 2, 65536, 4)
             assert_eio(lambda: os.pread(fd, 65536, MIB))
@@ -62,7 +62,7 @@ def test_vm_state(folder, mnt):
 
 @pytest.mark.parametrize("kind", ["snapshots", "bitmaps"])
 def test_list(kind, folder, mnt):
-    """A list that cannot be read is told to be missing, by an image that is opened then, too."""
+    """A list that cannot be read is reported as missing, also by an image opened then."""
     image = qemu.create(folder / "disk.qcow2", MIB)
     qemu.write(image, (0, MIB, "words", 4))
     if kind == "snapshots":
@@ -78,7 +78,7 @@ def test_list(kind, folder, mnt):
     with Mount(image, mnt, "-o", "nolock") as mount:
         os.truncate(image, table)
         facts = json.loads(mount.facts("disk", "info.json").read_text())
-        if kind == "snapshots":     # those of the opening
+        if kind == "snapshots":     # as of the opening
             assert [s["name"] for s in facts["snapshots"]] == ["the one"]
         else:
             assert facts["format-specific"]["data"]["bitmaps-error"] == "Input/output error"

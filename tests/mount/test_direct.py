@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The option direct: data pass by the page cache of the image's files, whatever the image,
-and all is as without. (Random operations: test_write_fsx.py.)"""
+"""The option direct: data bypass the page cache of the image's files, for all images, and
+everything else is as without. (Random operations: test_write_fsx.py.)"""
 
 import os
 
@@ -14,8 +14,8 @@ from qtest.writing import Disk, assert_content, assert_reads, check, opened
 
 MIB = 1 << 20
 SIZE = 16 * MIB
-METADATA = MIB          # more than the tables of these images have
-SMALL_CLUSTERS = 3 * MIB     # the same where there are pages that hold tables and data
+METADATA = MIB          # more than the tables of these images
+SMALL_CLUSTERS = 3 * MIB     # the same for images with pages of both tables and data
 KINDS = {"raw": [], "64k": ["compat=1.1"], "512": ["cluster_size=512"],
          "data-file": ["data_file=data.raw,data_file_raw=on"], "qed": [], "compressed": []}
 
@@ -32,7 +32,7 @@ def content():
 
 
 def make_image(folder, kind, content):
-    """(image, the files that hold its data)"""
+    """(image, the files with its data)"""
     raw = folder / "disk.img"
     raw.write_bytes(content)
     if kind == "raw":
@@ -64,7 +64,7 @@ def test_reading(kind, folder, mnt, content):
     assert_not_cached(*files, limit=SMALL_CLUSTERS if kind == "512" else METADATA)
     with Mount(image, mnt) as mount:
         assert mount.raw(image).read_bytes() == content
-    assert sum(map(real_disk.cached_bytes, files)) > SIZE // 4      # that it can be seen
+    assert sum(map(real_disk.cached_bytes, files)) > SIZE // 4      # that it is visible
 
 
 def test_backing_files(folder, mnt, content):
@@ -145,7 +145,7 @@ def test_images_of_a_directory(folder, mnt, content):
 
 @pytest.mark.parametrize("sector", [512, 4096])
 def test_block_device(sector, folder, mnt, content, tmp_path, rng):
-    """A device takes direct requests of its own sectors only."""
+    """A device takes only direct requests of its own sectors."""
     loop.need_loop_devices()
     image, _ = make_image(folder, "64k", content)
     place = folder / "device"
@@ -165,7 +165,7 @@ def test_block_device(sector, folder, mnt, content, tmp_path, rng):
 
 
 def test_file_system_on_a_loop_device(folder, mnt, tmp_path, rng):
-    """What the option is for: the pages of the device are there, those of the image not."""
+    """The option's purpose: the device's pages are cached, the image's are not."""
     loop.need_loop_devices()
     loop.need_filesystem("ext4", "mke2fs", "e2fsck")
     image = qemu.create(folder / "disk.qcow2", 64 * MIB)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Directories as IMAGE: which of their files are shown, when they are opened and closed, what
-happens when they come, go and change. Truth is what the same files show one by one."""
+"""Directories as IMAGE: which of their files are shown, when they are opened and closed, and their
+coming, going and changing. The reference is a mount of the same files one by one."""
 
 import errno
 import json
@@ -24,7 +24,7 @@ MIB = 1 << 20
 
 
 def make(path, salt, size=MIB, **options):
-    """A small image whose first 64 KiB say which one it is."""
+    """A small image whose first 64 KiB identify it."""
     image = qemu.create(path, size, **options)
     qemu.write(image, (0, 65536, "words", salt))
     return image
@@ -55,8 +55,8 @@ def three(folder):
 
 
 def straced(calls, log, *options):
-    """A wrapper that records @calls. Leaks are not looked for under a tracer: their finder is
-    one itself."""
+    """A wrapper that records @calls. The leak checker is off under a tracer, since it is a tracer
+    itself."""
     env.need_tools("strace")
     asan = os.environ.get("ASAN_OPTIONS", "")
     return ["env", f"ASAN_OPTIONS={asan}:detect_leaks=0", "strace", "-f", "-qq", "-o", str(log),
@@ -92,7 +92,7 @@ def errors(mount):
     return json.loads(mount.facts("errors.json").read_text())
 
 
-# ---- which files, by which names -----------------------------------------------------------
+# ---- files and names ----
 
 
 def test_tree(three, mnt):
@@ -159,7 +159,7 @@ def test_clashing_names(folder, tmp_path, mnt):
 
 @pytest.mark.parametrize("order", [[0, 1], [1, 0]])
 def test_image_and_its_directory(order, three, mnt):
-    """It is shown once, and can be written to."""
+    """It is shown once, and is writable."""
     with Mount([[three, three / "b.qcow2"][i] for i in order], mnt, "-o", "rw") as mount:
         assert disks(mnt) == {"a", "b", "c"}
         assert opened(mount, three) == ["b.qcow2"]
@@ -169,7 +169,7 @@ def test_image_and_its_directory(order, three, mnt):
 
 
 def test_directory_twice(three, tmp_path, mnt):
-    """By any path it is one, whose changes are told once."""
+    """By any path it is one, whose changes are reported once."""
     os.symlink(three, tmp_path / "link")
     with Mount([three, f"{three}/.", tmp_path / "link"], mnt):
         assert disks(mnt) == {"a", "b", "c"}
@@ -206,7 +206,7 @@ def test_idle_is_a_number(value, three, mnt):
     assert result.status == 1 and "idle" in result.errors
 
 
-# ---- opened when used, closed when idle ----------------------------------------------------
+# ---- opened on use, closed when idle ----
 
 
 def test_listing_opens_nothing(three, mnt, tmp_path):
@@ -252,7 +252,7 @@ def test_idle(three, mnt):
 
 @pytest.mark.parametrize("options", [["-o", "idle=0"], ["-s", "-o", "idle=0"]])
 def test_closed_at_once(options, three, mnt):
-    """With idle=0 an image is opened anew for nearly each request."""
+    """With idle=0 an image is reopened for nearly each request."""
     qemu.img("snapshot", "-c", "s", three / "a.qcow2")
     with Mount(three, mnt, *options) as mount:
         for _ in range(3):
@@ -272,7 +272,7 @@ def test_locks_are_held_while_open_only(three, mnt):
 
 
 def test_many(folder, mnt):
-    """However many images there are, few are open, and little memory is taken."""
+    """For any number of images, few are open, and little memory is used."""
     env.need_tools("qemu-img")
     n = 1000 if env.sanitizer() else 10000
     content = make(folder / "model.qcow2", 1, cluster_size=512, size=65536).read_bytes()
@@ -297,7 +297,7 @@ def test_many(folder, mnt):
 
 
 def test_more_in_use_than_are_kept(folder, mnt):
-    """The limit is for idle images: those in use stay open, however many."""
+    """The limit is for idle images: those in use stay open, in any number."""
     content = make(folder / "0.qcow2", 1, cluster_size=512, size=65536).read_bytes()
     for i in range(1, 150):
         (folder / f"{i}.qcow2").write_bytes(content)
@@ -311,7 +311,7 @@ def test_more_in_use_than_are_kept(folder, mnt):
 
 
 def test_many_first_users(three, mnt):
-    """Those who come at once wait for one opening."""
+    """Concurrent first users wait for one opening."""
     with Mount(three, mnt, "-o", "idle=0,threads=8") as mount:
         with ThreadPoolExecutor(16) as pool:
             results = pool.map(lambda i: is_image(mnt / f"{'abc'[i % 3]}.raw", i % 3 + 1),
@@ -320,7 +320,7 @@ def test_many_first_users(three, mnt):
         all_closed(mount, three)
 
 
-# ---- what comes and goes -------------------------------------------------------------------
+# ---- coming and going ----
 
 
 def test_come_and_go(three, tmp_path, mnt):
@@ -348,7 +348,7 @@ def test_come_and_go(three, tmp_path, mnt):
 
 
 def test_links_out_of_the_directory(three, tmp_path, mnt):
-    """They lead to where backing= allows, and with a sandbox nowhere else."""
+    """They lead to the places permitted by backing=, and with a sandbox nowhere else."""
     outside = tmp_path / "outside"
     outside.mkdir()
     make(outside / "new.qcow2", 7)
@@ -381,8 +381,8 @@ def test_not_before_it_is_complete(three, mnt):
 
 
 def test_replaced(three, tmp_path, mnt):
-    """Another file of the name is another file of the mount; who has the old one open goes
-    on reading it."""
+    """Another file of the name is another file of the mount; readers of the open old one continue
+    to read it."""
     new = make(tmp_path / "new.qcow2", 9, size=2 * MIB)
     with Mount(three, mnt) as mount:
         with open(mnt / "a.raw", "rb", buffering=0) as old:
@@ -400,7 +400,7 @@ def test_replaced(three, tmp_path, mnt):
 
 
 def test_replaced_again_and_again(three, tmp_path, mnt):
-    """Nobody ever reads a mixture, or gets an error but that the file has been replaced."""
+    """No read ever returns a mixture, or an error except that the file was replaced."""
     sources = [make(tmp_path / f"{salt}.qcow2", salt) for salt in range(1, 5)]
     wanted = {pattern.words(0, 65536, salt) for salt in range(1, 5)}
     stop = threading.Event()
@@ -434,7 +434,7 @@ def test_replaced_again_and_again(three, tmp_path, mnt):
 
 @pytest.fixture
 def ext4(tmp_path):
-    """A directory on a file system that gives inode numbers again at once."""
+    """A directory on a file system that reuses inode numbers at once."""
     loop.need_loop_devices()
     loop.need_filesystem("ext4", "mke2fs")
     disk = qemu.make_raw(tmp_path / "ext4.img", 8 * MIB)
@@ -444,8 +444,8 @@ def ext4(tmp_path):
 
 
 def test_link_replaced_while_open(ext4, tmp_path, mnt):
-    """The new link is another one, also where it gets the old one's inode number; a renamed
-    one is not."""
+    """A new link is a different file, even with the old one's inode number; a renamed one is
+    not."""
     outside = tmp_path / "outside"
     outside.mkdir()
     for salt in (7, 8):
@@ -478,7 +478,7 @@ def test_overwritten_in_place(three, mnt):
 
 
 def test_backing_file_changed_meanwhile(folder, mnt):
-    """What lies below is not watched, but looked at when the image is opened again."""
+    """Backing files are not watched, but checked when the image is opened again."""
     qemu.make_raw(folder / ".base", MIB, (0, 65536, "words", 1))
     qemu.create(folder / "top.qcow2", MIB, ".base", "raw")
     with Mount(folder, mnt, "-o", "idle=1") as mount:
@@ -505,7 +505,7 @@ def test_renamed_while_open(options, three, mnt):
             inode = os.fstat(file.fileno()).st_ino
             os.rename(three / "a.qcow2", three / "z.qcow2")
             shows(mnt, "b", "c", "z")
-            # It is the same image still: a second opening would meet its own lock.
+            # It is still the same image: a second opening would meet its own lock.
             assert is_image(mnt / "z.raw", 1)
             assert os.stat(mnt / "z.raw").st_ino == inode
             assert file.read(65536) == pattern.words(0, 65536, 1)
@@ -513,7 +513,7 @@ def test_renamed_while_open(options, three, mnt):
 
 
 def test_overflow(three, mnt, tmp_path):
-    """More events than the queue holds: nothing is missed. The server is stopped meanwhile."""
+    """More events than the queue can hold: nothing is missed. The server is stopped meanwhile."""
     content = make(tmp_path / "new.qcow2", 7, cluster_size=512, size=65536).read_bytes()
     limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
     if limit > 200_000:
@@ -534,7 +534,7 @@ def test_overflow(three, mnt, tmp_path):
 
 
 def test_directory_that_cannot_be_read_any_more(three, mnt, tmp_path):
-    """One that is not watched is tried at every look, and told of once."""
+    """An unwatched directory is retried at every look, and reported once."""
     wrapper = straced("inotify_init1,getdents64", tmp_path / "log",
                       "-e", "inject=inotify_init1:error=EMFILE",
                       "-e", "inject=getdents64:error=EIO:when=3+")
@@ -550,7 +550,7 @@ def test_directory_that_cannot_be_read_any_more(three, mnt, tmp_path):
 
 @pytest.mark.parametrize("call", ["inotify_init1", "inotify_add_watch"])
 def test_without_inotify(call, three, mnt, tmp_path):
-    """It says so once, and looks at the directory when it is asked."""
+    """It says so once, and checks the directory on each request."""
     wrapper = straced(call, tmp_path / "log", "-e", f"inject={call}:error=EMFILE")
     with Mount(three, mnt, "-o", "idle=1", wrapper=wrapper) as mount:
         assert mount.stderr().count("cannot be watched") == 1
@@ -569,7 +569,7 @@ def test_without_inotify(call, three, mnt, tmp_path):
         assert mount.stderr().count("cannot be watched") == 1
 
 
-# ---- what cannot be opened -----------------------------------------------------------------
+# ---- unopenable images ----
 
 
 def test_errors(three, mnt):
@@ -592,9 +592,9 @@ def test_errors(three, mnt):
         assert sorted(found) == [str(three / f"{name}.qcow2") for name in "abd"]
         assert alone == f"qcowfs: {three / 'a.qcow2'}: {found[str(three / 'a.qcow2')]}\n"
         assert "absent.img" in found[str(three / "d.qcow2")]
-        # Told once, however often it is tried.
+        # Reported once, for any number of tries.
         assert len([line for line in mount.stderr().splitlines() if "d.qcow2" in line]) == 1
-        # Good again, in place and by what it is based on: the next try finds out.
+        # Good again, both the file and its base: the next try succeeds.
         (three / "a.qcow2").write_bytes(good)
         qemu.make_raw(three / "absent.img", MIB, (0, 65536, "words", 5))
         assert is_image(mnt / "a.raw", 1)
@@ -630,7 +630,7 @@ def test_write(three, mnt, tmp_path):
         wanted[:65536] = pattern.words(0, 65536, 1)
         wanted[100_000:300_000] = data
         assert qemu.to_raw(three / "a.qcow2", tmp_path / "x").read_bytes() == wanted
-        # Somebody else writes while it is closed: no old page is shown.
+        # Another program writes while it is closed: no old page is shown.
         qemu.io(three / "a.qcow2", "write -P 7 128k 64k")
         wanted[131072:196608] = bytes([7]) * 65536
         assert read_all(mnt / "a.raw") == wanted
@@ -666,7 +666,7 @@ def test_write_just_before_the_end(three, mnt, tmp_path):
 
 
 def test_cow_keeps_what_was_written(three, mnt):
-    """The overlay of what was written must not go when the image is idle."""
+    """The overlay with the writes must stay when the image is idle."""
     with Unchanged(three):
         with Mount(three, mnt, "-o", "cow,idle=1") as mount:
             assert is_image(mnt / "b.raw", 2)
@@ -680,8 +680,8 @@ def test_cow_keeps_what_was_written(three, mnt):
 
 
 def test_snapshots_across_openings(folder, mnt):
-    """A snapshot's number counts from the opening: the kernel must not take one for another
-    that it knew by the same number."""
+    """A snapshot's number counts from the opening: the kernel must not take it for an earlier one
+    of the same number."""
     image = make(folder / "a.qcow2", 1)
     with Mount(folder, mnt, "-o", "rw,idle=1") as mount:
         place = mnt / "a.snapshots"
@@ -698,14 +698,14 @@ def test_snapshots_across_openings(folder, mnt):
         assert is_image(place / "s4" / "disk.raw", 4)
         assert sorted(os.listdir(place)) == ["s2", "s4"]
         all_closed(mount, folder)
-        qemu.img("snapshot", "-d", "s2", image)         # by somebody else
+        qemu.img("snapshot", "-d", "s2", image)         # by another program
         assert is_image(place / "s4" / "disk.raw", 4)
         procs.wait_until(lambda: not (place / "s2").exists(), "s2 is forgotten")
     qemu.img("check", "-q", image)
 
 
 def test_removed_while_written(three, mnt):
-    """The open file goes on, the name does not."""
+    """The open file stays usable, the name is gone."""
     with Mount(three, mnt, "-o", "rw") as mount:
         with open(mnt / "a.raw", "r+b", buffering=0) as file:
             (three / "a.qcow2").unlink()
@@ -722,7 +722,7 @@ def test_removed_while_written(three, mnt):
 @pytest.mark.parametrize("options", [[], ["-s"]])
 @pytest.mark.parametrize("inside", [False, True])
 def test_mounted_over_or_in_the_directory(inside, options, folder):
-    """The directory is read below the mount, and the mount is never looked into."""
+    """The directory is read below the mount, and the mount is never searched."""
     qemu.make_raw(folder / "base.img", MIB, (0, 65536, "words", 1))
     qemu.create(folder / "relative.qcow2", MIB, "base.img", "raw")
     qemu.create(folder / "absolute.qcow2", MIB, str(folder / "base.img"), "raw")
@@ -739,7 +739,7 @@ def test_mounted_over_or_in_the_directory(inside, options, folder):
 @pytest.mark.parametrize("name", ["mnt/evil.raw", "{folder}/mnt/evil.raw", "via/evil.raw",
                                   "./mnt/../mnt/.//evil.raw", "{folder}/via/evil.raw"])
 def test_image_that_names_the_mount(name, folder):
-    """It would wait for itself: with one thread for ever."""
+    """It would wait for itself: with one thread forever."""
     point = folder / "mnt"
     point.mkdir()
     os.symlink("mnt", folder / "via")
@@ -760,7 +760,7 @@ def test_image_that_names_the_mount(name, folder):
 
 
 def test_relative_paths(three):
-    """The daemon's directory is another one than that of the start."""
+    """The daemon has another current directory than the start."""
     point = three.parent / "point"
     point.mkdir()
     with Daemon(["images"], point, cwd=three.parent):
@@ -769,7 +769,7 @@ def test_relative_paths(three):
 
 @pytest.mark.parametrize("name", [".", ""])
 def test_odd_places_of_overlays(name, three):
-    """They are made when images are opened, by the daemon."""
+    """They are created when images are opened, by the daemon."""
     point = three.parent / "point"
     point.mkdir()
     with Daemon(["images"], point, "-o", "cow", cwd=three.parent,

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Ends of a mount that is in use, starts that fail outside of the images, and what is said
-then: each refusal is one line with the cause and the cure."""
+"""Ends of a mount in use, starts that fail outside of the images, and their messages: each refusal
+is one line with the cause and the cure."""
 
 import ctypes
 import errno
@@ -41,8 +41,8 @@ def wait_for_message(mount, word):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_writer_is_waited_for(number, writer, disk):
-    """The mount is gone at once; what the writer still writes is kept, and the end comes
-    when it closes the file."""
+    """The mount is gone at once; the writer's later writes are kept, and the end comes when it
+    closes the file."""
     mount, fd = writer
     os.kill(mount.pid, number)
     told = wait_for_message(mount, "open for writing")
@@ -86,7 +86,7 @@ def test_a_new_mount_while_a_writer_is_waited_for(writer, disk, tmp_path):
 @pytest.mark.parametrize("options,flags", [([], os.O_RDONLY), (["-o", "rw"], os.O_RDONLY),
                                            (["-o", "cow"], os.O_RDWR)])
 def test_others_are_not_waited_for(options, flags, disk, mnt):
-    """Readers, and those who write to what vanishes: there is nothing to lose."""
+    """Readers, and writers to a temporary overlay: they have nothing to lose."""
     with Mount(disk, mnt, *options) as mount:
         fd = os.open(mount.raw(disk), flags)
         mount.terminate(signal.SIGTERM)
@@ -113,7 +113,8 @@ def test_an_end_without_open_files_is_silent(disk, mnt):
 
 
 def mount_descriptor(point):
-    """Opens /dev/fuse and mounts with it, as whoever gives a container a mount does."""
+    """Opens /dev/fuse and mounts with it, as a program does that provides a container with a
+    mount."""
     env.need_root("mount(2)")
     fd = os.open("/dev/fuse", os.O_RDWR)
     libc = ctypes.CDLL(None, use_errno=True)
@@ -148,7 +149,7 @@ def test_descriptor_as_mountpoint(foreground, disk, mnt, disk_content):
 
 
 def test_signal_with_a_descriptor(disk, mnt):
-    """Who has mounted unmounts."""
+    """The program that mounted also unmounts."""
     fd = mount_descriptor(mnt)
     try:
         process = subprocess.Popen([env.qcowfs(), "-f", disk, f"/dev/fd/{fd}"], pass_fds=[fd],
@@ -185,11 +186,11 @@ def test_descriptor_without_a_mount(options, disk):
     assert "nothing is mounted with that descriptor" in match["what"]
 
 
-# ---- without what a mount needs -------------------------------------------------------
+# ---- missing prerequisites ----
 
 
 def test_without_dev_fuse(disk, mnt, tmp_path):
-    """The refusal says what still works, and it does."""
+    """The refusal names a working alternative."""
     wrapper = private_dev(tmp_path, has_fuse=False)
     match = refused(disk, mnt, wrapper=wrapper, file=mnt,
                     contains=["/dev/fuse", "modprobe", "container", "copy-out", "snapshot list"])
@@ -205,8 +206,7 @@ def test_without_dev_fuse(disk, mnt, tmp_path):
 
 @pytest.fixture
 def user_files(tmp_path, disk, mnt):
-    """A wrapper for another user, who may use /dev/fuse, and owns the image and the
-    mountpoint."""
+    """A wrapper for another user, who may use /dev/fuse, and owns the image and the mountpoint."""
     env.need_root("another user")
     tmp_path.chmod(0o755)
     wrapper = (*private_dev(tmp_path), *as_user(disk.parent, disk, mnt))
@@ -222,7 +222,7 @@ def fuse_conf(tmp_path, text):
 
 
 def start_and_end(*argv):
-    """Starts a daemon, ends it by a signal, and returns what the start has printed."""
+    """Starts a daemon, ends it by a signal, and returns the output of the start."""
     before = procs.children()
     result = procs.run(*argv)
     for pid in procs.children() - before:
@@ -236,7 +236,7 @@ def start_and_end(*argv):
                                          ("user_allow_other\n", True),
                                          ("mount_max = 5000\n  user_allow_other \n", True)])
 def test_hint_of_a_user(text, is_set, user_files, disk, mnt, tmp_path):
-    """Who else can read the files is told with exactly what is missing for it."""
+    """The hint about access by others names exactly the missing prerequisites."""
     told = start_and_end(*fuse_conf(tmp_path, text), *user_files, env.qcowfs(), disk, mnt)
     lines = [line for line in told.splitlines() if "allow_root" in line]
     assert len(lines) == 1 and "allow_other" in lines[0], told
@@ -291,7 +291,7 @@ wait $pid || exit 1
 
 
 def test_user_unmounts_by_signal(user_files, disk, mnt):
-    """The process that unmounts is not confined, so that fusermount3 works for it."""
+    """The unmounting process is not confined, so that fusermount3 works for it."""
     procs.run(*user_files, "sh", "-c", USER_SESSION, "sh", env.qcowfs(), disk, mnt)
 
 
@@ -309,7 +309,7 @@ wait $waiter && echo ended
 @pytest.mark.parametrize("of_server", ["own", "missing", "of-root"])
 @pytest.mark.parametrize("of_waiter", ["own", "missing", "of-root"])
 def test_wait_from_another_session(of_server, of_waiter, user_files, disk, mnt, tmp_path):
-    """XDG_RUNTIME_DIR may be another user's after su, or not there in a cron job."""
+    """XDG_RUNTIME_DIR may be another user's after su, or missing in a cron job."""
     if "own" in (of_server, of_waiter) and of_server != of_waiter:
         pytest.skip("only one that is not /run/user/UID can be lost")
     for name in ("own", "of-root"):

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Feature bits, header extensions and encryption: what opens with a warning, what opens
-silently, and what is refused rather than shown wrong. Spec: qcow2, "Feature bits"."""
+"""Feature bits, header extensions and encryption: images that open with a warning, that open
+silently, and that are refused rather than shown wrongly. Spec: qcow2, "Feature bits"."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def test_opens_with_a_warning(bits, words, disk, mnt, disk_content):
 
 
 def test_dirty_image_made_by_qemu(tmp_path, mnt):
-    """A lazy-refcounts image whose writer was killed: refcounts lie, the mapping does not."""
+    """A lazy-refcounts image whose writer was killed: refcounts are wrong, the mapping is not."""
     image = qemu.create(tmp_path / "disk.qcow2", MIB, lazy_refcounts="on")
     writer = subprocess.Popen([env.find_tool("qemu-io"), str(image)], stdin=subprocess.PIPE,
                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -100,7 +100,7 @@ def test_odd_feature_tables(table, disk, mnt):
 @pytest.mark.parametrize("field,value", [("compatible", 1), ("compatible", 1 << 63 | 2),
                                          ("autoclear", 1 << 63 | 4), ("autoclear", 1)])
 def test_other_bits_do_not_matter(field, value, disk, mnt, disk_content):
-    """Autoclear bit 0 without its extension included: nobody who reads looks at bitmaps."""
+    """Including autoclear bit 0 without its extension: readers ignore bitmaps."""
     with Qcow2File(disk) as file:
         file.set(field, value)
     with Unchanged(disk), Mount(disk, mnt) as mount:
@@ -122,7 +122,7 @@ def test_unknown_extensions_are_ignored(disk, mnt, disk_content):
 
 
 def test_longer_header(disk, mnt, disk_content):
-    """Fields of a later version are skipped by the header's own length."""
+    """The header's own length skips fields of a later version."""
     with Qcow2File(disk) as file:
         extensions = [(kind, data) for _, kind, data in file.extensions()]
         file.write(112, b"unknown!" * 2)
@@ -142,7 +142,7 @@ def test_shortest_header_of_version_3(disk, mnt, disk_content):
 
 
 def test_version_2_reads_no_later_field(tmp_path, mnt):
-    """Bytes 72 and on are extensions there: bits in them mean nothing."""
+    """Bytes from 72 on are extensions there: bits in them mean nothing."""
     image = qemu.create(tmp_path / "disk.qcow2", MIB, compat="0.10")
     qemu.write(image, (0, 65536, "words", 1))
     expected = qemu.to_raw(image, tmp_path / "expected").read_bytes()

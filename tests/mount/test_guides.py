@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The examples of qcowfs.1 and of the guides do what they show; qtest/examples.py says how
-they are marked. Whatever a guide is about, its images stay as they were unless it says
-otherwise."""
+"""The examples of qcowfs.1 and of the guides work as shown; qtest/examples.py documents their
+marks. A guide's images stay as they were unless it says otherwise."""
 
 import pytest
 

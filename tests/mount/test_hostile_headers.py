@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Each rule that a header must keep, broken alone in an otherwise sound image: one line that
-names the file and the field, within seconds, in little memory. Spec: qcow2, "Checks at
-open"."""
+"""Each rule of a header, broken alone in an otherwise sound image: one line that names the file
+and the field, within seconds, in little memory. Spec: qcow2, "Checks at open"."""
 
 import errno
 import json
@@ -19,7 +18,7 @@ from qtest.qcow2 import HEADER, Qcow2File
 MIB = 1 << 20
 TOP = 1 << 63
 
-# field, value, what the line must name (one of a tuple)
+# field, value, word required in the line (one of a tuple)
 BROKEN = [
     ("version", 4, ["version"]),
     ("version", 0xffffffff, ["version"]),
@@ -73,13 +72,13 @@ def test_field(field, value, words, disk, mnt):
 
 @pytest.mark.parametrize("field,value", [("magic", 0x51464900), ("version", 1), ("version", 0)])
 def test_not_qcow2_at_all(field, value, disk, mnt):
-    """Refused when asked for as qcow2."""
+    """Refused when opened as qcow2."""
     with Qcow2File(disk) as file:
         file.set(field, value)
     refused("-o", "format=qcow2", disk, mnt, file=disk, contains=[field])
 
 
-# What no version of a format is, or another program's, and yet no raw disk.
+# Neither a valid version of a format, nor a raw disk.
 NO_RAW_DISKS = [
     ("version 0", b"QFI\xfb" + bytes(508), "version"),
     ("version 4", b"QFI\xfb\0\0\0\4" + bytes(504), "version"),
@@ -99,7 +98,7 @@ NO_RAW_DISKS = [
 @pytest.mark.parametrize("start,word", [row[1:] for row in NO_RAW_DISKS],
                          ids=[row[0] for row in NO_RAW_DISKS])
 def test_magic_is_no_raw_disk(start, word, tmp_path, mnt):
-    """What begins with a magic number is never written over as a raw disk unasked."""
+    """A file that begins with a magic number is never overwritten as a raw disk by default."""
     folder = tmp_path / "images"
     folder.mkdir()
     disk = folder / "disk.img"
@@ -161,7 +160,7 @@ def test_extension_longer_than_the_header_area(kind, length, disk, mnt):
 
 
 def test_extensions_end_at_the_backing_name(disk, mnt):
-    """One that reaches into the name is too long, although the cluster goes on."""
+    """An extension that reaches into the name is too long, although the cluster continues."""
     with Qcow2File(disk) as file:
         file.set_extensions([(0x12345678, b"x" * 100)], b"base.img")
         file.set("backing_file_offset", 112 + 50)
@@ -190,7 +189,7 @@ def test_backing_format_extension(data, disk, mnt):
     refused(disk, mnt, file=disk, contains=["backing format"])
 
 
-# ---- sizes that only a header claims --------------------------------------------------
+# ---- sizes claimed only by a header ----
 
 
 def bounded(mount, limit_bytes=200 * MIB):
@@ -200,7 +199,7 @@ def bounded(mount, limit_bytes=200 * MIB):
 
 
 def test_largest_l1_table_of_a_small_file(disk, mnt, disk_content):
-    """32 MiB of L1 that the file does not hold, and a disk of 2 PiB."""
+    """32 MiB of L1 that the file does not have, and a disk of 2 PiB."""
     with Qcow2File(disk) as file:
         file.set("l1_size", 4194304)
         file.set("size", 4194304 * 8192 * 65536)
@@ -212,8 +211,7 @@ def test_largest_l1_table_of_a_small_file(disk, mnt, disk_content):
 
 
 def assert_no_invented_bytes(path, places):
-    """Where a table should go on beyond the end of the file, QEMU shows zeros; an error is
-    the safer answer."""
+    """For a table beyond the end of the file, QEMU shows zeros; an error is the safer answer."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECT)
     try:
         for at in places:
@@ -268,12 +266,12 @@ def snapshotted(disk):
     (36, struct.pack(">I", 1025)), (36, struct.pack(">I", 0xffffffff)), (12, b"\xff\xff"),
     (14, b"\xff\xff")])
 def test_snapshot_entry_beyond_its_limits(offset, data, snapshotted, mnt):
-    """Strings or extra data that the file does not hold: what comes before them is saved,
-    and a warning says that something is missing."""
+    """Strings or extra data that the file does not have: the earlier entries are saved, and a
+    warning says that something is missing."""
     expected = qemu.to_raw(snapshotted, snapshotted.with_suffix(".raw")).read_bytes()
     first = qemu.to_raw(snapshotted, snapshotted.with_suffix(".one"), "one").read_bytes()
     with Qcow2File(snapshotted) as file:
-        file.write_snapshots(file.snapshots())      # the last thing of the file
+        file.write_snapshots(file.snapshots())      # the last part of the file
         entry = file.snapshots()[-1]
         file.write(entry["place"] + offset, data)
         file.truncate(entry["place"] + 40 + entry["extra"] + len(entry["id"]) + len(entry["name"]))
@@ -308,7 +306,7 @@ def test_damaged_snapshot_alone_is_lost(field, value, snapshotted, mnt):
 
 
 def test_snapshot_table_in_the_header(snapshotted, mnt):
-    """A table at a place that holds something else is read as it lies, or refused: no crash."""
+    """A table at the place of other data is read as it is, or refused: no crash."""
     for place in (0, 65536, 65536 * 3):
         with Qcow2File(snapshotted) as file:
             file.set("snapshots_offset", place)

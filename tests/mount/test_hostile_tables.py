@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Damage inside the tables: an error at that very place, right bytes everywhere else, an
-entry with a reason in map.json. Spec: qcow2, "Checks at run time"."""
+"""Damage inside the tables: an error at that very place, correct bytes everywhere else, an entry
+with a reason in map.json. Spec: qcow2, "Checks at run time"."""
 
 import errno
 import json
@@ -51,7 +51,7 @@ def read_each(path, step=CLUSTER, flags=os.O_DIRECT):
 
 
 def assert_damage(image, mnt, damaged, expected, reason=True, cluster=CLUSTER):
-    """EIO for exactly the clusters in @damaged, by every way to read; the map says why."""
+    """EIO for exactly the clusters in @damaged, by every way to read; the map gives the reason."""
     with Unchanged(image.parent), Mount(image, mnt) as mount:
         path = mount.raw(image)
         wanted = [errno.EIO if n in damaged else expected[n * cluster:(n + 1) * cluster]
@@ -83,7 +83,7 @@ def assert_damage(image, mnt, damaged, expected, reason=True, cluster=CLUSTER):
             bad = extents.merge((e["start"], e["start"] + e["length"]) for e in shown if "error" in e)
             assert bad == extents.merge((n * cluster, (n + 1) * cluster) for n in damaged), bad
             assert all(e["error"] for e in shown if "error" in e)
-        # Damage may hold data: whoever copies must try to read it.
+        # Damage may have data: a copying program must try to read it.
         data = extents.seek_data(path)
         for number in damaged:
             assert any(start <= number * cluster < end for start, end in data)
@@ -152,7 +152,7 @@ def test_missing_copied_bit(tmp_path, mnt):
 
 @pytest.mark.parametrize("kind", ["unaligned", "beyond", "far beyond", "last"])
 def test_l1_entry(kind, tmp_path, mnt):
-    """One L2 table of 4 KiB clusters maps 2 MiB: that much is lost."""
+    """One L2 table of 4 KiB clusters maps 2 MiB: all of it is lost."""
     cluster = 4096
     image = qemu.create(tmp_path / "disk.qcow2", 6 * MIB, cluster_size=cluster)
     qemu.write(image, (0, 6 * MIB, "words", 1))
@@ -166,7 +166,7 @@ def test_l1_entry(kind, tmp_path, mnt):
 
 
 def test_tables_that_point_at_each_other(tmp_path, mnt):
-    """An L2 table that is the L1 table, the header, itself: read as it lies, no loop."""
+    """An L2 table that is the L1 table, the header, itself: read as it is, no loop."""
     for target in ("l1", "header", "self"):
         image = make(tmp_path)
         with Qcow2File(image) as file:
@@ -260,7 +260,7 @@ def test_bad_deflate_stream(kind, tmp_path, mnt):
     with Qcow2File(image) as file:
         stream = STREAMS[kind]
         sectors = -(-len(stream) // 512)
-        # Nothing behind the stream may complete it.
+        # No byte behind the stream may complete it.
         place = file.append_cluster(stream.ljust(sectors * 512, b"\xff" if kind == "cut" else b"\0"))
         file.set_l2_entry(3 * CLUSTER, COMPRESSED | (sectors - 1) << 54 | place)
     assert_damage(image, mnt, {3}, content(), reason=False)
@@ -311,8 +311,8 @@ def test_bomb(tmp_path, mnt):
 
 @pytest.mark.parametrize("cut", ["between clusters", "inside a cluster", "inside a sector"])
 def test_truncated_data(cut, tmp_path, mnt):
-    """A cluster that begins before the end is filled up with zeros, as QEMU does; one that
-    lies wholly behind it cannot be had."""
+    """The missing part of a cluster that begins before the end reads as zeros, as in QEMU; a
+    cluster wholly behind the end is an error."""
     image = make(tmp_path)
     with Qcow2File(image) as file:
         places = {n: file.l2_entry(n * CLUSTER) & OFFSET_MASK for n in range(N)}
@@ -351,8 +351,8 @@ def test_truncated_within_the_tables(tmp_path, mnt):
 @pytest.mark.limit(150)
 @pytest.mark.parametrize("kind", ["plain", "extended", "compressed", "version 2", "snapshots"])
 def test_random_edits(kind, tmp_path, mnt, rng):
-    """Bytes and words of the metadata changed at random: refused in one line, or mounted and
-    read to the end with errors at most; the server always ends well."""
+    """Bytes and words of the metadata changed at random: refused in one line, or mounted and read
+    to the end with errors at most; the server always ends properly."""
     image = {"plain": make, "compressed": compressed,
              "extended": lambda d: make(d, extended_l2="on"),
              "version 2": lambda d: make(d, compat="0.10"),
@@ -381,7 +381,7 @@ def test_random_edits(kind, tmp_path, mnt, rng):
                 mounted += 1
                 _read_some(mount, image, rng)
         except AssertionError as error:
-            # What qimg shows may still be refused by a mount (an encrypted image).
+            # A mount may still refuse an image shown by qimg (an encrypted image).
             if "instead of mounting" not in str(error) or "ended with 1" not in str(error):
                 image.rename(image.with_suffix(".failed"))
                 raise
@@ -441,8 +441,8 @@ def test_seed_is_used(rng):
 
 
 def test_map_of_endless_streams(tmp_path, mnt):
-    """128 GiB of compressed clusters that are all one: each look at the map is bounded, and
-    so is the time to the end."""
+    """128 GiB of compressed clusters that are all one: each query of the map is bounded, and so is
+    the time to the end."""
     image = qemu.create(tmp_path / "disk.qcow2", 128 << 30, cluster_size=512)
     with Qcow2File(image) as file:
         stream = file.append_cluster()

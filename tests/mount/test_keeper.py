@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The keeper: the process that stores what waits when the server dies, so that writes need
+"""The keeper: the process that stores pending entries when the server dies, so that writes need
 not wait for the disk."""
 import errno
 import os
@@ -19,7 +19,7 @@ N_WRITES = 200
 
 @pytest.fixture(name="overlay", params=["qcow2", "extended", "qed", "snapshot", "compressed"])
 def overlay_fixture(request, tmp_path):
-    """An image in which each write replaces data, and what it holds."""
+    """An image in which each write replaces data, and its content."""
     content = bytes(range(256)) * (SIZE // 256)
     (tmp_path / "base.raw").write_bytes(content)
     path = tmp_path / ("top.qed" if request.param == "qed" else "top.qcow2")
@@ -39,7 +39,7 @@ def keepers(mount):
 
 
 def write_some(mount, path, content, rng, n=N_WRITES):
-    """Writes in many clusters, without a sync; @content gets them, too."""
+    """Writes in many clusters, without a sync; @content is updated, too."""
     fd = os.open(mount.raw(path), os.O_WRONLY)
     try:
         for _ in range(n):
@@ -52,7 +52,7 @@ def write_some(mount, path, content, rng, n=N_WRITES):
 
 
 def check(path, content):
-    """The image is sound but for leaks, and holds what it must."""
+    """The image is sound except for leaks, and has its content."""
     assert qemu.img("check", "-q", path, check=False).status in (0, 3)
     raw = path.with_suffix(".check")
     qemu.to_raw(path, raw)
@@ -60,7 +60,7 @@ def check(path, content):
 
 
 def test_the_server_is_killed(overlay, mnt, rng):
-    """What was written is there, though nothing was synced, as soon as the mount is gone."""
+    """All writes are there, though nothing was synced, as soon as the mount is gone."""
     path, content = overlay
     with Mount(path, mnt, "-o", "rw") as mount:
         (keeper,) = keepers(mount)
@@ -75,14 +75,14 @@ def test_the_server_is_killed(overlay, mnt, rng):
 
 
 def test_the_keeper_is_killed(overlay, mnt, rng):
-    """One line says so, and nothing else changes for those who write; then the server dies."""
+    """One line says so, and nothing else changes for writers; then the server dies."""
     path, content = overlay
     with Mount(path, mnt, "-o", "rw") as mount:
         write_some(mount, path, content, rng, N_WRITES // 2)
         os.kill(keepers(mount)[0], signal.SIGKILL)
         procs.wait_until(lambda: "has ended" in mount.stderr(), "the message")
         write_some(mount, path, content, rng, N_WRITES // 2)
-        with open(mount.raw(path), "r+b") as file:      # what waited before is settled by then
+        with open(mount.raw(path), "r+b") as file:      # earlier entries are settled by then
             os.fsync(file.fileno())
         write_some(mount, path, content, rng, 20)
         mount.kill()
@@ -107,7 +107,7 @@ def test_signals_do_not_end_it(overlay, mnt, rng):
 
 
 def test_who_needs_none(overlay, mnt):
-    """Mounts that write nothing, or what nobody needs afterwards."""
+    """Mounts that write nothing, or only temporary data."""
     path, _ = overlay
     for options in ([], ["-o", "cow"]):
         with Mount(path, mnt, *options) as mount:
@@ -131,7 +131,7 @@ def test_writes_do_not_sync(overlay, mnt, rng, tmp_path):
     path, content = overlay
     log = tmp_path / "strace"
     with Mount(path, mnt, "-o", "rw") as mount:
-        write_some(mount, path, content, rng, 10)       # what comes first does sync
+        write_some(mount, path, content, rng, 10)       # the first one does sync
         with subprocess.Popen(["strace", "-f", "-qq", "-o", log, "-e", "trace=fdatasync,fsync",
                                "-p", str(mount.pid)], stderr=subprocess.DEVNULL) as strace:
             procs.wait_until(lambda: is_traced(mount.pid), "strace")

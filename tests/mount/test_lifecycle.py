@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Start and end of a mount: background, signals, stale mounts, mount points of every kind;
-what a script may rely on."""
+"""Start and end of a mount: background, signals, stale mounts, mount points of every kind; and the
+guarantees for scripts."""
 
 import errno
 import os
@@ -25,8 +25,8 @@ def test_background(disk, mnt, disk_content):
 
 
 def test_background_leaves_the_terminal(disk, mnt):
-    """The daemon holds neither the caller's pipes (a script's `$(qcowfs …)` would hang), nor
-    its directory, nor its session."""
+    """The daemon keeps neither the caller's pipes (a script's `$(qcowfs …)` would hang), nor its
+    directory, nor its session."""
     with Daemon(disk, mnt) as mount:
         links = {fd: os.readlink(f"/proc/{mount.pid}/fd/{fd}") for fd in (0, 1, 2)}
         assert all(link == "/dev/null" for link in links.values()), links
@@ -35,7 +35,7 @@ def test_background_leaves_the_terminal(disk, mnt):
 
 
 def test_background_relative_paths(disk, disk_content):
-    """Relative paths mean the directory of the start, whatever the daemon's is."""
+    """Relative paths start in the directory of the start, not the daemon's."""
     (disk.parent / "point").mkdir()
     with Daemon([disk.name], disk.parent / "point", cwd=disk.parent) as mount:
         assert read_all(mount.raw(disk)) == disk_content
@@ -54,7 +54,7 @@ def test_closed_standard_descriptors(closed, disk, mnt, disk_content):
 
 
 def test_signal_with_a_relative_mountpoint(disk):
-    """What is unmounted is the mount that was made, though the daemon's directory is /."""
+    """The right mount is unmounted, though the daemon's directory is /."""
     point = disk.parent / "point"
     point.mkdir()
     before = procs.children()
@@ -68,7 +68,7 @@ def test_signal_with_a_relative_mountpoint(disk):
 
 
 def test_signal_at_any_time_leaves_nothing(disk, mnt):
-    """From the moment on that the mount is there, a signal ends it in order."""
+    """As soon as the mount is there, a signal ends it in order."""
     mnt.mkdir(exist_ok=True)
     for _ in range(20):
         process = subprocess.Popen([env.qcowfs(), "-f", disk, mnt], stderr=subprocess.DEVNULL)
@@ -96,7 +96,7 @@ def test_signals_end_it(kind, number, disk, mnt):
 
 @pytest.mark.parametrize("kind", [Mount, Daemon])
 def test_ignored_signals_stay_ignored(kind, disk, mnt):
-    """As by nohup, and by shells for what scripts start in the background."""
+    """As by nohup, and by shells for background processes of scripts."""
     wrapper = ["env", "--ignore-signal=HUP", "--ignore-signal=INT"]
     with kind(disk, mnt, wrapper=wrapper) as mount:
         for number in (signal.SIGHUP, signal.SIGINT):
@@ -141,7 +141,7 @@ def test_signal_with_an_open_file(disk, mnt):
             try:
                 os.close(fd)
             except OSError:
-                pass        # the flush at close has nobody to go to
+                pass        # the flush at close has no recipient
 
 
 def test_locks_are_free_after_the_end(disk, mnt):
@@ -168,7 +168,7 @@ def test_wait_by_any_spelling(spelling, disk, mnt):
 
 
 def test_wait_for_the_second_of_two(disk, mnt):
-    """The first has lost its mount, and still holds its images for an open file."""
+    """The first has lost its mount, and still has its images open for an open file."""
     with Daemon(disk, mnt) as first:
         fd = os.open(first.raw(disk), os.O_RDONLY)
         try:
@@ -270,7 +270,7 @@ def test_names_that_a_directory_has_itself(name, disk, mnt):
 
 
 def test_a_message_is_one_line(disk, mnt):
-    """Whatever the file is called."""
+    """For any file name."""
     image = disk.parent / "new\nline\033[31m.qcow2"
     image.write_bytes(b"QFI\xfb\0\0\0\x09" + bytes(504))
     refused(image, mnt, contains=["new?line?[31m.qcow2: "])
@@ -322,7 +322,7 @@ def test_image_itself_as_mountpoint(kind, disk, disk_content):
 
 
 def test_image_itself_with_chain(chain, chain_content):
-    """The backing files go on being found beside the covered image."""
+    """The backing files are still found beside the covered image."""
     with Unchanged(chain.parent):
         with Mount(chain, chain):
             assert read_all(chain) == chain_content
@@ -414,9 +414,9 @@ def test_live_mount_is_left_alone(disk, chain, mnt, tmp_path, disk_content):
 
 
 def test_auto_unmount(disk, mnt):
-    """fusermount3 watches for the death in a process of its own. When it looks before the
-    kernel has closed all of the dead server's files, it finds a mount that seems to live, and
-    leaves it: that must not be the rule."""
+    """fusermount3 watches for the death in a separate process. When it looks before the kernel has
+    closed all of the dead server's files, it finds a mount that seems to live, and leaves it:
+    that must not be the rule."""
     for _ in range(3):
         with Mount(disk, mnt, "-o", "auto_unmount") as mount:
             known = procs.children()
@@ -438,7 +438,7 @@ def test_start_is_quick(disk, mnt):
 
 
 def _start_seconds(disk, mnt):
-    """Of the processor: what the server needs, not what else the machine does."""
+    """CPU time: the need of the server, independent of other load."""
     with Mount(disk, mnt) as mount:
         with open(mount.raw(disk), "rb") as file:
             file.read(1)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Image locks shared with QEMU's programs: who excludes whom, and what the refusal says.
-Spec: locking, "Who holds what", "What we take"."""
+"""Image locks shared with QEMU's programs: which excludes which, and the texts of refusals. Spec:
+locking, "Who holds what", "What we take"."""
 
 import contextlib
 import os
@@ -42,7 +42,7 @@ WHO = ["lock", ("fuser", "process", "virtual machine"), "nolock"]
 
 
 def test_writer_is_respected(disk, mnt):
-    """A running VM's image is refused, with whom to ask and the option that overrides."""
+    """A running VM's image is refused, with a way to find the VM and the option that overrides."""
     with qemu.held(disk):
         refused(disk, mnt, file=disk, contains=WHO)
 
@@ -117,7 +117,7 @@ def test_chain_shared_by_mounts(chain, mnt, tmp_path, chain_content):
 
 @pytest.mark.parametrize("kind", [Mount, Daemon])
 def test_writers_are_refused_while_mounted(kind, disk, mnt):
-    """The locks survive the way into the background."""
+    """The locks survive going to the background."""
     before = disk.read_bytes()
     with kind(disk, mnt):
         result = qemu.io(disk, "write -P 9 0 512", check=False)

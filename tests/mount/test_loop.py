@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The raw file below loop devices: partitions, file systems made by the host's tools, and
-the rule for file systems whose journal was not played back."""
+"""The raw file below loop devices: partitions, file systems made by the host's tools, and the rule
+for file systems with an unreplayed journal."""
 
 import os
 import shutil
@@ -83,7 +83,7 @@ def test_chain_below_a_loop_device(tmp_path, mnt, rng):
     old, new = base.read_bytes(), after.read_bytes()
     changed = [at for at in range(0, len(old), 4096) if old[at:at + 4096] != new[at:at + 4096]]
     assert len(changed) > 10
-    # The middle first: what QEMU copies up around a write to the top must be its last word.
+    # The middle first: its old bytes, copied by QEMU around a write to the top, must be final.
     for image, places in ((middle, changed[1::2]), (top, changed[::2])):
         for at in places:
             (images / "piece").write_bytes(new[at:at + 4096])
@@ -133,7 +133,7 @@ def test_snapshot_below_a_loop_device(tmp_path, mnt, rng):
 
 @pytest.mark.parametrize("kind,rule", [("ext4", "noload"), ("xfs", "norecovery")])
 def test_journal_rule(kind, rule, tmp_path, mnt, rng):
-    """`ro` alone wants to play the journal back and cannot; with the rule it mounts."""
+    """`ro` alone tries to replay the journal and cannot; with the rule it mounts."""
     loop.need_filesystem(kind, "mke2fs" if kind == "ext4" else "mkfs.xfs")
     raw, files = loop.dirty_copy(tmp_path, kind, rng)
     images = tmp_path / "images"

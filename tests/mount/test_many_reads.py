@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""As many reads wait for the disk together as readers have asked for, with the default
-options; when nobody waits any more, the threads that were added for them go."""
+"""Every requested read waits for the disk at the same time, with the default options; afterwards
+the additional threads end."""
 
 import mmap
 import os
@@ -15,8 +15,8 @@ from qtest.mount import Mount
 MIB = 1 << 20
 N_READS = 16
 N_MAIN = 1  # threads that serve no requests
-# Cluster 0 is the header's, then come the refcount table, a refcount block and the L1
-# table; L2 tables and data follow.
+# Cluster 0 is the header's, then follow the refcount table, a refcount block and the L1 table,
+# then L2 tables and data.
 CLUSTER_BYTES = 4096
 FIRST_TABLE_OFFSET = 4 * CLUSTER_BYTES
 TABLE_SPAN = CLUSTER_BYTES // 8 * CLUSTER_BYTES  # guest bytes of an L2 table
@@ -37,7 +37,7 @@ def gathering(n_reads, n_bytes):
 
 @pytest.fixture
 def scattered(tmp_path):
-    """Three clusters of data in the middle of what each of N_READS L2 tables describes."""
+    """Three clusters of data in the middle of the range of each of N_READS L2 tables."""
     image = qemu.create(tmp_path / "disk.qcow2", N_READS * TABLE_SPAN,
                         cluster_size=CLUSTER_BYTES)
     qemu.write(image, *[(place(n), READ_BYTES, "noise", n) for n in range(N_READS)])
@@ -56,7 +56,7 @@ def read_one(fd, n, n_bytes):
 
 
 def read_together(path, n_bytes):
-    """Reads all places at the same time, past the page cache."""
+    """Reads all places at the same time, bypassing the page cache."""
     failures = []
     fd = os.open(path, os.O_RDONLY | os.O_DIRECT)
 
@@ -105,7 +105,7 @@ def test_threads_go_when_all_is_hot(scattered, mnt):
 
 
 def test_one_thread_stays_one(scattered, mnt):
-    """Who asks for one thread gets one: its reads are in flight one after the other."""
+    """With one requested thread there is only one: its reads are in flight one after the other."""
     with Mount(scattered, mnt, "-s", wrapper=gathering(1, READ_BYTES)) as mount:
         read_together(mount.raw(scattered), READ_BYTES)
         assert n_threads(mount) == N_MAIN + 1

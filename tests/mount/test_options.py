@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The command line: every option either means what the design says or is an error."""
+"""The command line: every option works as designed or is an error."""
 
 import os
 import stat
@@ -118,7 +118,8 @@ def test_one_overlay_for_two_images(disk, mnt, tmp_path):
 
 
 def test_notes_on_writing(disk, mnt, tmp_path):
-    """A dangerous pair is told; with -v, where writes go. Each a line, and not without need."""
+    """A dangerous pair gets a note; with -v, so does the destination of writes. One line each, and
+    only when needed."""
     def lines(*options):
         with Mount(disk, mnt, *options) as mount:
             return [line for line in mount.stderr().splitlines()
@@ -186,7 +187,7 @@ def test_uid_gid(disk, mnt):
     ["-o", "fsname=some-name"], ["-o", "noatime"],
 ])
 def test_accepted_options(options, disk, mnt, disk_content):
-    """They change how, never what is read."""
+    """They change the way, never the result of a read."""
     with Mount(disk, mnt, *options) as mount:
         assert read_all(mount.raw(disk)) == disk_content
         assert read_all(mount.raw(disk), os.O_DIRECT) == disk_content
@@ -206,7 +207,7 @@ def test_options_in_any_order(disk, mnt, disk_content):
 
 
 def test_double_dash(tmp_path, disk, disk_content):
-    """`--` ends the options: an image may be called anything."""
+    """`--` ends the options: an image may have any name."""
     odd = disk.rename(disk.parent / "-o.qcow2")
     with Mount([odd.name], tmp_path / "mnt", "--", cwd=odd.parent) as mount:
         assert read_all(mount.path("-o.raw")) == disk_content
@@ -257,7 +258,7 @@ def test_empty_file(tmp_path, mnt):
 @pytest.mark.parametrize("content", [b"QFI\xfb", b"QFI\xfb\0\0\0\3" + bytes(50)],
                          ids=["magic-only", "cut-header"])
 def test_cut_header(content, tmp_path, mnt):
-    """What begins with the magic number of qcow2 is never shown as raw, unless asked for."""
+    """A file that begins with the magic number of qcow2 is never shown as raw by default."""
     image = tmp_path / "disk.img"
     image.write_bytes(content)
     refused(image, mnt, file=image)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Partitions as files: which there are, what they hold, and what is said of them, against
-sfdisk, sgdisk, parted and blkid on the same disk."""
+"""Partitions as files: their number, content and facts, against sfdisk, sgdisk, parted and blkid
+on the same disk."""
 
 import json
 import os
@@ -27,7 +27,7 @@ def images(tmp_path):
 
 
 def assert_like_sfdisk(directory, content, told, sector=512):
-    """Names, bytes and facts are those that sfdisk tells of the disk with @content."""
+    """Names, bytes and facts equal sfdisk's for the disk with @content."""
     items = {item["number"]: item for item in told["partitions"]}
     shown = {n: i for n, i in items.items() if not partitions.is_extended(i)}
     facts = partitions.info(directory)
@@ -81,7 +81,7 @@ def test_large_sectors(script, images, mnt):
     content, told = raw.read_bytes(), partitions.told_by_sfdisk(raw, 4096)
     with Unchanged(images), Mount(raw, mnt) as mount:
         facts = assert_like_sfdisk(below(mount, raw), content, told, 4096)
-        # A GPT says where it begins; of the other kind it is a guess, and so it is told.
+        # A GPT stores its place; for the other kind it is a guess, and reported as one.
         assert len(facts["notes"]) == ("dos" in script)
 
 
@@ -133,7 +133,7 @@ def test_damaged_gpt(places, note, images, mnt):
 
 
 def test_gpt_beyond_repair(images, mnt):
-    """Nothing of it is shown, but that there was one."""
+    """No partition is shown, only a note."""
     raw = partitions.make(images / "disk.raw", partitions.GPT)
     overwrite(raw, 512 + 60, b"x")
     overwrite(raw, -512 + 60, b"x")
@@ -143,7 +143,7 @@ def test_gpt_beyond_repair(images, mnt):
 
 
 def test_cut_disk(images, mnt):
-    """A copy that was broken off: what is there of the partitions can be read."""
+    """An interrupted copy: the present part of the partitions can be read."""
     raw = partitions.make(images / "disk.raw", partitions.LOGICAL)
     told = partitions.told_by_sfdisk(raw)
     os.truncate(raw, 30000 * 512)
@@ -184,7 +184,7 @@ def reads_of(mount):
 
 
 def test_read_when_asked_for(images, mnt):
-    """The table is read once, by whoever looks, and not by the mount."""
+    """The first look reads the table, once; the mount does not."""
     raw = partitions.make(images / "disk.raw", partitions.GPT)
     with Mount(raw, mnt) as mount:
         os.stat(mnt / "disk.raw")
@@ -327,7 +327,7 @@ def test_layers_have_their_own(images, mnt, tmp_path):
 
 
 def test_sparse_partition(images, mnt):
-    """Holes and data are where the disk has them."""
+    """Holes and data are those of the disk."""
     raw = images / "disk.raw"
     with open(raw, "wb") as file:
         file.truncate(64 * MIB)
@@ -346,8 +346,8 @@ def test_sparse_partition(images, mnt):
 
 
 def test_directory_of_images(images, mnt, tmp_path):
-    """By name they are found at once; a list of names opens no image, and so has those of
-    images that were opened before. They stay when an image is closed."""
+    """By name they are found at once; a listing opens no image, and shows those of images that
+    were opened before. They stay when an image is closed."""
     raw = partitions.make(images / "disk.raw", partitions.GPT)
     qemu.make_raw(images / "plain.img", MIB)
     with Mount(images, mnt, "-o", "idle=0") as mount:
@@ -363,6 +363,6 @@ def test_directory_of_images(images, mnt, tmp_path):
         partitions.make(raw, partitions.LOGICAL)
         procs.wait_until(below(mount, raw).exists, "a new table")
         assert partitions.files(below(mount, raw)) == [1, 4, 5, 6, 7]
-        # The same bytes, yet perhaps others in the meantime.
+        # The same bytes, but they may have changed in between.
         assert below(mount, raw, "1.raw").stat().st_ino != inode
         assert below(mount, raw, "1.raw").read_bytes() == raw.read_bytes()[MIB:9 * MIB]

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Writing through partitions: it is writing the disk, whoever reads by whatever file, and a
-new table shows when its writer has gone."""
+"""Writing through partitions writes to the disk, visible through every file, and a new table shows
+when its writer has gone."""
 
 import contextlib
 import errno
@@ -56,7 +56,7 @@ def check_image(image):
 
 @pytest.mark.parametrize("number", PARTS)
 def test_both_directions(number, image, mnt, rng):
-    """Each write is seen by the other file at once, whose pages are in the cache."""
+    """Each write is visible at once in the other file, whose pages are cached."""
     start, length = PARTS[number]
     model = bytearray()
     with Mount(image, mnt, "-o", "rw"):
@@ -96,7 +96,7 @@ def test_mapped_reader(image, mnt, rng):
 
 
 def test_mapped_writer(image, mnt, rng):
-    """What was written in a mapping is seen by the other file after msync."""
+    """A write to a mapping is visible in the other file after msync."""
     with Mount(image, mnt, "-o", "rw"), Files(mnt) as files:
         start, length = PARTS[1]
         with mmap.mmap(files.disk, DISK) as disk, mmap.mmap(files.parts[1], length) as part:
@@ -193,8 +193,8 @@ def facts(mnt):
 
 
 def test_new_table(image, mnt):
-    """It shows when the last one who could change the disk has closed it. A partition that
-    is another one now is another file; one that stayed is the same."""
+    """It shows when the last possible writer of the disk has closed it. A changed partition is a
+    different file; an unchanged one is the same."""
     env.need_tools("sfdisk")
     with Mount(image, mnt, "-o", "rw"):
         directory = mnt / "disk.partitions"
@@ -295,7 +295,7 @@ class Load:
         def run():
             try:
                 function(self, *args)
-            except BaseException as failure:    # told by the main thread
+            except BaseException as failure:    # reported by the main thread
                 self.failures.append(failure)
                 self.stops.set()
         self._threads.append(threading.Thread(target=run, daemon=True))
@@ -310,7 +310,7 @@ class Load:
 
 
 def own_region(load, files, number, start, length, rng, rounds):
-    """Writes by one way and reads by the other, where nobody else writes."""
+    """Writes by one way and reads by the other, where no other thread writes."""
     for _ in range(rounds):
         if load.stops.is_set():
             return
@@ -373,14 +373,14 @@ def start_all(load, files, mnt, rng, rounds):
 
 def abort(mount):
     """A server whose notifier waits for a page cannot even be killed before the kernel has
-    let go of all requests."""
+    released all requests."""
     procs.run("umount", "-f", mount.mountpoint, check=False)
     mount.abort()
 
 
 @pytest.mark.parametrize("threads", [1, 2, 8])
 def test_many_at_once(threads, image, mnt, rng):
-    """No deadlock, whoever waits for whose pages; in the end all agree."""
+    """No deadlock, for any order of waits for pages; in the end all agree."""
     env.need_tools("fallocate")
     with Mount(image, mnt, "-o", f"rw,threads={threads}") as mount:
         with Files(mnt) as files:
@@ -403,8 +403,8 @@ def test_many_at_once(threads, image, mnt, rng):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["TERM", "KILL"])
 def test_server_ends_meanwhile(number, image, mnt, rng):
-    """The end comes while changes are told: nothing hangs, nothing stays. (Not with
-    mappings, whose users a dead server kills.)"""
+    """The end comes while changes are told: nothing hangs, nothing stays. (Not with mappings,
+    whose users a dead server kills.)"""
     with Mount(image, mnt, "-o", "rw") as mount:
         load = Load()
         with contextlib.suppress(OSError), Files(mnt) as files:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which files an image may name, where they are looked for, and what the refusals say.
-Spec: design, "Mount options"; qcow2, "Backing files", "External data file"."""
+"""The files that an image may name, the places where they are searched, and the refusals. Spec:
+design, "Mount options"; qcow2, "Backing files", "External data file"."""
 
 import errno
 import json
@@ -140,7 +140,7 @@ def test_symlink_within_the_directory(folders, mnt):
 
 
 def test_image_by_a_symlink(folders, mnt):
-    """Relative names belong to the directory of the path that was given (as in QEMU)."""
+    """Relative names belong to the directory of the given path (as in QEMU)."""
     images, outside = folders
     (images / "elsewhere").mkdir()
     real = overlay(images / "elsewhere" / "real.qcow2", "base.img")
@@ -150,7 +150,7 @@ def test_image_by_a_symlink(folders, mnt):
 
 
 def test_nothing_outside_is_opened(folders, mnt, tmp_path):
-    """Refused means never opened: looking at it could already have an effect."""
+    """Refused means never opened: even examining it could have an effect."""
     images, outside = folders
     image = overlay(images / "disk.qcow2", str(outside / "base.img"))
     result, opened = opened_files(env.qcowfs(), image, mnt, log=tmp_path / "trace")
@@ -241,7 +241,7 @@ def test_backing_map_of_another_name(folders, mnt):
 
 
 def test_moved_base_is_found(folders, mnt):
-    """By its name, below the directories that are allowed; a warning says so."""
+    """By its name, below the permitted directories; a warning says so."""
     images, outside = folders
     image = overlay(images / "disk.qcow2", "/old/place/base.img")
     mount = assert_reads(image, mnt, "-o", f"backing={outside}")
@@ -252,7 +252,7 @@ def test_moved_base_is_found(folders, mnt):
 
 @pytest.mark.parametrize("option", ["rw", "cow={overlay}"])
 def test_moved_base_is_not_written_upon(option, folders, mnt, tmp_path):
-    """Nothing that stays is based on what may be the wrong file."""
+    """No permanent image is based on a file that may be the wrong one."""
     images, outside = folders
     image = overlay(images / "disk.qcow2", "/old/place/base.img")
     option = option.format(overlay=tmp_path / "overlay.qcow2")
@@ -367,7 +367,7 @@ def test_data_file_is_written_by_a_name_that_says_so(name, is_written, folders, 
 
 
 def test_data_file_is_not_written_from_a_directory(folders, mnt):
-    """The user has not named the image, whatever it is called."""
+    """The user has not named the image, whichever its name."""
     images, _ = folders
     guest, victim = neighbours(images, "disk.qcow2", "data file")
     with Unchanged(images), Mount(images, mnt, "-o", "rw") as mount:
@@ -405,7 +405,7 @@ def test_header_in_a_device_names_nothing(folders, mnt):
 
 
 def test_qed_below_qed_obeys_the_name(folders, mnt):
-    """A QED image says no more of its backing file than that it need not be raw."""
+    """A QED image only stores that its backing file need not be raw."""
     images, _ = folders
     qemu.make_raw(images / "victim", MIB, (0, MIB, "words", 40))
     for name, opens in (("middle.img", False), ("middle.qcow2", True)):
@@ -511,12 +511,12 @@ def test_messages_stay_one_line(name, folders, mnt):
     assert all(c.isprintable() or "\udc80" <= c <= "\udcff" for c in match.string.rstrip("\n"))
 
 
-# ---- what is no plain file, loops, depth ----------------------------------------------
+# ---- special files, loops, depth ----
 
 
 @pytest.mark.parametrize("kind", ["fifo", "socket", "character device", "directory"])
 def test_other_kinds_of_files(kind, folders, mnt):
-    """Answered within a second: opening a FIFO would wait for ever."""
+    """Answered within a second: opening a FIFO would wait forever."""
     images, _ = folders
     path = images / "base.img"
     listener = None
@@ -588,7 +588,7 @@ def test_depth_of_200(folders, mnt):
 
 
 def test_work_at_depth_of_200(folders, mnt, tmp_path):
-    """Written to, copied and grown as any other: each layer shows where it is the topmost."""
+    """Written to, copied and grown as any other: each layer shows its topmost parts."""
     images, _ = folders
     top = make_deep(images, 200)
     wanted = bytearray(MIB)
@@ -625,7 +625,7 @@ def test_qimg_has_the_same_policy(folders):
 
 @pytest.mark.parametrize("separate", [False, True])
 def test_qimg_takes_the_same_lists(separate, folders, tmp_path):
-    """A comma in a name is escaped; empty elements are nothing."""
+    """A comma in a name is escaped; empty elements are ignored."""
     images, outside = folders
     odd = tmp_path / "with, a comma"
     outside.rename(odd)

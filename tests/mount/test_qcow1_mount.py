@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Mounts of qcow version 1: read-only, below an overlay, in chains; hostile headers and
-tables. That every byte is right is the work of tests/oracle/test_qcow1.py."""
+"""Mounts of qcow version 1: read-only, below an overlay, in chains; hostile headers and tables.
+tests/oracle/test_qcow1.py checks every byte."""
 
 import os
 import struct
@@ -42,7 +42,7 @@ def image(tmp_path):
     return make(tmp_path / "images" / "disk.qcow", compressed=(2, 3, 9))
 
 
-# ---- what can be done -----------------------------------------------------------------
+# ---- supported actions ----
 
 
 def test_mount_ro(image, mnt):
@@ -84,7 +84,7 @@ def test_cow_file_is_an_overlay_for_qemu(image, mnt, tmp_path):
 
 
 def test_chain_needs_leave_to_follow_probed_names(tmp_path, mnt):
-    """qcow over qcow over raw: the top cannot say what the middle is."""
+    """qcow over qcow over raw: the top cannot store the format of the middle."""
     folder = tmp_path / "images"
     folder.mkdir()
     qemu.make_raw(folder / "base.img", N * CLUSTER, (0, N * CLUSTER, "words", 4))
@@ -166,7 +166,7 @@ def test_cut_header(length, image, mnt):
 
 
 def test_version_0_is_refused(image, mnt):
-    """Not a version that ever was: neither the disk of version 1 nor, unasked, a raw one."""
+    """Never an existing version: neither the disk of version 1 nor, by default, a raw one."""
     with Qcow1File(image) as file:
         file.set("version", 0)
     refused(image, mnt, file=image, contains=["version", "format=raw"])
@@ -226,7 +226,8 @@ def test_l2_entry(kind, image, mnt):
 @pytest.mark.parametrize("extra", [b"", b"more behind the end"])
 @pytest.mark.parametrize("length", [-1, 1])
 def test_stream_of_another_length(length, extra, image, mnt):
-    """What inflates to less than a cluster is damage; to more, what fits counts (QEMU)."""
+    """A stream that inflates to less than a cluster is damage; of a longer one, the first part
+    counts (QEMU)."""
     data = content()[7 * CLUSTER:8 * CLUSTER]
     whole = data[:length] if length < 0 else data + b"!"
     with Qcow1File(image) as file:
@@ -256,7 +257,7 @@ def test_l1_entry(kind, tmp_path, mnt):
 
 @pytest.mark.parametrize("place", [0, 48, 8])
 def test_l2_table_on_the_header_or_itself(place, tmp_path, mnt):
-    """Garbage is read as what it says, and never hangs or crashes; other tables are right."""
+    """Garbage is read as tables, and never hangs or crashes; other tables are correct."""
     image = make(tmp_path / "disk.qcow", TWO_TABLES, l2_bits=6)
     with Qcow1File(image) as file:
         file.set_l1_entry(0, place)
@@ -294,7 +295,7 @@ def test_cut_l1_table(tmp_path, mnt):
 
 
 def test_many_entries_of_one_stream(image, mnt):
-    """Each is a cluster of its own to the reader."""
+    """Each is a separate cluster to the reader."""
     with Qcow1File(image) as file:
         word = file.l2_entry(2 * CLUSTER)
         assert word & COMPRESSED

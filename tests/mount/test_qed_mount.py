@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""QED images in a mount: read, written in every way, killed, grown, punched, locked; and what
-the format cannot do."""
+"""QED images in a mount: read, written in every way, killed, grown, punched, locked; and the
+format's limits."""
 
 import errno
 import json
@@ -35,7 +35,7 @@ def original(size=SIZE):
 
 @pytest.fixture(params=["plain", "4k", "1M", "chain", "qcow2-base"])
 def image(request, tmp_path):
-    """disk.qed of some MiB, partly written or above a file that is."""
+    """disk.qed of some MiB, partly written or above a written file."""
     folder = tmp_path / "images"
     folder.mkdir()
     path = folder / "disk.qed"
@@ -88,7 +88,7 @@ def test_nobody_writes(image, mnt):
 
 @pytest.mark.parametrize("option", ["ro", "rw"])
 def test_need_check_is_left_alone(option, image, mnt):
-    """Reading repairs nothing; what is no place is an error there, not zeros."""
+    """Reading repairs nothing; an entry outside the file is an error there, not zeros."""
     with QedFile(image) as file:
         file.set("features", file.get("features") | NEED_CHECK)
         table = file.l1_entry(0)
@@ -116,7 +116,7 @@ def test_need_check_is_repaired_by_the_first_write(tmp_path, mnt):
         content[MIB:MIB + 3] = b"new"
         assert_reads(mount.raw(image), content)
         assert "has been repaired" in mount.stderr()
-    check(image, "qed", leaks_allowed=True)     # the cluster that the entry had lost
+    check(image, "qed", leaks_allowed=True)     # the lost cluster of the entry
     with QedFile(image) as file:
         file.assert_sound(may_leak=True)
         assert file.get("features") == 0
@@ -124,8 +124,8 @@ def test_need_check_is_repaired_by_the_first_write(tmp_path, mnt):
 
 
 def test_damage_without_need_check(tmp_path, mnt):
-    """A sound part is read, and nothing is written: entries that are no places could become
-    places by growth."""
+    """The sound part is read, and nothing is written: growth could make entries outside the file
+    valid."""
     image = qed.create(tmp_path / "disk.qed", SIZE)
     qemu.write(image, *PIECES)
     with QedFile(image) as file:
@@ -140,7 +140,7 @@ def test_damage_without_need_check(tmp_path, mnt):
 
 
 def test_cut_file(tmp_path, mnt):
-    """What is cut off reads as errors, not as zeros."""
+    """The cut part reads as errors, not as zeros."""
     image = qed.create(tmp_path / "disk.qed", SIZE)
     qemu.io(image, "write -P 1 0 64k", "write -P 2 1M 64k")
     with QedFile(image) as file:
@@ -231,7 +231,7 @@ def test_overlay(kept, image, mnt, tmp_path, rng):
 
 
 def test_fsync_makes_it_whole(image, mnt, tmp_path):
-    """After an fsync a copy of the file is the disk; NEED_CHECK says who writes to it."""
+    """After an fsync a copy of the file is the disk; NEED_CHECK marks it as being written to."""
     content = original()
     with Mount(image, mnt, "-o", "rw") as mount:
         with opened(mount.raw(image)) as fd:
@@ -277,7 +277,7 @@ def test_kill(options, tmp_path, mnt, rng):
     finally:
         while mounts_at(mnt):
             unmount(mnt, lazy=True)
-    # The next writer cuts off what the last one has left at the end.
+    # The next writer cuts off the leftovers of the last one at the end.
     with Mount(image, mnt, "-o", "rw") as mount:
         with opened(mount.raw(image)) as fd:
             pwrite(fd, bytes(content[:512]), 0)
@@ -305,7 +305,7 @@ def test_growth(image, mnt, tmp_path, rng):
 
 
 def test_shrinking_fails(image, mnt, tmp_path):
-    """The format cannot, and says so; the disk stays as it is."""
+    """The format does not support it, and the error says so; the disk stays as it is."""
     content = original()
     with Mount(image, mnt, "-o", "rw") as mount:
         for size in (0, MIB, SIZE - 512):
@@ -322,7 +322,7 @@ def test_shrinking_fails(image, mnt, tmp_path):
 @pytest.mark.parametrize("options", [{}, {"cluster_size": 4096}, {"cluster_size": "1M"}],
                          ids=["64k", "4k", "1M"])
 def test_punched_space_goes_back_to_the_host(options, tmp_path, mnt):
-    size = 12 * MIB     # of files with more than 4096 clusters QEMU counts one as leaked
+    size = 12 * MIB     # in files of more than 4096 clusters QEMU counts one as leaked
     path = qed.create(tmp_path / "disk.qed", size, **options)
     with Mount(path, mnt, "-o", "rw") as mount:
         with opened(mount.raw(path)) as fd:

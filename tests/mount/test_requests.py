@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How many requests reach the server, and how large: what the speed of a mount rests on,
-as counts that do not depend on the machine."""
+"""The number and size of requests that reach the server: the basis of a mount's speed, as counts
+that do not depend on the machine."""
 
 import mmap
 import os
@@ -43,8 +43,8 @@ def test_larger_direct_reads_are_cut_into_mibs(big, mnt, tmp_path):
 
 @pytest.mark.parametrize("how", ["read", "mmap"])
 def test_cached_file_sends_no_request(how, big, mnt, tmp_path):
-    """The page cache outlives the open file. Linux 6.18 loses a few pages of one in a
-    hundred files (of every FUSE server's): one of several tries has to do without."""
+    """The page cache outlives the open file. Linux 6.18 loses a few pages of one in a hundred
+    files (of every FUSE server's): one of several tries must do without."""
     sent = []
     with Mount(big, mnt) as mount:
         first = read_all(mount.raw(big))
@@ -84,7 +84,7 @@ def test_buffered_reading_uses_a_raised_read_ahead(big, mnt, tmp_path):
 
 
 def test_no_long_read_ahead_into_holes(tmp_path, mnt):
-    """Stretches of data that are shorter than the read-ahead, as far as one looks."""
+    """Stretches of data shorter than the read-ahead, as far as sampled."""
     image = qemu.create(tmp_path / "disk.qcow2", 256 * MIB)
     qemu.write(image, *[(at, 65536, "words", 1) for at in range(0, 256 * MIB, 512 * 1024)])
     with Mount(image, mnt) as mount:
@@ -118,7 +118,7 @@ def test_holes_are_not_read(copy, tmp_path, mnt):
 
 
 def test_attributes_are_cached(disk, mnt, tmp_path):
-    """Nothing changes in a read-only mount: a hundred stats ask at most a few times."""
+    """Nothing changes in a read-only mount: a hundred stats cause a few requests at most."""
     with Mount(disk, mnt) as mount:
         os.stat(mount.raw(disk))
         with Answers(mount.pid, tmp_path / "trace") as answers:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a running mount has given up, told by the kernel and tried out from inside; and that
+"""The rights given up by a running mount, according to the kernel and tried from inside; and that
 it lacks nothing."""
 
 import os
@@ -21,7 +21,7 @@ MIB = 1 << 20
 
 
 def thread_facts(pid):
-    """Of each thread, the lines of /proc that tell its privileges."""
+    """For each thread, the lines of /proc with its privileges."""
     for task in sorted(Path(f"/proc/{pid}/task").iterdir()):
         yield dict(line.split(":\t", 1) for line in (task / "status").read_text().splitlines()
                    if ":\t" in line)
@@ -79,8 +79,8 @@ print (int)pread(%(fd)d, $sp - 4096, 16, 0)
 
 @pytest.mark.parametrize("kind", [Mount, Daemon])
 def test_opening_a_file_fails(kind, disk, mnt, tmp_path):
-    """From inside, by a debugger: neither another file, nor the image itself by its name; what
-    is open goes on being read."""
+    """From inside, by a debugger: neither another file, nor the image itself by its name can be
+    opened; open files stay readable."""
     env.need_tools("gdb")
     if env.sanitizer():
         pytest.skip("a sanitizer's reports take files and calls")
@@ -100,14 +100,14 @@ def test_opening_a_file_fails(kind, disk, mnt, tmp_path):
 
 
 def unmounter_of(mount):
-    """Of the server's helpers the one that unmounts, not the keeper of what is written."""
+    """The server's unmounting helper, not the keeper."""
     (helper,) = (pid for pid in procs.children(mount.pid) if procs.name(pid) != "qimg-keeper")
     return helper
 
 
 def test_the_other_process(disk, mnt):
-    """The one that unmounts holds nothing of the images and the mount, and ends with the
-    server, however that ends."""
+    """The unmounting process holds nothing of the images and the mount, and ends with the server,
+    in any way."""
     with Mount(disk, mnt, "-o", "rw") as mount:
         helper = unmounter_of(mount)
         links = sorted(os.readlink(f"/proc/{helper}/fd/{fd}")
@@ -126,7 +126,7 @@ def test_the_other_process(disk, mnt):
 
 
 def test_death_of_the_other_process(disk, mnt, disk_content):
-    """The end is in order without it, but for the mount that stays."""
+    """The end is in order without it, except that the mount stays."""
     with Mount(disk, mnt) as mount:
         os.kill(unmounter_of(mount), signal.SIGKILL)
         assert read_all(mount.raw(disk)) == disk_content
@@ -137,7 +137,7 @@ def test_death_of_the_other_process(disk, mnt, disk_content):
 
 
 def test_a_mount_on_top_is_left_alone(disk, mnt):
-    """The server's end takes away its own mount, never what somebody has put over it."""
+    """The server's end removes its own mount, never another one above it."""
     env.need_root("mount")
     with Mount(disk, mnt) as mount:
         procs.run("mount", "-t", "tmpfs", "none", mnt)
@@ -155,7 +155,7 @@ def test_a_mount_on_top_is_left_alone(disk, mnt):
 
 
 def test_the_mark_goes(disk, mnt):
-    """What --wait looks at is taken away by the confined server."""
+    """The confined server removes the mark used by --wait."""
     env.need_root("the directory of marks")
     mark = Path("/run/qcowfs", sha256(os.fsencode(os.path.realpath(mnt))).hexdigest()[:32])
     with Mount(disk, mnt):
@@ -164,7 +164,7 @@ def test_the_mark_goes(disk, mnt):
 
 
 def work(mount, disk):
-    """A bit of everything that a client can ask for."""
+    """A bit of every kind of request of a client."""
     raw = mount.raw(disk)
     read_all(raw)
     for path in (mount.facts("stats.json"), mount.facts("disk", "map.json"),
@@ -193,8 +193,8 @@ def work(mount, disk):
 @pytest.mark.parametrize("options", [[], ["-o", "rw"], ["-o", "cow"], ["-o", "rw,discard=zero"]])
 @pytest.mark.parametrize("compressed", [False, True])
 def test_no_call_is_refused(compressed, options, disk, mnt, tmp_path):
-    """The list of allowed system calls is complete: a refused one would be some feature that
-    works by luck, or not at all."""
+    """The list of allowed system calls is complete: a refused one would mean a feature that works
+    by luck, or not at all."""
     env.need_tools("strace")
     if env.sanitizer():
         pytest.skip("a sanitizer's calls are another matter")
@@ -211,8 +211,8 @@ def test_no_call_is_refused(compressed, options, disk, mnt, tmp_path):
     # The last one: before it the library tries out what there is. Its result may stand in a line
     # of its own.
     start = max(i for i, line in enumerate(lines) if "SECCOMP_SET_MODE_FILTER" in line)
-    # The C library asks for these where it can, and has other ways: how a thread is made, whether
-    # memory that one thread no longer needs may be given back at once.
+    # The C library tries these if it can, and has alternatives: for creating a thread, for freeing
+    # a thread's memory at once.
     harmless = re.compile(r"\bclone3\b|/proc/sys/vm/overcommit_memory")
     refused = [line for line in lines[start + 1:]
                if re.search(r"= -1 (ENOSYS|EPERM|EACCES)\b", line) and not harmless.search(line)]
@@ -221,7 +221,7 @@ def test_no_call_is_refused(compressed, options, disk, mnt, tmp_path):
 
 @pytest.mark.parametrize("name", ["info", "map"])
 def test_facts_after_the_start(name, chain, mnt):
-    """They are made when they are read, from what is open."""
+    """They are generated when read, from open files."""
     with Mount(chain, mnt) as mount:
         assert b"middle" in mount.facts("top", f"{name}.json").read_bytes() or name == "map"
 
@@ -229,8 +229,8 @@ def test_facts_after_the_start(name, chain, mnt):
 # ---- the log --------------------------------------------------------------------------
 
 def test_messages_in_the_background(disk, tmp_path):
-    """Damage that is found, and an end with open files, come as lines of the system's log,
-    with the name of the image or mount."""
+    """Found damage, and an end with open files, go to the system's log as lines with the name of
+    the image or mount."""
     env.need_root("a /dev of its own")
     with Qcow2File(disk) as file:
         file.set_l2_entry(0, 0x8000000000000200)        # not at a cluster's begin
@@ -250,7 +250,7 @@ def test_messages_in_the_background(disk, tmp_path):
             os.pread(fd, 4096, 0)
         told = log.recv(4096).decode()
         assert re.match(rf"<\d+>.*qcowfs\[{pid}\]: .*{re.escape(str(disk))}", told), told
-        # The log is started anew.
+        # The log is restarted.
         log.close()
         path.unlink()
         log = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)

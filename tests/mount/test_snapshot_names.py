@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Snapshot names of every kind as file names, and the saved VM state as a file. Spec:
-design, "The tree"; qcow2, "Snapshot table", "VM state"."""
+"""Snapshot names of every kind as file names, and the saved VM state as a file. Spec: design, "The
+tree"; qcow2, "Snapshot table", "VM state"."""
 
 import json
 import os
@@ -77,7 +77,7 @@ def test_encoding(tmp_path, mnt):
         shown = os.listdir(folder)
         assert sorted(shown) == sorted(ENCODED.values())
         for number, (name, encoded) in enumerate(ENCODED.items()):
-            # Who decodes has the name again.
+            # Decoding gives the name again.
             assert urllib.parse.unquote_to_bytes(encoded) == name
             with open(os.path.join(folder, encoded, b"disk.raw"), "rb") as file:
                 pattern.assert_same(file.read(), content(number), repr(name))
@@ -123,7 +123,7 @@ def test_thousands_of_the_same(tmp_path, mnt):
 
 
 def test_long_names_in_facts(tmp_path, mnt):
-    """What is longer than any program makes it is cut, in characters."""
+    """A name longer than any program makes it is cut, at a character."""
     image = qemu.create(tmp_path / "disk.qcow2", MIB, cluster_size=4096)
     for number in range(2):
         qemu.img("snapshot", "-c", f"p{number}", image.name, cwd=tmp_path)
@@ -139,7 +139,7 @@ def test_long_names_in_facts(tmp_path, mnt):
 
 
 @pytest.mark.parametrize("names", [
-    [b"a@2", b"a", b"a"],               # what the suffix would give stands there already
+    [b"a@2", b"a", b"a"],               # the suffix would give an existing name
     [b"a", b"a@2", b"a"],
     [b"x" * 255, b"x" * 255],           # no room for the suffix
     [b"%" * 255],                       # three times as long when encoded
@@ -149,7 +149,7 @@ def test_long_names_in_facts(tmp_path, mnt):
     [b"z" * 65535],
 ])
 def test_every_snapshot_has_a_name(names, tmp_path, mnt):
-    """Whatever the names are: as many directories as snapshots, each usable."""
+    """For all names: as many directories as snapshots, each usable."""
     image = qemu.create(tmp_path / "disk.qcow2", MIB, cluster_size=4096)
     for number, _ in enumerate(names):
         qemu.write(image, (number * 4096, 4096, "words", number + 1))
@@ -183,7 +183,7 @@ def test_same_id_twice(tmp_path, mnt):
         assert len(set(os.listdir(mount.snapshots(image)))) == 3
 
 
-# ---- sizes of their own ---------------------------------------------------------------
+# ---- individual sizes ----
 
 
 def test_own_sizes(tmp_path, mnt):
@@ -206,7 +206,7 @@ def test_own_sizes(tmp_path, mnt):
 
 
 def test_version_2_without_extra_data(tmp_path, mnt):
-    """Old tables hold neither a size nor a long VM state: the header's size counts."""
+    """Old tables have neither a size nor a long VM state: the header's size counts."""
     image = qemu.create(tmp_path / "disk.qcow2", MIB, cluster_size=4096, compat="0.10")
     qemu.write(image, (0, 4096, "words", 1))
     qemu.img("snapshot", "-c", "old", image)
@@ -227,8 +227,8 @@ def test_version_2_without_extra_data(tmp_path, mnt):
 @pytest.mark.parametrize("cluster,options", [(65536, {}), (4096, {}), (65536, {"extended_l2": "on"}),
                                              (65536, {"compat": "0.10"})])
 def test_vmstate(length, cluster, options, tmp_path, mnt, rng):
-    """Written by QEMU's own code for it; the exact length is put into the table, which
-    qemu-img leaves at 0."""
+    """Written by QEMU's own code for it; the exact length is put into the table, which qemu-img
+    leaves at 0."""
     image = qemu.create(tmp_path / "disk.qcow2", MIB, cluster_size=cluster, **options)
     qemu.write(image, (0, 65536, "words", 1))
     rounded = -(-length // 512) * 512
@@ -252,7 +252,7 @@ def test_vmstate(length, cluster, options, tmp_path, mnt, rng):
 
 
 def test_vmstate_longer_than_its_tables(tmp_path, mnt):
-    """A length that the L1 table cannot hold: never bytes of something else, no crash."""
+    """A length beyond the L1 table: never bytes of other data, no crash."""
     image = qemu.create(tmp_path / "disk.qcow2", MIB)
     qemu.write(image, (0, 65536, "words", 1))
     qemu.write(image, (0, 65536, "words", 5, "-b"))

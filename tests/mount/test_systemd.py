@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A machine that boots: systemd as the first process of a container whose files lie over this
-machine's. It has the units of packaging/systemd and lines in /etc/fstab; a script there uses
-them, and writes down what it sees. What is left mounted goes when the machine is shut down."""
+"""A machine that boots: systemd as the first process of a container whose files are layered over
+this machine's. It has the units of packaging/systemd and lines in /etc/fstab; a script there
+uses them, and records its findings. Remaining mounts end with the shutdown."""
 
 import re
 import shutil
@@ -23,7 +23,7 @@ FSTAB = """
 /srv/images/fstab.qcow2  /srv/fstab   fuse.qcowfs  rw,noauto                               0 0
 """
 
-# Starts the script when all that belongs to a start is done.
+# Starts the script when the system has started.
 SCRIPT_UNIT = """
 [Unit]
 After=local-fs.target basic.target
@@ -40,7 +40,7 @@ TARGET = """
 Requires=basic.target script.service
 """
 
-# A start that fails ends.
+# A failing start ends.
 EMERGENCY = """
 [Service]
 ExecStart=systemctl --force poweroff
@@ -120,7 +120,7 @@ journalctl -b >journal
 
 
 class Machine:
-    """What came of the one start: the files that the script wrote, the images."""
+    """The results of the one start: the files written by the script, the images."""
 
     def __init__(self, upper, log):
         self.images, self._out, self._log = upper / "srv" / "images", upper / "srv" / "out", log
@@ -138,7 +138,7 @@ def _settings(image, mountpoint, options):
 
 
 def _furnish(upper):
-    """Puts into @upper what this machine has and the host has not."""
+    """Puts into @upper the parts of this machine that the host lacks."""
     system, images = upper / "etc/systemd/system", upper / "srv/images"
     for directory in (system, upper / "etc/qcowfs", upper / "usr/bin", images, upper / "srv/out"):
         directory.mkdir(parents=True)
@@ -211,7 +211,7 @@ def test_service(machine):
 
 
 def test_killed_service(machine):
-    """What stays of the mount gives errors, no other files; the next start removes it."""
+    """The rest of the mount gives errors, no other files; the next start removes it."""
     dead, found, again = machine["killed"].partition("start: 0\n")
     assert "ActiveState=failed" in dead and "Result=signal" in dead and DIGEST not in dead
     assert "not connected" in dead
@@ -240,7 +240,7 @@ def test_mounted_by_a_user(machine):
 
 @pytest.mark.parametrize("name", ["service", "fstab"])
 def test_shutdown(name, machine):
-    """What was written is there when the machine has gone, and the image is sound."""
+    """Writes are there when the machine has gone, and the image is sound."""
     machine["journal"]
     image = machine.images / f"{'write' if name == 'service' else name}.qcow2"
     qemu.img("check", image)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The tree that a mount shows: names, attributes, texts, and that nothing in it can be
-changed. Spec: design, "The tree"."""
+"""The tree of a mount: names, attributes, texts, and that nothing in it can be changed. Spec:
+design, "The tree"."""
 
 import errno
 import json
@@ -158,7 +158,7 @@ def test_statfs_of_every_file(options, with_snapshot, mnt):
 
 @pytest.mark.parametrize("options", [[], ["-o", "rw"]], ids=["ro", "rw"])
 def test_extended_attributes(options, with_snapshot, mnt):
-    """There are none: programs that look for them go on, and setting one is told to fail."""
+    """There are none: programs that look for them continue, and setting one fails."""
     failure = errno.EOPNOTSUPP if options else errno.EROFS
     with Mount(with_snapshot, mnt, *options):
         for path in (mnt, mnt / "disk.raw", mnt / ".qcowfs" / "stats.json", mnt / "disk.snapshots"):
@@ -239,7 +239,7 @@ def test_map_json(chain, mnt):
 
 
 def test_map_json_in_pieces(tmp_path, mnt):
-    """A long text read in odd pieces, twice at once, and from behind: no byte differs."""
+    """A long text read in odd pieces, twice at once, and backwards: no byte differs."""
     image = qemu.create(tmp_path / "disk.qcow2", 4 * MIB, cluster_size=512)
     qemu.io(image, *[f"write -P 1 {at} 512" for at in range(0, 400 * 1024, 1024)])
     with Mount(image, mnt) as mount:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Writing to a disk: what is written by any way is read by every way, by QEMU afterwards,
-and whatever is not the disk stays as it is."""
+"""Writing to a disk: a write of any kind is visible to reads of every kind, and to QEMU
+afterwards, and nothing but the disk changes."""
 
 import errno
 import os
@@ -48,7 +48,7 @@ def image(request, tmp_path):
 
 
 def finish(image, content, tmp_path):
-    """After the unmount. An overlay that vanishes leaves nothing to look at."""
+    """After the unmount. A temporary overlay leaves nothing to check."""
     path, options, _, image_format = image
     if image_format == "qcow2":
         check(path)
@@ -97,7 +97,7 @@ def test_bytes_of_any_length(image, mnt, tmp_path, rng):
 
 
 def test_one_large_write(image, mnt, tmp_path, rng):
-    """More than a request holds: write(2) takes all of it."""
+    """Larger than a request: write(2) writes all of it."""
     path, options, content, _ = image
     data = rng.randbytes(3 * MIB + 12345)
     with Mount(path, mnt, *options) as mount:
@@ -121,7 +121,7 @@ def test_random_changes(image, mnt, tmp_path, rng):
 
 
 def test_threads(image, mnt, tmp_path, rng):
-    """Writers that share clusters, never bytes; readers among them."""
+    """Writers that share clusters, but no bytes; with concurrent readers."""
     path, options, content, _ = image
     n_threads, step, failures = 4, 1536, []
     seeds = [rng.getrandbits(32) for _ in range(n_threads)]
@@ -208,7 +208,7 @@ def test_several_images(disk, mnt, tmp_path):
     assert qemu.to_raw(disk, tmp_path / "out").read_bytes()[4096:4106] == b"disk.qcow2"
 
 
-# ---- what is not the disk -------------------------------------------------------------
+# ---- everything but the disk ----
 
 
 def test_the_rest_stays_read_only(chain, mnt):
@@ -242,7 +242,7 @@ def test_names_are_fixed(disk, mnt):
 
 
 def test_mode_and_owner_as_they_are(disk, mnt):
-    """Programs that copy into a disk set them, also to what they are."""
+    """Programs that copy into a disk set them, also to their present values."""
     with Mount(disk, mnt, "-o", "rw") as mount:
         raw = mount.raw(disk)
         status = os.stat(raw)
@@ -340,7 +340,7 @@ def test_blocks_follow_writes(disk, mnt):
 
 
 def test_statfs(disk, mnt):
-    """What is free is what the image's file system can give."""
+    """The free space is that of the image's file system."""
     with Mount(disk, mnt, "-o", "rw") as mount:
         host, here = os.statvfs(disk), os.statvfs(mount.raw(disk))
         host_free, free = host.f_bavail * host.f_frsize, here.f_bavail * here.f_frsize

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""-o cow: everything can be written, and the images do not change by one byte or moment."""
+"""-o cow: everything is writable, and no byte or time stamp of the images changes."""
 
 import os
 
@@ -67,7 +67,7 @@ def test_overlay_that_vanishes(kind, image, mnt, rng):
 
 @pytest.mark.parametrize("options", ["rw,cow", "cow,rw"])
 def test_cow_goes_before_rw(options, disk, mnt):
-    """mount(8) adds rw to whatever it is given."""
+    """mount(8) always adds rw."""
     with Unchanged(disk.parent):
         with Mount(disk, mnt, "-o", options) as mount:
             with opened(mount.raw(disk)) as fd:
@@ -91,7 +91,7 @@ def test_nothing_is_left(disk, mnt, tmp_path):
 
 
 def test_image_that_cannot_be_written_to(disk, mnt, disk_content):
-    """The overlay needs no right to it."""
+    """The overlay needs no write permission for it."""
     if os.geteuid() == 0:
         pytest.skip("root may write everything")
     disk.chmod(0o444)
@@ -136,7 +136,7 @@ def test_several_images(disk, mnt, tmp_path):
 
 @pytest.mark.parametrize("kind", [Mount, Daemon])
 def test_overlay_that_stays(kind, image, mnt, tmp_path, rng):
-    """QEMU takes it for an overlay of the image; a second mount goes on with it."""
+    """QEMU accepts it as an overlay of the image; a second mount continues with it."""
     path, content = image
     overlay = path.parent / "overlay.qcow2"
     originals = [path for path in path.parent.iterdir()]
@@ -155,13 +155,13 @@ def test_overlay_that_stays(kind, image, mnt, tmp_path, rng):
 
 
 def test_overlay_stores_no_probed_format(disk, mnt):
-    """What a guest may have written to a raw disk is not made what the overlay says of it."""
+    """A format that a guest may have written to a raw disk is not stored in the overlay."""
     image = disk.rename(disk.parent / "disk.img")
     overlay = disk.parent / "overlay.qcow2"
     refused("-o", f"cow={overlay}", image, mnt,
             contains=[overlay.name, "disk.img", "was probed as qcow2", "-o format=raw"])
     assert not overlay.exists()
-    with Mount(image, mnt, "-o", "cow"):    # which is gone when the mount is
+    with Mount(image, mnt, "-o", "cow"):    # which ends with the mount
         pass
     for image_format in ("raw", "qcow2"):
         with Mount(image, mnt, "-o", f"cow={overlay},format={image_format}"):
@@ -183,7 +183,7 @@ def test_overlay_made_by_qemu(disk, disk_content, mnt, tmp_path):
 
 
 def test_relative_name(disk, mnt):
-    """Of the directory of the start, also for a mount in the background."""
+    """Relative to the directory of the start, also for a mount in the background."""
     overlay = disk.parent / "overlay.qcow2"
     with Daemon([disk.name], mnt, "-o", "cow=overlay.qcow2", cwd=disk.parent) as mount:
         with opened(mount.raw(disk)) as fd:
@@ -195,7 +195,7 @@ def test_relative_name(disk, mnt):
 
 @pytest.mark.parametrize("what", ["other image's", "no image", "itself", "directory missing"])
 def test_files_that_are_no_overlay_of_it(what, disk, mnt, tmp_path):
-    """Nothing that exists is ever overwritten."""
+    """No existing file is ever overwritten."""
     overlay = disk.parent / "overlay.qcow2"
     if what == "other image's":
         qemu.create(disk.parent / "other.qcow2", MIB)
@@ -211,7 +211,7 @@ def test_files_that_are_no_overlay_of_it(what, disk, mnt, tmp_path):
 
 
 def test_refusal_leaves_no_overlay(disk, mnt):
-    """An image that cannot be opened gets none made."""
+    """No overlay is created for an image that cannot be opened."""
     overlay = disk.parent / "overlay.qcow2"
     disk.write_bytes(disk.read_bytes()[:4] + b"\0\0\0\x63" + disk.read_bytes()[8:])
     refused("-o", f"cow={overlay}", disk, mnt, file=disk)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""-o cow where the image, the overlay or the mount point is something out of the ordinary:
-a block device, a file of any length, one file for all three."""
+"""-o cow with an unusual image, overlay or mount point: a block device, a file of any length, one
+file for all three."""
 
 import os
 
@@ -35,8 +35,8 @@ def loop_device(raw_image):
 
 
 def test_block_device(loop_device, raw_image, mnt, tmp_path):
-    """A device that cannot be written to is an image like any other; the overlay names it
-    as it was named, and is found to be its own again."""
+    """A read-only device is an image like any other; the overlay stores its name as given, and is
+    recognized again."""
     overlay = tmp_path / "overlay.qcow2"
     original = raw_image.read_bytes()
     content = bytearray(original)
@@ -57,7 +57,7 @@ def test_block_device(loop_device, raw_image, mnt, tmp_path):
 
 @pytest.mark.parametrize("size", (0, 1, 511, 513, MIB + 1))
 def test_raw_image_of_any_length(size, mnt, tmp_path):
-    """Shown in whole sectors, with a warning where that adds some bytes."""
+    """Shown in whole sectors, with a warning if that adds some bytes."""
     folder = tmp_path / "images"
     folder.mkdir()
     image = qemu.make_raw(folder / "disk.img", size, (0, size, "words", 1))
@@ -80,7 +80,7 @@ def test_raw_image_of_any_length(size, mnt, tmp_path):
 
 @pytest.mark.parametrize("where", ("image", "overlay"))
 def test_mountpoint_is_a_file(where, raw_image, tmp_path):
-    """The image itself, or the overlay, is where its disk is shown."""
+    """The disk is shown in place of the image itself, or of the overlay."""
     overlay = raw_image.parent / "overlay.qcow2"
     with Mount(raw_image, tmp_path / "first", "-o", f"cow={overlay}"):
         pass

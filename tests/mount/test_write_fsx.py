@@ -120,7 +120,7 @@ OPTIONS = {"512": "cluster_size=512", "el2": "extended_l2=on,cluster_size=128k",
 
 
 def make_image(folder, kind):
-    """A disk that holds a MiB of words."""
+    """A disk with a MiB of words."""
     path = folder / ("disk.img" if kind == "raw" else "disk.qcow2")
     raw = qemu.make_raw(folder / "base.img", MIB, (0, MIB, "words", 1))
     if kind == "raw":

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What opening for writing does to an image: nothing before the first write; then to the
-header what must be, and no more. And which images may not be written to at all."""
+"""The effect of opening for writing on an image: nothing before the first write; then the
+necessary changes to the header, and no more. And which images may not be written to at all."""
 
 import errno
 import os
@@ -71,8 +71,8 @@ def test_without_a_write_nothing_changes(kind, tmp_path, mnt):
 
 
 def test_what_the_first_write_changes(tmp_path, mnt, rng):
-    """Unknown extensions and compatible bits are kept, unknown autoclear bits are cleared:
-    whoever made them must learn that somebody wrote who did not know them."""
+    """Unknown extensions and compatible bits are kept, unknown autoclear bits are cleared: their
+    writer must learn that a program without knowledge of them has written."""
     path = make("plain", tmp_path / "images")
     data = rng.randbytes(13)
     with Qcow2File(path) as image:
@@ -83,7 +83,7 @@ def test_what_the_first_write_changes(tmp_path, mnt, rng):
     with Mount(path, mnt, "-o", "rw") as mount:
         with opened(mount.raw(path)) as fd:
             pwrite(fd, b"x" * 512, 300_000)
-        with Qcow2File(path) as image:      # at once, not at the end only
+        with Qcow2File(path) as image:      # at once, not only at the end
             assert image.get("autoclear") == 0
     after = bytearray(path.read_bytes()[:65536])
     after[88:96] = header[88:96]
@@ -95,7 +95,7 @@ def test_what_the_first_write_changes(tmp_path, mnt, rng):
 
 
 def test_raw_data_file_stays_raw(tmp_path, mnt):
-    """Its autoclear bit is one that we know: the data file is the disk, to the byte."""
+    """Its autoclear bit is known: the data file is the disk, to the byte."""
     path = qemu.create(tmp_path / "disk.qcow2", MIB, data_file="disk.data", data_file_raw="on")
     with Mount(path, mnt, "-o", "rw") as mount:
         with opened(mount.raw(path)) as fd:
@@ -109,8 +109,8 @@ def test_raw_data_file_stays_raw(tmp_path, mnt):
 
 
 def test_bitmaps_do_not_lie_afterwards(tmp_path, mnt):
-    """A bitmap that did not see a write must not be taken for complete: QEMU shows it as in
-    use, that is, inconsistent, and its clusters as leaks, as after any such program."""
+    """A bitmap that missed a write must not count as complete: QEMU shows it as in use, that is,
+    inconsistent, and its clusters as leaks, as after any such program."""
     path = make("bitmaps", tmp_path / "images")
     with Mount(path, mnt, "-o", "rw") as mount:
         with opened(mount.raw(path)) as fd:
@@ -122,8 +122,8 @@ def test_bitmaps_do_not_lie_afterwards(tmp_path, mnt):
 
 @pytest.mark.parametrize("kind", ["dirty", "dirty lazy"])
 def test_dirty_images_can_be_written_to(kind, tmp_path, mnt):
-    """Refcounts that cannot be trusted are no base for allocation: they are put right, or
-    the image is refused with a way out."""
+    """Untrustworthy refcounts cannot be used for allocation: they are corrected, or the image is
+    refused with a way out."""
     path = make(kind, tmp_path / "images")
     content = bytearray(pattern.words(0, 70_144, 1) + bytes(MIB - 70_144))
     with Mount(path, mnt, "-o", "rw") as mount:
@@ -175,7 +175,7 @@ def test_image_on_a_read_only_file_system(tmp_path, mnt):
 
 
 def test_only_the_image_is_opened_for_writing(chain, mnt, chain_content):
-    """The backing files are never written to, and other programs may go on reading them."""
+    """The backing files are never written to, and other programs may continue to read them."""
     folder = chain.parent
     below = {name: facts(folder / name) for name in ("middle.qcow2", "base.img")}
     content = bytearray(chain_content)
@@ -199,8 +199,8 @@ def test_only_the_image_is_opened_for_writing(chain, mnt, chain_content):
 
 
 def test_damage_that_a_write_would_meet(disk, mnt):
-    """A table that points at the header: the write must not follow it there. The place gives
-    EIO, the header stays, and what was readable stays so."""
+    """A table that points at the header: the write must not follow it there. The place gives EIO,
+    the header stays, and readable parts stay readable."""
     with Qcow2File(disk) as image:
         image.set_l2_entry(0, (1 << 63) | 0)
         image.set_l2_entry(65536, (1 << 63) | image.get("refcount_table_offset"))
@@ -217,7 +217,7 @@ def test_damage_that_a_write_would_meet(disk, mnt):
 
 
 def test_mtime_moves_with_writes_only(tmp_path, mnt):
-    """An unmount after a sync is no change, and neither is a flush of nothing."""
+    """An unmount after a sync is no change, and neither is a flush without writes."""
     path = make("plain", tmp_path / "images")
     with Mount(path, mnt, "-o", "rw") as mount:
         with opened(mount.raw(path)) as fd:

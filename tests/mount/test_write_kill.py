@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""kill -9 of the server at random moments under load: leaks at worst, and nothing that was
-acknowledged is lost, for the host's page cache outlives the process."""
+"""kill -9 of the server at random moments under load: leaks at worst, and no acknowledged write is
+lost, since the host's page cache outlives the process."""
 
 import json
 import os
@@ -21,8 +21,8 @@ BLOCK = 4096
 
 
 class Writer(threading.Thread):
-    """Writes to blocks of its own until the server is gone. What was acknowledged stands in
-    @done; a block whose last change was not may hold the old or the new."""
+    """Writes to its own blocks until the server is gone. @done has the acknowledged writes; a
+    block whose last change was not acknowledged may have the old or the new content."""
 
     def __init__(self, path, number, n_writers, seed_rng, content):
         super().__init__(daemon=True)
@@ -49,7 +49,7 @@ class Writer(threading.Thread):
                 pass
 
     def _change(self, fd):
-        """Blocks lie in turn with those of the other writers, so that clusters are shared."""
+        """The blocks alternate with those of the other writers, so that clusters are shared."""
         slot = self._rng.randrange(SIZE // BLOCK // self._n_writers)
         at = (slot * self._n_writers + self._number) * BLOCK
         kind = self._rng.randrange(10)
@@ -74,7 +74,7 @@ def work_until_killed(mount, image, content, rng, n_writers):
     for writer in writers:
         writer.start()
     goal = rng.randrange(1, 400)
-    # At most a hang takes so long; and who waits must not take the writers' time.
+    # Only a hang takes this long; and the wait must not take the writers' time.
     end = time.monotonic() + 60 * env.slow()
     while sum(writer.n_changes for writer in writers) < goal and time.monotonic() < end:
         assert any(writer.is_alive() for writer in writers)
@@ -133,7 +133,7 @@ def kill_again_and_again(options, folder, mount_option, tmp_path, mnt, rng, n_ki
     try:
         for number in range(n_kills):
             kind = Daemon if number % 2 else Mount
-            # From the second round on over the stale mount that the kill has left.
+            # From the second round on over the stale mount left by the kill.
             with kind(image, mnt, "-o", mount_option) as mount:
                 assert len(mounts_at(mnt)) == 1
                 pending = work_until_killed(mount, image, content, rng, 4)
@@ -149,7 +149,7 @@ def kill_again_and_again(options, folder, mount_option, tmp_path, mnt, rng, n_ki
 
 
 def test_kill_during_growth(tmp_path, mnt, rng):
-    """A disk that grows all the time: what was acknowledged lies inside the size found."""
+    """A disk that grows all the time: acknowledged writes are within the size found."""
     image = qemu.create(tmp_path / "disk.qcow2", 0, cluster_size=4096)
     for _ in range(5):
         written, stop = [], threading.Event()
@@ -186,7 +186,7 @@ def test_kill_during_growth(tmp_path, mnt, rng):
 
 @pytest.mark.parametrize("kind", ["plain", "snapshot and bitmap"])
 def test_kills_do_not_add_up(kind, tmp_path, mnt):
-    """What one process had reserved is used again by the next one that writes."""
+    """The next writing process reuses the reserve of the previous one."""
     folder = tmp_path / "images"
     folder.mkdir()
     image = qemu.create(folder / "disk.qcow2", 64 * MIB)
@@ -212,11 +212,11 @@ def test_kills_do_not_add_up(kind, tmp_path, mnt):
         if number == 0:
             n_first = leaked()
             assert n_first > 0
-        assert leaked() <= n_first + 2      # less was written of its reserve
+        assert leaked() <= n_first + 2      # less of its reserve was written
     with Mount(image, mnt, "-o", "rw") as mount:
         with opened(mount.raw(image)) as fd:
             pwrite(fd, b"x" * BLOCK, 40 * MIB)
-    if bitmaps:     # they are invalid since the first write, but nothing of them was freed
+    if bitmaps:     # they are invalid since the first write, but none of their clusters was freed
         with Qcow2File(image) as file:
             file.set("autoclear", 1)
         assert qemu.info_json(image)["format-specific"]["data"]["bitmaps"] == bitmaps

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Locks of a mount that writes: one writer, nobody beside it, in both directions.
-Spec: locking, "Who holds what"."""
+"""Locks of a writing mount: one writer, no other user beside it, in both directions. Spec:
+locking, "Who holds what"."""
 
 import pytest
 
@@ -24,8 +24,8 @@ def image(request, tmp_path):
 
 @pytest.mark.parametrize("reader", [False, True])
 def test_qemu_is_respected(reader, image, mnt):
-    """A second writer is refused, and so is a writer beside a reader, but for raw disks:
-    their readers mind nobody."""
+    """A second writer is refused, and so is a writer beside a reader, except for raw disks: their
+    readers ignore writers."""
     path, options = image
     if reader and options:
         pytest.skip("QEMU's readers of raw disks let others write")
@@ -43,7 +43,7 @@ def test_refusal_says_who(disk, mnt):
 @pytest.mark.parametrize("kind", [Mount, Daemon])
 @pytest.mark.parametrize("written", [False, True])
 def test_qemu_is_kept_out(written, kind, image, mnt):
-    """Before the first write as well as after it: the right is taken with the mount."""
+    """Before the first write as well as after it: the mount takes the lock."""
     path, options = image
     image_format = "raw" if options else "qcow2"
     with kind(path, mnt, "-o", "rw") as mount:
@@ -53,7 +53,7 @@ def test_qemu_is_kept_out(written, kind, image, mnt):
         result = qemu.io(path, "write -P 9 0 512", options=options, check=False)
         assert "lock" in result.text + result.errors, result
         calls = [["resize", "-f", image_format, path, "8M"]]
-        if not options:     # those who read a raw disk take what they get
+        if not options:     # readers of a raw disk ignore changes
             calls += [["info", path], ["convert", path, "copy"], ["check", path]]
         for argv in calls:
             result = qemu.img(*argv, check=False, cwd=path.parent)
@@ -84,7 +84,7 @@ def test_qimg_is_kept_out(disk, mnt):
 
 
 def test_backing_files_are_shared_with_readers(chain, mnt, tmp_path):
-    """Overlays on one base are written to at once; whoever writes to the base is refused."""
+    """Overlays on one base are written to at once; a writer of the base is refused."""
     second = qemu.create(chain.parent / "second.qcow2", None, "middle.qcow2", "qcow2")
     with Mount(chain, mnt, "-o", "rw") as one, Mount(second, tmp_path / "other", "-o", "rw") as two:
         for mount, image in ((one, chain), (two, second)):
@@ -110,7 +110,7 @@ def test_nolock(disk, mnt):
 
 
 def test_cow_only_reads_the_image(disk, mnt, tmp_path):
-    """So readers get along with it, several overlays with each other, writers do not."""
+    """So it coexists with readers, several overlays coexist, writers are excluded."""
     with qemu.held(disk):
         refused("-o", "cow", disk, mnt, file=disk, contains=WHO)
     with Mount(disk, mnt, "-o", "cow"), Mount(disk, tmp_path / "other", "-o", "cow"):

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""File systems of the kernel on loop devices above a disk that is written to: made, worked
-on, trimmed, checked; and journals that are played back into an overlay."""
+"""File systems of the kernel on loop devices above a writable disk: made, worked on, trimmed,
+checked; and journals replayed into an overlay."""
 
 import contextlib
 import os
@@ -56,7 +56,7 @@ def test_file_system(kind, options, direct, tmp_path, mnt, rng):
                 procs.run("fstrim", top)
                 run_together(loads, n_steps // 2)
             procs.run(*CHECK[kind], device)
-            # All anew from the device, past every cache of the kernel.
+            # Reread from the device, bypassing every cache of the kernel.
             procs.run("blockdev", "--flushbufs", device)
             with loop.mounted(device, tmp_path / "fs", kind=kind) as top:
                 for load in loads:
@@ -103,7 +103,7 @@ def test_trim_gives_space_back(image_format, direct, tmp_path, mnt, rng):
                 (top / "large").unlink()
                 procs.run("sync", "-f", top)
                 procs.run("fstrim", top)
-                procs.run("sync", device)       # what is freed is so from the next flush on
+                procs.run("sync", device)       # freed at the next flush
                 assert full - allocated_bytes(path) > 40 * MIB
                 assert (top / "small").read_bytes() == b"stays"
             procs.run(*CHECK["ext4"], device)
@@ -112,7 +112,7 @@ def test_trim_gives_space_back(image_format, direct, tmp_path, mnt, rng):
 
 
 def test_sync_reaches_the_image(tmp_path, mnt, rng):
-    """What was synced through the loop device is in the image, for QEMU's readers, too."""
+    """Data synced through the loop device are in the image, also for QEMU's readers."""
     need("ext4")
     path = qemu.create(tmp_path / "disk.qcow2", 32 * MIB)
     with Mount(path, mnt, "-o", "rw") as mount:
@@ -132,8 +132,7 @@ def test_sync_reaches_the_image(tmp_path, mnt, rng):
 
 @pytest.mark.parametrize("kind", ["ext4", "xfs"])
 def test_journal_is_played_back_into_an_overlay(kind, tmp_path, mnt, rng):
-    """Plain mount, no rule: what the replay writes goes to the overlay, and the image stays
-    to the byte."""
+    """A plain mount: the replay writes to the overlay, and no byte of the image changes."""
     need(kind)
     raw, files = loop.dirty_copy(tmp_path, kind, rng)
     images = tmp_path / "images"
@@ -145,15 +144,15 @@ def test_journal_is_played_back_into_an_overlay(kind, tmp_path, mnt, rng):
             with loop.mounted(device, tmp_path / "fs", kind=kind) as top:
                 for name, data in files.items():
                     assert (top / name).read_bytes() == data
-                for number in range(20):        # these were in the journal alone
+                for number in range(20):        # these were only in the journal
                     assert (top / f"late{number}").read_bytes() == b"x" * 100
                 (top / "new").write_bytes(rng.randbytes(100_000))
             procs.run(*CHECK[kind], device)
 
 
 def test_device_that_is_dropped(tmp_path, mnt, rng):
-    """The mount ends by a signal below a file system that is still mounted, as in a shutdown
-    that goes wrong: the image stays clean, and what was synced is there."""
+    """A signal ends the mount below a file system that is still mounted, as in a failing shutdown:
+    the image stays clean, and synced data are there."""
     need("ext4")
     path = qemu.create(tmp_path / "disk.qcow2", 32 * MIB)
     data = rng.randbytes(300_000)
@@ -176,8 +175,8 @@ def test_device_that_is_dropped(tmp_path, mnt, rng):
 
 
 def memory_group():
-    """(directory of this process's control group with a memory controller, name of the file
-    that limits it), of either version."""
+    """(directory of this process's control group with a memory controller, name of the file that
+    limits it), of either version."""
     mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controllers, group = line.split(":", 2)
@@ -200,8 +199,8 @@ def may_be_io_flusher():
 
 @contextlib.contextmanager
 def memory_limit(n_bytes):
-    """A control group below our own, whose processes share @n_bytes; yields the command line
-    that starts a program in it."""
+    """A control group below our own, whose processes share @n_bytes; yields the command line that
+    starts a program in it."""
     parent, limit = memory_group()
     group = parent / f"qcowfs-test-{os.getpid()}"
     try:
@@ -226,14 +225,14 @@ def _is_removed(group):
 @pytest.mark.limit(240)
 @pytest.mark.parametrize("direct", ["on", "off"])
 def test_short_of_memory(direct, tmp_path, mnt):
-    """Server and writer in a group whose memory is a fraction of what is written: writing
-    back through the loop device must not wait for itself."""
+    """Server and writer in a group with less memory than the written data: writing back through
+    the loop device must not wait for itself."""
     need("ext4")
     if env.sanitizer():
         pytest.skip("a sanitizer needs the memory itself")
     if not may_be_io_flusher():
         pytest.skip("no CAP_SYS_RESOURCE: a server that is no I/O flusher may hang for good")
-    # Pages of a tmpfs would count for the limit, and cannot be written back.
+    # Pages of a tmpfs would count toward the limit, and cannot be written back.
     with memory_limit(64 * MIB) as limited, directory_on_a_disk() as folder:
         path = qemu.create(folder / "disk.qcow2", 512 * MIB)
         with Mount(path, mnt, "-o", "rw,l2_cache=1M", wrapper=limited) as mount:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Raw images that are written to: the file is the disk, so its holes, its space and its
-length are those of the disk at any moment; and block devices."""
+"""Writable raw images: the file is the disk, so its holes, its space and its length are those of
+the disk at any moment; and block devices."""
 
 import errno
 import json
@@ -74,7 +74,7 @@ def test_holes_and_space_follow_every_change(image, mnt, rng):
 
 
 def test_full_file_gets_holes(tmp_path, mnt):
-    """One without any hole when it was opened."""
+    """An image without any hole when it was opened."""
     path = tmp_path / "disk.img"
     path.write_bytes(pattern.noise(0, 2 * MIB))
     with Mount(path, mnt, "-o", "rw") as mount:
@@ -88,7 +88,7 @@ def test_full_file_gets_holes(tmp_path, mnt):
 @pytest.mark.parametrize("mode,keeps", [(PUNCH_HOLE | KEEP_SIZE, False), (ZERO_RANGE, True),
                                         (ZERO_RANGE | KEEP_SIZE, True)])
 def test_zeros_without_writing(mode, keeps, image, mnt):
-    """A punched hole is one in the file; a zeroed range keeps its space for writes to come."""
+    """A punched hole is one in the file; a zeroed range keeps its space for later writes."""
     path, content = image
     before = allocated_bytes(path)
     with Mount(path, mnt, "-o", "rw") as mount:
@@ -119,7 +119,7 @@ def test_discard_option(mode, image, mnt):
 
 
 def test_allocation(image, mnt):
-    """fallocate takes the space that writing will need, and no byte changes."""
+    """fallocate reserves the space for later writes, and no byte changes."""
     path, content = image
     with Mount(path, mnt, "-o", "rw") as mount:
         with opened(mount.raw(path)) as fd:
@@ -176,7 +176,7 @@ def test_qimg_sees_holes(image, tmp_path):
 
 
 def test_last_bytes_of_an_odd_size(mnt, tmp_path, rng):
-    """The file is the disk to the byte, at any length; growth is by what was written."""
+    """The file is the disk to the byte, at any length; writes grow it by their own length."""
     path = tmp_path / "disk.img"
     path.write_bytes(b"x" * 1001)
     content = bytearray(b"x" * 1001)
@@ -209,7 +209,7 @@ def test_nogrowable(image, mnt):
 
 
 def test_overlay_of_an_odd_size(image, mnt, tmp_path):
-    """The disk of an overlay is counted in sectors, the image below stays as it is."""
+    """An overlay's disk has whole sectors, the image below stays as it is."""
     path, content = image
     with Unchanged(path), Mount(path, mnt, "-o", "cow") as mount:
         with opened(mount.raw(path)) as fd:
@@ -270,7 +270,7 @@ def test_device_is_written_to(device, mnt, rng):
             disk = Disk(fd, content)
             for _ in range(80):
                 disk.change(rng)
-            # Ends of punched ranges lie anywhere; a device's blocks do not.
+            # Punched ranges end anywhere; a device's blocks do not.
             for mode in (PUNCH_HOLE, ZERO_RANGE):
                 for offset, length in ((5, 3), (4096, 512), (700, 100_000), (3 * MIB, MIB),
                                        (8 * MIB - 1000, 1000)):
@@ -314,7 +314,7 @@ def test_device_punch_reaches_below(device, mnt):
 
 
 def test_device_in_use_is_refused(device, mnt, tmp_path):
-    """One that a file system is mounted from, or another mount writes to."""
+    """A device with a mounted file system, or written to by another mount."""
     node, path, _ = device
     loop.need_filesystem("ext4", "mke2fs")
     procs.run("mke2fs", "-q", "-t", "ext4", node)

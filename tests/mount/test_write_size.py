@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The disk's size while it is written to: truncate, growth, what may lie past the end; and
-all modes of fallocate."""
+"""The disk's size during writing: truncate, growth, bytes past the end; and all modes of
+fallocate."""
 
 import errno
 import os
@@ -52,7 +52,7 @@ def expect(number, call, *arguments):
 
 
 def test_truncate(image, mnt, tmp_path):
-    """Down and up again: what was cut off never comes back."""
+    """Down and up again: the cut part never comes back."""
     path, content, _ = image
     with Mount(path, mnt, "-o", "rw") as mount:
         raw = mount.raw(path)
@@ -105,7 +105,7 @@ def make_with_data_file(folder, is_raw):
     lambda folder: make_with_data_file(folder, "on")],
     ids=["compressed", "snapshot", "data-file", "raw-data-file"])
 def test_zeros_behind_a_cut_inside_a_sector(make, mnt, tmp_path):
-    """Behind the size that was asked for there are zeros, at once and after growing again."""
+    """There are zeros behind the requested size, at once and after growing again."""
     folder = tmp_path / "images"
     folder.mkdir()
     path = make(folder)
@@ -135,7 +135,7 @@ def test_truncate_while_others_have_it_open(image, mnt):
 
 
 def test_open_truncates(image, mnt, tmp_path):
-    """As cp and the shell's > do it."""
+    """As by cp and the shell's >."""
     path, _, _ = image
     data = pattern.words(0, 200_192, 7)
     (tmp_path / "new").write_bytes(data)
@@ -165,7 +165,7 @@ def test_write_past_the_end_grows(write, image, mnt, tmp_path, rng):
 
 @pytest.mark.parametrize("write", [pwrite, pwrite_direct])
 def test_nogrowable(write, image, mnt, tmp_path):
-    """As a full disk: ENOSPC, never a write of no bytes, after which programs loop."""
+    """As a full disk: ENOSPC, never a write of no bytes, which makes programs loop."""
     path, content, _ = image
     flags = os.O_RDWR | (os.O_DIRECT if write is pwrite_direct else 0)
     with Mount(path, mnt, "-o", "rw,nogrowable") as mount:
@@ -184,7 +184,7 @@ def test_nogrowable(write, image, mnt, tmp_path):
             expect(errno.ENOSPC, fallocate, fd, 0, SIZE - 512, 1024)
             expect(errno.ENOSPC, fallocate, fd, ZERO_RANGE, SIZE - 512, 1024)
             assert os.fstat(fd).st_size == SIZE
-        os.truncate(raw, 2 * MIB)       # a resize that is asked for
+        os.truncate(raw, 2 * MIB)       # an explicit resize
         content.extend(bytes(2 * MIB - SIZE))
         assert_reads(raw, content)
     finish(image, content, tmp_path)
@@ -286,7 +286,7 @@ def test_discard_option(mode, disk, disk_content, mnt, tmp_path):
 
 
 def test_allocated_space_stays_ours(tmp_path, mnt):
-    """After fallocate, writing takes nothing more from the host."""
+    """After fallocate, writing needs no more space on the host."""
     path = qemu.create(tmp_path / "disk.qcow2", 4 * MIB)
     with Mount(path, mnt, "-o", "rw") as mount:
         with opened(mount.raw(path)) as fd:

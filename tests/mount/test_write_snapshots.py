@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Snapshots that are taken, deleted and renamed in a mount, by mkdir, rmdir and mv: what is
-seen of it at once, what is refused, that each is the disk at one moment however many write
-to it, and what a kill in the middle of it leaves."""
+"""Snapshots taken, deleted and renamed in a mount, by mkdir, rmdir and mv: their immediate
+visibility, the refusals, that each is the disk at one moment despite any number of concurrent
+writers, and the state after a kill in the middle."""
 
 import errno
 import hashlib
@@ -45,7 +45,7 @@ NOREPLACE, EXCHANGE = 1, 2
 
 @pytest.fixture
 def rw(disk, mnt):
-    """The mounted disk; sound after the unmount, whatever the test did."""
+    """The mounted disk; sound after the unmount of any test."""
     with Mount(disk, mnt, "-o", "rw") as mount:
         yield mount
     check(disk)
@@ -60,11 +60,11 @@ def names_in(image):
     return [s["name"] for s in qemu.info_json(image).get("snapshots", [])]
 
 
-# ---- what is seen ----------------------------------------------------------------------------
+# ---- visibility ----
 
 
 def test_seen_at_once(disk, rw, folder, disk_content):
-    """A new one in every way, and no other thing of it when it has gone."""
+    """A new one in every way, and no trace of it when it has gone."""
     assert os.listdir(folder) == []
     assert os.stat(folder).st_mode & 0o777 == 0o755
     for round_number in range(3):
@@ -90,7 +90,8 @@ def test_seen_at_once(disk, rw, folder, disk_content):
 
 
 def test_content_stays(disk, rw, folder, disk_content, tmp_path):
-    """Each is the disk as it was, while this goes on; QEMU sees the same afterwards."""
+    """Each is the disk as of that moment, during further changes; QEMU sees the same
+    afterwards."""
     content, wanted = bytearray(disk_content), {}
     with opened(rw.raw(disk)) as fd:
         for number in range(5):
@@ -164,7 +165,7 @@ def test_two_images(disk, tmp_path, mnt):
                                   b"caf\xe9", "日本語".encode(), b"@1", b" ", b"x" * 255, b"%" * 85,
                                   b"-rf", b"\xff" * 85], ids=lambda name: ascii(name)[:16])
 def test_names(name, disk, rw, folder):
-    """By the name that is shown for it; the image has the name itself."""
+    """By its shown name; the image has the real name."""
     folder = os.fsencode(folder)
     plain = {b"plain", b"@1", b" ", b"-rf", b"x" * 255, "日本語".encode()}
     shown = name if name in plain else b"".join(
@@ -185,7 +186,7 @@ def test_names(name, disk, rw, folder):
 @pytest.mark.parametrize("name", ["100%", "%", "%2", "a%2fb", "%41", "%00", ".hidden", "line\nfeed", "%ZZ",
                                   "%C3%A4", b"caf\xe9", "a%"], ids=ascii)
 def test_names_that_nothing_has(name, rw, folder):
-    """No snapshot would be shown so: made all the same, it would not be found again."""
+    """No snapshot would be shown so: if it were taken, it could not be found again."""
     path = os.path.join(os.fsencode(folder), os.fsencode(name))
     os.mkdir(folder / "one")
     fails(errno.EINVAL, os.mkdir, path)
@@ -202,7 +203,7 @@ def test_names_too_long(rw, folder):
 
 
 def test_names_that_repeat(disk, mnt):
-    """QEMU lets them repeat; the one that is meant goes, and only this one."""
+    """QEMU permits repeated names; exactly the right one is deleted."""
     for _ in range(3):
         qemu.img("snapshot", "-c", "same", disk)
     with Mount(disk, mnt, "-o", "rw") as mount:
@@ -231,7 +232,7 @@ def test_rmdir_while_open(rw, folder, disk_content):
         assert os.listdir(folder) == ["one"]
         pattern.assert_same(os.pread(fd, 4 * MIB, 0), disk_content, "after the attempt")
     os.rmdir(folder / "one")
-    # Neither a directory nor a text holds it.
+    # Neither a directory nor a text keeps it.
     os.mkdir(folder / "two")
     with open_dir(folder / "two") as fd, opened(folder / "two" / "info.json", os.O_RDONLY) as text:
         os.rmdir(folder / "two")
@@ -242,7 +243,7 @@ def test_rmdir_while_open(rw, folder, disk_content):
 
 @pytest.mark.parametrize("options", [[], ["-s"]], ids=["threads", "one-thread"])
 def test_rmdir_right_after_close(options, disk, mnt):
-    """The kernel tells of a close after it has returned."""
+    """The kernel reports a close after it has returned."""
     with Mount(disk, mnt, "-o", "rw", *options) as mount:
         folder = mount.snapshots(disk)
         for number in range(20 if env.sanitizer() else 60):
@@ -257,7 +258,7 @@ def test_rmdir_right_after_close(options, disk, mnt):
 
 
 def test_mv_while_open(disk, rw, folder, disk_content):
-    """The open file goes on; the facts have the new name."""
+    """The open file stays usable; the facts have the new name."""
     os.mkdir(folder / "one")
     number = os.stat(folder / "one").st_ino
     with opened(folder / "one" / "disk.raw", os.O_RDONLY) as fd, opened(rw.raw(disk)) as disk_fd:
@@ -275,7 +276,7 @@ def test_mv_while_open(disk, rw, folder, disk_content):
     os.rmdir(folder / "two")
 
 
-# ---- what is refused --------------------------------------------------------------------------------
+# ---- refusals ----
 
 
 def test_what_mv_cannot(disk, rw, folder):
@@ -317,7 +318,7 @@ def test_elsewhere(disk, rw, folder):
 
 @pytest.mark.parametrize("options", [[], ["-o", "cow"]], ids=["ro", "cow"])
 def test_not_written_to(options, disk, mnt):
-    """Without rw, and where an overlay is written to, the image's snapshots stay."""
+    """Without rw, and when writing to an overlay, the image's snapshots stay."""
     qemu.img("snapshot", "-c", "one", disk)
     before = disk.read_bytes()
     with Mount(disk, mnt, *options) as mount:
@@ -331,7 +332,7 @@ def test_not_written_to(options, disk, mnt):
 
 
 def test_formats_without(tmp_path, mnt):
-    """A raw image, and one whose data lie in a file of their own."""
+    """A raw image, and one with an external data file."""
     raw = qemu.make_raw(tmp_path / "plain.img", MIB)
     data = qemu.create(tmp_path / "split.qcow2", MIB, data_file="split.data")
     with Mount([raw, data], mnt, "-o", "rw") as mount:
@@ -342,7 +343,7 @@ def test_formats_without(tmp_path, mnt):
 
 
 def test_damage(disk, mnt):
-    """EIO for what is wrong in the image, not EINVAL for who asks."""
+    """EIO for a fault in the image, not EINVAL for the caller."""
     with Qcow2File(disk) as file:
         file.set_l2_entry(65536, 1 << 40)
     with Mount(disk, mnt, "-o", "rw") as mount:
@@ -363,7 +364,7 @@ def test_narrow_refcounts(tmp_path, mnt):
 
 @pytest.mark.parametrize("version", ["0.10", "1.1"])
 def test_resize(version, tmp_path, mnt):
-    """Version 2 does not say how large a snapshot was: with one, the size stays."""
+    """Version 2 does not store a snapshot's size: with one, the disk's size stays."""
     image = qemu.create(tmp_path / "disk.qcow2", 4 * MIB, compat=version)
     qemu.write(image, (0, 4 * MIB, "words", 1))
     content = pattern.words(0, 4 * MIB, 1)
@@ -393,8 +394,8 @@ def test_resize(version, tmp_path, mnt):
 
 
 def run_threads(*functions):
-    """Runs functions of (stop) in threads until the first one has returned; the others are
-    to end when @stop is set. The first error of any is raised."""
+    """Runs functions of (stop) in threads until the first one has returned; the others must end
+    when @stop is set. Raises the first error of any."""
     stop, errors = threading.Event(), []
 
     def guard(function):
@@ -417,7 +418,7 @@ def run_threads(*functions):
 
 
 def test_listing_from_threads_meanwhile(rw, folder):
-    """Who lists while others come and go sees each that stays exactly once."""
+    """A listing while others come and go has each permanent one exactly once."""
     staying = [f"{number:03}" + "x" * 120 for number in range(100)]
     for name in staying:
         os.mkdir(folder / name)
@@ -443,8 +444,8 @@ def test_listing_from_threads_meanwhile(rw, folder):
 
 
 class Writer:
-    """Writes each generation to block A, and then, acknowledged, to block B. A block is a
-    page, which the kernel sends at once."""
+    """Writes each generation to block A, and then, acknowledged, to block B. A block is a page,
+    which the kernel sends at once."""
 
     def __init__(self, path, number, done=0, begun=0):
         self._path = path
@@ -460,7 +461,7 @@ class Writer:
                 self.done = self.begun
 
     def found(self, content):
-        """The generations in a disk's content; a block is never of two."""
+        """The generations in a disk's content; a block never has two."""
         out = []
         for place in self.places:
             block = content[place:place + 4096]
@@ -469,7 +470,7 @@ class Writer:
         return out
 
     def check_cut_off(self, content):
-        """After the server's death in a write: each sector of it is old or new."""
+        """After the server's death during a write: each of its sectors is old or new."""
         for place in self.places:
             block = content[place:place + 4096]
             for at in range(0, 4096, 512):
@@ -488,8 +489,8 @@ class Writer:
 @pytest.mark.parametrize("options", [{}, {"cluster_size": 4096}, {"compat": "0.10", "cluster_size": 512},
                                      {"extended_l2": "on"}], ids=["64k", "4k", "v2", "el2"])
 def test_one_moment_from_threads(options, tmp_path, mnt, rng):
-    """Four write all the time, two read snapshots while others come and go: each is one
-    moment of the disk, between what was acknowledged before and begun after, and stays."""
+    """Four write all the time, two read snapshots while others come and go: each is one moment of
+    the disk, between the writes acknowledged before and begun after, and stays."""
     image = qemu.create(tmp_path / "disk.qcow2", 4 * MIB, **options)
     digests, n_read = {}, [0]
     with Mount(image, mnt, "-o", "rw") as mount:
@@ -515,7 +516,7 @@ def test_one_moment_from_threads(options, tmp_path, mnt, rng):
                     wanted = digests.pop(gone)
                     try:
                         os.rmdir(folder / gone)
-                    except OSError as error:    # somebody reads it all the time
+                    except OSError as error:    # it is being read all the time
                         assert error.errno == errno.EBUSY
                         digests[gone] = wanted
 
@@ -549,8 +550,8 @@ def test_one_moment_from_threads(options, tmp_path, mnt, rng):
 
 
 class Changer(threading.Thread):
-    """Takes, renames and deletes snapshots until the server is gone. What was acknowledged
-    stands in @digests, by name; @pending are the names that may be there or not."""
+    """Takes, renames and deletes snapshots until the server is gone. @digests has the acknowledged
+    ones, by name; @pending are the names that may be there or not."""
 
     def __init__(self, folder, rng, digests, number):
         super().__init__(daemon=True)
@@ -590,7 +591,7 @@ class Changer(threading.Thread):
 
 
 def after_the_kill(image, changer, mnt):
-    """Makes the image sound, and compares what snapshots it has with what it must have."""
+    """Makes the image sound, and compares its snapshots with the expected ones."""
     with Qcow2File(image) as file:
         is_dirty = bool(file.get("incompatible") & DIRTY) and file.version > 2
         version = file.version
@@ -611,7 +612,7 @@ def after_the_kill(image, changer, mnt):
             changer.digests[name] = digest
     if version > 2:
         check(image, leaks_allowed=not is_dirty)
-    # Of version 2 nobody knows that it was cut short: flags are as they were, or not set.
+    # Version 2 cannot mark the interruption: flags are as they were, or not set.
     result = qemu.img("check", "-r", "all" if version == 2 else "leaks", image, check=False)
     assert "ERROR cluster" not in result.text + result.errors, result
     check(image)

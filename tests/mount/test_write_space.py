@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The host's space: overwriting takes no more of it, a full file system is told to the very
+"""The host's space: overwriting needs no more of it, a full file system is reported to the very
 writer and harms nothing, and errors at the end are not swallowed."""
 
 import errno
@@ -18,7 +18,7 @@ MIB = 1 << 20
 @pytest.mark.limit(300)
 @pytest.mark.parametrize("kind", ["plain", "backing", "compressed", "cluster 512"])
 def test_overwriting_one_cluster(kind, tmp_path, mnt):
-    """Each with fsync: the file stays as long as the first few of them have made it."""
+    """Each with fsync: the file keeps its length after the first few of them."""
     folder = tmp_path / "images"
     folder.mkdir()
     path = folder / "disk.qcow2"
@@ -49,8 +49,8 @@ def test_overwriting_one_cluster(kind, tmp_path, mnt):
                                      {"cluster_size": "128k", "extended_l2": "on"}],
                          ids=["64k", "4k", "el2"])
 def test_writing_and_punching_again_and_again(options, tmp_path, mnt, rng):
-    """What is given back is used again: the file does not grow with what was ever written.
-    While it is mounted it may be longer by what was reserved, which takes no space."""
+    """Freed clusters are reused: the file does not grow with the sum of all writes. While it is
+    mounted it may be longer by the reserve, which needs no space."""
     path = qemu.create(tmp_path / "disk.qcow2", 8 * MIB, **options)
     most = 0
     with Mount(path, mnt, "-o", "rw") as mount:
@@ -88,8 +88,8 @@ def _make_kind(kind, folder):
 @pytest.mark.limit(120)
 @pytest.mark.parametrize("kind", ["plain", "qed", "compressed", "snapshot", "snapshots"])
 def test_nobody_syncs(kind, tmp_path, mnt, rng):
-    """What waits to be freed is bounded by the disk's size, though no one calls fsync: disk and
-    snapshot, as much again that waits, and tables. "snapshots" takes and deletes one each time."""
+    """Pending frees are bounded by the disk's size, though no program calls fsync: disk and
+    snapshot, the same amount pending, and tables. "snapshots" takes and deletes one each time."""
     folder = tmp_path / "images"
     folder.mkdir()
     path = _make_kind(kind, folder)
@@ -125,8 +125,8 @@ def small(tmp_path):
 
 
 def write_until_full(disk, rng, step):
-    """Random writes until one fails, which must be for lack of space; the failed one may
-    have been done in part: the kernel sends the first page of it by itself."""
+    """Random writes until one fails, which must be for lack of space; the failed one may be done
+    in part: the kernel sends its first page separately."""
     size = len(disk.content)
     for _ in range(100_000):
         offset = rng.randrange(size - step) // 512 * 512
@@ -147,7 +147,7 @@ def write_until_full(disk, rng, step):
 
 @pytest.mark.parametrize("kind", ["qcow2", "4k", "el2", "raw", "backing"])
 def test_full_file_system(kind, small, mnt, tmp_path, rng):
-    """ENOSPC, a clean image, all that was acknowledged; and with room again it goes on."""
+    """ENOSPC, a clean image, all acknowledged writes; and with room again it continues."""
     content = bytes(32 * MIB)
     path = small / ("disk.img" if kind == "raw" else "disk.qcow2")
     if kind == "raw":
@@ -169,7 +169,7 @@ def test_full_file_system(kind, small, mnt, tmp_path, rng):
                 write_until_full(disk, rng, step)
             os.fsync(fd)
             assert_reads(mount.raw(path), disk.content, "when full")
-            # What is allocated can be written to.
+            # Allocated space can be written to.
             place = next(at for at in range(0, len(content), 4096)
                          if disk.content[at:at + 512] != content[at:at + 512])
             disk.write(b"in place" * 64, place)
@@ -192,7 +192,7 @@ def test_full_file_system(kind, small, mnt, tmp_path, rng):
 
 
 def test_full_while_it_grows(small, mnt, tmp_path, rng):
-    """A disk that grows on a full file system; resize and fallocate meet it, too."""
+    """A disk that grows on a full file system; resize and fallocate fail, too."""
     path = qemu.create(small / "disk.qcow2", MIB, cluster_size=4096)
     with Mount(path, mnt, "-o", "rw") as mount:
         with opened(mount.raw(path)) as fd:
@@ -246,11 +246,11 @@ def test_file_size_limit(disk, mnt, tmp_path, disk_content):
     assert_content(disk, content, tmp_path / "out")
 
 
-# ---- a host that cannot store ---------------------------------------------------------
+# ---- a host that cannot store ----
 
 
 def failing_syncs(tmp_path):
-    """A command line by which every fdatasync of the server fails."""
+    """A command line that makes every fdatasync of the server fail."""
     env.need_tools("strace")
     if env.sanitizer():
         pytest.skip("sanitizers do not work below a tracer")
@@ -261,7 +261,7 @@ def failing_syncs(tmp_path):
 @pytest.mark.parametrize("asked", [False, True])
 @pytest.mark.parametrize("kind", ["qcow2", "raw"])
 def test_failing_sync(kind, asked, tmp_path, mnt):
-    """fsync tells it, again and again; without fsync, the end of the mount does."""
+    """fsync reports it, each time; without fsync, the end of the mount does."""
     path = tmp_path / ("disk.img" if kind == "raw" else "disk.qcow2")
     qemu.make_raw(path, MIB)
     if kind == "qcow2":
