@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Turns a test class with a list of cases into one test for each case and check, over one
-mount of all the class's images."""
+"""Turns a test class with a list of cases into one test for each case and check, over one mount of
+all the class's images."""
 
 import sys
 from pathlib import Path
@@ -25,8 +25,8 @@ def pytest_generate_tests(metafunc):
 
 
 def pytest_collection_modifyitems(config, items):
-    """The check that nothing has changed ends the mount: it runs last in its class. (The
-    order in which pytest collects the methods of base classes differs between versions.)"""
+    """The check that nothing has changed ends the mount: it runs last in its class. (The order in
+    which pytest collects the methods of base classes differs between versions.)"""
     select_share(config, items)
     order = {}
     for item in items:
@@ -35,7 +35,7 @@ def pytest_collection_modifyitems(config, items):
 
 
 def _wanted_cases(request):
-    """Those that a selected test uses: a single one runs without building hundreds."""
+    """The cases of the selected tests: a single test runs without building hundreds."""
     wanted, ids = [], set()
     for item in request.session.items:
         if item.cls is request.cls and hasattr(item, "callspec"):

@@ -55,7 +55,7 @@ def test_in_use(tmp_path):
 
 
 def test_stale(tmp_path):
-    """A program that does not know bitmaps has written: they mean nothing any more."""
+    """A program without support for bitmaps has written: they are invalid."""
     image = with_bitmaps(tmp_path / "disk.qcow2")
     with Qcow2File(image) as file:
         file.write(88, bytes(8))

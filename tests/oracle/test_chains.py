@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Backing chains: formats, sizes and cluster sizes mixed, names of every kind, and each
-layer seen from itself down."""
+"""Backing chains: mixed formats, sizes and cluster sizes, names of every kind, and the disk as of
+each layer."""
 
 import json
 import os
@@ -87,7 +87,7 @@ class TestChains(MatrixChecks, LastChecks):
 
     @pytest.mark.parametrize("name", [c.name for c in cases])
     def test_layers(self, matrix, name):
-        """layers/N.raw is the chain as seen from layer N down."""
+        """layers/N.raw is the disk as of layer N."""
         built = matrix.get(next(c for c in self.cases if c.name == name))
         folder = matrix.mount.facts(name, "layers")
         names = sorted(os.listdir(folder), key=lambda n: int(n.split(".")[0]))
@@ -166,7 +166,7 @@ class TestJsonNames(MatrixChecks, LastChecks):
         _json_name("flat", 'json:{"driver":"qcow2","file.driver":"file","file.filename":"base.qcow2"}'),
     ]
 
-    # QEMU resolves the name in its own way and shows what it made of it.
+    # QEMU resolves the name in its own way and shows the result.
     def test_info(self, matrix, case):
         ours = matrix.qimg_json("info", matrix.get(case).image)
         assert ours["virtual-size"] == MIB and ours["backing-filename"].startswith("json:")

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""qimg check and its repairs, beside qemu-img's: sound images of all sorts, and images that
-were damaged on purpose. What qemu-img repairs we repair, and the disk is the same as before."""
+"""qimg check and its repairs, beside qemu-img's: sound images of all sorts, and deliberately
+damaged images. We repair everything that qemu-img repairs, and the disk is the same as before."""
 
 import json
 import shutil
@@ -104,7 +104,7 @@ class Layouts:
         return target / "disk.qcow2"
 
     def contents(self, name, scratch):
-        """What the disk and its snapshots hold."""
+        """The content of the disk and its snapshots."""
         if name not in self._contents:
             self._contents[name] = contents(self._path(name), scratch)
         return self._contents[name]
@@ -368,7 +368,7 @@ def l1_far(image):
 
 
 def cut(image):
-    """What lies behind is lost: nothing is put there, which would be zeros from then on."""
+    """The part behind is lost: nothing is put there, since it would read as zeros from then on."""
     image.truncate(data_cluster(image, 3) * image.cluster_size)
 
 
@@ -516,7 +516,7 @@ def test_damaged(name, layout, layouts, tmp_path):
 
 @pytest.mark.parametrize("name", ["leak", "flag-clear", "too-high", "leak-and-flag", "bitmaps-stale"])
 def test_leaks_only(name, layouts, tmp_path):
-    """-r leaks does what qemu-img's does."""
+    """-r leaks has the same effect as qemu-img's."""
     damage, of_layouts = ROWS[name][:2]
     path = layouts(of_layouts[0], tmp_path / "images")
     with Qcow2File(path) as image:
@@ -534,7 +534,7 @@ def test_leaks_only(name, layouts, tmp_path):
 
 
 def test_what_may_be_used_is_not_freed(layouts, tmp_path):
-    """With a table that cannot be read, what seems to be leaked is kept: QEMU frees it."""
+    """With an unreadable table, apparent leaks are kept: QEMU frees them."""
     path = layouts("clusters-4k", tmp_path / "images")
     with Qcow2File(path) as image:
         place = data_place(image)
@@ -632,7 +632,7 @@ def test_unknown_feature(layouts, tmp_path):
 
 
 def test_locked(layouts, tmp_path):
-    """A repair wants the image for itself; a check minds writers only."""
+    """A repair needs exclusive access to the image; a check excludes only writers."""
     path = layouts("plain", tmp_path / "images")
 
     def holder(*options):

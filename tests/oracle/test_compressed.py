@@ -38,7 +38,7 @@ class TestZlib(MatrixChecks, LastChecks):
 
 @pytest.mark.parametrize("kind", ["words", "mixed"])
 def test_streams_cross_host_clusters(kind, tmp_path, rng):
-    """The matrix holds what it is for: otherwise it would pass by luck."""
+    """The matrix covers its purpose: otherwise it would pass by luck."""
     crossing = 0
     with Qcow2File(converted("crossing", 4096, kind).build(tmp_path, rng)) as image:
         for guest in image.compressed_guest_offsets():
@@ -80,7 +80,7 @@ def _among_others(name, cluster, method, backing, extended):
         clusters = rng.sample(range(1, n), min(n - 1, 12))
         pieces = [(c * cluster, cluster, rng.choice(["words", "mixed", "constant"]), 3, "-c")
                   for c in clusters if not n // 5 <= c < n // 5 + 3]
-        for piece in pieces:            # one at a time: QEMU refuses to overwrite compressed
+        for piece in pieces:            # one at a time: QEMU never overwrites compressed ones
             try:
                 qemu.write(image, piece)
             except AssertionError:
@@ -99,7 +99,7 @@ class TestAmongOthers(MatrixChecks, LastChecks):
 
 
 class TestAllCompressed(MatrixChecks, LastChecks):
-    """A disk without one ordinary cluster, and one with zeros alone."""
+    """A disk without any ordinary cluster, and one of zeros only."""
     @staticmethod
     def _full(directory, rng):
         source = qemu.make_raw(directory / "source.tmp", 1 << 20, (0, 1 << 20, "words", 5))

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""qimg copy-out where files or devices change under it, or are another's: a source that is
-cut, a device of two names, a log that finds no room."""
+"""qimg copy-out while files or devices change under it, or are in use: a source that is cut, a
+device with two names, a log that finds no room."""
 
 import contextlib
 import os
@@ -27,7 +27,7 @@ def image(tmp_path):
 
 @contextlib.contextmanager
 def streaming(image, *options):
-    """A copy to a pipe that waits for its reader: all but the first MiB are to come."""
+    """A copy to a pipe that waits for its reader: only the first MiB is through."""
     process = subprocess.Popen([env.qimg(), "copy-out", *options, "--hash=md5", image, "-"],
                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE)
@@ -50,7 +50,7 @@ def assert_failed(process, *texts):
 
 @pytest.mark.parametrize("options", [[], ["-o", "nolock"]], ids=["locked", "nolock"])
 def test_source_cut_meanwhile(options, image):
-    """What is missing is an error: no zeros, and no digest."""
+    """A missing part is an error: no zeros, and no digest."""
     with streaming(image, *options) as process:
         os.truncate(image, 6 * MIB)
         assert_failed(process, str(image))
@@ -86,7 +86,7 @@ def second_node(device, path):
 
 @pytest.mark.parametrize("options", [[], ["--force"], ["--resume"]], ids=["plain", "force", "resume"])
 def test_two_nodes_of_one_device(options, tmp_path):
-    """Source and OUT are one device, whatever their names: nothing is written to it."""
+    """Source and OUT are one device with different names: nothing is written to it."""
     loop.need_loop_devices()
     path = qemu.make_raw(tmp_path / "disk.img", 4 * MIB, (0, 4 * MIB, "words", 3))
     before = path.read_bytes()
@@ -101,7 +101,7 @@ def test_two_nodes_of_one_device(options, tmp_path):
 
 
 def test_log_finds_no_room(image, tmp_path):
-    """Ranges that are lost must not be lost from the log as well."""
+    """The log must not lose unreadable ranges."""
     env.need_root("mounts a small file system")
     with Qcow2File(image) as file:
         for cluster in range(1, 256, 2):

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""qimg copy-out: what comes out is what QEMU reads, however the copy is made, interrupted
-and resumed; digests are those of coreutils; what must not be written to is not."""
+"""qimg copy-out: the copy equals QEMU's read, for all ways to make, interrupt and resume it;
+digests equal those of coreutils; forbidden targets are not written to."""
 
 import contextlib
 import hashlib
@@ -30,7 +30,7 @@ def copy_out(*argv, check=True, **kwargs):
 
 
 def refused(*argv, **kwargs):
-    """The one line that a refusal prints."""
+    """The one line printed by a refusal."""
     result = copy_out(*argv, check=False, **kwargs)
     assert result.status == 1 and not result.stdout, result
     lines = result.errors.splitlines()
@@ -47,13 +47,13 @@ def part_of(target):
 
 
 def last_state(target):
-    """What the last line of the journal says; None: the header alone is there."""
+    """The last line of the journal; None: it has only the header."""
     lines = journal_of(target).read_text().splitlines()
     return json.loads(lines[-1].rpartition(" ")[0]) if len(lines) > 1 else None
 
 
 def assert_same_file(got, wanted):
-    """Compares without reading the holes that both have."""
+    """Compares without reading the common holes."""
     assert got.stat().st_size == wanted.stat().st_size
     run("cmp", got, wanted)
 
@@ -221,7 +221,7 @@ def test_empty_tebibyte(tmp_path):
 
 
 def test_odd_names(tmp_path, rng):
-    """What a terminal would obey is shown escaped; no name is taken for an option."""
+    """Control characters are shown escaped; no name is taken for an option."""
     image = _sprinkled(tmp_path, rng).rename(tmp_path / "a\x1b[31m\n.qcow2")
     result = copy_out("--hash=md5", "--", image, "-out", cwd=tmp_path)
     assert result.text.startswith("MD5 (-out) = ")
@@ -230,7 +230,7 @@ def test_odd_names(tmp_path, rng):
 
 
 def test_progress(tmp_path, rng):
-    """A line on a terminal, which is gone at the end; none in a pipe."""
+    """A line on a terminal, removed at the end; none in a pipe."""
     image = _sprinkled(tmp_path, rng)
     ours, theirs = pty.openpty()
     process = subprocess.Popen([env.qimg(), "copy-out", image, tmp_path / "out.raw"],
@@ -291,8 +291,8 @@ def test_ambiguous_snapshots(with_snapshots, tmp_path):
 
 
 def test_vmstate(with_snapshots, tmp_path):
-    """The state lies behind the disk, from the next border of an L2 table on: here what was
-    written before the disk is said to be smaller."""
+    """The state begins behind the disk, at the next border of an L2 table: here it is data written
+    before the disk was declared smaller."""
     image, out = tmp_path / "state.qcow2", tmp_path / "out.bin"
     qemu.create(image, 4 * MIB, cluster_size=4096)      # a table maps 2 MiB
     qemu.write(image, (2 * MIB, MIB, "words", 3), (3 * MIB, 100 * KIB, "noise", 4))
@@ -334,7 +334,7 @@ def with_zeros(path, *ranges):
 
 
 def test_damage(tmp_path):
-    """Each bad range is told exactly, and all else is there."""
+    """Each bad range is reported exactly, and everything else is there."""
     image, out, log = (tmp_path / name for name in ("disk.qcow2", "out.raw", "bad.log"))
     qemu.create(image, 6 * MIB)
     qemu.write(image, (0, 6 * MIB, "words", 1))
@@ -357,7 +357,7 @@ def test_damage(tmp_path):
             assert result.errors == (f"qimg: {image}: 327680 bytes in 4 ranges cannot be read "
                                      "and are zeros in the copy\n")
         assert facts["digests"]["sha256"] == file_digest(out)
-        # Nothing of the first chunk could be had: nothing is left behind.
+        # Nothing of the first chunk could be read: no file is left behind.
         out.unlink()
         line = refused(image, out)
     assert line == (f"qimg: {image}: cannot read offset 0 of the disk: "
@@ -386,7 +386,7 @@ def test_damaged_streams(method, tmp_path):
 
 
 def test_damaged_tables(tmp_path):
-    """An L2 table that lies nowhere: all that it maps is one range."""
+    """An L2 table outside the file: everything that it maps is one range."""
     image, out, log = (tmp_path / name for name in ("disk.qcow2", "out.raw", "bad.log"))
     qemu.create(image, 10 * MIB, cluster_size=4096)     # a table maps 2 MiB
     qemu.write(image, (0, 10 * MIB, "words", 1))
@@ -404,8 +404,8 @@ def test_damaged_tables(tmp_path):
 
 @pytest.fixture
 def interrupted(tmp_path):
-    """(image, target, content): a copy that has ended at a damaged cluster at 5 MiB, which
-    is sound again (with the times that it had)."""
+    """(image, target, content): a copy that ended at a damaged cluster at 5 MiB, which is sound
+    again (with its former times)."""
     image, out = tmp_path / "disk.qcow2", tmp_path / "out.raw"
     qemu.create(image, 8 * MIB)
     qemu.write(image, (0, 8 * MIB, "words", 1))
@@ -426,7 +426,7 @@ def interrupted(tmp_path):
 def test_resume(interrupted, hashed):
     image, out, wanted = interrupted
     with open(out, "r+b") as file:
-        os.pwrite(file.fileno(), b"\xff" * 4096, 7 * MIB)   # what a machine may leave behind it
+        os.pwrite(file.fileno(), b"\xff" * 4096, 7 * MIB)   # a machine may leave this behind it
         result = copy_out("--resume", "--output=json", *(["--hash=md5"] if hashed else []), image, out)
     assert_same_file(out, wanted)
     facts = json.loads(result.stdout)
@@ -474,7 +474,7 @@ def test_resume_other_source(with_snapshots, tmp_path):
 
 
 def _wide_image(folder):
-    """64 KiB in each 4 MiB of a disk of 512 MiB: states are kept along the way."""
+    """64 KiB in each 4 MiB of a disk of 512 MiB: states are stored along the way."""
     source = folder / "source.img"
     with open(source, "wb") as file:
         file.truncate(512 * MIB)
@@ -488,10 +488,10 @@ def _wide_image(folder):
 
 @pytest.mark.parametrize("fatal", [signal.SIGKILL, signal.SIGTERM], ids=["kill", "term"])
 def test_killed(fatal, tmp_path, rng):
-    """Ended at any moment and resumed, again and again, the copy is right."""
+    """Ended at any moment and resumed, repeatedly, the copy is correct."""
     image, source = _wide_image(tmp_path)
     out, log, total = tmp_path / "out.raw", tmp_path / "messages", allocated_bytes(source)
-    # Leaks are looked for by a process of its own, which would outlive a killed one.
+    # A separate process searches for leaks, and would outlive a killed one.
     calm = dict(os.environ, ASAN_OPTIONS=os.environ.get("ASAN_OPTIONS", "") + ":detect_leaks=0")
     n_ended = 0
     for _ in range(5):
@@ -510,7 +510,7 @@ def test_killed(fatal, tmp_path, rng):
         text = log.read_text()
         assert sanitizer_report(text) is None, text
         if process.returncode == 0 or not journal_of(out).exists() and out.exists():
-            assert_same_file(out, source)       # complete, or ended when all was done
+            assert_same_file(out, source)       # complete, or ended after the work
             assert not journal_of(out).exists()
             out.unlink()
             continue
@@ -530,11 +530,11 @@ def test_killed(fatal, tmp_path, rng):
 
 
 def test_states_along_the_way(tmp_path):
-    """A copy that is killed has a journal of what it had done some time before."""
+    """A killed copy has a journal with its progress of some time before."""
     image, source = _wide_image(tmp_path)
     out, log = tmp_path / "out.raw", tmp_path / "messages"
     os.mkfifo(log)
-    # More lines than a pipe holds: the log's reader stops the copy behind the first state.
+    # More lines than fit in a pipe: the log's reader stops the copy behind the first state.
     damage(image, *range(300 * MIB >> 16, 500 * MIB >> 16, 2))
     process = subprocess.Popen([env.qimg(), "copy-out", "--rescue", "--force", f"--log={log}",
                                 image, out], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -561,13 +561,13 @@ def test_states_along_the_way(tmp_path):
 
 
 def test_stopped_stream(tmp_path, rng):
-    """A signal ends a copy whose reader has gone to sleep."""
+    """A signal ends a copy whose reader is asleep."""
     image = _sprinkled(tmp_path, rng, size=8 * MIB)
     process = subprocess.Popen([env.qimg(), "copy-out", image, "-"], stdin=subprocess.DEVNULL,
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert len(process.stdout.read1(1)) == 1
     process.send_signal(signal.SIGTERM)
-    # The signal may come just before a write that then blocks: it is sent until it is heard.
+    # The signal may arrive just before a blocking write: it is sent until it has an effect.
     wait_until(lambda: process.poll() is not None or process.send_signal(signal.SIGTERM),
                "end of the copy", 20, 0.05)
     errors = process.communicate()[1].decode()
@@ -643,8 +643,8 @@ def test_target_in_use(tmp_path, rng):
 
 
 def test_force(tmp_path, rng):
-    """What was there before is gone: longer, and full of other data. It is another file that has
-    its name, and its mode."""
+    """The old content is gone: longer, and full of other data. Another file has its name, and its
+    mode."""
     image, out = _sprinkled(tmp_path, rng), tmp_path / "out.raw"
     out.write_bytes(b"\xff" * (2 * MIB))
     out.chmod(0o640)
@@ -694,7 +694,7 @@ def loop_device(path):
 
 @pytest.mark.parametrize("options", [[], ["--sparse=no"], ["--hash=sha256"]], ids="-".join)
 def test_block_device(options, tmp_path, rng):
-    """All that the disk covers is written, nothing behind it."""
+    """Everything covered by the disk is written, nothing behind it."""
     env.need_root("sets up a loop device")
     image = _sprinkled(tmp_path, rng, backing=True, size=5 * MIB + 512)
     wanted = qemu.to_raw(image, tmp_path / "wanted").read_bytes()

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""qimg copy-out to targets that are not what they were, or not what they look like: no
-wrong byte is told to be a copy, and nothing is lost that the copy has not made."""
+"""qimg copy-out to targets that have changed, or are not as they look: no wrong copy is reported
+as good, and no file is lost that the copy has not created."""
 
 import contextlib
 import hashlib
@@ -26,7 +26,7 @@ def copy_out(*argv, check=True, **kwargs):
 
 
 def refused(*argv, **kwargs):
-    """The one line that a failure prints: no digest among it."""
+    """The one line printed by a failure: without a digest."""
     result = copy_out(*argv, check=False, **kwargs)
     assert result.status == 1 and not result.stdout, result
     lines = result.errors.splitlines()
@@ -55,7 +55,7 @@ def _facts(folder):
 
 @contextlib.contextmanager
 def untouched(folder):
-    """Nothing is made, removed or changed in it; but it may be read."""
+    """No file in it is created, removed or changed; but they may be read."""
     before = _facts(folder)
     yield
     assert _facts(folder) == before
@@ -101,13 +101,13 @@ def out(tmp_path):
 
 
 def interrupt(image, out, *options):
-    """Leaves a copy of which 5 MiB are done."""
+    """Leaves a copy with 5 MiB done."""
     with broken_at(image, 5 * MIB):
         assert "; 5242880 of 8388608 bytes are copied, --resume goes on" in \
             refused(*options, image, out)
 
 
-# ---- what has become of it since -----------------------------------------------------------
+# ---- changes since ----
 
 def _flip(out, at=3 * MIB + 77):
     with open(out, "r+b") as file:
@@ -127,7 +127,7 @@ def _replace(out):
 
 
 def _clone(out):
-    """A reflink where the file system has it: the same bytes in another file."""
+    """A reflink if the file system supports it: the same bytes in another file."""
     run("cp", "--reflink=auto", "--preserve=all", out, beside(out, ".copy"))
     beside(out, ".copy").rename(out)
 
@@ -169,7 +169,7 @@ CHANGES = {
 @pytest.mark.parametrize("hashed", [[], ["--hash=sha256"]], ids=["plain", "hashed"])
 @pytest.mark.parametrize("change", CHANGES)
 def test_changed_since(change, hashed, image, out):
-    """Whatever was done to the file that an earlier run filled is noticed, and left alone."""
+    """Any change to the file filled by an earlier run is noticed, and the file left alone."""
     interrupt(image, out)
     how, text = CHANGES[change]
     how(out)
@@ -188,7 +188,7 @@ def test_changed_since(change, hashed, image, out):
 
 
 def test_cut_behind(image, out):
-    """What lies behind the first bytes is of no use in any case."""
+    """The part behind the first bytes is useless in any case."""
     interrupt(image, out)
     os.truncate(out, 6 * MIB)
     copy_out("--resume", image, out)
@@ -196,7 +196,7 @@ def test_cut_behind(image, out):
 
 
 def test_source_touched(image, out):
-    """Its status may change between two runs; then what is there is compared."""
+    """Its status may change between two runs; then the present part is compared."""
     interrupt(image, out)
     image.chmod(0o600)
     copy_out("--resume", image, out)
@@ -215,8 +215,7 @@ def test_hash_of_what_was_read_back(image, out):
 
 
 def test_unreadable_range_is_lost_later(image, out):
-    """What cannot be read any more cannot be compared, and is no reason to lose what is
-    there."""
+    """An unreadable part can no longer be compared, and is no reason to lose the copied one."""
     interrupt(image, out)
     with broken_at(image, 2 * MIB):
         with untouched(out.parent):
@@ -240,7 +239,7 @@ def loop_device(path):
 
 @pytest.mark.parametrize("change", ["same", "exchanged", "byte", "smaller"])
 def test_device(change, image, out, tmp_path):
-    """A device has no inode of its own: its content tells."""
+    """A device has no inode of its own: its content identifies it."""
     env.need_root("sets up loop devices")
     first, second = tmp_path / "first", tmp_path / "second"
     first.write_bytes(b"\xee" * (9 * MIB))
@@ -267,7 +266,7 @@ def test_device(change, image, out, tmp_path):
         assert names_in(out.parent) == ["device"]
 
 
-# ---- what was there before -----------------------------------------------------------------
+# ---- existing files ----
 
 @pytest.fixture
 def old(out):
@@ -277,7 +276,7 @@ def old(out):
 
 
 def test_old_file_survives(image, out, old):
-    """A failure leaves it; the copy goes on beside it and takes its place at the end."""
+    """A failure leaves it; the copy is made beside it and replaces it at the end."""
     inode = out.stat().st_ino
     interrupt(image, out, "--force")
     assert out.read_bytes() == old and out.stat().st_ino == inode
@@ -289,7 +288,7 @@ def test_old_file_survives(image, out, old):
 
 
 def test_begin_anew_twice(image, out, old):
-    """An interrupted copy that was to replace something is itself begun anew."""
+    """An interrupted copy that was to replace a file is itself restarted."""
     interrupt(image, out, "--force")
     _flip(part_of(out))
     assert "it is not what the disk has" in refused("--resume", image, out)
@@ -298,7 +297,7 @@ def test_begin_anew_twice(image, out, old):
 
 
 def test_interrupted_copy_survives(image, out):
-    """So does the journal of the copy that is replaced."""
+    """The journal of the replaced copy also survives."""
     interrupt(image, out)
     with broken_at(image, 0):
         with untouched(out.parent):
@@ -347,7 +346,7 @@ def test_full(image, tmp_path):
 
 
 def test_symbolic_links(image, out, old):
-    """A link stays what it is, also after a failure."""
+    """A link stays a link, also after a failure."""
     link = out.with_name("link")
     link.symlink_to(out.name)
     with broken_at(image, 64 * KIB):
@@ -363,7 +362,7 @@ def test_symbolic_links(image, out, old):
 
 
 def test_empty_file_behind_a_link(image, out):
-    """An empty file that this run has not made is not removed, nor is the link to it."""
+    """An empty file not created by this run is not removed, nor is the link to it."""
     out.touch()
     link = out.with_name("link")
     link.symlink_to(out.name)
@@ -394,7 +393,7 @@ def refused_in_shell(setting, *argv):
     return result.errors
 
 
-# ---- names that are taken ------------------------------------------------------------------
+# ---- taken names ----
 
 @pytest.mark.parametrize("how", ["fifo", "folder", "symlink", "text", "hard-link"])
 @pytest.mark.parametrize("suffix", [".qimg-resume", ".qimg-part.qimg-resume"])
@@ -448,7 +447,7 @@ def test_log(image, out, tmp_path):
 
 
 def test_folder_that_cannot_be_read(image, out):
-    """Names can be made in it, but not listed, so that it cannot be opened to be synced."""
+    """Names can be created in it, but not listed, so that it cannot be opened for a sync."""
     env.need_root("becomes another user")
     env.need_tools("setpriv")
     user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
@@ -467,7 +466,7 @@ def test_folder_that_cannot_be_read(image, out):
 
 
 def test_folders_that_cannot_be_synced(image, out):
-    """Some file systems cannot sync a directory: then all of the file system is synced."""
+    """Some file systems cannot sync a directory: then the whole file system is synced."""
     env.need_tools("strace")
     if env.sanitizer():
         pytest.skip("leaks cannot be looked for under ptrace")
@@ -517,7 +516,7 @@ def test_standard_output_by_name(image, tmp_path):
 # ---- meanwhile -----------------------------------------------------------------------------
 
 class Paused:
-    """A copy in the midst of it: its log, a pipe, is full. @finish lets it come to its end."""
+    """A copy in progress: its log, a pipe, is full. @finish completes it."""
 
     def __init__(self, folder, out):
         self.image = folder / "paused.qcow2"
@@ -573,7 +572,7 @@ def test_source_changed_meanwhile(how, is_old, tmp_path, out):
 
 
 def test_backing_file_changed_meanwhile(tmp_path, out):
-    """Each file of the chain, and of a stream, too."""
+    """Each file of the chain, also for a stream."""
     base = qemu.make_raw(tmp_path / "base.img", 4 * MIB, (0, 4 * MIB, "words", 1))
     image = qemu.create(tmp_path / "disk.qcow2", 4 * MIB, "base.img", "raw")
     process = subprocess.Popen([env.qimg(), "copy-out", "-o", "nolock", "--hash=md5", image, "-"],
@@ -586,7 +585,7 @@ def test_backing_file_changed_meanwhile(tmp_path, out):
 
 
 def test_source_touched_meanwhile(tmp_path, out):
-    """The content may be good: nothing is lost, and reading back tells."""
+    """The content may be good: nothing is lost, and reading back decides."""
     with Paused(tmp_path, out) as copy:
         copy.image.chmod(0o600)
         status, stdout, stderr = copy.finish()
@@ -628,7 +627,7 @@ def test_target_replaced_meanwhile(is_old, tmp_path, out):
 
 
 def test_folder_replaced_meanwhile(tmp_path, out):
-    """The copy stays where it was begun."""
+    """The copy stays in its original place."""
     out.write_text("mine")
     with Paused(tmp_path, out) as copy:
         moved = out.parent.rename(tmp_path / "moved")
@@ -670,7 +669,7 @@ def test_verify_reads_the_medium(image, out):
 
 
 def test_verify_with_losses(image, out):
-    """Ranges that could not be read are zeros there, too."""
+    """Unreadable ranges are zeros there, too."""
     with broken_at(image, 3 * MIB):
         assert copy_out("--verify", "--rescue", image, out, check=False).status == 2
     content = content_of(image)
@@ -679,7 +678,7 @@ def test_verify_with_losses(image, out):
 
 
 def test_resume_after_kill_is_compared(tmp_path, out):
-    """The journal of a run that was killed trusts nothing: what was damaged since is found."""
+    """The journal of a killed run trusts nothing: later damage is found."""
     with Paused(tmp_path, out) as copy:
         copy.process.kill()
         copy.process.communicate()

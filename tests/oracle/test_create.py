@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""qimg create: each image that it makes is one that QEMU finds nothing wrong with, describes
-as it describes its own of the same options, reads as it should and can write to. What is
-refused, cut short or lacks space leaves nothing that passes for an image."""
+"""qimg create: QEMU finds no fault in each created image, describes it like its own with the same
+options, reads the right content and can write to it. Refused, interrupted and failed creations
+leave nothing that passes for an image."""
 
 import itertools
 import json
@@ -30,7 +30,7 @@ def create(path, size=None, *options, check=True, **properties):
 
 
 def refused(path, message, *arguments, **properties):
-    """The one line of the error, and no file more than there was."""
+    """The one line of the error, and no additional file."""
     before = sorted(os.listdir(path.parent))
     result = create(path, *arguments, check=False, **properties)
     assert result.status == 1 and result.stdout == b"", str(result)
@@ -43,7 +43,7 @@ def checked(path):
 
 
 def facts_of(path):
-    """What qemu-img info tells, but for what is the host's."""
+    """The facts of qemu-img info, except those of the host."""
     facts = qemu.info_json(path)
     for name in ("filename", "actual-size", "full-backing-filename", "children"):
         facts.pop(name, None)
@@ -51,8 +51,7 @@ def facts_of(path):
 
 
 def map_of(path):
-    """What qemu-img map tells of the image; what it tells of the file below, whose holes are
-    the host's, is left out."""
+    """qemu-img's map of the image, without the file below, whose holes are the host's."""
     out = []
     for entry in qemu.map_json(path):
         answer = {name: entry.get(name) for name in ("depth", "present", "data")}
@@ -64,7 +63,7 @@ def map_of(path):
 
 
 def same_as_qemu(path, size, backing=None, backing_format=None, **properties):
-    """Makes the image here and by qemu-img, each in a directory of its own, and compares."""
+    """Creates the image here and by qemu-img, each in a separate directory, and compares."""
     theirs = path.parent / "theirs"
     theirs.mkdir(exist_ok=True)
     options = ["-b", backing, "-F", backing_format] if backing else []
@@ -79,7 +78,7 @@ def same_as_qemu(path, size, backing=None, backing_format=None, **properties):
     checked(path)
 
 
-# ---- what is made -----------------------------------------------------------------------
+# ---- created images ----
 
 def max_size(cluster_bits, extended_l2):
     entries = 1 << (cluster_bits - (4 if extended_l2 else 3))
@@ -129,11 +128,11 @@ def test_combinations(tmp_path, cluster_bits):
 
 @pytest.mark.parametrize("order", (0, 4, 6))
 def test_largest_l1_table(tmp_path, order):
-    """At the limit, with the most refcount blocks that it can take."""
+    """At the limit, with the maximal number of refcount blocks."""
     path = tmp_path / "new.qcow2"
     limit = max_size(9, 0)
     create(path, limit, cluster_size=512, refcount_bits=1 << order)
-    # The blocks describe all there is: what QEMU allocates next lies elsewhere.
+    # The blocks describe all clusters: QEMU's next allocation is elsewhere.
     qemu.io(path, f"write -P 7 {limit - 4096} 4096", "write -P 9 0 1000")
     qemu.io(path, f"read -P 7 {limit - 4096} 4096", "read -P 9 0 1000")
     checked(path)
@@ -159,7 +158,7 @@ def test_qemu_goes_on(tmp_path, cluster_bits, order):
 
 
 def test_same_bytes_as_qemu(tmp_path):
-    """The layout is that of qemu-img create: but for the file's end, the bytes are, too."""
+    """The layout is that of qemu-img create: except for the file's end, the bytes are, too."""
     ours, theirs = tmp_path / "ours.qcow2", tmp_path / "theirs.qcow2"
     if not qemu.has_option("extended_l2"):
         pytest.skip("an older QEMU knows fewer features by name")
@@ -220,7 +219,7 @@ def test_preallocation(tmp_path, shape, mode):
 
 
 def test_preallocation_over_backing(tmp_path):
-    """A place for each cluster, and the backing file shows all the same."""
+    """A place for each cluster, and the backing file still shows through."""
     qemu.make_raw(tmp_path / "base.img", 3 * MIB, (0, MIB, "words", 1))
     path = tmp_path / "new.qcow2"
     same_as_qemu(path, None, "base.img", "raw", extended_l2="on", preallocation="metadata")
@@ -252,7 +251,7 @@ def test_raw(tmp_path, mode):
 # ---- backing files ----------------------------------------------------------------------
 
 def test_backing(tmp_path):
-    """The size and, where it is not given, the format are the backing file's."""
+    """The size and, unless given, the format are the backing file's."""
     qemu.make_raw(tmp_path / "base.img", 3 * MIB + 100, (0, MIB, "words", 1))
     middle, top = tmp_path / "middle.qcow2", tmp_path / "top.qcow2"
     result = create(middle, None, "-b", "base.img")
@@ -271,7 +270,7 @@ def test_backing(tmp_path):
 
 
 def test_backing_from_elsewhere(tmp_path):
-    """A relative name is relative to the new image, wherever the program runs."""
+    """A relative name is relative to the new image, for any current directory."""
     (tmp_path / "images" / "bases").mkdir(parents=True)
     qemu.create(tmp_path / "images" / "bases" / "base.qcow2", MIB)
     run(env.qimg(), "create", "-b", "bases/base.qcow2", "--data-file=new.data", "images/new.qcow2",
@@ -280,7 +279,7 @@ def test_backing_from_elsewhere(tmp_path):
     facts = json.loads(run(env.qimg(), "info", "--output=json", "images/new.qcow2", cwd=tmp_path).stdout)
     assert facts["backing-filename"] == "bases/base.qcow2"
     assert facts["virtual-size"] == MIB
-    # What is not below the image's directory, the user may name, but not the backing file.
+    # The user may name a file outside the image's directory, but the backing file may not.
     qemu.make_raw(tmp_path / "images" / "up.img", MIB)
     qemu.create(tmp_path / "images" / "bases" / "low.qcow2", None, "../up.img", "raw")
     path = tmp_path / "images" / "high.qcow2"
@@ -292,7 +291,7 @@ def test_backing_from_elsewhere(tmp_path):
 
 @pytest.mark.parametrize("name", ["disk.img", "disk.raw", "disk", "disk.bak"])
 def test_probed_format_is_not_stored(name, tmp_path):
-    """A raw disk whose guest has written a header: what is stored would be trusted later."""
+    """A raw disk whose guest has written a header: a stored format would be trusted later."""
     base = qemu.create(tmp_path / "made.qcow2", MIB).rename(tmp_path / name)
     made = tmp_path / "new.qcow2"
     refused(made, f'new.qcow2: backing file "{name}": was probed as qcow2, which its name does not '
@@ -306,7 +305,7 @@ def test_probed_format_is_not_stored(name, tmp_path):
 
 
 def test_raw_base_stays_raw(tmp_path):
-    """A header that is written to it later is data."""
+    """A header written to it later is data."""
     base = qemu.make_raw(tmp_path / "disk.img", MIB, (0, MIB, "words", 1))
     top = tmp_path / "top.qcow2"
     create(top, None, "-b", "disk.img")
@@ -319,7 +318,7 @@ def test_raw_base_stays_raw(tmp_path):
 
 
 def test_links_do_not_tell(tmp_path):
-    """The name that counts is the file's own."""
+    """The file's own name counts."""
     qemu.create(tmp_path / "made.qcow2", MIB).rename(tmp_path / "disk.img")
     (tmp_path / "link.qcow2").symlink_to("disk.img")
     result = create(tmp_path / "new.qcow2", None, "-b", "link.qcow2", check=False)
@@ -365,7 +364,7 @@ def test_longest_names(tmp_path, cluster_bits, length):
                 "names)", 0, "-u", "-b", name + "n", **properties)
 
 
-# ---- what is refused --------------------------------------------------------------------
+# ---- refusals ----
 
 REFUSALS = [
     ({}, None, "new: size: is missing (give it, or a backing file to take it from)"),
@@ -433,7 +432,7 @@ def test_refusals(tmp_path):
             assert os.listdir(tmp_path) == ["base"]
 
 
-# ---- files that exist -------------------------------------------------------------------
+# ---- existing files ----
 
 def test_nothing_is_overwritten(tmp_path):
     path = tmp_path / "new.qcow2"
@@ -450,7 +449,7 @@ def test_nothing_is_overwritten(tmp_path):
 
 
 def test_force(tmp_path):
-    """The new image takes the old file's place, by what it is, and for whom."""
+    """The new image replaces the old file, in identity and mode."""
     path = tmp_path / "new.qcow2"
     path.write_bytes(b"\xff" * 3_000_000)
     path.chmod(0o640)
@@ -487,7 +486,7 @@ def test_force_spares_what_is_needed(tmp_path):
     qemu.io(middle, "read 0 1M")
 
 
-# ---- what is cut short ------------------------------------------------------------------
+# ---- interruptions ----
 
 def is_image(path):
     with open(path, "rb") as file:
@@ -496,7 +495,7 @@ def is_image(path):
 
 @pytest.mark.parametrize("options", ([], ["--force"]))
 def test_kill(tmp_path, options):
-    """Killed at any time it leaves what was there before, or no image, or the whole one."""
+    """Killed at any time it leaves the old file, or no image, or the whole one."""
     path = tmp_path / "new.qcow2"
     if options:
         path.write_bytes(b"precious")
@@ -515,7 +514,7 @@ def test_kill(tmp_path, options):
 
 
 def test_no_space(tmp_path):
-    """Nothing of what does not fit stays behind, and what was there before does."""
+    """Nothing of an image that does not fit is left behind, and the old file stays."""
     env.need_root("mounts a tmpfs")
     with small_tmpfs(tmp_path / "small", "4M") as folder:
         (folder / "old.qcow2").write_bytes(b"precious")
@@ -532,7 +531,7 @@ def test_no_space(tmp_path):
 
 
 def test_outcome(tmp_path):
-    """One line tells what was made, unless that is not wanted."""
+    """One line reports the new image, unless suppressed."""
     result = run(env.qimg(), "create", "new.qcow2", "1.5G", cwd=tmp_path)
     assert result.text == "new.qcow2: made, 1.5 GiB (1610612736 bytes)\n" and result.errors == ""
     result = run(env.qimg(), "create", "-q", "quiet.qcow2", "1.5G", cwd=tmp_path)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Images whose writer died with lazy refcounts: what the first write makes of refcounts and
-COPIED flags that may be anything, judged by `qemu-img check`; and what it refuses to touch."""
+"""Images whose writer died with lazy refcounts: the first write's repair of arbitrary refcounts
+and COPIED flags, judged by `qemu-img check`; and its refusals."""
 
 import errno
 import mmap
@@ -66,7 +66,7 @@ LAYOUTS = {
 }
 
 
-# ---- damage: all that a dirty image may hold in its refcounts and flags ----------------------
+# ---- damage: possible refcounts and flags of a dirty image ----
 
 def refcount_table(image):
     n = image.get("refcount_table_clusters") * image.cluster_size // 8
@@ -102,7 +102,7 @@ def drop_blocks(image):
 
 
 def swap_flags(image):
-    if not image.get("incompatible") & 4:  # with a data file the flag says what is allocated
+    if not image.get("incompatible") & 4:  # with a data file the flag marks allocated clusters
         change_flags(image, lambda flag: COPIED ^ flag)
 
 
@@ -149,7 +149,7 @@ def test_first_write_repairs(layout, damage, layouts, tmp_path, mnt, rng):
         DAMAGES[damage](image)
     with Mount(path, mnt, "-o", "rw") as mount:
         with opened(mount.raw(path)) as fd:
-            # In what was written, compressed, shared, zeroed, and what is not there yet.
+            # In written, compressed, shared, zeroed, and unallocated parts.
             for at in (51_000, 150_000, MIB + 5000, 2_300_000, 3_900_000):
                 data = rng.randbytes(3000)
                 pwrite(fd, data, at)
@@ -179,26 +179,26 @@ def test_nothing_happens_without_a_write(damage, layouts, tmp_path, mnt):
 
 
 def test_only_the_repair(layouts, tmp_path, mnt):
-    """As `qemu-img check -r all` would: the same refcounts and flags for a sound mapping, and
-    no other byte is different."""
+    """As `qemu-img check -r all`: the same refcounts and flags for a sound mapping, and no other
+    byte differs."""
     path = layouts("compressed", tmp_path / "images")
     with Qcow2File(path) as image:
         DAMAGES["all"](image)
     twin = tmp_path / "twin.qcow2"
     shutil.copyfile(path, twin)
     qemu.img("check", "-q", "-r", "all", twin, check=False)
-    with Qcow2File(twin) as image:  # QEMU leaves what is counted behind the file
+    with Qcow2File(twin) as image:  # QEMU leaves the counts behind the file
         n = image.file_size() // image.cluster_size
         image.write(refcount_table(image)[0] + 2 * n, bytes(image.cluster_size - 2 * n))
     with Mount(path, mnt, "-o", "rw") as mount:
         with opened(mount.raw(path)) as fd:
-            pwrite(fd, bytes([7]) * 512, 150_016)       # in place: it holds that already
+            pwrite(fd, bytes([7]) * 512, 150_016)       # in place: it has that content already
     check(path)
     pattern.assert_same(path.read_bytes(), twin.read_bytes(), "the file and QEMU's repair of it")
 
 
 def test_readers_at_once(layouts, tmp_path, mnt):
-    """Who reads while the tables are repaired sees the disk as it is, at any moment."""
+    """Readers during the repair of the tables see the disk as it is, at any moment."""
     path = layouts("clusters-4k", tmp_path / "images")
     content = qemu.to_raw(path, tmp_path / "out").read_bytes()
     with Qcow2File(path) as image:
@@ -222,7 +222,7 @@ def test_readers_at_once(layouts, tmp_path, mnt):
             for _ in readers:
                 n_rounds.acquire(timeout=20)
             with opened(mount.raw(path)) as fd:
-                pwrite(fd, content[3 * MIB:3 * MIB + 4096], 3 * MIB)    # what is there
+                pwrite(fd, content[3 * MIB:3 * MIB + 4096], 3 * MIB)    # the present content
             for _ in range(8):
                 n_rounds.acquire(timeout=20)
         finally:
@@ -251,7 +251,7 @@ def test_leaks_are_freed(layouts, tmp_path, mnt):
 
 
 def test_a_block_for_a_full_range(tmp_path, mnt, rng):
-    """The missing block's own range has no free cluster: it goes behind the file."""
+    """The missing block's own range has no free cluster: it is placed behind the file."""
     folder = tmp_path / "images"
     folder.mkdir()
     path = qemu.create(folder / "disk.qcow2", MIB, cluster_size=512, refcount_bits=64,
@@ -265,7 +265,7 @@ def test_a_block_for_a_full_range(tmp_path, mnt, rng):
         n_used = sum(1 for entry in table if entry)
         assert n_used > 8
         at = image.get("refcount_table_offset")
-        # Blocks whose cluster another block counts: so their ranges stay full without them.
+        # Blocks whose cluster is counted by another block: so their ranges stay full without them.
         per_block = 64 * 512
         elsewhere = [i for i, entry in enumerate(table[:n_used]) if entry // per_block != i]
         inside = [i for i in range(2, 5) if i not in elsewhere]
@@ -283,7 +283,7 @@ def test_a_block_for_a_full_range(tmp_path, mnt, rng):
 
 @pytest.mark.parametrize("is_valid", [True, False], ids=["valid", "stale"])
 def test_bitmaps(is_valid, tmp_path, mnt):
-    """Consistent bitmaps are counted; those that a writer before us made stale are leaks."""
+    """Consistent bitmaps are counted; those made stale by an earlier writer are leaks."""
     folder = tmp_path / "images"
     folder.mkdir()
     path = qemu.create(folder / "disk.qcow2", 4 * MIB, lazy_refcounts="on")
@@ -308,7 +308,7 @@ def test_bitmaps(is_valid, tmp_path, mnt):
             block = refcount_table(image)[0]
             counts = [struct.unpack(">H", image.read(block + 2 * (at // image.cluster_size), 2))[0]
                       for at in (directory, table, data)]
-            # The reserve of the allocator takes clusters for which it finds no count.
+            # The reserve of the allocator takes clusters without a count.
             assert not is_valid or counts == [1, 1, 1]
     check(path, leaks_allowed=is_valid)
     content = bytearray(4 * MIB)
@@ -317,7 +317,7 @@ def test_bitmaps(is_valid, tmp_path, mnt):
     assert_content(path, content, tmp_path / "out")
 
 
-# ---- what cannot be repaired -------------------------------------------------------------------
+# ---- irreparable images ----
 
 def l1_unaligned(image):
     image.set_l1_entry(0, image.l1_entry(0) + 512)
@@ -366,7 +366,7 @@ def snapshot_l1_in_active(image):
 
 
 def many_references(image):
-    """More than refcounts of 2 bits can tell."""
+    """More than refcounts of 2 bits can count."""
     for index in range(4):
         image.set_l2_entry(64 * KIB * (8 + index), image.l2_entry(64 * KIB * 2) | COPIED)
 
@@ -406,7 +406,7 @@ def test_wrecks_are_not_touched(layout, wreck, text, layouts, tmp_path, mnt):
 
 
 def test_refcount_table_too_small(tmp_path, mnt):
-    """A table that ends before the file does: it is not made anew."""
+    """A table that ends before the file does: it is not rebuilt."""
     folder = tmp_path / "images"
     folder.mkdir()
     path = qemu.create(folder / "disk.qcow2", 4 * MIB, cluster_size=512, refcount_bits=64,

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Versions, cluster sizes, widths of refcounts, extended L2 entries, preallocation and
-virtual sizes, each with every kind of cluster that QEMU writes."""
+"""Versions, cluster sizes, widths of refcounts, extended L2 entries, preallocation and virtual
+sizes, each with every kind of cluster written by QEMU."""
 
 from qtest import qemu
 from qtest.checks import LastChecks, MatrixChecks
@@ -23,7 +23,7 @@ def sprinkled(name, cluster, size=None, **options):
 
 
 class TestClusterSizes(MatrixChecks, LastChecks):
-    """Both versions with each cluster size that the format allows."""
+    """Both versions with each permitted cluster size."""
     cases = [sprinkled(f"v{'2' if compat == '0.10' else '3'}-cs{cluster}", cluster, compat=compat)
              for compat in ("0.10", "1.1") for cluster in CLUSTER_SIZES]
 

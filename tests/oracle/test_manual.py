@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The examples of the manual pages do what they show; qtest/examples.py says how they are
-marked. Those that mount are in tests/mount."""
+"""The examples of the manual pages work as shown; qtest/examples.py documents their marks. Those
+that mount are in tests/mount."""
 
 import pytest
 

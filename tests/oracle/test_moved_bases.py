@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Backing files that are not where the image says: what is read when they are found again is
-what QEMU reads when it is told the new name; what is not certain is refused, with the places
-that were tried."""
+"""Backing files that are not at the stored place: the bytes read after finding them are those read
+by QEMU with the new name; uncertain files are refused, with the places tried."""
 
 import shutil
 
@@ -15,8 +14,8 @@ FORMATS = ["raw", "qcow2"]
 
 @pytest.fixture(params=FORMATS)
 def moved(request, tmp_path):
-    """(image, base as QEMU knows it): an overlay whose base has been moved out of
-    old/vm1/ to the folder "away"."""
+    """(image, base as QEMU knows it): an overlay whose base was moved out of old/vm1/ to the
+    folder "away"."""
     old, images = tmp_path / "old" / "vm1", tmp_path / "images"
     old.mkdir(parents=True)
     images.mkdir()
@@ -74,7 +73,7 @@ def test_found(place, options, moved, tmp_path):
 @pytest.mark.parametrize("mapping", ["{top}/old={top}/away-tree", "{top}/old/vm1={top}/away",
                                      "{top}/old/vm1/base.img={top}/away/base.img"])
 def test_mapped(mapping, moved, tmp_path):
-    """By a mapping of the file or of a directory above it there is nothing to warn of."""
+    """With a mapping of the file or of a directory above it there is no warning."""
     image, base_format = moved
     put(tmp_path, "away-tree/vm1/base.img")
     put(tmp_path, "images/base.img")
@@ -91,7 +90,7 @@ def refused(result, *words):
 
 
 def test_not_found(moved, tmp_path):
-    """All places that were tried, and what helps."""
+    """All places tried, and the option that helps."""
     image, _ = moved
     result = copy_out(image, tmp_path / "out.raw", check=False)
     old = tmp_path / "old" / "vm1" / "base.img"
@@ -101,7 +100,7 @@ def test_not_found(moved, tmp_path):
 
 
 def test_two_are_too_many(moved, tmp_path):
-    """Either may be the right one, even where they are alike."""
+    """Either may be the right one, even if they are alike."""
     image, _ = moved
     places = [put(tmp_path, "images/base.img"), put(tmp_path, "images/vm1/base.img")]
     result = copy_out(image, tmp_path / "out.raw", check=False)
@@ -116,7 +115,7 @@ def test_outside_of_what_is_allowed(moved, tmp_path):
 
 
 def test_of_another_format(moved, tmp_path):
-    """What is found has to be what the image says that it is."""
+    """A found file must have the format stored in the image."""
     image, base_format = moved
     if base_format == "raw":
         pytest.skip("everything is a raw image")

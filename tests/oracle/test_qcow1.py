@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""qcow version 1: images by qemu-img, which makes clusters of 4 KiB and (with a backing
-file) of 512 bytes, and by a writer of our own with all other sizes; what QEMU reads from
-them is what must be read."""
+"""qcow version 1: images by qemu-img, which makes clusters of 4 KiB and (with a backing file) of
+512 bytes, and by our own writer with all other sizes; the content must equal QEMU's read."""
 
 import json
 
@@ -58,7 +57,7 @@ class TestByQemu(MatrixChecks, LastChecks):
 def _converted(name, kind, size):
     def build(directory, rng):
         source = compressible(directory / "source.tmp", size, 4096, rng, kind)
-        # qemu-img 7.2 exits with 1 though all is written: what it wrote counts.
+        # qemu-img 7.2 exits with 1 although everything is written: the written file counts.
         qemu.img("convert", "-c", "-f", "raw", "-O", "qcow", source.name, f"{name}.qcow",
                  cwd=directory, check=False)
         qemu.img("compare", "-f", "raw", "-F", "qcow", source.name, f"{name}.qcow", cwd=directory)
@@ -73,7 +72,7 @@ class TestCompressed(MatrixChecks, LastChecks):
              for kind in ("words", "mixed", "noise") for size in (MIB, 5 * MIB + 512)]
 
     def test_some_are_compressed(self, matrix):
-        for name in matrix.built:           # of those that were chosen
+        for name in matrix.built:           # the selected ones
             if not name.startswith("noise"):
                 entries = matrix.qimg_json("map", matrix.built[name].image)
                 assert any(e["compressed"] for e in entries)
@@ -81,8 +80,8 @@ class TestCompressed(MatrixChecks, LastChecks):
 
 def _made(name, cluster_bits, l2_bits, size=None, backing=False, places=None, tables=None,
           l1_gap=0):
-    """All kinds of clusters at random. @places, @tables: multiples at which clusters and
-    L2 tables lie; the cluster size if None."""
+    """All kinds of clusters at random. @places, @tables: multiples at which clusters and L2 tables
+    lie; the cluster size if None."""
     cluster = 1 << cluster_bits
     size = size or max(MIB, 5 * cluster) + 512 * 3
 
@@ -114,8 +113,8 @@ class TestAllSizes(MatrixChecks, LastChecks):
 
 
 def _over_qcow(name, top_format):
-    """@top_format over qcow over raw; the middle one may name the raw file unasked where
-    its own format is recorded."""
+    """@top_format over qcow over raw; the middle one may name the raw file by default if its own
+    format is recorded."""
     def build(directory, rng):
         qemu.make_raw(directory / "base.img", 2 * MIB - 700, (0, MIB, "words", 5))
         middle = create(directory / "middle.qcow", 2 * MIB, "base.img", "raw")
@@ -134,7 +133,7 @@ class TestBelowQcow2(MatrixChecks, LastChecks):
 
 @pytest.fixture
 def image(tmp_path, rng):
-    """A qcow image over a raw one, and what it reads as."""
+    """A qcow image over a raw one, and its content."""
     case = _made("disk", 12, 9, backing=True)
     path = case.build(tmp_path, rng)
     return path, qemu.to_raw(path, tmp_path / "expected").read_bytes()
@@ -142,7 +141,7 @@ def image(tmp_path, rng):
 
 @pytest.mark.parametrize("cut", [1, 511, 1536, 4095])
 def test_last_cluster_may_be_cut(cut, tmp_path):
-    """Its missing end is zeros, as with QEMU."""
+    """Its missing end reads as zeros, as with QEMU."""
     image = Qcow1Writer(16384)
     for number in (0, 3, 1):
         image.add_data(number, pattern.words(number * 4096, 4096))
@@ -188,7 +187,7 @@ def test_what_is_not_done(image, tmp_path):
 
 
 def test_new_image_over_qcow(image, tmp_path):
-    """qimg create records the format that it finds, and QEMU reads the same."""
+    """qimg create records the probed format, and QEMU reads the same."""
     path, expected = image
     procs.run(env.qimg(), "create", "-q", "-b", path.name, "-F", "qcow", tmp_path / "top.qcow2")
     info = qemu.info_json(tmp_path / "top.qcow2")

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""QED images beside QEMU: what is read and mapped, what random work leaves, and what is made,
-resized, checked and repaired."""
+"""QED images beside QEMU: reads and maps, the result of random work, and creation, resizing,
+checks and repairs."""
 
 import json
 import os
@@ -16,7 +16,8 @@ from qtest.qed import BACKING, BACKING_RAW, NEED_CHECK, QedFile
 from qtest.recipes import default_size, sprinkle
 
 KIB, MIB = 1 << 10, 1 << 20
-# What QEMU opens: it has no tables of one cluster, and computes the largest disk in 64 bits.
+# The shapes that QEMU opens: it has no tables of one cluster, and computes the largest disk in 64
+# bits.
 SHAPES = [(cs, ts) for cs in (1 << bits for bits in range(12, 23)) for ts in (2, 4, 8, 16)
           if (ts * cs // 8) ** 2 * cs < 1 << 64]
 CORNERS = [(4 * KIB, 2), (4 * KIB, 16), (64 * KIB, 4), (MIB, 16), (4 * MIB, 2)]
@@ -25,8 +26,8 @@ CORNERS = [(4 * KIB, 2), (4 * KIB, 16), (64 * KIB, 4), (MIB, 16), (4 * MIB, 2)]
 # ---- reading ----------------------------------------------------------------------------
 
 def disk(name, cluster=64 * KIB, table=4, size=None, base=None, edit=None, fill=sprinkle):
-    """@base makes the file below and gives its name and format; @edit changes the empty
-    image by hand."""
+    """@base makes the file below and gives its name and format; @edit changes the empty image by
+    hand."""
     size = default_size(cluster) if size is None else size
 
     def build(directory, rng):
@@ -118,7 +119,7 @@ class TestReading(MatrixChecks, LastChecks):
 
 
 def test_raw_is_not_probed(tmp_path):
-    """The bit says that the backing file is raw, whatever a guest has written to it."""
+    """The bit says that the backing file is raw, for any content."""
     base = qemu.create(tmp_path / "base", MIB)
     image = qed.create(tmp_path / "disk.qed", MIB, "base", "raw")
     facts = json.loads(procs.run(env.qimg(), "info", "--output=json", image).stdout)
@@ -146,10 +147,10 @@ def test_copy_out(shape, tmp_path, rng):
     pattern.assert_same((tmp_path / "copy").read_bytes(), expected, "copy-out")
 
 
-# ---- what is refused at open ------------------------------------------------------------
+# ---- refusals at open ----
 
 def qimg_fails(*argv, cwd=None):
-    """The one line of error that a failing qimg prints, behind warnings."""
+    """The one line of error of a failing qimg, behind warnings."""
     result = procs.run(env.qimg(), *argv, cwd=cwd, check=False)
     assert result.status == 1 and result.stdout == b"", str(result)
     *warnings, line = result.errors.splitlines(keepends=True)
@@ -197,7 +198,7 @@ def test_unknown_feature_is_told_first(tmp_path):
 
 @pytest.mark.parametrize("length,fits", [(1, True), (1023, True), (4032, True), (4033, False)])
 def test_backing_name_length(length, fits, tmp_path):
-    """Names in the header's one cluster of 4 KiB; ours to read, whatever can be opened."""
+    """Names in the header's one cluster of 4 KiB; readable, for any tables that fit."""
     image = qed.create(tmp_path / "disk.qed", MIB, cluster_size=4096)
     with QedFile(image) as file:
         file.set_backing(b"n" * length, BACKING | BACKING_RAW)
@@ -219,7 +220,7 @@ def test_longest_backing_name(tmp_path):
 # ---- random work ------------------------------------------------------------------------
 
 def random_writes(image, rng, scratch, size, *options, threads=4, overlap=False, n_ops=200):
-    """Lets the library change the disk, which keeps its size; what it must hold then."""
+    """The library changes the disk, which keeps its size; returns its expected content."""
     program = Path(env.qimg()).resolve().parents[1] / "tests" / "model" / "model-writers"
     if not program.exists():
         pytest.skip(f"{program} was not built")
@@ -256,8 +257,8 @@ WRITTEN = {
 
 @pytest.mark.parametrize("name", WRITTEN)
 def test_random_writes(name, tmp_path, rng):
-    """Afterwards nothing is leaked, and of the header nothing has changed but the autoclear
-    bits, which went with the first write."""
+    """Afterwards nothing is leaked, and the header is unchanged except for the autoclear bits,
+    which the first write cleared."""
     spec = {"size": 2 * MIB, **WRITTEN[name]}
     folder = tmp_path / "images"
     folder.mkdir()
@@ -283,7 +284,7 @@ def test_random_writes(name, tmp_path, rng):
 
 
 def test_in_turn_with_qemu(tmp_path, rng):
-    """Each goes on where the other one has stopped."""
+    """Each continues where the other one has stopped."""
     size = 4 * MIB
     image = qed.create(tmp_path / "disk.qed", size, cluster_size=4096, table_size=2)
     for salt in range(4):
@@ -298,7 +299,7 @@ def test_in_turn_with_qemu(tmp_path, rng):
 
 
 def test_cut_last_cluster_is_used_anew(tmp_path, rng):
-    """What lies behind the last whole cluster is nobody's."""
+    """Bytes behind the last whole cluster belong to no entry."""
     image = qed.create(tmp_path / "disk.qed", MIB)
     with open(image, "ab") as file:
         file.write(b"\xaa" * 5000)
@@ -307,7 +308,7 @@ def test_cut_last_cluster_is_used_anew(tmp_path, rng):
     pattern.assert_same(qemu.to_raw(image, tmp_path / "raw").read_bytes(), wanted, "the disk")
 
 
-# ---- making -----------------------------------------------------------------------------
+# ---- creation ----
 
 def qimg_create(path, size, *options, **properties):
     argv = [env.qimg(), "create", "-q", "-f", "qed", *options]
@@ -318,7 +319,7 @@ def qimg_create(path, size, *options, **properties):
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: f"cs{shape[0]}-ts{shape[1]}")
 def test_create(shape, tmp_path):
-    """Byte for byte what qemu-img makes."""
+    """Byte for byte the same as qemu-img's."""
     cluster, table = shape
     largest = min((table * cluster // 8) ** 2 * cluster, (1 << 63) - 512)
     sizes = (0, 512, 1000, 10 * MIB)
@@ -380,8 +381,8 @@ def test_largest_backing_name(tmp_path):
 # ---- resizing ---------------------------------------------------------------------------
 
 def test_resize(tmp_path, rng):
-    """Up, over the borders of clusters and tables; what a longer backing file has there does
-    not come to light."""
+    """Up, over the borders of clusters and tables; the content of a longer backing file does not
+    become visible."""
     image = disk("disk", 4096, 2, MIB + 512, base=raw_base(12 * MIB)).build(tmp_path, rng)
     expected = qemu.to_raw(image, tmp_path / "raw").read_bytes()
     for size in (MIB + 1024, 2 * MIB, 4 * MIB + 512, 11 * MIB, 14 * MIB):
@@ -405,7 +406,7 @@ def test_resize_to_the_largest(tmp_path):
 
 
 def test_shrinking_is_refused(tmp_path):
-    """Also where the first change would have repaired something."""
+    """Also if the first change would have repaired a fault."""
     image = qed.create(tmp_path / "disk.qed", 4 * MIB)
     with QedFile(image) as file:
         file.set("features", NEED_CHECK)
@@ -488,7 +489,7 @@ def _far_l1(image):
 
 
 def _last_of_l1(image):
-    """Only the first cluster of the table lies in the file."""
+    """Only the first cluster of the table is in the file."""
     image.set_l1_entry(1100 * MIB, end_of(image) - image.cluster_size)
 
 
@@ -553,8 +554,8 @@ def test_check(damage, features, tmp_path):
         status, ours = qimg_check(image)
     expected, theirs = qemu_check(image)
     assert status == expected, (ours, theirs)
-    # A table that is referred to twice is one corruption here, and one for each cluster there;
-    # what is allocated is counted without damage only.
+    # A table with two references is one corruption here, and one per cluster there; allocated
+    # clusters are counted only without damage.
     keys = {"check-errors", "corruptions", "leaks", "total-clusters", "allocated-clusters"}
     keys -= {"corruptions"} if damage == "shared_table" else set()
     keys -= {"allocated-clusters"} if status == CORRUPTED else set()
@@ -568,7 +569,7 @@ def test_check(damage, features, tmp_path):
 @pytest.mark.parametrize("mode", ("leaks", "all"))
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_repair(damage, mode, features, tmp_path):
-    """What QEMU repairs is repaired in the same way; besides, leaks at the end are cut off."""
+    """Repairs equal QEMU's; besides, leaks at the end are cut off."""
     image = damaged(tmp_path, damage, features)
     theirs = image.parent / "theirs.qed"
     shutil.copy(image, theirs)
@@ -583,7 +584,7 @@ def test_repair(damage, mode, features, tmp_path):
             assert max(walk.used) >= max(leaks, default=0), "leaks at the end stay"
     assert qimg_check(image) == (status, {**result, "corruptions-fixed": 0, "leaks-fixed": 0})
     if mode == "leaks":
-        # Nothing is dropped that could hold data.
+        # No entry is dropped that could have data.
         with QedFile(theirs) as file:
             assert bool(file.walk().invalid) == bool(walk.invalid)
         return
@@ -592,12 +593,12 @@ def test_repair(damage, mode, features, tmp_path):
     assert qemu_check(image)[0] == status
     with QedFile(image) as ours, QedFile(theirs) as their:
         end = min(ours.file_size(), their.file_size())
-        their.set("features", ours.get("features"))     # cleared by QEMU whatever it has found
+        their.set("features", ours.get("features"))     # cleared by QEMU after any findings
         assert ours.read(0, end) == their.read(0, end)
 
 
 def test_dirty_image_of_qemu(tmp_path):
-    """A writer that was killed has left NEED_CHECK, and nothing wrong but leaks."""
+    """A killed writer has left NEED_CHECK, and no fault except leaks."""
     image = qed.create(tmp_path / "disk.qed", 4 * MIB)
     result = qemu.io(image, "write -P 5 0 300k", "abort", check=False)
     assert result.status != 0
@@ -614,7 +615,7 @@ def test_dirty_image_of_qemu(tmp_path):
 
 
 def test_many_references_to_one_table(tmp_path):
-    """As many entries as there can be, all to one table: it is walked once."""
+    """The maximal number of entries, all to one table: it is walked once."""
     image = sample(tmp_path)
     with QedFile(image) as file:
         table = file.l1_entry(0)
@@ -625,7 +626,7 @@ def test_many_references_to_one_table(tmp_path):
 
 
 def test_huge_sparse_file(tmp_path):
-    """2^31 clusters, all leaked or all the header's: passed over by the word."""
+    """2^31 clusters, all leaked or all the header's: skipped by words."""
     image = qed.create(tmp_path / "disk.qed", MIB, cluster_size=4096, table_size=2)
     with QedFile(image) as file:
         file.truncate(8 << 40)

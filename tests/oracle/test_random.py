@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Random images: features, chain and a sequence of operations drawn from a seed that is
-printed; QEMU and a byte-array model are the witnesses. QCOWFS_TEST_SEED repeats a run,
-QCOWFS_TEST_RANDOM_IMAGES sets how many."""
+"""Random images: features, chain and a sequence of operations drawn from a printed seed; QEMU and
+a byte-array model are the references. QCOWFS_TEST_SEED repeats a run, QCOWFS_TEST_RANDOM_IMAGES
+sets their number."""
 
 import os
 
@@ -28,7 +28,7 @@ def _draw_options(rng):
 
 
 def _draw_backing(directory, rng, size):
-    """None, or (name, format, content) of a base whose size is its own."""
+    """None, or (name, format, content) of a base with an independent size."""
     kind = rng.choice([None, "raw", "qcow2"])
     if kind is None:
         return None
@@ -50,12 +50,12 @@ def _draw_backing(directory, rng, size):
 
 
 class _Sequence:
-    """Operations on the image and the model alike."""
+    """Operations on both the image and the model."""
 
     def __init__(self, image, size, cluster, content, rng):
         self.image, self.size, self.cluster, self.rng = image, size, cluster, rng
         self.model = Model(bytearray(content[:size].ljust(size, b"\0")))
-        self._undefined = bytearray(size)     # 1 where a discard has left it open
+        self._undefined = bytearray(size)     # 1 where a discard has left it undefined
         self._batch = []
 
     def _set(self, start, data):

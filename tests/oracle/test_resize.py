@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""qimg resize: afterwards the disk is what truncate makes of a raw file of the same content,
-has the size that qemu-img resize gives it, and qemu-img check finds nothing."""
+"""qimg resize: afterwards the disk equals a truncated raw file of the same content, has the same
+size as by qemu-img resize, and qemu-img check finds nothing."""
 
 import json
 import os
@@ -70,7 +70,7 @@ IMAGES = {
     "data-file": (_qcow2, {"data_file": "disk.data"}),
     "data-file-raw": (_qcow2, {"data_file": "disk.data", "data_file_raw": "on"}),
 }
-# To these sizes in turn: across table borders, into clusters, and where it was.
+# These sizes in turn: across table borders, into clusters, and back.
 STEPS = (SIZE, 3 * MIB + 4608, 40 * MIB, MIB + 512, 2 * MIB, 0, 5 * MIB)
 
 
@@ -101,7 +101,7 @@ def test_steps(image):
     if image.suffix == ".qcow2":
         check(image)
     if snapshot is not None:
-        # qemu-img shows snapshots in the size that the disk has now.
+        # qemu-img shows snapshots in the disk's present size.
         assert truncated(content_of(image, snapshot="before"), SIZE) == snapshot
     if (image.parent / "disk.data").exists():
         assert os.stat(image.parent / "disk.data").st_size == STEPS[-1]
@@ -109,7 +109,7 @@ def test_steps(image):
 
 @pytest.mark.parametrize("first", ("qimg", "qemu-img"))
 def test_in_turn_with_qemu(tmp_path, first):
-    """What one of the two has resized the other one resizes."""
+    """Each of the two resizes an image resized by the other."""
     path = _qcow2(tmp_path)
     expected = content_of(path)
     for number, size in enumerate((20 * MIB, 2 * MIB, 600 * MIB)):
@@ -126,7 +126,7 @@ def test_in_turn_with_qemu(tmp_path, first):
                                            ("-4M", 0), ("1.5M", 3 * MIB // 2), ("100", 512),
                                            ("4G", 4 << 30), ("5000KiB", 5000 * KIB)))
 def test_sizes(tmp_path, size, expected):
-    """Absolute and relative sizes, in whole sectors, as qemu-img resize takes them."""
+    """Absolute and relative sizes, in whole sectors, as for qemu-img resize."""
     path = tmp_path / "disk.qcow2"
     qemu.create(path, 4 * MIB)
     result = resize(path, size, "--shrink")
@@ -136,7 +136,7 @@ def test_sizes(tmp_path, size, expected):
     assert result.text.count("\n") == 1
 
 
-# ---- what is refused --------------------------------------------------------------------
+# ---- refusals ----
 
 def test_refusals(tmp_path):
     path = tmp_path / "disk.qcow2"
@@ -182,7 +182,7 @@ def test_in_use(tmp_path):
 @pytest.mark.parametrize("name", ("plain", "clusters-512", "extended", "longer-backing", "snapshot",
                                   "data-file"))
 def test_preallocation(tmp_path, name, mode):
-    """What is added is mapped, reads as zeros, and later writes allocate nothing."""
+    """The added part is mapped, reads as zeros, and later writes allocate nothing."""
     build, options = IMAGES[name]
     path = build(tmp_path, **options)
     expected = content_of(path)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`qimg snapshot` against `qemu-img snapshot`: the same changes are made to an image and to
-its twin by the two, with writes and resizes between them; lists, sizes and content are the
-same all the time, and `qemu-img check` never finds anything."""
+"""`qimg snapshot` against `qemu-img snapshot`: the two make the same changes to an image and to
+its twin, with writes and resizes between them; lists, sizes and content are the same all the
+time, and `qemu-img check` never finds anything."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def snapshot(image, verb, *names, check=True, options=()):
 
 
 def refused(image, verb, *names, contains):
-    """The change is refused in one line that says why, and no byte of the file changes."""
+    """The change is refused in one line with the reason, and no byte of the file changes."""
     before = file_digest(image)
     result = snapshot(image, verb, *names, check=False)
     assert result.status == 1 and result.text == "", result
@@ -51,7 +51,7 @@ def stored(image):
 
 
 def listed(image):
-    """As stored; qemu-img and we tell the same."""
+    """As stored; qemu-img's list and ours are equal."""
     ours = json.loads(snapshot(image, "list", options=["--output=json"]).stdout)
     theirs = qemu.info_json(image).get("snapshots", [])
     for key in ("id", "name", "vm-state-size", "date-sec", "date-nsec"):
@@ -69,11 +69,11 @@ def content_of(image, scratch, name=None):
         out.unlink()
 
 
-# ---- the same done to twins ------------------------------------------------------------------
+# ---- the same changes to twins ----
 
 
 class Twins:
-    """An image of ours and one of QEMU's, which are to stay the same, and what they hold."""
+    """An image of ours and one of QEMU's, which must stay equal, and their content."""
 
     def __init__(self, folder, rng, build):
         self.rng, self._scratch = rng, folder / "scratch"
@@ -94,12 +94,12 @@ class Twins:
     def change(self):
         """One random change of the snapshots."""
         kinds = ["create"] * 3
-        # Two more references than the disk's own are all that 2 bits count.
+        # 2 bits can count two more references than the disk's own.
         if not self.can_share and len(self.snapshots) >= 2:
             kinds = []
         if self.snapshots:
             kinds += ["delete"] * (1 + len(self.snapshots)) + ["rename"]
-            # QEMU counts what it goes back to before it lets go of the rest.
+            # Before a revert, QEMU counts the new state without releasing the old one.
             kinds += ["revert"] * (3 if self.can_share or len(self.snapshots) < 2 else 0)
         kind = self.rng.choice(kinds)
         name = self.rng.choice(list(self.snapshots)) if kind != "create" else None
@@ -107,7 +107,7 @@ class Twins:
         getattr(self, kind)(name)
 
     def _by_qemu(self):
-        """Whether QEMU has a hand in our image, too."""
+        """Whether QEMU also changes our image."""
         return self.rng.randrange(4) == 0
 
     def create(self, _=None):
@@ -137,7 +137,7 @@ class Twins:
         qemu.img("snapshot", "-a", theirs, self.theirs)
 
     def rename(self, name):
-        """QEMU knows no such thing: its twin keeps the name."""
+        """QEMU cannot rename: its twin keeps the name."""
         self._n_made += 1
         new = f"renamed {self._n_made}" + "x" * self.rng.randrange(30)
         snapshot(self.ours, "rename", name, new)
@@ -153,12 +153,12 @@ class Twins:
             commands.append(self.rng.choice([f"write -P {self.rng.randrange(1, 255)} {at} {length}"] * 3 + [
                 f"write -z {at} {length}", f"write -z -u {at} {length}", f"discard {at} {length}"]))
         for image in (self.ours, self.theirs) if commands else ():
-            # Version 2 cannot say that a cluster hides the backing file.
+            # Version 2 has no entry for a cluster that hides the backing file.
             qemu.io(image, *commands, check=self.version > 2)
         self.content = content_of(self.theirs, self._scratch)
 
     def resize(self, mountpoint):
-        """Whole clusters, of which QEMU keeps nothing when it cuts the disk."""
+        """Whole clusters, which QEMU does not keep when it cuts the disk."""
         if self.version < 3 and self.snapshots:
             return
         n_clusters = -(-len(self.content) // self.cluster)
@@ -173,7 +173,7 @@ class Twins:
                 os.truncate(mount.raw(self.ours), size)
         self.content = content_of(self.theirs, self._scratch)
 
-    # ---- looking at both ----
+    # ---- comparing both ----
 
     def compare(self):
         check(self.ours)
@@ -193,7 +193,7 @@ class Twins:
         pattern.assert_same(got[:n], wanted[:n], f"snapshot {name}")
 
     def compare_all(self, mountpoint):
-        """Each whole, also as we show it; and QEMU's twin, so that the rest means something."""
+        """Each whole, also as shown by us; and QEMU's twin, as a reference for the rest."""
         listed(self.ours)
         procs.run(env.qimg(), "check", self.ours)
         for name, (theirs, wanted) in self.snapshots.items():
@@ -210,7 +210,7 @@ class Twins:
 
 
 def image(cluster=64 * KIB, backing=False, compressed=False, size=None, **options):
-    """Builds disk.qcow2: something of everything in its first half."""
+    """Builds disk.qcow2: a bit of every kind in its first half."""
     def build(folder, rng):
         n_bytes = size or default_size(cluster) // 2 // cluster * cluster
         if backing:
@@ -267,7 +267,7 @@ def test_as_qemu_does(kind, tmp_path, mnt, rng):
     twins.compare_all(mnt)
 
 
-# ---- lists: names, IDs, what is not understood ---------------------------------------------
+# ---- lists: names, IDs, unknown data ----
 
 
 @pytest.fixture
@@ -281,14 +281,14 @@ def disk(tmp_path):
 
 
 def raw_entries(image):
-    """The bytes of each entry of the snapshot table, without what pads it."""
+    """The bytes of each entry of the snapshot table, without padding."""
     with Qcow2File(image) as file:
         return [file.read(e["place"], 40 + e["extra"] + len(e["id"]) + len(e["name"]))
                 for e in file.snapshots()]
 
 
 def put_entries(image, entries):
-    """Writes entries where the table lies already, in its one cluster."""
+    """Writes entries in place of the table, in its one cluster."""
     table = b"".join(entry.ljust(-(-len(entry) // 8) * 8, b"\0") for entry in entries)
     with Qcow2File(image) as file:
         assert len(table) <= file.cluster_size
@@ -314,7 +314,7 @@ def add_snapshots(image, *names):
 
 
 def test_what_is_not_understood_is_kept(disk):
-    """Extra data that are longer than ours, other IDs: byte for byte as they were."""
+    """Longer extra data than ours, other IDs: unchanged byte for byte."""
     add_snapshots(disk, "one", "two", "three", "four")
     entries = raw_entries(disk)
     for number, length in ((0, 40), (1, 1000), (3, 1)):
@@ -397,7 +397,7 @@ def test_names_that_are_there_or_not(disk):
     refused(disk, "delete", "", contains="no snapshot")
     snapshot(disk, "rename", "one", "one")
     check(disk)
-    # A name like another one's ID: which is meant?
+    # A name equal to another one's ID: ambiguous.
     snapshot(disk, "rename", "two", "1")
     for verb, *names in (("delete",), ("revert",), ("rename", "x")):
         refused(disk, verb, "1", *names, contains="several snapshots")
@@ -409,7 +409,7 @@ def test_names_that_are_there_or_not(disk):
 
 
 def test_names_that_repeat(disk, tmp_path):
-    """QEMU lets names repeat, and a table that somebody else has made the IDs, too."""
+    """QEMU permits repeated names, and a foreign table may repeat IDs, too."""
     add_snapshots(disk, "p", "q", "r", "s")
     wanted = {name: content_of(disk, tmp_path / "out", name) for name in "pqrs"}
     with_names(disk, (b"same", b"1"), (b"same", b"2"), (b"other", b"7"), (b"last", b"7"))
@@ -433,7 +433,7 @@ def test_names_that_repeat(disk, tmp_path):
 @pytest.mark.parametrize("ids, new", [((b"9", b"x"), "10"), ((b"", b""), "1"), ((b"abc", b"12b"), "13"),
                                       ((b"4294967296", b"1"), "4294967297")])
 def test_numbers_of_new_ones(ids, new, disk, tmp_path):
-    """One more than the largest, of whatever is no number as of one."""
+    """One more than the largest; an ID that is no number does not count."""
     add_snapshots(disk, "p", "q")
     with_names(disk, (b"one", ids[0]), (b"two", ids[1]))
     twin = tmp_path / "twin.qcow2"
@@ -452,7 +452,7 @@ def test_no_number_left(disk):
 
 @pytest.mark.limit(240)
 def test_three_hundred(tmp_path, rng):
-    """As many as a nightly job of a year makes; deleted in any order."""
+    """One per night of almost a year; deleted in any order."""
     disk = qemu.create(tmp_path / "disk.qcow2", 2 * MIB, cluster_size=4096)
     n, wanted = (40 if env.sanitizer() else 300), {}
     content = bytearray(2 * MIB)
@@ -486,8 +486,8 @@ def test_three_hundred(tmp_path, rng):
 @pytest.mark.parametrize("options", [{}, {"cluster_size": 4096}, {"compat": "0.10"}, {"extended_l2": "on"}],
                          ids=["64k", "4k", "v2", "el2"])
 def test_vm_state(options, tmp_path, mnt):
-    """A snapshot of a running machine: its state survives what happens to others and is let
-    go of with it; a disk that goes back to it and grows shows nothing of it."""
+    """A snapshot of a running machine: its state survives changes of others and is freed with it;
+    a disk that reverts to it and grows shows nothing of it."""
     disk = qemu.create(tmp_path / "disk.qcow2", MIB, **options)
     qemu.write(disk, (0, 64 * KIB, "words", 1))
     state = pattern.mixed(0, 200_192, 5)
@@ -536,7 +536,7 @@ def test_vm_state(options, tmp_path, mnt):
 
 def test_refcounts_of_one_bit(tmp_path):
     disk = qemu.create(tmp_path / "disk.qcow2", MIB, cluster_size=4096, refcount_bits=1)
-    # Nothing of an empty disk is shared.
+    # No cluster of an empty disk is shared.
     snapshot(disk, "create", "empty")
     check(disk)
     snapshot(disk, "revert", "empty")
@@ -576,7 +576,7 @@ def test_refcounts_of_compressed_clusters(tmp_path):
     check(disk)
 
 
-# ---- what is refused --------------------------------------------------------------------------
+# ---- refusals ----
 
 
 VERBS = [("create", "new"), ("delete", "old"), ("rename", "old", "new"), ("revert", "old")]
@@ -595,7 +595,7 @@ def test_data_file(tmp_path):
 
 @pytest.mark.parametrize("verb", VERBS, ids=lambda v: v[0])
 def test_in_use(verb, disk, tmp_path, mnt):
-    """By QEMU or by a mount that could write."""
+    """By QEMU or by a writable mount."""
     add_snapshots(disk, "old")
     with qemu.held(disk):
         refused(disk, *verb, contains="another process")
@@ -616,7 +616,7 @@ def test_marked_corrupt(verb, disk):
 
 @pytest.mark.parametrize("verb", VERBS, ids=lambda v: v[0])
 def test_dirty(verb, tmp_path):
-    """What another writer has left is repaired first, and nothing of it gets lost."""
+    """The state left by another writer is repaired first, and none of it is lost."""
     disk = qemu.create(tmp_path / "disk.qcow2", 4 * MIB, cluster_size=4096, lazy_refcounts="on")
     qemu.write(disk, (0, MIB, "noise", 1))
     qemu.img("snapshot", "-c", "old", disk)
@@ -645,7 +645,7 @@ def write_word(file, at, value):
 
 
 class Wreck:
-    """Where the parts of the old snapshot lie, to be damaged."""
+    """The places of the old snapshot's parts, to be damaged."""
 
     def __init__(self, file):
         self.file = file
@@ -699,7 +699,7 @@ WRECKS = {
 
 @pytest.mark.parametrize("wreck", WRECKS)
 def test_damaged_snapshot(wreck, tmp_path):
-    """Nothing is changed by what its tables say; other snapshots can be changed."""
+    """Its tables change nothing; other snapshots can be changed."""
     disk = qemu.create(tmp_path / "disk.qcow2", MIB, cluster_size=4096)
     qemu.write(disk, (0, 64 * KIB, "words", 1))
     qemu.img("snapshot", "-c", "old", disk)
@@ -710,11 +710,11 @@ def test_damaged_snapshot(wreck, tmp_path):
     with Qcow2File(disk) as file:
         WRECKS[wreck](Wreck(file))
     refused(disk, "delete", "old", contains="run qimg check")
-    if wreck != "no refcount":      # which would just be one more
+    if wreck != "no refcount":      # which would just be one more reference
         refused(disk, "revert", "old", contains="run qimg check")
     snapshot(disk, "create", "new")
     snapshot(disk, "rename", "other", "another")
-    if wreck in ("l2 to the other l1", "no refcount"):  # what the damage refers to stays
+    if wreck in ("l2 to the other l1", "no refcount"):  # clusters that the damage refers to stay
         refused(disk, "delete", "another", contains="run qimg check")
     else:
         snapshot(disk, "delete", "another")
@@ -724,7 +724,7 @@ def test_damaged_snapshot(wreck, tmp_path):
 
 @pytest.mark.parametrize("damage", ["far", "on a table"])
 def test_damaged_disk(damage, disk):
-    """Neither taken nor let go of: a snapshot would keep the damage."""
+    """Neither taken nor deleted: a snapshot would keep the damage."""
     add_snapshots(disk, "old")
     qemu.write(disk, (0, 8192, "words", 9))
     with Qcow2File(disk) as file:
@@ -742,8 +742,8 @@ def test_damaged_disk(damage, disk):
 @pytest.mark.parametrize("options", [{"cluster_size": 4096}, {"cluster_size": 4096, "compat": "0.10"}],
                          ids=["v3", "v2"])
 def test_full_file_system(options, verb, tmp_path):
-    """Page by page more room, until there is enough: an attempt that fails changes nothing
-    that can be seen, and leaves nothing behind."""
+    """Page by page more room, until there is enough: a failing attempt changes nothing visible,
+    and leaves nothing behind."""
     env.need_root("a tmpfs of its own")
     with small_tmpfs(tmp_path / "small", "2M") as small:
         disk = qemu.create(small / "disk.qcow2", 4 * MIB, **options)
@@ -783,7 +783,7 @@ def test_full_file_system(options, verb, tmp_path):
 
 @pytest.mark.parametrize("verb", ["delete", "revert"])
 def test_refcounts_too_low(verb, tmp_path):
-    """What two disks refer to counts once: lowering that would free it for the other one."""
+    """A cluster of two disks is counted once: lowering that would free it for the other one."""
     image = qemu.create(tmp_path / "disk.qcow2", MIB, cluster_size=4096)
     qemu.write(image, (0, MIB // 2, "words", 1))
     qemu.img("snapshot", "-c", "one", image.name, cwd=tmp_path)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Internal snapshots against `qemu-img convert -l`, and against what `qemu-img snapshot -a`
-makes of a copy, since the former shows them in the disk's present size: each is the disk as
-it was, with its own size, while the disk goes on changing."""
+"""Internal snapshots against `qemu-img convert -l`, and against `qemu-img snapshot -a` on a copy,
+since the former shows them in the disk's present size: each is the disk as of its moment, with
+its own size, while the disk keeps changing."""
 
 import json
 import os
@@ -18,7 +18,7 @@ NAMES = ["first", "second", "third"]
 
 
 def _expect(image, snapshot, out):
-    """Writes what a snapshot must read as; QEMU's two ways must agree where both speak."""
+    """Writes a snapshot's expected content; QEMU's two ways must agree if both work."""
     reverted = image.with_name("reverted.tmp")
     shutil.copyfile(image, reverted)
     qemu.img("snapshot", "-a", snapshot, reverted.name, cwd=image.parent)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""kill -9 in the middle of what qimg does to an image: at a system call that changes the
-file, which a seed chooses. Whatever is left can be used, and nothing of it is lost."""
+"""kill -9 in the middle of a change by qimg: at a system call that changes the file, chosen by a
+seed. The image stays usable, and nothing in it is lost."""
 
 import re
 import shutil
@@ -28,7 +28,7 @@ def traced(options, log, *argv):
 
 
 def kill_points(log, calls=CHANGES):
-    """Each call that changes the file: its name, and the how manieth of that name it is."""
+    """Each call that changes the file: its name, and its number among those of that name."""
     seen, points = {}, []
     for name in re.findall(r"(?m)^\d+ +(%s)\(" % calls.replace(",", "|"), log.read_text()):
         seen[name] = seen.get(name, 0) + 1
@@ -37,8 +37,8 @@ def kill_points(log, calls=CHANGES):
 
 
 def kills(folder, image, rng, *argv):
-    """Runs qimg @argv, in which a copy of @image stands for None, once to its end to see what
-    it does, and then kills it on one copy after the other."""
+    """Runs qimg @argv, with a copy of @image in place of None, once to its end to record its
+    calls, and then kills it on one copy after the other."""
     log, copy = folder / "log", folder / "copy.qcow2"
     command = [copy if arg is None else arg for arg in argv]
     trace = ["-e", f"trace={CHANGES}"]
@@ -55,7 +55,7 @@ def kills(folder, image, rng, *argv):
 
 
 def make(folder, **options):
-    """A disk with two snapshots, and what the disk and they hold."""
+    """A disk with two snapshots, and the content of all three."""
     image = qemu.create(folder / "disk.qcow2", SIZE, **options)
     qemu.write(image, (0, 3 * MIB, "words", 1))
     qemu.img("snapshot", "-c", "one", image)
@@ -88,7 +88,7 @@ def test_snapshot(verb, kind, tmp_path, rng):
     operands = {"create": ["three"], "delete": ["one"], "rename": ["one", "uno"],
                 "revert": ["one"]}[verb]
     for copy, where in kills(tmp_path, image, rng, "snapshot", verb, None, *operands):
-        # The next change repairs what has to be; what was allocated last may be leaked.
+        # The next change repairs as needed; the last allocations may be leaked.
         procs.run(env.qimg(), "snapshot", "create", copy, "later")
         if kind != "v2":
             assert qemu.img("check", "-q", copy, check=False).status in (0, 3), where
@@ -124,7 +124,7 @@ def ruin(image, how):
 @pytest.mark.limit(120)
 @pytest.mark.parametrize("how", ["table", "counts", "flags"])
 def test_repair(how, tmp_path, rng):
-    """Cut off and done again, a repair comes to the end that it would have come to."""
+    """Interrupted and repeated, a repair has the same result as an uninterrupted one."""
     image, before = make(tmp_path, cluster_size=4096)
     ruin(image, how)
     assert qemu.img("check", "-q", image, check=False).status in (1, 2)
@@ -143,8 +143,8 @@ STEPS = CHANGES + ",unlinkat,renameat,renameat2,fchmod,syncfs"
 @pytest.mark.limit(240)
 @pytest.mark.parametrize("is_old", [False, True], ids=["new", "replaces"])
 def test_copy_out(is_old, tmp_path):
-    """Killed at each step that changes something, a copy goes on to the right end; till then
-    what it replaces is as it was."""
+    """Killed at each step that changes a file, a copy is resumed to the right end; until then the
+    file to be replaced is as it was."""
     image = qemu.create(tmp_path / "disk.qcow2", SIZE)
     qemu.write(image, (0, 3 * MIB, "words", 1))
     wanted = qemu.to_raw(image, tmp_path / "wanted").read_bytes()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Random writes through the library to images of every kind (tests/model/model-writers.c):
-afterwards qemu-img check finds nothing, qemu-img reads what the model holds, and what was
-not to change, snapshots and backing files, has not. QCOWFS_TEST_SEED repeats a run,
-QCOWFS_TEST_WRITE_OPS sets the number of operations of each."""
+afterwards qemu-img check finds nothing, qemu-img reads the model's content, and snapshots and
+backing files have not changed. QCOWFS_TEST_SEED repeats a run, QCOWFS_TEST_WRITE_OPS sets the
+number of operations of each."""
 
 import os
 import shutil
@@ -23,8 +23,8 @@ RUNS = [(1, False), (4, False), (4, True), (1, False)]
 
 
 class Kind:
-    """@build(directory, rng) makes directory/name. @resizes: the disk's size may change,
-    @grows: but not become less; @data_file: a file that must be the disk in the end."""
+    """@build(directory, rng) makes directory/name. @resizes: the disk's size may change, @grows:
+    but not shrink; @data_file: a file that must equal the disk in the end."""
 
     def __init__(self, name, build, image_format="qcow2", max_size=4 * MIB, resizes=True,
                  data_file=None, grows=False):
@@ -37,8 +37,7 @@ class Kind:
 
 def _disk(name, cluster=65536, size=None, content="sprinkle", max_size=None, resizes=True,
           snapshots=(), base=None, data_file=None, **options):
-    """One image; @base makes the layers below it and gives the name and format of the
-    next one."""
+    """One image; @base makes the layers below it and gives the name and format of the next one."""
     size = (10 * MIB if cluster > MIB else 2 * MIB) if size is None else size
 
     def build(directory, rng):
@@ -161,7 +160,7 @@ KINDS += [
                            below=_qcow2_base(4096, MIB, below=_raw_base(4 * MIB)))),
     _disk("snapshots", snapshots=("one", "two")),
     _disk("snapshots-cs512", 512, snapshots=("one", "two", "three")),
-    # Refcounts at the largest value that their width allows.
+    # Refcounts at the maximum of their width.
     _disk("snapshots-rb2", 4096, snapshots=("one", "two"), refcount_bits=2),
     # QEMU does not resize these either.
     _disk("snapshots-v2", snapshots=("one", "two"), compat="0.10", resizes=False),
@@ -218,7 +217,7 @@ def _draw_options(kind, rng):
 
 
 class Subject:
-    """An image and what must stay as it is while its disk changes."""
+    """An image, and the files that must stay as they are while its disk changes."""
 
     def __init__(self, kind, directory, rng):
         self.kind, self.directory, self.rng = kind, directory, rng
@@ -256,7 +255,7 @@ class Subject:
         return result
 
     def check(self, may_leak=False):
-        """QEMU finds the image sound, and in it what the model holds."""
+        """QEMU finds the image sound, and in it the model's content."""
         if self.kind.image_format != "raw":
             found = qemu.img("check", "-f", self.kind.image_format, self.image.name,
                              cwd=self.directory, check=False)
@@ -303,7 +302,7 @@ def test_writes(kind, tmp_path, rng):
     "v3-cs4096", "el2-cs65536", "zlib-cs4096", "raw-base-odd", "snapshots", "data-file", "raw-odd", "qed")],
     ids=lambda kind: kind.name)
 def test_overlay_that_stays(kind, tmp_path, rng):
-    """cow=FILE: all goes to FILE, again and again; the image stays as it is."""
+    """cow=FILE: all writes go to FILE, repeatedly; the image stays as it is."""
     directory = tmp_path / "images"
     directory.mkdir()
     subject = Subject(kind, directory, rng)
@@ -320,7 +319,7 @@ def test_overlay_that_stays(kind, tmp_path, rng):
 
 
 def test_lazy_refcounts_stay(tmp_path, rng):
-    """The option is kept, the image is clean all the same."""
+    """The option is kept, but the image is clean."""
     kind = next(k for k in KINDS if k.name == "lazy")
     directory = tmp_path / "images"
     directory.mkdir()
@@ -339,8 +338,8 @@ FULL = [kind for kind in KINDS if kind.name in FULL]
 @pytest.mark.limit(120)
 @pytest.mark.parametrize("kind", FULL, ids=lambda kind: kind.name)
 def test_full_file_system(kind, tmp_path, rng):
-    """ENOSPC: what was not written is as it was, the image is sound, and goes on when there
-    is space again."""
+    """ENOSPC: unwritten parts are as before, the image is sound, and continues when there is space
+    again."""
     env.need_root("a file system of its own")
     directory = tmp_path / "images"
     directory.mkdir()
