@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Completion as a person has it: shells on a terminal, keys that are typed, and the command
-line that comes of them. tests/lint/check-completions.py holds the options against --help."""
+"""Completion as seen by a user: shells on a terminal, typed keys, and the resulting command line.
+tests/lint/check-completions.py compares the options with --help."""
 
 import os
 import pty
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def folder(tmp_path):
-    """Where the shell stands; the completions of the built programs lie in ../made."""
+    """The shell's directory; the completions of the built programs are in ../made."""
     made, place = tmp_path / "made", tmp_path / "place"
     made.mkdir()
     (place / "sub").mkdir(parents=True)
@@ -33,7 +33,7 @@ def folder(tmp_path):
 
 
 class Shell:
-    """A shell on a terminal. `args` prints what it is given, an argument a line."""
+    """A shell on a terminal. `args` prints its arguments, one per line."""
 
     def __init__(self, argv, setup, folder):
         self.pid, self.fd = pty.fork()
@@ -68,13 +68,13 @@ class Shell:
         self._read_until("READY\r?\n")
 
     def complete(self, line, keys):
-        """The arguments of the command line that comes of typing @line, then @keys."""
-        # To the line's start, "args " before it, run it; what it prints begins in column 0.
+        """The arguments of the command line after typing @line, then @keys."""
+        # To the line's start, "args " before it, run it; its output begins in column 0.
         os.write(self.fd, line.encode() + keys + b"\x01args \x05\n")
         return re.findall("<([^>]*)>", self._read_until(r"(?m)^((?:<[^>\r\n]*>)+)\r?\n")[1])
 
 
-# What is typed, and the words that all completions together give.
+# The typed text, and the words of all completions together.
 BASH = [
     ("qimg in", "qimg info"),
     ("qimg --v", "qimg --version"),
@@ -116,7 +116,7 @@ def test_bash(folder):
             assert [word.rstrip("/") for word in got] == words, typed
 
 
-# What one TAB makes of it: unambiguous ones.
+# The result of one TAB: unambiguous ones.
 TAB = [
     ("qimg inf", "qimg info"),
     ("qimg check --rep", "qimg check --repair"),  # a "=" that goes with the next key

@@ -75,7 +75,7 @@ def test_contents(packages):
         assert path in files[name], f"{name} lacks {path}"
     for page in PAGES:
         assert any(path.endswith(f"/{page}.gz") for path in paths), f"{page} is not packed"
-    # What a user starts must never be more than the user.
+    # No program may run with more rights than its user.
     assert not any("s" in mode or "t" in mode[:10]
                    for name in NAMES for mode, _ in files[name].values())
 
@@ -94,7 +94,7 @@ def is_known(name):
 
 
 def dpkg(*argv):
-    """dpkg, which fails while somebody else installs something."""
+    """dpkg, which fails while another process installs packages."""
     def done():
         result = run("dpkg", *argv, check=False, limit_s=60)
         assert result.status == 0 or "lock" in result.errors, str(result)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The recipes for rpm and Arch, as far as they can be run on another system: what they say of
-versions and dependencies against meson.build, and what they pack of what the build installs."""
+"""The recipes for rpm and Arch, as far as they can be run on another system: their versions and
+dependencies against meson.build, and their files against those installed by the build."""
 
 import os
 import re
@@ -16,7 +16,7 @@ SPEC = ROOT / "packaging" / "rpm" / "qcowfs.spec"
 PKGBUILD = ROOT / "packaging" / "arch" / "PKGBUILD"
 MESON = (ROOT / "meson.build").read_text(encoding="utf-8")
 VERSION = re.search(r"^  version: '([^']+)'", MESON, re.MULTILINE)[1]
-# What the build asks pkg-config for, with the packages that Debian and Arch have for it.
+# The pkg-config modules of the build, with their packages in Debian and Arch.
 PACKAGES = {
     "blkid": ("libblkid-dev", "util-linux-libs"),
     "fuse3": ("libfuse3-dev", "fuse3"),
@@ -28,7 +28,7 @@ PACKAGES = {
     "libzstd": ("libzstd-dev", "zstd"),
     "zlib": ("zlib1g-dev", "zlib"),
 }
-# The program's alone: who links with the static library does without.
+# Needed by the program alone, not by users of the static library.
 OF_QCOWFS = {"fuse3", "libseccomp"}
 # Run when it is built.
 OF_BUILD = {"libseccomp"}
@@ -59,7 +59,7 @@ def test_versions():
 
 
 def test_dependencies():
-    """Nothing that the build needs is missing from a recipe, nor is there anything else."""
+    """A recipe has exactly the needs of the build."""
     wanted = dependencies()
     assert "glib-2.0" in wanted and set(wanted) <= set(PACKAGES), "a dependency without packages"
     debian = {PACKAGES[name][0] for name in wanted}
@@ -82,7 +82,7 @@ def test_dependencies():
 
 
 def test_rpm(build, tmp_path):
-    """A real rpmbuild, of what is built already: each file lies in one package."""
+    """A real rpmbuild, from an existing build: each file is in one package."""
     env.need_tools("rpmbuild", "rpm")
     top, stage = tmp_path / "rpm", tmp_path / "stage"
     (top / "SOURCES").mkdir(parents=True)
@@ -117,7 +117,7 @@ def test_rpm(build, tmp_path):
 
 
 def test_arch(build, tmp_path):
-    """The recipe is sourced as makepkg does it, and packs what is built already."""
+    """The recipe is sourced as by makepkg, and packs an existing build."""
     env.need_tools("bash", "meson")
     source = tmp_path / "src"
     source.mkdir()
