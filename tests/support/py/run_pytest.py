@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Runs pytest on its arguments for the build: exit status 77 where every test was skipped,
-so that the build does not count them as passed."""
+"""Runs pytest on its arguments for the build: exit status 77 if every test was skipped, so that
+the build does not count them as passed."""
 
 import os
 import sys

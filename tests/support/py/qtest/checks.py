@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The tests that every case of a matrix goes through. A test class derives from
-MatrixChecks and lists its cases; tests/oracle/conftest.py multiplies them."""
+"""The tests for every case of a matrix. A test class derives from MatrixChecks and lists its
+cases; tests/oracle/conftest.py multiplies them."""
 
 import mmap
 import os
@@ -16,7 +16,7 @@ from .qcow2 import Qcow2File
 
 DIRECT_ALIGNMENT = 512
 
-# What looks into the tables of an image of a format.
+# The editor for the tables of each format.
 EDITORS = {"qcow2": Qcow2File, "qcow": Qcow1File}
 
 
@@ -71,7 +71,7 @@ def check_random_reads(path, expected, rng, count=40, flags=0, align=1):
 
 
 def check_threads(path, expected, rng, n_threads=4):
-    """Several threads at once, buffered and direct, each with numbers of its own."""
+    """Several threads at once, buffered and direct, each with its own numbers."""
     failures, seeds = [], [rng.getrandbits(32) for _ in range(n_threads)]
     start = threading.Barrier(n_threads)
 
@@ -82,7 +82,7 @@ def check_threads(path, expected, rng, n_threads=4):
             direct = number % 2 == 1
             check_random_reads(path, expected, mine, 15, os.O_DIRECT if direct else 0,
                                DIRECT_ALIGNMENT if direct else 1)
-        except BaseException as error:      # an assertion of a thread is the test's
+        except BaseException as error:      # an assertion in a thread is the test's
             failures.append(error)
 
     threads = [threading.Thread(target=work, args=(n,)) for n in range(n_threads)]
@@ -108,8 +108,8 @@ def check_mmap(path, expected, rng):
 
 
 def check_seek(path, expected, qemu_entries, layers, tail):
-    """SEEK_DATA: no non-zero byte outside, and the extents are those of qemu-img map, but
-    for what the host file itself has as a hole."""
+    """SEEK_DATA: no non-zero byte outside, and the extents are those of qemu-img map, except for
+    holes of the host file itself."""
     data = extents.seek_data(path)
     extents.assert_zero_elsewhere(expected, data, "SEEK_DATA")
     theirs = extents.data_of_map(qemu_entries)
@@ -158,7 +158,7 @@ INFO_KEYS = ("virtual-size", "format", "cluster-size", "backing-filename",
 
 
 def assert_same_info(ours, qemus, where):
-    """qimg info has every fact that qemu-img info has, under the same names."""
+    """qimg info has every fact of qemu-img info, under the same names."""
     for key in INFO_KEYS:
         assert ours.get(key) == qemus.get(key), f"{where}: {key}: {ours.get(key)!r}, not {qemus.get(key)!r}"
     if qemus["format"] == "qcow2":
@@ -251,7 +251,7 @@ class ModelChecks:
 
 
 class LastChecks:
-    """For the end of a class: what the whole class has read has changed nothing."""
+    """For the end of a class: its reads have changed nothing."""
 
     def test_zz_images_unchanged(self, matrix):
         matrix.check_unchanged()

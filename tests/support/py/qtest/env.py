@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the suites get from outside: the built programs, the tools of the host, where
-scratch files go, the seed of random tests, how much slower than usual everything is."""
+"""The environment of the suites: the built programs, the tools of the host, the place for scratch
+files, the seed of random tests, a factor for slow machines."""
 
 import functools
 import os
@@ -40,7 +40,7 @@ def need_tools(*names):
 
 
 def find_tool(name):
-    """Tools for disks live in sbin, which the PATH of an ordinary user lacks."""
+    """Tools for disks are in sbin, which the PATH of an ordinary user lacks."""
     path = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
     return shutil.which(name, path=path)
 
@@ -57,7 +57,7 @@ def need_root(why):
 
 
 def scratch_root():
-    """TMPDIR where it is set; else the tmpfs, which makes the suites several times faster."""
+    """TMPDIR if set; else the tmpfs, which makes the suites several times faster."""
     if "TMPDIR" in os.environ:
         return Path(tempfile.gettempdir())
     shm = Path("/dev/shm")
@@ -73,8 +73,8 @@ def session_seed():
 
 
 def rng(name):
-    """A random generator of its own for each test or case: running one alone gives the
-    same numbers as running all. The seed is printed and so stands in a failure's report."""
+    """A separate random generator for each test or case: running one alone gives the same numbers
+    as running all. The seed is printed and so appears in a failure's report."""
     seed = session_seed()
     print(f"QCOWFS_TEST_SEED={seed} ({name})", file=sys.stdout)
     return random.Random((seed << 32) | zlib.crc32(name.encode()))
@@ -82,14 +82,14 @@ def rng(name):
 
 @functools.lru_cache(maxsize=None)
 def sanitizer():
-    """Name of the sanitizer that the program was built with, or None. Bounds of time and
-    memory mean nothing under one."""
+    """Name of the sanitizer that the program was built with, or None. Bounds of time and memory
+    mean nothing under one."""
     path = os.environ.get("QCOWFS")
     if not path or not os.path.isfile(path):
         return None
     needles = {b"__asan_init": "address", b"__tsan_init": "thread", b"__msan_init": "memory"}
     candidates = [path]
-    # The instrumented code may lie in the shared library next to the program alone.
+    # Only the shared library next to the program may be instrumented.
     try:
         with open(path, "rb") as file:
             data = file.read()

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What must not change while an image is looked at: content and every time stamp of each
-file of the chain."""
+"""Detects changes of an image that is only read: of content and every time stamp of each file of
+the chain."""
 
 import errno
 import hashlib
@@ -29,7 +29,7 @@ def file_digest(path):
 
 
 def _data_extents(fd):
-    """(start, end) of what is no hole."""
+    """(start, end) of all parts that are no holes."""
     at, size = 0, os.fstat(fd).st_size
     while at < size:
         try:
@@ -43,7 +43,7 @@ def _data_extents(fd):
 
 
 def _extents_digest(path):
-    """SHA-256 of a file's data and of where they lie: its holes may be large."""
+    """SHA-256 of a file's data and their positions: its holes may be large."""
     digest = hashlib.sha256()
     with os.fdopen(_open(path), "rb", buffering=0) as file:
         for start, end in _data_extents(file.fileno()):

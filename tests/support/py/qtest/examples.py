@@ -1,22 +1,21 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The examples of the manual pages and guides, run as they stand there. A block of them is
-marked by a comment in the line before:
+"""The examples of the manual pages and guides, run verbatim. A block of them is marked by a
+comment in the line before:
 
-    .\\" files: NAME...              and .Bd -literal ... .Ed in a manual page
-    <!-- files: NAME... -->          and ```console ... ``` in a guide
+.\\" files: NAME...              and .Bd -literal ... .Ed in a manual page
+<!-- files: NAME... -->          and ```console ... ``` in a guide
 
-It runs in a directory of its own with these files of the table FILES ("none": with none).
-Instead of "files:", "installed:" says that the programs have to be installed, "source NAME"
-that the block is the text of that file, "goes on" that it runs where the one before has
-ended, and "text" (of a manual page) that it is no example. Lines are
+It runs in its own directory with these files of the table FILES ("none": with none). Instead of
+"files:", "installed:" says that the programs must be installed, "source NAME" that the block is
+the text of that file, "goes on" that it continues where the previous one has ended, and "text" (in
+a manual page) that it is no example. Lines are
 
-    $ COMMAND                        of anybody; "# COMMAND" of root
-    OUTPUT
+$ COMMAND                        of any user; "# COMMAND" of root
+OUTPUT
 
-A command must exit with status 0; the lines up to the next one are what it prints, "..."
-being any text in a line, or any lines; a command without such lines may print anything. A
-backslash at the end continues a command. No mount and no loop device may be left at the
-end."""
+A command must exit with status 0; the lines up to the next one are its output, "..." being any
+text in a line, or any lines; a command without such lines may print anything. A backslash at the
+end continues a command. No mount and no loop device may be left at the end."""
 
 import os
 import re
@@ -34,11 +33,11 @@ MDOC = re.compile(r'(?:^\.\\" (files:|installed:|source|goes on|text)(.*)\n)?^\.
                   re.MULTILINE)
 MARKDOWN = re.compile(r"(?:^<!-- (files:|installed:|source|goes on)(.*) -->\n)?^```(\w*)\n((?:.*\n)*?)^```$",
                       re.MULTILINE)
-# What the shell prints behind each command, with its status.
+# The shell prints this behind each command, with its status.
 END = "@@ends "
 
 
-# ---- the files that examples begin with -------------------------------------------------
+# ---- the initial files of examples ----
 
 
 def _disk(path):
@@ -51,7 +50,7 @@ def _raw_disk(path):
 
 
 def _leaky(path):
-    """One refcount more than is referred to."""
+    """One refcount too high."""
     _disk(path)
     with Qcow2File(path) as file:
         place = file.append_cluster()
@@ -82,7 +81,7 @@ def _filesystem(path):
 
 
 def _chain(path):
-    """An overlay of base.qcow2, which lies in ../bases."""
+    """An overlay of base.qcow2, which is in ../bases."""
     bases = path.parent.parent / "bases"
     bases.mkdir()
     _disk(bases / "base.qcow2")
@@ -135,7 +134,7 @@ class Session:
 
 
 def _blocks(page):
-    """(mark, what follows it, text) of each block of a page."""
+    """(mark, the rest of its line, text) of each block of a page."""
     text = (DOCS / page).read_text(encoding="utf-8")
     if page.endswith(".md"):
         for mark, rest, language, block in MARKDOWN.findall(text):
@@ -149,7 +148,7 @@ def _blocks(page):
         assert mark, f"{page}: an example is not marked: {block}"
         if mark == "text":
             continue
-        # The escapes of mdoc; those in C text stay what they are there.
+        # The escapes of mdoc; those in C text stay unchanged.
         yield mark, rest, re.sub(r"\\(.)", lambda m: {"e": "\\", "&": ""}.get(m[1], m[1]), block)
 
 
@@ -171,18 +170,18 @@ def sessions(pages):
         yield from found
 
 
-# ---- running them -----------------------------------------------------------------------
+# ---- running them ----
 
 
 def _pattern_of(lines):
-    """What matches an output like these lines."""
+    """A pattern for outputs like these lines."""
     parts = ["(?:.*\n)*" if line == "..." else
              ".*".join(re.escape(part) for part in line.split("...")) + "\n" for line in lines]
     return "".join(parts)
 
 
 def _need(session):
-    """Skips where the machine lacks what the commands need."""
+    """Skips if the machine lacks a need of the commands."""
     if any(is_root for is_root, _, _ in session.steps):
         env.need_root("commands of root")
     if session.is_installed and not os.path.exists("/usr/bin/qcowfs"):
@@ -198,12 +197,12 @@ def _need(session):
 
 
 def _make_programs(folder):
-    """What the examples find before all else in their PATH."""
+    """The programs that the examples find first in their PATH."""
     folder.mkdir()
     for name, variable in (("qcowfs", "QCOWFS"), ("qimg", "QIMG")):
         if os.environ.get(variable):
             os.symlink(env.program(variable), folder / name)
-    # Some kernels are built without any partition table: what they do elsewhere with -P.
+    # Some kernels are built without any partition table: they get the effect of -P elsewhere.
     real = env.find_tool("losetup")
     script = folder / "losetup"
     script.write_text(f"""#!/bin/sh
@@ -240,7 +239,7 @@ def _loop_devices_below(place):
 
 
 def _clean_up(place):
-    """Takes away what a failed example has left; returns what that was."""
+    """Removes the leftovers of a failed example; returns their description."""
     left = [*reversed(_mounts_below(place)), *_loop_devices_below(place)]
     for one in left:
         if one.startswith("/dev/"):
@@ -251,8 +250,8 @@ def _clean_up(place):
 
 
 def wait_for_servers(before):
-    """Servers that were started since, and unmounted, end soon: waits until all children that
-    are not in @before have."""
+    """Servers that were started since, and unmounted, end soon: waits until all children that are
+    not in @before have."""
     def ended():
         for pid in procs.children() - before:
             try:
@@ -264,7 +263,7 @@ def wait_for_servers(before):
 
 
 def check(session, directory):
-    """Runs a session below @directory and compares what it prints."""
+    """Runs a session below @directory and compares its output."""
     _need(session)
     programs, place = directory / "bin", directory / "place"
     _make_programs(programs)

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Extents of a disk: those of `map --output=json`, those of SEEK_DATA and SEEK_HOLE, and
-how they must agree."""
+"""Extents of a disk: those of `map --output=json`, those of SEEK_DATA and SEEK_HOLE, and the
+required agreement."""
 
 import errno
 import os
 
 
 def seek_data(path):
-    """[(start, end)] of the data extents of a file, as SEEK_DATA and SEEK_HOLE tell."""
+    """[(start, end)] of the data extents of a file, according to SEEK_DATA and SEEK_HOLE."""
     out, at = [], 0
     fd = os.open(path, os.O_RDONLY)
     try:
@@ -57,7 +57,7 @@ def data_of_map(entries):
 
 
 def differences(left, right):
-    """Ranges that lie in exactly one of two merged lists."""
+    """Ranges that are in exactly one of two merged lists."""
     edges = sorted({edge for r in (left, right) for pair in r for edge in pair})
     out = []
     for start, end in zip(edges, edges[1:]):
@@ -104,7 +104,7 @@ def pieces(left, right):
 
 
 def is_host_hole(path, offset, length):
-    """Whether a range of a host file holds no data (what lies beyond its end does not)."""
+    """Whether a range of a host file has no data (bytes beyond its end do not count)."""
     fd = os.open(path, os.O_RDONLY)
     try:
         return os.lseek(fd, offset, os.SEEK_DATA) >= offset + length
@@ -116,13 +116,13 @@ def is_host_hole(path, offset, length):
 
 
 def assert_same_map(ours, qemus, content, where, layers, tail=None):
-    """Compares qimg's map with qemu-img's, byte range for byte range. @layers are the files
-    that hold the data of each depth.
+    """Compares qimg's map with qemu-img's, byte range for byte range. @layers are the files with
+    the data of each depth.
 
-    They may differ in two ways. A cluster whose bytes are a hole of the host file is data
-    to the one and zero to the other: qemu-img looks at the holes of preallocated images
-    only, by a heuristic of its own. And from @tail on, the end of a raw file that is no
-    multiple of 512, qemu-img shows the padding that it invents."""
+    They may differ in two ways. A cluster whose bytes are a hole of the host file is data to the
+    one and zero to the other: qemu-img checks only the holes of preallocated images, by its own
+    heuristic. And from @tail on, the end of a raw file that is no multiple of 512, qemu-img shows
+    the padding that it invents."""
     problems = []
     for start, end, our, qemu in pieces(ours, qemus):
         if tail is not None and start >= tail:
@@ -147,7 +147,7 @@ def assert_same_map(ours, qemus, content, where, layers, tail=None):
 
 
 def assert_normalised(entries, where):
-    """Neighbours that say the same and go on from each other are one entry."""
+    """Adjacent entries that continue each other with the same facts are one entry."""
     for one, two in zip(entries, entries[1:]):
         same = all(one.get(k) == two.get(k) for k in
                    ("depth", "present", "zero", "data", "compressed", "error", "filename"))

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Fixtures that each suite's conftest.py imports: a directory of its own for each test, a
-time limit whose expiry ends the mounts, nothing left behind."""
+"""Fixtures imported by each suite's conftest.py: a separate directory for each test, a time limit
+whose expiry ends the mounts, no leftovers."""
 
 import os
 import shutil
@@ -22,8 +22,8 @@ def pytest_configure(config):
 
 
 def select_share(config, items):
-    """Keeps QCOWFS_TEST_SHARE (0 to 1) of the cases of what is parametrized, others for each
-    seed: for runs with sanitizers, which take long. What is not parametrized stays."""
+    """Keeps QCOWFS_TEST_SHARE (0 to 1) of the parametrized cases, others for each seed: for runs
+    with sanitizers, which take long. Other tests stay."""
     share = float(os.environ.get("QCOWFS_TEST_SHARE", "1"))
     if share >= 1:
         return
@@ -57,7 +57,7 @@ def make_scratch(name):
 
 
 def remove_scratch(path):
-    """Removes a scratch directory, but never through a mount that has stayed."""
+    """Removes a scratch directory, but never through a mount that was left."""
     stayed = []
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
         for line in table:
@@ -73,8 +73,8 @@ def remove_scratch(path):
 
 @pytest.fixture
 def tmp_path(request):
-    """As pytest's, but on the scratch file system and removed after the test; with
-    QCOWFS_TEST_KEEP=1 it stays."""
+    """As pytest's, but on the scratch file system and removed after the test; QCOWFS_TEST_KEEP=1
+    keeps it."""
     path = make_scratch(request.node.name)
     yield path
     if os.environ.get("QCOWFS_TEST_KEEP"):

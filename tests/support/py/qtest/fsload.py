@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A load for file systems of the host's kernel, with a model of what every file must hold:
-random writes, truncations, holes, renames, links, removals."""
+"""A load for file systems of the host's kernel, with a model of the content of every file: random
+writes, truncations, holes, renames, links, removals."""
 
 import os
 import threading
@@ -13,7 +13,7 @@ LARGEST_FILE = 400_000
 
 
 class Load:
-    """Works in a directory of its own, @top/@name; @names is the model: {name: content}."""
+    """Works in its own directory, @top/@name; @names is the model: {name: content}."""
 
     def __init__(self, top, name, rng):
         self.top, self._rng = Path(top) / name, rng
@@ -85,7 +85,8 @@ class Load:
             step()
 
     def verify(self, top=None):
-        """All files and no others, each by its hash. @top: where the file system is now."""
+        """Checks all files and no others, each by its hash. @top: the present place of the file
+        system."""
         here = Path(top) / self.top.name if top else self.top
         found = {os.path.relpath(os.path.join(folder, name), here)
                  for folder, _, names in os.walk(here) for name in names}

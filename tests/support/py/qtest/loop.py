@@ -20,7 +20,7 @@ def need_loop_devices():
 
 
 def need_filesystem(name, *tools):
-    """A file system that the kernel has and the tools can make."""
+    """Skips unless the kernel has the file system and the tools can make it."""
     env.need_tools(*tools)
     if env.find_tool("modprobe"):
         procs.run("modprobe", "-q", name, check=False)
@@ -68,8 +68,8 @@ def mounted(device, point, *options, kind=None):
 
 
 def partition(device, number):
-    """The device node of a partition. Some kernels are built without any partition table:
-    there partx reads the table, from the same device, and tells the kernel."""
+    """The device node of a partition. Some kernels are built without any partition table: there
+    partx reads the table, from the same device, and reports it to the kernel."""
     node = Path(f"{device}p{number}")
     try:
         procs.wait_until(node.exists, f"{node}", 0.2)
@@ -84,7 +84,7 @@ def partition(device, number):
 
 
 def fill(directory, rng, n_files=30):
-    """Files of many sizes for a file system to be made from; returns {name: bytes}."""
+    """Files of many sizes for making a file system; returns {name: bytes}."""
     out = {}
     for number in range(n_files):
         name = f"dir{number % 4}/file-{number:02} äöü"
@@ -104,8 +104,8 @@ def assert_files(top, wanted):
 
 
 def dirty_copy(directory, kind, rng):
-    """A raw disk as it is while the file system is in use: its journal holds what the rest
-    does not yet. Returns (path, files that were synced before)."""
+    """A raw disk as of a moment while the file system is in use: only its journal has some
+    changes. Returns (path, files that were synced before)."""
     size, make = {"ext4": (24 * MIB, ["mke2fs", "-q", "-t", "ext4", "-J", "size=4"]),
                   "xfs": (320 * MIB, ["mkfs.xfs", "-q", "-f"])}[kind]
     live = qemu.make_raw(directory / "live.img", size)
@@ -113,7 +113,7 @@ def dirty_copy(directory, kind, rng):
     with attached(live) as device:
         with mounted(device, directory / "live", kind=kind) as top:
             files = fill(top, rng, 10)
-        # Unmounted once: these files need no journal, and must be seen without it.
+        # Unmounted once: these files need no journal, and must be visible without it.
         stack = contextlib.ExitStack()
         top = stack.enter_context(mounted(device, directory / "live", kind=kind))
         with stack:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Many small images in one mount: builds the cases of a test class, asks qemu-img what each
-must read as, mounts them all in one qcowfs process, and keeps what the files were before."""
+"""Many small images in one mount: builds the cases of a test class, gets each expected content
+from qemu-img, mounts them all in one qcowfs process, and records the state of the files before."""
 
 import json
 import re
@@ -15,18 +15,18 @@ from .mount import Mount, stem
 
 @dataclass
 class Case:
-    """One image. @build(directory, rng) makes it and its chain inside @directory and
-    returns the path of the IMAGE, or (path, Model)."""
+    """One image. @build(directory, rng) makes it and its chain inside @directory and returns the
+    path of the IMAGE, or (path, Model)."""
     name: str
     build: Callable
-    image_format: Optional[str] = None      # what qemu-img is told; probed if None
-    want_layers: bool = False               # also what each layer reads as by itself
+    image_format: Optional[str] = None      # for qemu-img; probed if None
+    want_layers: bool = False               # also the content as of each layer
 
 
 @dataclass
 class Model:
-    """What the operations of a random sequence must have left; ranges in @open are not
-    defined by them (discards)."""
+    """The expected result of a random sequence of operations; ranges in @open are undefined by
+    them (discards)."""
     content: bytearray
     open: list = field(default_factory=list)
 
@@ -41,9 +41,9 @@ class Built:
     qemu_map: list = field(default_factory=list)
     qemu_info: dict = field(default_factory=dict)
     qemu_chain: list = field(default_factory=list)
-    layers: list = field(default_factory=list)       # the file that holds each depth's data
+    layers: list = field(default_factory=list)       # the file with each depth's data
     layer_contents: list = field(default_factory=list)   # with want_layers: paths
-    refusal: Optional[str] = None                    # why qcowfs did not open it
+    refusal: Optional[str] = None                    # the reason of a refusal by qcowfs
 
     @property
     def expected(self):
@@ -51,7 +51,7 @@ class Built:
 
     @property
     def raw_tail(self):
-        """Where the invented padding of an odd raw layer begins in qemu-img's maps."""
+        """The start of the padding that qemu-img's maps invent for an odd raw layer."""
         tails = [p.stat().st_size for p in self.layers[-1:] if p.stat().st_size % 512]
         return tails[0] // 512 * 512 if tails else None
 
@@ -114,8 +114,8 @@ class Matrix:
     # ---- mounting ---------------------------------------------------------------------
 
     def _mount(self):
-        """Mounts all; an image that is refused is left out and noted, so that one broken
-        feature fails its own cases alone."""
+        """Mounts all; a refused image is left out and noted, so that one broken feature fails only
+        its own cases."""
         while True:
             images = [b.image for b in self.built.values() if b.refusal is None]
             assert images, "every image was refused:\n" + "\n".join(

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Starting and ending mounts. A Mount never outlives its block: the mount point is
-unmounted and the server reaped by its pid, whatever the test did; a status other than 0 or
-a sanitizer's report fails the test."""
+"""Starts and ends mounts. A Mount never outlives its block: after any test the mount point is
+unmounted and the server reaped by its pid; a status other than 0 or a sanitizer's report fails
+the test."""
 
 import errno
 import os
@@ -14,14 +14,14 @@ from pathlib import Path
 
 from . import env, procs
 
-# Mounts that are up, for the watchdog and for the end of the session.
+# Present mounts, for the watchdog and for the end of the session.
 LIVE = []
 
 ONE_LINE = re.compile(r"\Aqcowfs: (?P<file>.+?): (?P<what>.+) \((?P<cure>.+)\)\n\Z")
 
 
 def stem(image):
-    """The name under which the tree shows an image. Spec: design, "The tree"."""
+    """The name of an image in the tree. Spec: design, "The tree"."""
     name = Path(image).name
     for suffix in (".qcow2", ".qcow", ".qed", ".img", ".raw"):
         if name.endswith(suffix):
@@ -55,7 +55,7 @@ class Mount:
     """`qcowfs -f OPTIONS IMAGE... MOUNTPOINT` from enter to exit.
 
     @wrapper: a command line to put before the program (a tracer).
-    @expect_status: what the server must exit with."""
+    @expect_status: the expected exit status of the server."""
 
     def __init__(self, images, mountpoint, *options, wrapper=(), expect_status=0, cwd=None,
                  limit_s=20):
@@ -110,8 +110,8 @@ class Mount:
 
     @staticmethod
     def _is_new(now, before):
-        """A stale mount may have gone in between, and the kernel gives its ID again: then
-        it is the new one that answers."""
+        """A stale mount may have gone in between, and the kernel reuses its ID: then the new one
+        answers."""
         if not now or len(now) > len(before):
             return bool(now)
         return now[-1][0] != before[-1][0] or now[-1][2] != before[-1][2]
@@ -128,7 +128,7 @@ class Mount:
         self.close()
 
     def close(self):
-        """Unmounts, reaps, and checks how the server ended. May be called twice."""
+        """Unmounts, reaps, and checks the server's end. May be called twice."""
         if self._closed:
             return
         try:
@@ -159,8 +159,8 @@ class Mount:
             LIVE.remove(self)
 
     def abort(self):
-        """For a watchdog: prints the stacks and ends the server, which ends every system
-        call that waits for it."""
+        """For a watchdog: prints the stacks and ends the server, which ends every waiting system
+        call."""
         if self.process and self.process.poll() is None:
             procs.dump_stacks(self.pid)
             print(self.stderr()[-4000:], file=sys.stderr)
@@ -174,7 +174,7 @@ class Mount:
                 pass
 
     def _kill_and_reap(self):
-        """What would have unmounted ends by itself then, as a child of ours."""
+        """The unmounting process ends by itself then, as a child of ours."""
         helpers = procs.children(self.pid)
         self._kill_server()
         self.process.wait(10)
@@ -182,8 +182,8 @@ class Mount:
             procs.reap(pid)
 
     def _unmount(self):
-        # Something of the host may still have a file open for a moment (a loop device that
-        # detaches on its own time): busy is an error of the test only when it lasts.
+        # A program of the host may still have a file open for a moment (a loop device that
+        # detaches on its own time): busy is an error of the test only if it lasts.
         end = time.monotonic() + 5 * env.slow()
         while True:
             result = unmount(self.mountpoint, check=False)
@@ -219,11 +219,11 @@ class Mount:
             os.unlink(path)
         self.forget()
 
-    # ---- looking at it ----------------------------------------------------------------
+    # ---- inspecting it ----
 
     @property
     def pid(self):
-        """The server's pid, also below a wrapper that has started it."""
+        """The server's pid, also below a wrapper that started it."""
         if not self._wrapper:
             return self.process.pid
         kids = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
@@ -251,7 +251,7 @@ class Mount:
 
 
 class _Adopted:
-    """A daemon whose parent has gone, as much of a Popen as Mount needs."""
+    """A daemon whose parent has gone, with the part of Popen needed by Mount."""
 
     def __init__(self, pid):
         self.pid, self.returncode = pid, None
@@ -273,13 +273,13 @@ class _Adopted:
 
 
 class Daemon(Mount):
-    """`qcowfs OPTIONS IMAGE... MOUNTPOINT` without -f: the command must return 0, and only
-    when the mount answers; its daemon becomes a child of this process."""
+    """`qcowfs OPTIONS IMAGE... MOUNTPOINT` without -f: the command must return 0, and only when
+    the mount answers; its daemon becomes a child of this process."""
 
     def __enter__(self):
         env.need_fuse()
         self._make_mountpoint()
-        # The daemon has no stderr: a sanitizer has to write elsewhere.
+        # The daemon has no stderr: a sanitizer must write elsewhere.
         self._reports = self.mountpoint.parent / f".{self.mountpoint.name}.sanitizer"
         logs = {name: f"{os.environ.get(name, '')}:log_path={self._reports}".lstrip(":")
                 for name in ("ASAN_OPTIONS", "TSAN_OPTIONS", "UBSAN_OPTIONS")}
@@ -311,9 +311,9 @@ class Daemon(Mount):
 
 def refused(*argv, file=None, contains=(), limit_s=20, mountpoint=None, status=1, cwd=None,
             wrapper=()):
-    """Starts qcowfs without -f and expects a refusal as the design orders it: within five
-    seconds, exit status 1, one line `qcowfs: FILE: what (what to do)`, nothing mounted.
-    Returns the line's parts. @contains: words that must stand in the line, whatever case."""
+    """Starts qcowfs without -f and expects a refusal as designed: within five seconds, exit status
+    1, one line `qcowfs: FILE: problem (advice)`, nothing mounted. Returns the line's parts.
+    @contains: words that must be in the line, in any case."""
     env.need_fuse()
     mountpoint = mountpoint or argv[-1]
     before = mounts_at(mountpoint)

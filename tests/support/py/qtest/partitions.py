@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Disks with partition tables, made by the host's tools, and what these tools say of them."""
+"""Disks with partition tables, made by the host's tools, and these tools' reports."""
 
 import contextlib
 import json
@@ -35,7 +35,7 @@ def make(path, script, size=40 * MIB, sector=512):
     """A raw disk with a table by sfdisk; sectors of another size need a loop device."""
     env.need_tools("sfdisk")
     if not Path(path).exists():
-        # Something in each partition, and a little of all.
+        # Some data in each partition, and a little of each kind.
         qemu.make_raw(path, size, *((at * MIB - 65536, 400_000, "words", 3)
                                     for at in range(1, size // MIB - 1, 4)))
     run(path, "sfdisk", "-q", "--wipe", "never", "--wipe-partitions", "never",
@@ -54,7 +54,7 @@ def run(path, *argv, stdin=None, sector=512):
 
 
 def told_by_sfdisk(path, sector=512):
-    """The table as sfdisk says, with starts and sizes in bytes, the numbers as "number"."""
+    """The table according to sfdisk, with starts and sizes in bytes, the numbers as "number"."""
     table = json.loads(run(path, "sfdisk", "--json", sector=sector))["partitiontable"]
     for item in table["partitions"]:
         item["number"] = int(re.search(r"(\d+)$", item["node"]).group(1))

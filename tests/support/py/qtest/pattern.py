@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Content that is computed from its place on the disk, so that a wrong cluster, a shifted
-read or an old generation shows as itself and needs no copy to compare with."""
+"""Content computed from its place on the disk, so that a wrong cluster, a shifted read or an old
+generation is recognizable and needs no copy to compare with."""
 
 import sys
 from array import array
@@ -10,7 +10,7 @@ NOISE_BLOCK = 4096
 
 
 def words(offset, length, salt=0):
-    """Each 8-byte word holds its own number and @salt: compresses well, repeats nowhere."""
+    """Each 8-byte word has its own number and @salt: compresses well, repeats nowhere."""
     first, last = offset // 8, (offset + length + 7) // 8
     base = (salt & 0xffff) << 48
     data = array("Q", range(base + first, base + last))

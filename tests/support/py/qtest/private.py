@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Command lines to put before a program, so that it finds another machine than this one: a
-/dev without some devices, other files in /etc, one that boots. Each has a mount namespace of
-its own."""
+"""Command lines to put before a program, so that it finds another machine than this one: a /dev
+without some devices, other files in /etc, one that boots. Each has its own mount namespace."""
 
 import os
 
 from . import env
 
-# The copies of the mounts that other tests have at this moment: a server ends when the last
-# one of its mount has gone.
+# The namespace copies mounts of concurrent tests: a server ends when the last copy of its mount
+# has gone.
 FORGET_MOUNTS = """
 umount --all --lazy --types fuse.qcowfs 2>/dev/null || :
 set -e
@@ -46,8 +45,7 @@ exec "$@"
 """
 
 
-# What the container leaves behind is its groups of processes. /dev/fuse is as a device manager
-# makes it.
+# The container leaves its groups of processes behind. /dev/fuse is as a device manager makes it.
 MACHINE = """
 cd "$1"
 shift
@@ -77,34 +75,34 @@ def _in_namespace(script, *arguments, options=()):
 
 
 def private_dev(tmp_path, log="", has_fuse=True):
-    """/dev with the few devices that are needed, open to all; /dev/log is the socket @log, or absent."""
+    """/dev with the few needed devices, open to all; /dev/log is the socket @log, or absent."""
     nodes = tmp_path / "nodes"
     nodes.mkdir()
     return _in_namespace(DEV, nodes, "fuse" if has_fuse else "", log)
 
 
 def private_files(replacements):
-    """The files of {path: what stands there instead}."""
+    """Replaces the files: {path: new content}."""
     pairs = [str(item) for pair in replacements.items() for item in pair]
     return _in_namespace(FILES, *pairs, "--")
 
 
 def private_programs(directory):
-    """/usr/bin has what @directory has, too. Exit status 77 where that cannot be had."""
+    """/usr/bin also has the files of @directory. Exit status 77 if that is impossible."""
     return _in_namespace(PROGRAMS, directory)
 
 
 def private_machine(directory):
-    """Boots systemd on this machine's files, over which those of @directory/upper lie, until
-    it is powered off; the words after are its kernel's. Exit status 77 where that cannot be."""
+    """Boots systemd on this machine's files, overlaid with those of @directory/upper, until it is
+    powered off; the following words are its kernel's. Exit status 77 if that is impossible."""
     env.need_tools("systemd-nspawn")
-    # Whoever kills unshare ends all that runs in there.
+    # Killing unshare ends all processes in there.
     return _in_namespace(MACHINE, directory,
                          options=("--pid", "--fork", "--kill-child", "--mount-proc"))
 
 
 def as_user(*paths, uid=65534):
-    """Without root; @paths become that user's, so that it can get there."""
+    """Without root; @paths become that user's, so that it can reach them."""
     env.need_tools("setpriv")
     for path in paths:
         os.chown(path, uid, uid)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Running programs with a time limit, and looking at running ones: nothing here ends a
-process that it was not given by its pid."""
+"""Runs programs with a time limit, and inspects running ones: nothing here ends a process that was
+not given by its pid."""
 
 import ctypes
 import os
@@ -79,7 +79,7 @@ def run(*argv, limit_s=30, check=True, cwd=None, env_add=None, stdin=None, pass_
 
 
 def dump_stacks(pid):
-    """Prints where the threads of @pid stand: by gdb, or what the kernel tells."""
+    """Prints the stacks of the threads of @pid: by gdb, or from the kernel."""
     print(f"--- stacks of process {pid} ---", file=sys.stderr)
     if env.find_tool("gdb"):
         try:
@@ -99,8 +99,8 @@ def dump_stacks(pid):
 
 
 class Watchdog:
-    """Calls back when a block takes too long. The block may hang in a system call on the
-    mount, which no exception can end: the callback has to end the server."""
+    """Calls back when a block takes too long. The block may hang in a system call on the mount,
+    which no exception can end: the callback must end the server."""
 
     def __init__(self, seconds, on_expiry):
         self.expired = False
@@ -132,8 +132,8 @@ def wait_until(condition, what, limit_s=10, step_s=0.005):
 
 
 def adopt_orphans():
-    """Makes this process the parent of daemons whose parent has gone, so that their exit
-    status can be had and none is left behind."""
+    """Makes this process the parent of daemons whose parent has gone, so that their exit status is
+    available and none is left behind."""
     PR_SET_CHILD_SUBREAPER = 36
     libc = ctypes.CDLL(None, use_errno=True)
     assert libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
@@ -143,7 +143,7 @@ def children(parent=None):
     """The pids whose parent is this process, or @parent."""
     parent = parent or os.getpid()
     mine = set()
-    # No glob: it fails where a process ends while it looks.
+    # No glob: it fails if a process ends meanwhile.
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
             stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
@@ -155,7 +155,7 @@ def children(parent=None):
 
 
 def name(pid):
-    """What the process calls itself; empty when it has ended."""
+    """The process's own name; empty when it has ended."""
     try:
         return Path(f"/proc/{pid}/comm").read_text(errors="replace").strip()
     except OSError:
@@ -163,8 +163,8 @@ def name(pid):
 
 
 def reap(pid, limit_s=10):
-    """Waits for the end of a child that is no Popen; returns its status, None where it is
-    no child (any more)."""
+    """Waits for the end of a child that is no Popen; returns its status, None if it is no child
+    (any more)."""
     def ended():
         try:
             return os.waitpid(pid, os.WNOHANG)

@@ -70,7 +70,7 @@ class Qcow1Writer:
         struct.pack_into(">Q", self.bytes, place, value)
 
     def l2_table(self, l1_index, unit=None):
-        """The offset of an L2 table, which is made where it is missing."""
+        """The offset of an L2 table, added if missing."""
         place = self.l1_offset + 8 * l1_index
         (table,) = struct.unpack_from(">Q", self.bytes, place)
         if not table:
@@ -87,7 +87,7 @@ class Qcow1Writer:
         self.set_entry(cluster, self.append(data, unit), table_unit)
 
     def add_compressed(self, cluster, data, unit=1, table_unit=None):
-        """False where @data do not become shorter."""
+        """False if @data do not become shorter."""
         stream = deflate(data.ljust(self.cluster_size, b"\0"))
         if len(stream) >= self.cluster_size:
             return False
@@ -117,7 +117,7 @@ class Qcow1File(ImageFile):
         return self.get("l1_table_offset") + 8 * (guest // (self.cluster_size << self.get("l2_bits")))
 
     def l2_place(self, guest):
-        """Where the L2 entry of a guest offset lies; None without a table."""
+        """The place of the L2 entry of a guest offset; None without a table."""
         table = self.word(self.l1_place(guest))
         index = guest // self.cluster_size % (1 << self.get("l2_bits"))
         return table + 8 * index if table else None

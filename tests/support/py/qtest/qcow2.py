@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Reading and damaging the structures of a qcow2 file by hand. Written from the format's
-description, apart from the product's decoders, so that it can contradict them.
-Spec: qcow2, "Header", "L1 and L2 entries", "Compressed clusters", "Snapshot table"."""
+"""Reads and damages the structures of a qcow2 file. Written from the format's description, apart
+from the product's decoders, so that it can contradict them. Spec: qcow2, "Header", "L1 and L2
+entries", "Compressed clusters", "Snapshot table"."""
 
 import os
 import struct
@@ -31,7 +31,7 @@ EXT_DATA_FILE = 0x44415441
 
 
 def _open_without_atime(path, flags):
-    """Looking into the tables must not be mistaken for a read by the product."""
+    """Reading the tables must not be mistaken for a read by the product."""
     try:
         return os.open(path, flags | os.O_NOATIME)
     except PermissionError:
@@ -81,8 +81,8 @@ class Qcow2File(ImageFile):
     HEADER = HEADER
 
     def append_cluster(self, data=b""):
-        """Puts @data into fresh clusters at the end of the file; returns their offset.
-        Reference counts are not kept: nobody who only reads looks at them."""
+        """Puts @data into new clusters at the end of the file; returns their offset. Reference
+        counts are not updated: readers ignore them."""
         cs = self.cluster_size
         at = -(-self.file_size() // cs) * cs
         self.write(at, data.ljust(max(cs, -(-len(data) // cs) * cs), b"\0"))
@@ -187,7 +187,7 @@ class Qcow2File(ImageFile):
         return struct.unpack(">Q", self.read(self.l2_place(guest) + 8, 8))[0]
 
     def compressed_at(self, guest):
-        """(host offset, bytes that may be read) of a compressed cluster."""
+        """(host offset, readable bytes) of a compressed cluster."""
         entry = self.l2_entry(guest)
         assert entry & COMPRESSED
         shift = 62 - (self.cluster_bits - 8)
@@ -243,7 +243,7 @@ class Qcow2File(ImageFile):
         self.set("nb_snapshots", len(entries))
 
     def set_vm_state(self, snapshot_index, length):
-        """Says that a snapshot holds a VM state of @length bytes (its data are there)."""
+        """Declares that a snapshot has a VM state of @length bytes (its data are there)."""
         entry = self.snapshots()[snapshot_index]
         assert entry["extra"] >= 8
         self.write(entry["place"] + 32, struct.pack(">I", length if length < 1 << 32 else 0))

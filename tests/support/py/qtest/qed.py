@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Making QED images with qemu-img, and reading and damaging their structures by hand.
-Written from the format's description, apart from the product's decoders, so that it can
-contradict them. Spec: qed."""
+"""Makes QED images with qemu-img, and reads and damages their structures. Written from the
+format's description, apart from the product's decoders, so that it can contradict them. Spec:
+qed."""
 
 import struct
 from collections import Counter
@@ -38,8 +38,8 @@ def create(path, size, backing=None, backing_format=None, **options):
 
 
 class Walk:
-    """What a look at all tables finds: clusters by how often something refers to them, and
-    the places in the file of entries that are no places."""
+    """The result of a walk over all tables: the number of references to each cluster, and the
+    positions of entries outside the file."""
 
     def __init__(self):
         self.used, self.invalid, self.n_data = Counter(), [], 0
@@ -59,7 +59,7 @@ class QedFile(ImageFile):
         return self.get("table_size") * self.cluster_size // 8
 
     def n_clusters(self):
-        """Whole ones; the last sector counts as whole."""
+        """Whole ones; a last whole sector counts."""
         return -(-self.file_size() // 512) * 512 // self.cluster_size
 
     def backing_name(self):
@@ -115,7 +115,7 @@ class QedFile(ImageFile):
         self.write(place, struct.pack("<Q", value))
 
     def _table(self, offset):
-        """(index, entry) of those that are not 0; most of a table is nothing."""
+        """(index, entry) of those that are not 0; most of a table is 0."""
         data = self.read(offset, self.n_entries * 8)
         for start in range(0, len(data), 4096):
             part = data[start:start + 4096]
@@ -150,7 +150,7 @@ class QedFile(ImageFile):
         return out
 
     def assert_sound(self, may_leak=False):
-        """Every entry is a place, no cluster is referred to twice, and none to spare."""
+        """Every entry is valid, no cluster has two references, and none is unreferenced."""
         walk = self.walk()
         shared = [c for c, n in walk.used.items() if n > 1]
         leaks = sorted(set(range(self.n_clusters())) - walk.used.keys())

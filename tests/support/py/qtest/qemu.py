@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Making images with qemu-img and qemu-io, and asking qemu-img what it sees in them."""
+"""Makes images with qemu-img and qemu-io, and gets qemu-img's view of them."""
 
 import contextlib
 import json
@@ -12,13 +12,13 @@ from . import env, pattern, procs, qcow2
 from .procs import run
 
 
-# Times for deriving a key, each tried where the one before is too short to be measured.
+# Times for deriving a key, each tried if the previous one is too short to be measured.
 LUKS_ITER_TIMES_MS = (10, 100, 1000, 2000)
 
 
 def create(path, size, backing=None, backing_format=None, image_format="qcow2", **options):
-    """qemu-img create; runs in the image's directory, since qemu-img takes the name of a
-    data file as relative to the current one. A relative backing name is the image's."""
+    """qemu-img create; runs in the image's directory, since qemu-img takes the name of a data file
+    as relative to the current one. A relative backing name is the image's."""
     path = Path(path)
     argv = ["qemu-img", "create", "-q", "-f", image_format]
     if options:
@@ -39,7 +39,7 @@ def create_encrypted(path, size, method="luks", secret="words"):
     if method != "luks":
         img(*argv, options, path, str(size))
         return Path(path)
-    # The key derivation is timed first, and qemu-img fails where a short time rounds to none.
+    # The key derivation is timed first, and qemu-img fails if a short time rounds to zero.
     for iter_time_ms in LUKS_ITER_TIMES_MS:
         result = img(*argv, f"{options},encrypt.iter-time={iter_time_ms}", path, str(size),
                      check=False)
@@ -67,8 +67,8 @@ def io(path, *commands, options=(), check=True, image_format=None):
 
 @contextlib.contextmanager
 def held(image, *options):
-    """qemu-io that has the image open until the block ends: it answers a command when the
-    locks are taken."""
+    """qemu-io that has the image open until the block ends: it answers a command when the locks
+    are taken."""
     tool = env.find_tool("qemu-io")
     process = subprocess.Popen([tool, *options, str(image)], stdin=subprocess.PIPE,
                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -102,8 +102,8 @@ def write(path, *pieces, backend=(), image_format=None):
 
 
 def die_writing(path, *commands):
-    """A writer that is killed: leaves the dirty bit of an image with lazy refcounts behind,
-    and refcounts in its memory."""
+    """A killed writer: leaves the dirty bit of an image with lazy refcounts behind, and its
+    refcounts only in its memory."""
     result = io(path, *commands, "abort", check=False)
     assert result.status != 0, result
     with qcow2.Qcow2File(path) as image:
@@ -121,7 +121,7 @@ def make_raw(path, size, *pieces):
 
 
 def to_raw(path, out, snapshot=None, image_format=None):
-    """The expectation: what QEMU reads from the image."""
+    """The expected content: QEMU's read of the image."""
     path = Path(path)
     argv = ["qemu-img", "convert", "-O", "raw"]
     if image_format:
@@ -159,7 +159,7 @@ def has_option(name):
 
 
 def snapshot_contents(path, folder):
-    """What QEMU reads from each internal snapshot, by its name."""
+    """QEMU's read of each internal snapshot, by its name."""
     out = {}
     for snapshot in info_json(path).get("snapshots", []):
         file = to_raw(path, folder / "snapshot.raw", snapshot["name"])

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A directory on a disk, for what cannot be seen on a tmpfs, and how much of a file the
-page cache holds."""
+"""A directory on a disk, for tests that a tmpfs cannot run, and the amount of a file in the page
+cache."""
 
 import contextlib
 import ctypes
@@ -31,7 +31,7 @@ def directory_on_a_disk():
 
 
 def drop_cached(path):
-    """Leaves nothing of a file in the page cache."""
+    """Drops a file from the page cache."""
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
@@ -42,12 +42,12 @@ def drop_cached(path):
 
 
 def cached_bytes(path):
-    """How much of a file is in the page cache."""
+    """The bytes of a file in the page cache."""
     libc = ctypes.CDLL(None, use_errno=True)
     size = os.path.getsize(path)
     n_pages = -(-size // mmap.PAGESIZE)
     is_cached = (ctypes.c_ubyte * n_pages)()
-    # Shared and writable, since that is what the address can be taken of.
+    # Shared and writable, since only then its address can be taken.
     with open(path, "r+b") as file, mmap.mmap(file.fileno(), size) as pages:
         start = ctypes.c_char.from_buffer(pages)
         result = libc.mincore(ctypes.c_void_p(ctypes.addressof(start)), ctypes.c_size_t(size),

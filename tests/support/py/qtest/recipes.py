@@ -9,8 +9,8 @@ def default_size(cluster):
 
 
 def sprinkle(path, size, cluster, rng, salt=1, compressed=False, image_format=None):
-    """Whole clusters, runs, pieces inside clusters and over borders, the last bytes, zeros
-    with and without unmapping, discards; most of the disk stays unallocated."""
+    """Whole clusters, runs, pieces inside clusters and over borders, the last bytes, zeros with
+    and without unmapping, discards; most of the disk stays unallocated."""
     n = max(1, size // cluster)
     sector_size = size // 512 * 512
     if not sector_size:
@@ -43,7 +43,7 @@ def sprinkle(path, size, cluster, rng, salt=1, compressed=False, image_format=No
 
     command("write -z", at(0.2) + cluster, cluster)         # zero, allocated below
     command("write -z -u", at(0.6), cluster)                # zero, unmapped
-    command("write -z", at(0.8), 2 * cluster)               # zero on nothing
+    command("write -z", at(0.8), 2 * cluster)               # zero on unallocated
     command("discard", at(0.6) + cluster, cluster)
     command("write -z", at(0.2) + 512, 512)                 # inside a cluster
     if commands:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a server does, seen from outside by strace: the sizes of its answers to the kernel,
-the files that it opens. The server's own counters could agree with its own mistakes."""
+"""A server's actions, observed from outside by strace: the sizes of its answers to the kernel, the
+files that it opens. The server's own counters could agree with its own mistakes."""
 
 import os
 import re
@@ -13,13 +13,13 @@ import pytest
 
 from . import env, procs
 
-# A READ's answer: 16 bytes of head before the data. Everything else is shorter than this.
+# A READ's answer: 16 bytes of header before the data. All other answers are shorter.
 OUT_HEADER = 16
 SMALLEST_DATA = 2048
 
 
 class Answers:
-    """Records the answers that a running server gives between enter and exit."""
+    """Records the answers of a running server between enter and exit."""
 
     def __init__(self, pid, log):
         env.need_tools("strace")
@@ -49,8 +49,8 @@ class Answers:
         return True
 
     def _settle(self):
-        """The client has its data before strace has seen the server's call return: until then
-        that thread is stopped, or about to be."""
+        """The client has its data before strace has seen the server's call return: until then that
+        thread is stopped, or about to be."""
         quiet, size, end = 0, -1, time.monotonic() + 20 * env.slow()
         while quiet < 5 and time.monotonic() < end:
             time.sleep(0.01)
@@ -58,7 +58,7 @@ class Answers:
             quiet, size = (quiet + 1 if now == size and self._is_asleep() else 0), now
 
     def _is_asleep(self):
-        """Whether all threads of the server wait for something else than strace."""
+        """Whether no thread of the server waits for strace."""
         return all(re.search(r"^State:\s*S", (task / "status").read_text(), re.M)
                    for task in Path(f"/proc/{self._pid}/task").iterdir())
 
@@ -75,7 +75,7 @@ class Answers:
 
     @property
     def data(self):
-        """Bytes of each answer that brought data."""
+        """Bytes of each answer with data."""
         return [size - OUT_HEADER for size in self.sizes if size >= SMALLEST_DATA]
 
 
@@ -83,7 +83,7 @@ def opened_files(*argv, log, cwd=None):
     """Runs a program to its end; returns (result, paths that it opened for reading, or
     tried to), each resolved where possible. O_PATH opens read nothing and do not count."""
     env.need_tools("strace")
-    # Leaks are not looked for under a tracer: their finder is one itself.
+    # The leak checker is off under a tracer, since it is a tracer itself.
     sanitizer_options = os.environ.get("ASAN_OPTIONS", "")
     result = procs.run("strace", "-f", "-y", "-s", "4096", "-e", "trace=open,openat,openat2",
                        "-o", log, *argv, check=False, cwd=cwd,

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Writing to files of a mount in all the ways that a program can, and what QEMU thinks of
-the image afterwards."""
+"""Writes to files of a mount in all ways open to a program, and checks the image by QEMU
+afterwards."""
 
 import contextlib
 import ctypes
@@ -34,7 +34,7 @@ def opened(path, flags=os.O_RDWR):
 
 
 def pwrite(fd, data, offset):
-    """One pwrite, which must take all."""
+    """One pwrite, which must write everything."""
     n = os.pwrite(fd, data, offset)
     assert n == len(data), f"pwrite of {len(data)} bytes at {offset} took {n}"
 
@@ -69,8 +69,7 @@ def read_mapped(path):
 
 
 def assert_reads(path, wanted, where="the disk"):
-    """All ways to read agree: the kernel's pages, a mapping, the server, and pages that are
-    read anew."""
+    """All ways to read agree: the kernel's pages, a mapping, the server, and reread pages."""
     wanted = bytes(wanted)
     pattern.assert_same(read_all(path), wanted, f"{where}, buffered")
     pattern.assert_same(read_mapped(path), wanted, f"{where}, mapped")
@@ -81,14 +80,14 @@ def assert_reads(path, wanted, where="the disk"):
 
 def check(image, image_format="qcow2", leaks_allowed=False):
     """qemu-img check: no error, and no leak unless a process was killed."""
-    # There, since qemu-img takes the name of a data file as relative to where it runs.
+    # There, since qemu-img takes the name of a data file as relative to its current directory.
     result = qemu.img("check", "-f", image_format, image.name, cwd=image.parent, check=False,
                       limit_s=120)
     assert result.status in ((0, 3) if leaks_allowed else (0,)), result
 
 
 def assert_content(image, wanted, scratch, image_format=None):
-    """What QEMU reads from the image."""
+    """Compares QEMU's read of the image."""
     out = qemu.to_raw(image, scratch, image_format=image_format)
     try:
         pattern.assert_same(out.read_bytes(), bytes(wanted), f"{image} read by QEMU")
@@ -97,7 +96,7 @@ def assert_content(image, wanted, scratch, image_format=None):
 
 
 class Disk:
-    """A disk and what it must hold. Sizes are the disk's: multiples of a sector."""
+    """A disk and its expected content. Sizes are the disk's: multiples of a sector."""
 
     def __init__(self, fd, content):
         self.fd, self.content = fd, bytearray(content)
@@ -138,7 +137,7 @@ class Disk:
 
 @contextlib.contextmanager
 def small_tmpfs(directory, size):
-    """A tmpfs of its own, so that it can be full. For root."""
+    """A separate tmpfs, so that it can be full. For root."""
     directory.mkdir()
     procs.run("mount", "-t", "tmpfs", "-o", f"size={size}", "qcowfs-test", directory)
     try:
