@@ -1,11 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """make-completions.py DIRECTORY QIMG [QCOWFS]: writes the completions of bash, zsh and fish for
-the programs to DIRECTORY, under the names by which the shells look for them: PROGRAM, _PROGRAM
-and PROGRAM.fish. All that they know is what --help prints: options, what
-they take, subcommands. Of the values that options can have, those are offered that the help
-names, so that nothing here has to change when one is added or goes, but for a new word in
-VALUES."""
+the programs to DIRECTORY, under the names expected by the shells: PROGRAM, _PROGRAM and
+PROGRAM.fish. They are made from the output of --help alone: options, their arguments,
+subcommands. The values of an option are those named in its help, so that this script changes
+only for a new word in VALUES."""
 
 import os
 import re
@@ -15,7 +14,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 
-# Values by the option's name, which are offered if the option's help has the word.
+# Values by the option's name; offered if the option's help has the word.
 VALUES = {
     "backing": ["same-dir", "any", "none"],
     "backing_fmt": ["qcow2", "qed", "raw"],
@@ -30,9 +29,9 @@ VALUES = {
     "sparse": ["yes", "no"],
     "version": ["2", "3"],
 }
-# What else a value can be, by the word that the help has for it.
+# Other values, by their word in the help.
 KINDS = {"FILE": "@file", "DIR": "@dir", "MOUNTPOINT": "@dir", "POLICY": "@dir", "OLD=NEW": "@file"}
-# Values that are lists themselves.
+# Options whose value is a list.
 LISTS = {"hash"}
 
 LONG = re.compile(r"^  (?:-(\w), )?--([\w-]+)(?:=(\S+)| ([A-Z]+))? +(.*)$")
@@ -44,7 +43,7 @@ class Option:
     def __init__(self, letter, name, argument, text, is_optional=False):
         self.letter, self.name, self.argument, self.text = letter, name, argument, text
         self.key = (name or letter).replace("-", "_")
-        self.is_optional = is_optional  # the argument, where there is one
+        self.is_optional = is_optional  # the argument, if any
         self.is_list = name == "options" or (name is None and letter == "o")
 
     @property
@@ -73,7 +72,7 @@ def help_of(*argv):
     env = dict(os.environ, LC_ALL="C")
     text = subprocess.run([*argv, "--help"], env=env, check=True, stdin=subprocess.DEVNULL,
                           stdout=subprocess.PIPE, text=True).stdout
-    return re.sub(r"\n {20,}", " ", text)  # lines that go on
+    return re.sub(r"\n {20,}", " ", text)  # continuation lines
 
 
 def read_qcowfs(program):
@@ -168,13 +167,13 @@ def make_bash(top, subcommands):
 
 
 def quoted(text):
-    """Within the brackets and single quotes of a specification."""
+    """Text within the brackets and single quotes of a specification."""
     text = text.replace("[", "(").replace("]", ")").replace(": ", " - ").replace(":", "")
     return text.replace("'", "'\\''")
 
 
 def zsh_action(option):
-    """What is behind the colon: how the value is completed."""
+    """The part behind the colon: how to complete the value."""
     words = [value for value in option.values if value[0] != "@"]
     if "@file" in option.values:
         return "_files"
