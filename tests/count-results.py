@@ -1,15 +1,14 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Counts test cases from what the test runners wrote, for run-all.sh.
+"""Counts test cases from the output of the test runners, for run-all.sh.
 
 count-results.py meson LOGBASE EXIT    LOGBASE.json and LOGBASE.junit.xml of meson test
 count-results.py junit FILE EXIT       a JUnit file of pytest
 count-results.py total FILE            lines "PASSED FAILED SKIPPED label" summed up
 
-The first two print "PASSED FAILED SKIPPED" and name what failed on standard error. EXIT is
-the runner's exit status: one that tells of a failure which no case shows counts as one, and
-so does a run without any test. total prints the closing line; exit status 1 for failures.
-"""
+The first two print "PASSED FAILED SKIPPED" and name the failed cases on standard error. EXIT is
+the runner's exit status: a failure without a failed case counts as one, and so does a run without
+any test. total prints the closing line; exit status 1 for failures."""
 
 import json
 import os
@@ -18,7 +17,7 @@ import xml.etree.ElementTree as ElementTree
 from collections import Counter
 
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
-# How meson calls its results; whatever else it says is a failure.
+# Meson's names of results; any other name is a failure.
 MESON = {"OK": PASSED, "EXPECTEDFAIL": PASSED, "SKIP": SKIPPED}
 
 
@@ -30,7 +29,7 @@ def outcome_of_case(case):
 
 
 def cases_of_junit(path):
-    """(suite, case name, outcome) of each case; none where the file cannot be read."""
+    """(suite, case name, outcome) of each case; none if the file cannot be read."""
     try:
         root = ElementTree.parse(path).getroot()
     except (OSError, ElementTree.ParseError):
@@ -67,7 +66,7 @@ def count_meson(logbase):
         count.update(outcomes)
         failures += [name for name, case_outcome in cases if case_outcome == FAILED]
         if outcome == FAILED and not outcomes[FAILED]:
-            # It ended badly after, or between, its cases.
+            # It failed after, or between, its cases.
             count[FAILED] += 1
             failures.append(f"{title}: {test['result']}")
     return count, failures
