@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
 # build-deb.sh [OUTDIR]: builds the Debian packages, source and binary, from the files of this
-# tree as they are, and puts them into OUTDIR (build-deb). DEB_BUILD_OPTIONS counts as for
+# tree, and puts them into OUTDIR (build-deb). DEB_BUILD_OPTIONS works as for
 # dpkg-buildpackage: nocheck leaves the tests out, noautodbgsym the debugging symbols.
 set -euo pipefail
 
@@ -23,7 +23,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 tree=$work/qcowfs-$version
 mkdir "$tree"
-# What git knows or would take; without git everything but builds.
+# Files known to git, or not ignored by it; without git everything but builds.
 if git rev-parse --is-inside-work-tree >/dev/null 2>&1; then
     git ls-files -z --cached --others --exclude-standard |
         while IFS= read -r -d '' file; do [ ! -e "$file" ] || printf '%s\0' "$file"; done |

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
 # install-packages.sh SECTION...: installs the Debian packages of these sections of
-# debian-packages.txt that are missing. Asks sudo only where something is missing and the
+# debian-packages.txt that are missing. Uses sudo only if a package is missing and the
 # user is not root.
 set -euo pipefail
 

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
-# quickstart.sh [IMAGE [MOUNTPOINT]]: installs what the build needs, builds qcowfs, mounts
-# IMAGE (without one: a sample that is made here), and says what to try next.
+# quickstart.sh [IMAGE [MOUNTPOINT]]: installs the needs of the build, builds qcowfs, mounts
+# IMAGE (default: a generated sample), and suggests what to try next.
 set -euo pipefail
 
 usage="usage: packaging/quickstart.sh [IMAGE [MOUNTPOINT]]"
@@ -91,7 +91,7 @@ fi
 [ -e "$mountpoint" ] || mkdir -p "$mountpoint"
 
 options=()
-# Under sudo, the user who called it wants to read the files, too.
+# Under sudo, the calling user must be able to read the files, too.
 [ "$(id -u)" -ne 0 ] || [ -z "${SUDO_USER-}" ] || options=(-o allow_other)
 if ! build/fuse/qcowfs "${options[@]}" "$image" "$mountpoint"; then
     echo "The programs are built; without a mount you can still try:"

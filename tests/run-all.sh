@@ -2,12 +2,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # run-all.sh [STAGE...]: installs the packages that the tests need, builds every variant and
 # runs all tests. Stages: gcc asan tsan fuzz nofuse install bigendian (all without arguments).
-# --quick: instead, what is worth five minutes before a commit. The last line is "N passed,
-# N failed[, N skipped]", the exit status 1 where anything failed.
+# --quick: instead, the tests worth five minutes before a commit. The last line is "N passed,
+# N failed[, N skipped]", the exit status 1 if anything failed.
 #
 # Environment: BUILD_ROOT (build-tests), JOBS (the cores), FUZZ_SECONDS (60, for all fuzz
 # targets together), QCOWFS_TEST_SEED (random), ALL=1 (all cases of the large matrices; without,
-# each suite runs a share of them, which the seed chooses), ASAN_ORACLE, ASAN_MOUNT, TSAN_ORACLE
+# each suite runs a share of them, chosen by the seed), ASAN_ORACLE, ASAN_MOUNT, TSAN_ORACLE
 # and TSAN_MOUNT (pytest -k expressions for the runs with sanitizers), SKIP_INSTALL=1 (do not
 # look for packages).
 set -uo pipefail
@@ -20,7 +20,7 @@ jobs=${JOBS:-$(nproc)}
 fuzz_seconds=${FUZZ_SECONDS:-60}
 # Of the tests that mount, those with many readers, for ThreadSanitizer.
 tsan_mount=${TSAN_MOUNT:-thread or concurren or parallel or many_opens or many_first or many_at_once or replaced_again or signals}
-# Under AddressSanitizer all but what takes long for other reasons than the code's.
+# Under AddressSanitizer all but those that are slow for other reasons than the code's.
 asan_mount=${ASAN_MOUNT:-not (write_loop or write_kill or write_fsx or write_space)}
 asan_oracle=${ASAN_ORACLE:-not (test_create and combinations) and not (test_dirty and (clusters-512 or clusters-4k))}
 tsan_oracle=${TSAN_ORACLE:-threads and (TestChains or TestZlib or TestZstd or TestRandomImages or test_copy_out) or test_writes and (v3-cs4096 or el2-cs65536 or zlib-cs4096 or raw-base-odd or snapshots or qed-empty or qed-raw-base-long)}
@@ -31,13 +31,13 @@ export QCOWFS_TEST_SEED=${QCOWFS_TEST_SEED:-$((RANDOM * 32768 + RANDOM))}
 export PYTHONDONTWRITEBYTECODE=1
 export PATH=$PATH:/usr/sbin:/sbin
 results=$build_root/results
-# The one that Debian's pytest belongs to; another may stand before it in the PATH.
+# The one with Debian's pytest; another may come first in the PATH.
 python=/usr/bin/python3
 "$python" -c 'import pytest' 2>/dev/null || python=python3
 
 # ---- counting ---------------------------------------------------------------------------
 
-# Adds "PASSED FAILED SKIPPED" of a step to the results, with how long it took.
+# Adds "PASSED FAILED SKIPPED" of a step to the results, with its duration.
 add_result() { # label, seconds, "P F S", log
     local passed failed skipped
     read -r passed failed skipped <<<"$3"
@@ -65,8 +65,8 @@ check() { # label, log, command...
 
 # ---- building ---------------------------------------------------------------------------
 
-# Configures (once) and builds a variant with its tests. Failing counts as a failed test;
-# passing is the tests' business.
+# Configures (once) and builds a variant with its tests. A failure counts as a failed test;
+# a success counts nothing.
 build() { # name, meson options...
     build_targets "all meson-test-prereq" "$@"
 }
@@ -120,7 +120,7 @@ pytest_suite() { # name, suite, share, pytest options...
         "$("$source_root/tests/count-results.py" junit "$junit" "$status")" "$log"
 }
 
-# Sanitizers write here: a server in the background has nobody who reads its messages.
+# Sanitizers write here: a server in the background has no reader for its messages.
 collect_reports() { # name
     local dir=$build_root/$1.reports log=$build_root/$1.reports.log n
     n=$(find "$dir" -type f -size +0 | wc -l)
@@ -178,8 +178,8 @@ stage_fuzz() {
     FUZZ_SECONDS=$fuzz_seconds meson_suites fuzz 1 fuzz
 }
 
-# The library must do without FUSE; and nobody must get a build that cannot mount without
-# having asked for it.
+# The library must build without FUSE; and a build that cannot mount must be requested
+# explicitly.
 stage_nofuse() {
     local libdir=$build_root/pkgconfig-without-fuse3 path file
     rm -rf "$libdir" && mkdir -p "$libdir"
@@ -202,7 +202,7 @@ stage_nofuse() {
     unset PKG_CONFIG_LIBDIR
 }
 
-# What the tool writes, it reads.
+# The tool reads its own output.
 run_qimg() { # qimg, directory
     local qimg=$1 work=$2
     rm -rf "$work" && mkdir -p "$work"
@@ -225,7 +225,7 @@ refuses_without_fuse() {
     grep -q 'ERROR.*fuse3' <<<"$output"
 }
 
-# What lands in a package, and the example program against it.
+# The files of a package, and the example program against them.
 stage_install() {
     local dest=$build_root/install.dest
     rm -rf "$dest"
@@ -253,7 +253,7 @@ install_files() {
     return "$missing"
 }
 
-# Compiles docs/examples/qimg-digest.c by pkg-config alone and compares what it says with
+# Compiles docs/examples/qimg-digest.c by pkg-config alone and compares its output with
 # the truth.
 run_example() {
     local dest=$1 kind=$2 work=$build_root/install.$2 static=() libdir expected got
@@ -300,7 +300,7 @@ prepare_s390x() {
     tests/support/foreign-packages.sh s390x "$1"
 }
 
-# What belongs before each commit: no stage of the whole run.
+# The tests before each commit: no stage of the whole run.
 stage_quick() {
     build gcc || return
     meson_suites gcc 1 unit lint

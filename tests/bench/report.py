@@ -138,8 +138,8 @@ def markdown(results):
     servers = [name for name in results.contenders if name != "raw"]
     lines = ["# Benchmark", "", *(f"- {fact}" for fact in results.facts), ""]
     lines += ["## Speed", "",
-              "Medians. Ratios say how many times as fast qcowfs is: more is better, "
-              "also where the figure is a time.", ""]
+              "Medians. Ratios are qcowfs's speed relative to the other's: more is better, "
+              "also for times.", ""]
     lines += _table(["work", *results.contenders, "qcowfs / ceiling",
                      "qcowfs / best peer", "to reach", "reached"],
                     _speed_lines(results, notes))

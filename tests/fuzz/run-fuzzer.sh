@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
 # run-fuzzer.sh FUZZER CORPUS N_TARGETS: runs FUZZER from a copy of CORPUS for its share
-# of FUZZ_SECONDS (default 60, over all N_TARGETS). What it finds stays in the directory
-# that is printed; without a finding the directory is removed.
+# of FUZZ_SECONDS (default 60, over all N_TARGETS). Findings stay in the printed
+# directory; without a finding the directory is removed.
 set -eu
 fuzzer=$1
 corpus=$2

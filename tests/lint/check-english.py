@@ -13,7 +13,7 @@ import tokenize
 import sources
 
 FOLDERS = ["fuse", "tools", "lib/base", "lib/storage", "lib/cache", "lib/behind", "lib/transform",
-           "lib/copy", "lib/partition", "docs"]
+           "lib/copy", "lib/partition", "lib/codec", "tests", "docs", "packaging"]
 START = r"(?:^|[.;!?] |: |\n\n)"
 
 # The refused patterns, and a replacement for each.

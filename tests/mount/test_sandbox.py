@@ -208,8 +208,8 @@ def test_no_call_is_refused(compressed, options, disk, mnt, tmp_path):
     with Mount(image, mnt, *options, wrapper=("strace", "-f", "-o", log), limit_s=40) as mount:
         work(mount, image)
     lines = log.read_text(errors="replace").splitlines()
-    # The last one: before it the library tries out what there is. Its result may stand in a line
-    # of its own.
+    # The last one: before it the library tries out its features. Its result may be on a separate
+    # line.
     start = max(i for i, line in enumerate(lines) if "SECCOMP_SET_MODE_FILTER" in line)
     # The C library tries these if it can, and has alternatives: for creating a thread, for freeing
     # a thread's memory at once.

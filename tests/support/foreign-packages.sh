@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # foreign-packages.sh ARCHITECTURE DIRECTORY: unpacks the packages of the section
 # [sysroot] of debian-packages.txt, of another architecture, below DIRECTORY. The system's
-# own package database does not learn of them: apt works on lists and a cache of its own,
-# with the system's sources and keys. Exit status 77: the packages cannot be had here.
+# package database does not change: apt uses separate lists and a separate cache, with the
+# system's sources and keys. Exit status 77: the packages are not available here.
 set -euo pipefail
 
 architecture=$1
@@ -35,7 +35,7 @@ for deb in debs/*.deb; do
     dpkg -x "$deb" .
 done
 rm -rf apt debs
-# A link to an absolute path would lead out of here.
+# A link to an absolute path would lead out of DIRECTORY.
 find . -lname '/*' -printf '%p %l\n' | while read -r link target; do
     ln -sfr ".$target" "$link"
 done

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* behind/behind.c and log.c: when pending entries reach the file, and what readers see
+/* behind/behind.c and log.c: when pending entries reach the file, and the view of readers
  * until then. tests/crash/test-kill.c checks that they outlive the process. */
 #include "behind/behind.h"
 

@@ -108,7 +108,7 @@ create_kind(const Kind *kind)
     return bytes;
 }
 
-/* For any number of deaths, no more is lost than the last reserve; after a proper end,
+/* For any number of deaths, at most the last reserve is lost; after a proper end,
  * nothing is lost, and the file is no longer than without deaths. */
 static void
 test_rounds(const void *data)

@@ -77,7 +77,7 @@ def fuse2fs(path, point, *options):
     finally:
         procs.run("fusermount3", "-u", point, check=False)
         try:
-            process.wait(20)                # it writes what it has kept
+            process.wait(20)                # it writes its cached data
         finally:
             procs.end_process(process)
     assert process.returncode == 0
