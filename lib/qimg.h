@@ -616,6 +616,87 @@ QIMG_API gboolean qimg_image_revert_to_snapshot(QimgImage *image, uint32_t seria
                                                 QimgProgress progress, void *user,
                                                 GError **error);
 
+/* ---- bitmaps ----
+ *
+ * Persistent dirty bitmaps of qcow2: a bit for each granule of the disk, set where it was
+ * changed since the bitmap was made or cleared. */
+
+typedef struct QimgBitmap {
+    size_t struct_bytes;
+    const char *name; /* bytes as stored, NUL-terminated; may be anything but UTF-8 */
+    size_t name_bytes;
+    uint64_t granularity_bytes; /* of the disk, that a bit stands for */
+    uint64_t size_bytes;        /* of the disk that it is about: its layer's */
+    gboolean is_enabled;        /* every change of the disk is recorded */
+    /* Its bits mean nothing where one of these is set: */
+    gboolean is_in_use; /* a writer has not stored it, or another one is at it */
+    gboolean is_stale;  /* the disk was changed by a program that does not know bitmaps */
+    const char *damage; /* static: what of it breaks the format's rules; NULL: nothing */
+} QimgBitmap;
+
+/* The bitmaps of a layer at one moment, in the order of their directory. Never changes.
+ */
+typedef struct QimgBitmaps QimgBitmaps;
+
+/* Reads the list of bitmaps of the first layer of @image; one without any is empty, also
+ * for formats that have none and for snapshots. Free with qimg_bitmaps_unref.
+ * Threads: any. Errors: FAILED, NO_MEMORY. */
+QIMG_API QimgBitmaps *qimg_image_read_bitmaps(QimgImage *image, GError **error);
+
+/* One more reference on @list, and one less; unref accepts NULL. Any thread. */
+QIMG_API QimgBitmaps *qimg_bitmaps_ref(QimgBitmaps *list);
+QIMG_API void qimg_bitmaps_unref(QimgBitmaps *list);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(QimgBitmaps, qimg_bitmaps_unref)
+
+/* Number of bitmaps, and one of them, owned by the list; NULL beyond the last. */
+QIMG_API unsigned qimg_bitmaps_get_n(const QimgBitmaps *list);
+QIMG_API const QimgBitmap *qimg_bitmaps_get(const QimgBitmaps *list, unsigned place);
+
+/* Why there may be more bitmaps than the list has: static text; NULL: there are none. */
+QIMG_API const char *qimg_bitmaps_get_damage(const QimgBitmaps *list);
+
+/* Gives the place of the bitmap called @name. Errors: NOT_FOUND. */
+QIMG_API gboolean qimg_bitmaps_find(const QimgBitmaps *list, const char *name,
+                                    unsigned *place_out, GError **error);
+
+/* Why the bits of @bitmap mean nothing, as a static text; NULL: they do. */
+QIMG_API const char *qimg_bitmap_get_reason(const QimgBitmap *bitmap);
+
+/* A JSON object of what is known of @bitmap. Free with g_free. */
+QIMG_API char *qimg_bitmap_json(const QimgBitmap *bitmap);
+
+/* Reads the bits of one bitmap. Not thread-safe, takes about 70 KiB. */
+typedef struct QimgBitmapReader QimgBitmapReader;
+
+/* Of the bitmap at @place of @list (a reference is kept), which was read of @image, which
+ * is not closed before. Free with qimg_bitmap_reader_free, which accepts NULL. */
+QIMG_API QimgBitmapReader *qimg_bitmap_reader_new(QimgImage *image, QimgBitmaps *list,
+                                                  unsigned place);
+QIMG_API void qimg_bitmap_reader_free(QimgBitmapReader *reader);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(QimgBitmapReader, qimg_bitmap_reader_free)
+
+typedef struct QimgBitmapExtent {
+    size_t struct_bytes; /* set by the caller */
+    uint64_t guest_offset;
+    uint64_t length_bytes;
+    gboolean is_dirty;
+} QimgBitmapExtent;
+
+/* Gives the maximal extent of equal bits that begins at @guest_offset (below the size of
+ * the bitmap's disk). One that would take longer than about a second to follow is cut.
+ * Returns 0, -EINVAL (also of a bitmap whose bits mean nothing, and where
+ * @out->struct_bytes is not set), -EIO, -ENOMEM. */
+QIMG_API int qimg_bitmap_reader_map(QimgBitmapReader *reader, uint64_t guest_offset,
+                                    QimgBitmapExtent *out);
+
+/* Appends the next piece of a JSON object with all extents of the bitmap to @out: that at
+ * *@place (0 at first), which it moves behind it; nothing at the end. @layer is shown.
+ * Returns 0, or as qimg_bitmap_reader_map, having appended nothing. */
+QIMG_API int qimg_bitmap_reader_next_json(QimgBitmapReader *reader, unsigned layer,
+                                          uint64_t *place, GString *out);
+
 /* ---- checking and repairing ----
  *
  * Works on one image file alone: backing and data files are neither opened nor needed,

@@ -60,8 +60,10 @@ typedef struct {
     uint64_t table_offset;
     uint32_t n_table_entries;
     uint32_t flags; /* QCOW2_BITMAP_… */
+    uint8_t type;
     uint8_t granularity_bits;
     uint16_t name_bytes;
+    uint32_t extra_bytes;
     uint64_t name_position; /* in the entry; not NUL-terminated */
     uint64_t entry_bytes;   /* with extra data and name, rounded up to 8 */
 } Qcow2BitmapEntry;
@@ -69,10 +71,19 @@ typedef struct {
 #define QCOW2_BITMAP_IN_USE 1u /* was not stored properly */
 #define QCOW2_BITMAP_AUTO   2u /* all changes are recorded */
 
-/* Decodes a directory entry at @bytes; @n_bytes is the rest of the directory. */
+/* Where an entry has its flags: they never lie across two sectors, since entries begin at
+ * multiples of 8 of an area that is cluster aligned. */
+#define QCOW2_BITMAP_AT_FLAGS 12u
+
+#define QCOW2_BITMAP_TYPE_DIRTY           1u
+#define QCOW2_MIN_BITMAP_GRANULARITY_BITS 9u
+#define QCOW2_MAX_BITMAP_GRANULARITY_BITS 31u
+#define QCOW2_MAX_BITMAP_BYTES            (UINT64_C(512) << 20) /* of one bitmap's bits */
+
+/* Decodes a directory entry at @bytes; @n_bytes is the rest of the directory. Fails only
+ * if the end of the entry is unknown; the caller checks all other fields. */
 static inline QimgDecode
-qcow2_bitmap_entry_decode(const uint8_t *bytes, uint64_t n_bytes, uint64_t cluster_bytes,
-                          Qcow2BitmapEntry *out)
+qcow2_bitmap_entry_decode(const uint8_t *bytes, uint64_t n_bytes, Qcow2BitmapEntry *out)
 {
     struct {
         qimg_be64 table_offset;
@@ -94,20 +105,48 @@ qcow2_bitmap_entry_decode(const uint8_t *bytes, uint64_t n_bytes, uint64_t clust
         .table_offset = qimg_be64_get(disk.table_offset),
         .n_table_entries = qimg_be32_get(disk.n_table_entries),
         .flags = qimg_be32_get(disk.flags),
+        .type = disk.type,
         .granularity_bits = disk.granularity_bits,
         .name_bytes = (uint16_t)name_bytes,
+        .extra_bytes = qimg_be32_get(disk.extra_bytes),
         .name_position = sizeof disk + (uint64_t)qimg_be32_get(disk.extra_bytes),
         .entry_bytes = (sizeof disk + name_bytes + qimg_be32_get(disk.extra_bytes) + 7) &
                        ~UINT64_C(7),
     };
-    if (name_bytes > QCOW2_MAX_BITMAP_NAME || out->entry_bytes > n_bytes)
+    if (out->entry_bytes > n_bytes)
         return qimg_decode_broken(QIMG_RULE_BITMAP_DIRECTORY, out->entry_bytes);
-    if (out->table_offset == 0 || !qimg_is_aligned(out->table_offset, cluster_bytes))
-        return qimg_decode_broken(QIMG_RULE_BITMAP_DIRECTORY, out->table_offset);
-    if (out->n_table_entries == 0 ||
-        out->n_table_entries > QCOW2_MAX_BITMAP_TABLE_ENTRIES)
-        return qimg_decode_broken(QIMG_RULE_BITMAP_DIRECTORY, out->n_table_entries);
     return qimg_decode_ok();
+}
+
+/* Whether an entry's table can be one: its place and its length. */
+static inline QimgDecode
+qcow2_bitmap_entry_check_table(const Qcow2BitmapEntry *entry, uint64_t cluster_bytes)
+{
+    if (entry->table_offset == 0 || !qimg_is_aligned(entry->table_offset, cluster_bytes))
+        return qimg_decode_broken(QIMG_RULE_BITMAP_DIRECTORY, entry->table_offset);
+    if (entry->n_table_entries == 0 ||
+        entry->n_table_entries > QCOW2_MAX_BITMAP_TABLE_ENTRIES)
+        return qimg_decode_broken(QIMG_RULE_BITMAP_DIRECTORY, entry->n_table_entries);
+    return qimg_decode_ok();
+}
+
+/* How many bytes of bits a disk of @size_bytes needs, and how many entries its table has.
+ */
+static inline uint64_t
+qcow2_bitmap_bytes_for(uint64_t size_bytes, unsigned granularity_bits)
+{
+    uint64_t n_bits = (size_bytes >> granularity_bits) +
+                      ((size_bytes & ((UINT64_C(1) << granularity_bits) - 1)) != 0);
+
+    return qimg_div_round_up(n_bits, 8);
+}
+
+static inline uint64_t
+qcow2_bitmap_entries_for(uint64_t size_bytes, unsigned granularity_bits,
+                         uint64_t cluster_bytes)
+{
+    return qimg_div_round_up(qcow2_bitmap_bytes_for(size_bytes, granularity_bits),
+                             cluster_bytes);
 }
 
 #define QCOW2_BITMAP_OFFSET_MASK UINT64_C(0x00fffffffffffe00)

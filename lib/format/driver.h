@@ -12,6 +12,7 @@
 #include "behind/behind.h"
 #include "cache/table-cache.h"
 #include "codec/rules.h"
+#include "format/bitmaps.h"
 #include "format/check-report.h"
 #include "format/foreign.h"
 #include "format/inflight.h"
@@ -58,7 +59,7 @@ typedef struct {
     unsigned granularity_bits; /* a bit stands for 2^this bytes */
     bool is_in_use;            /* was not stored properly: its bits mean nothing */
     bool is_auto;              /* all changes of the disk are recorded */
-} QimgBitmap;
+} QimgListedBitmap;
 
 typedef enum {
     QIMG_PLAN_IN_PLACE,  /* the host bytes are the request's: just write them */
@@ -237,13 +238,26 @@ struct QimgDriver {
     bool (*check_snapshot)(QimgFormat *format, const QimgFormatSnapshot *snapshot,
                            QimgGuestOffset *vm_state_out, GError **error);
 
-    /* Lists persistent bitmaps that are valid: QimgBitmap, names freed with the array.
-     * Those at *@position (0: the first) that one read of bounded length gives, which it
-     * moves behind them; an empty array behind the last one. NULL: there are none.
-     * Threads: any, inside the gate. Errors: -EIO for a damaged directory, those of the
-     * storage, -ENOMEM. */
+    /* Lists persistent bitmaps that are valid: QimgListedBitmap, names freed with the
+     * array. Those at *@position (0: the first) that one read of bounded length gives,
+     * which it moves behind them; an empty array behind the last one. NULL: there are
+     * none. Threads: any, inside the gate. Errors: -EIO for a damaged directory, those of
+     * the storage, -ENOMEM. */
     QimgErrno (*list_bitmaps)(QimgFormat *format, uint64_t *position,
                               GArray **bitmaps_out);
+
+    /* Reads all of the directory of bitmaps. NULL: there are none. What is wrong is said
+     * in the list. Threads: any, inside the gate. Errors: of the storage, -ENOMEM. */
+    QimgErrno (*load_bitmaps)(QimgFormat *format, QimgBitmaps **list_out);
+
+    /* Whether the bits at @guest_offset, which lies below the disk's size, are set, and
+     * how many bytes from there on it holds for: as far as they are alike, or as the walk
+     * went in about a second. @cursor: see format/bitmaps.h.
+     * Threads: any, inside the gate; no lock but TEXT may be held. Errors: -EINVAL for a
+     * bitmap whose bits mean nothing, -EIO for damage, of the storage. */
+    QimgErrno (*map_bitmap)(QimgFormat *format, QimgBitmapCursor *cursor,
+                            uint64_t guest_offset, bool *is_set_out,
+                            uint64_t *length_bytes_out);
 
     /* ---- writing; all NULL where the format cannot ---- */
 

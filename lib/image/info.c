@@ -85,7 +85,7 @@ snapshot_json(const QimgSnapshot *s)
 }
 
 static json_t *
-bitmap_json(const QimgBitmap *b)
+bitmap_json(const QimgListedBitmap *b)
 {
     json_t *bitmap = json_object(), *flags = json_array();
 
@@ -229,7 +229,7 @@ append_bitmaps(const QimgInfo *info, QimgFormat *layer, uint64_t *position,
             g_string_append(out, "\"bitmaps\": [");
         }
         begin_item(out, is_first && i == 0, level + 1);
-        qimg_json_append(out, bitmap_json(&g_array_index(bitmaps, QimgBitmap, i)),
+        qimg_json_append(out, bitmap_json(&g_array_index(bitmaps, QimgListedBitmap, i)),
                          level + 1);
     }
     if (!err && bitmaps->len > 0)

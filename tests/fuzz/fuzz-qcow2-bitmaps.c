@@ -14,12 +14,15 @@ check_directory(const uint8_t *bytes, uint64_t n_bytes, uint64_t cluster_bytes)
     uint64_t at = 0;
     Qcow2BitmapEntry e;
 
-    while (!qcow2_bitmap_entry_decode(bytes + at, n_bytes - at, cluster_bytes, &e).rule) {
+    while (!qcow2_bitmap_entry_decode(bytes + at, n_bytes - at, &e).rule) {
         FUZZ_CHECK(e.entry_bytes >= QCOW2_BITMAP_FIXED_BYTES && e.entry_bytes % 8 == 0);
         FUZZ_CHECK(e.entry_bytes <= n_bytes - at);
-        FUZZ_CHECK(e.table_offset != 0 && e.table_offset % cluster_bytes == 0);
-        FUZZ_CHECK(e.n_table_entries >= 1);
-        FUZZ_CHECK(e.n_table_entries <= QCOW2_MAX_BITMAP_TABLE_ENTRIES);
+        FUZZ_CHECK(e.name_position + e.name_bytes <= e.entry_bytes);
+        if (!qcow2_bitmap_entry_check_table(&e, cluster_bytes).rule) {
+            FUZZ_CHECK(e.table_offset != 0 && e.table_offset % cluster_bytes == 0);
+            FUZZ_CHECK(e.n_table_entries >= 1);
+            FUZZ_CHECK(e.n_table_entries <= QCOW2_MAX_BITMAP_TABLE_ENTRIES);
+        }
         at += e.entry_bytes;
     }
 }

@@ -34,7 +34,8 @@ ALLOWED = {
 # Folders that are divided into floors: each floor may include those before it, the files beside
 # the floors may include all.
 FLOORS = {
-    "format/qcow2": ("layer", "refcount", "tables", "count", "write", "snapshot", "check"),
+    "format/qcow2": ("layer", "refcount", "tables", "count", "bitmap", "write", "snapshot",
+                     "check"),
     "image": ("chain", "map", "read", "write", "open"),
     "fuse": ("images", "sandbox", "mount", "tree", "ops"),
 }

@@ -7,7 +7,9 @@
 #include "base/checked.h"
 #include "base/errors.h"
 #include "format/qcow2/activate.h"
-#include "format/qcow2/bitmaps.h"
+#include "format/qcow2/bitmap/bitmap-extents.h"
+#include "format/qcow2/bitmap/bitmap-list.h"
+#include "format/qcow2/bitmap/directory.h"
 #include "format/qcow2/check/check.h"
 #include "format/qcow2/check/repair.h"
 #include "format/qcow2/create.h"
@@ -204,8 +206,12 @@ load_extensions(Qcow2 *q, const uint8_t *bytes, size_t n_bytes, GError **error)
             names = e;
             break;
         case QCOW2_EXT_BITMAPS: /* a damaged one is no reason to refuse the disk */
-            (void)qcow2_bitmaps_extension_decode(
-                e.data, e.data_bytes, UINT64_C(1) << q->header.cluster_bits, &q->bitmaps);
+            q->has_damaged_bitmaps =
+                qcow2_bitmaps_extension_decode(e.data, e.data_bytes,
+                                               UINT64_C(1) << q->header.cluster_bits,
+                                               &q->bitmaps)
+                    .rule != 0;
+            q->bitmaps_extension_at = (uint64_t)(e.data - bytes);
             break;
         default: /* unknown ones, and those that reading needs nothing of */
             break;
@@ -390,6 +396,8 @@ const QimgDriver qimg_driver_qcow2 = {
     .read_compressed = qcow2_read_compressed,
     .check_snapshot = qcow2_check_snapshot,
     .list_bitmaps = qcow2_list_bitmaps,
+    .load_bitmaps = qcow2_load_bitmaps,
+    .map_bitmap = qcow2_map_bitmap,
     .activate = qcow2_activate,
     .plan_write = qcow2_plan_write,
     .publish = qcow2_publish,

@@ -71,14 +71,16 @@ count_bitmaps(Qcow2Walk *w, const Qcow2Extension *extension)
     for (uint32_t i = 0; !err && i < e.n_bitmaps; i++) {
         Qcow2BitmapEntry bitmap;
 
-        if (qcow2_bitmap_entry_decode(directory + at, e.directory_bytes - at,
-                                      cluster_bytes, &bitmap)
+        if (qcow2_bitmap_entry_decode(directory + at, e.directory_bytes - at, &bitmap)
                 .rule) {
             qcow2_walk_unread(w, QIMG_RULE_BITMAP_DIRECTORY, e.directory_offset + at);
             return 0;
         }
+        if (qcow2_bitmap_entry_check_table(&bitmap, cluster_bytes).rule)
+            qcow2_walk_unread(w, QIMG_RULE_BITMAP_DIRECTORY, e.directory_offset + at);
+        else
+            err = count_bitmap_table(w, &bitmap);
         at += bitmap.entry_bytes;
-        err = count_bitmap_table(w, &bitmap);
     }
     if (!err && at != e.directory_bytes)
         qcow2_walk_problem(w, QIMG_RULE_BITMAP_DIRECTORY, e.directory_offset);

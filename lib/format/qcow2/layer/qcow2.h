@@ -81,6 +81,8 @@ typedef struct Qcow2 {
     uint64_t first_file_bytes;     /* const once active: the file's length before */
     uint64_t snapshot_table_bytes; /* const after open */
     Qcow2BitmapsExtension bitmaps; /* const after open; no bitmaps: all 0 */
+    bool has_damaged_bitmaps;      /* const after open: their extension is */
+    uint64_t bitmaps_extension_at; /* const after open: its data in the file; 0: none */
 
     Qcow2Pending
         *pending; /* owned, has a lock of its own; NULL unless open for writing */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Persistent bitmaps: what the directory says of them. Spec: bitmaps section 2. */
-#include "format/qcow2/bitmaps.h"
+#include "format/qcow2/bitmap/bitmap-list.h"
 
 #include <errno.h>
 
@@ -11,7 +11,7 @@
 static void
 clear_bitmap(gpointer data)
 {
-    g_free(((QimgBitmap *)data)->name);
+    g_free(((QimgListedBitmap *)data)->name);
 }
 
 /* Reads @n_bytes of the directory at @position; NULL with *@err_out set. */
@@ -38,7 +38,7 @@ QimgErrno
 qcow2_list_bitmaps(QimgFormat *format, uint64_t *position, GArray **bitmaps_out)
 {
     Qcow2 *q = (Qcow2 *)format;
-    g_autoptr(GArray) list = g_array_new(FALSE, FALSE, sizeof(QimgBitmap));
+    g_autoptr(GArray) list = g_array_new(FALSE, FALSE, sizeof(QimgListedBitmap));
     g_autofree uint8_t *window = NULL;
     uint64_t directory_bytes = q->bitmaps.directory_bytes;
     uint64_t n_bytes, at = 0;
@@ -57,16 +57,14 @@ qcow2_list_bitmaps(QimgFormat *format, uint64_t *position, GArray **bitmaps_out)
         return err;
     while (at < n_bytes) {
         Qcow2BitmapEntry e;
-        QimgBitmap bitmap;
+        QimgListedBitmap bitmap;
 
-        if (qcow2_bitmap_entry_decode(window + at, n_bytes - at,
-                                      q->geometry.cluster_bytes, &e)
-                .rule) {
+        if (qcow2_bitmap_entry_decode(window + at, n_bytes - at, &e).rule) {
             if (n_bytes < directory_bytes - *position) /* cut by us, perhaps */
                 break;
             return -EIO;
         }
-        bitmap = (QimgBitmap){
+        bitmap = (QimgListedBitmap){
             .name = g_strndup((const char *)window + at + e.name_position, e.name_bytes),
             .name_bytes = e.name_bytes,
             .granularity_bits = e.granularity_bits,

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The persistent bitmaps of a layer at one moment: a list that never changes. */
+#pragma once
+
+#include <stdatomic.h>
+
+#include "qimg.h"
+
+#define QIMG_BITMAP_WINDOW_WORDS 512u
+#define QIMG_BITMAP_WINDOW_BYTES (64u * 1024)
+
+typedef struct {
+    QimgBitmap facts; /* name owned */
+    /* The driver's own: */
+    uint64_t directory_position; /* bytes: where the entry begins in the directory */
+    uint64_t entry_bytes;
+    uint64_t table_offset; /* host offset */
+    uint32_t n_table_entries;
+    uint32_t flags;
+    unsigned granularity_bits;
+} QimgFormatBitmap;
+
+struct QimgBitmaps {
+    atomic_uint refs; /* atomic */
+    unsigned n;
+    QimgFormatBitmap *items; /* @n */
+    const char *damage;      /* static: why no more could be listed; NULL */
+    gboolean is_stale;       /* the disk was changed without regard to them */
+};
+
+/* An empty list with room for @n bitmaps; NULL where memory is short. */
+QimgBitmaps *qimg_bitmaps_new(unsigned n);
+
+/* The place of the bitmap of that name; -1: there is none. */
+int qimg_bitmaps_place_of(const QimgBitmaps *list, const char *name, size_t name_bytes);
+
+/* Where a reader of one bitmap stands: what was read last, so that short extents do not
+ * cost a read each. Zeros at first, but for @list and @place. */
+typedef struct {
+    const QimgBitmaps *list; /* borrowed */
+    unsigned place;
+    uint64_t first_word; /* index in the table of words[0] */
+    unsigned n_words;
+    uint64_t words[QIMG_BITMAP_WINDOW_WORDS]; /* host-endian */
+    uint64_t first_byte;                      /* of the bitmap's data, of bytes[0] */
+    uint64_t n_bytes;
+    uint8_t bytes[QIMG_BITMAP_WINDOW_BYTES];
+} QimgBitmapCursor;

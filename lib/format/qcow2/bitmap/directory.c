@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The directory of bitmaps. Nothing that is wrong with a bitmap is a reason to refuse the
+ * disk, or another bitmap: each gets the reason why its bits mean nothing. */
+#include "format/qcow2/bitmap/directory.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/scratch.h"
+
+/* So many entries of a table are judged at once. */
+#define TABLE_READ_BYTES (64 * QIMG_KIB)
+
+bool
+qcow2_bitmaps_are_valid(const Qcow2 *q)
+{
+    return q->header.version >= 3 && q->bitmaps.n_bitmaps > 0 &&
+           (q->header.autoclear_features & QCOW2_AUTOCLEAR_BITMAPS) != 0;
+}
+
+/* What is wrong with what the entry says of itself; NULL: nothing. */
+static const char *
+judge_entry(Qcow2 *q, const Qcow2BitmapEntry *e, const char *name)
+{
+    uint64_t cluster_bytes = q->geometry.cluster_bytes;
+    uint64_t n_entries = e->n_table_entries;
+
+    if (e->type != QCOW2_BITMAP_TYPE_DIRTY)
+        return "its type is unknown";
+    if (e->granularity_bits < QCOW2_MIN_BITMAP_GRANULARITY_BITS ||
+        e->granularity_bits > QCOW2_MAX_BITMAP_GRANULARITY_BITS)
+        return "its granularity is not between 512 bytes and 2 GiB";
+    if (e->flags & ~(QCOW2_BITMAP_IN_USE | QCOW2_BITMAP_AUTO))
+        return "it has unknown flags";
+    if (e->extra_bytes > 0)
+        return "it has extra data that this version does not know";
+    if (e->name_bytes == 0 || e->name_bytes > QCOW2_MAX_BITMAP_NAME)
+        return "its name has not 1 to 1023 bytes";
+    if (memchr(name, '\0', e->name_bytes))
+        return "its name has a NUL in it";
+    if (qcow2_bitmap_entry_check_table(e, cluster_bytes).rule)
+        return "its table has no valid place or size";
+    if (qimg_format_is_beyond_end(&q->base, e->table_offset + n_entries * 8 - 1))
+        return "its table lies beyond the end of the file";
+    if (!(e->flags & QCOW2_BITMAP_IN_USE) &&
+        n_entries != qcow2_bitmap_entries_for(q->header.size_bytes, e->granularity_bits,
+                                              cluster_bytes))
+        return "its table has not the size that the disk needs";
+    return NULL;
+}
+
+/* What is wrong with the entries of a sound bitmap's table; NULL: nothing. */
+static QimgErrno
+judge_table(Qcow2 *q, const QimgFormatBitmap *b, const char **damage_out)
+{
+    uint64_t *words = qimg_scratch_get(QIMG_SCRATCH_TABLE, TABLE_READ_BYTES);
+    uint64_t n;
+
+    if (!words)
+        return -ENOMEM;
+    for (uint64_t i = 0; i < b->n_table_entries; i += n) {
+        QimgErrno err;
+
+        n = qimg_min_u64(b->n_table_entries - i, TABLE_READ_BYTES / 8);
+        err = qimg_format_read_words(&q->base, QIMG_IO_BITMAP, b->table_offset + i * 8,
+                                     words, n);
+        if (err)
+            return err;
+        for (uint64_t j = 0; j < n; j++) {
+            uint64_t host_offset = 0;
+
+            if (qcow2_bitmap_table_entry_decode(words[j], q->geometry.cluster_bytes,
+                                                &host_offset)
+                    .rule) {
+                *damage_out = "an entry of its table is no place for its bits";
+                return 0;
+            }
+            if (host_offset &&
+                qimg_format_is_beyond_end(&q->base,
+                                          host_offset + q->geometry.cluster_bytes - 1)) {
+                *damage_out = "some of its bits lie beyond the end of the file";
+                return 0;
+            }
+        }
+    }
+    return 0;
+}
+
+static guint
+hash_name(gconstpointer item)
+{
+    const QimgBitmap *b = &((const QimgFormatBitmap *)item)->facts;
+    guint hash = 5381;
+
+    for (size_t i = 0; i < b->name_bytes; i++)
+        hash = hash * 33 + (unsigned char)b->name[i];
+    return hash;
+}
+
+static gboolean
+is_same_name(gconstpointer a, gconstpointer b)
+{
+    const QimgBitmap *x = &((const QimgFormatBitmap *)a)->facts;
+    const QimgBitmap *y = &((const QimgFormatBitmap *)b)->facts;
+
+    return x->name_bytes == y->name_bytes && memcmp(x->name, y->name, x->name_bytes) == 0;
+}
+
+/* Of several bitmaps of one name nobody knows which is meant. */
+static void
+judge_names(QimgBitmaps *list)
+{
+    g_autoptr(GHashTable) seen = g_hash_table_new(hash_name, is_same_name);
+
+    for (unsigned i = 0; i < list->n; i++) {
+        QimgFormatBitmap *first = g_hash_table_lookup(seen, &list->items[i]);
+
+        if (!first)
+            g_hash_table_add(seen, &list->items[i]);
+        else
+            first->facts.damage = list->items[i].facts.damage =
+                "another one has the same name";
+    }
+}
+
+/* All of its bytes, NULs too, and a NUL behind them. */
+static char *
+copy_name(const char *name, size_t n_bytes)
+{
+    char *copy = g_malloc0(n_bytes + 1);
+
+    memcpy(copy, name, n_bytes);
+    return copy;
+}
+
+/* Fills @list with what the directory's @bytes say. */
+static QimgErrno
+parse(Qcow2 *q, const uint8_t *bytes, QimgBitmaps *list)
+{
+    const Qcow2BitmapsExtension *ext = &q->bitmaps;
+    uint64_t at = 0;
+
+    while (list->n < ext->n_bitmaps) {
+        QimgFormatBitmap *b = &list->items[list->n];
+        Qcow2BitmapEntry e;
+        const char *name;
+        QimgErrno err = 0;
+
+        if (qcow2_bitmap_entry_decode(bytes + at, ext->directory_bytes - at, &e).rule) {
+            list->damage = "the directory of its bitmaps is damaged";
+            return 0;
+        }
+        name = (const char *)bytes + at + e.name_position;
+        *b = (QimgFormatBitmap){
+            .facts = {.struct_bytes = sizeof b->facts,
+                      .name = copy_name(name, e.name_bytes),
+                      .name_bytes = e.name_bytes,
+                      .granularity_bytes = UINT64_C(1) << MIN(e.granularity_bits, 63u),
+                      .size_bytes = q->header.size_bytes,
+                      .is_enabled = (e.flags & QCOW2_BITMAP_AUTO) != 0,
+                      .is_in_use = (e.flags & QCOW2_BITMAP_IN_USE) != 0,
+                      .is_stale = list->is_stale,
+                      .damage = judge_entry(q, &e, name)},
+            .directory_position = at,
+            .entry_bytes = e.entry_bytes,
+            .table_offset = e.table_offset,
+            .n_table_entries = e.n_table_entries,
+            .flags = e.flags,
+            .granularity_bits = e.granularity_bits,
+        };
+        list->n++;
+        at += e.entry_bytes;
+        if (!b->facts.damage && !list->is_stale && !b->facts.is_in_use)
+            err = judge_table(q, b, &b->facts.damage);
+        if (err)
+            return err;
+    }
+    if (at != ext->directory_bytes)
+        list->damage = "the directory of its bitmaps is longer than they are";
+    return 0;
+}
+
+QimgErrno
+qcow2_read_bitmap_directory(Qcow2 *q, QimgBitmaps **list_out, uint8_t **bytes_out)
+{
+    const Qcow2BitmapsExtension *ext = &q->bitmaps;
+    g_autoptr(QimgBitmaps) list = qimg_bitmaps_new(ext->n_bitmaps);
+    g_autofree uint8_t *bytes = NULL;
+    QimgErrno err = 0;
+
+    *bytes_out = NULL;
+    if (!list)
+        return -ENOMEM;
+    list->is_stale = !qcow2_bitmaps_are_valid(q);
+    if (q->has_damaged_bitmaps &&
+        (q->header.autoclear_features & QCOW2_AUTOCLEAR_BITMAPS))
+        list->damage = "the header extension of its bitmaps is damaged";
+    if (ext->n_bitmaps > 0 &&
+        qimg_format_is_beyond_end(&q->base,
+                                  ext->directory_offset + ext->directory_bytes - 1)) {
+        list->damage = "the directory of its bitmaps lies beyond the end of the file";
+    } else if (ext->n_bitmaps > 0) {
+        bytes = g_try_malloc(ext->directory_bytes);
+        if (!bytes)
+            return -ENOMEM;
+        err = qimg_storage_read(q->base.file, QIMG_IO_BITMAP,
+                                qimg_host(ext->directory_offset), bytes,
+                                ext->directory_bytes);
+        if (!err)
+            err = parse(q, bytes, list);
+    }
+    if (err)
+        return err;
+    judge_names(list);
+    *list_out = g_steal_pointer(&list);
+    *bytes_out = g_steal_pointer(&bytes);
+    return 0;
+}
+
+QimgErrno
+qcow2_load_bitmaps(QimgFormat *format, QimgBitmaps **list_out)
+{
+    g_autofree uint8_t *bytes = NULL;
+
+    return qcow2_read_bitmap_directory((Qcow2 *)format, list_out, &bytes);
+}
