@@ -197,27 +197,45 @@ may_have_put(const CrashOp *op, uint64_t at, uint8_t value)
     }
 }
 
+typedef struct {
+    uint64_t seen;
+    uint64_t least, most; /* of the sizes that were possible */
+} SizeSearch;
+
+/* Whether a disk of @size_bytes may have the size that was seen after some of @ops, in
+ * their order. An operation that failed may have changed the size, or not. */
+static bool
+may_have_size(SizeSearch *search, const CrashModel *base, const CrashOp *ops,
+              size_t n_ops, uint64_t size_bytes)
+{
+    uint64_t next;
+
+    search->least = MIN(search->least, size_bytes);
+    search->most = MAX(search->most, size_bytes);
+    if (size_bytes == search->seen)
+        return true;
+    if (n_ops == 0)
+        return false;
+    next = size_after(base, ops, size_bytes);
+    if (ops->result && next != size_bytes &&
+        may_have_size(search, base, ops + 1, n_ops - 1, size_bytes))
+        return true;
+    return may_have_size(search, base, ops + 1, n_ops - 1, next);
+}
+
 /* A raw disk ends with its file: if the machine dies, a change of its length may be lost,
  * although a later write below that end survives. */
 static char *
 compare_size(const CrashModel *base, const CrashOp *ops, size_t n_ops, uint64_t seen)
 {
-    uint64_t size_bytes = base->size_bytes;
-    uint64_t least = size_bytes, most = size_bytes;
+    SizeSearch search = {seen, base->size_bytes, base->size_bytes};
 
-    if (seen == size_bytes)
+    if (may_have_size(&search, base, ops, n_ops, base->size_bytes))
         return NULL;
-    for (size_t i = 0; i < n_ops; i++) {
-        size_bytes = size_after(base, &ops[i], size_bytes);
-        least = MIN(least, size_bytes);
-        most = MAX(most, size_bytes);
-        if (seen == size_bytes)
-            return NULL;
-    }
-    if (base->size_unit_bytes == 1 && seen >= least && seen <= most)
+    if (base->size_unit_bytes == 1 && seen >= search.least && seen <= search.most)
         return NULL;
-    return g_strdup_printf("the disk has %" PRIu64 " bytes, not %" PRIu64, seen,
-                           size_bytes);
+    return g_strdup_printf("the disk has %" PRIu64 " bytes, not %" PRIu64 " to %" PRIu64,
+                           seen, search.least, search.most);
 }
 
 char *

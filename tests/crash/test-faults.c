@@ -161,18 +161,6 @@ is_lack_of_space(const Fault *fault)
     return fault->errnum == ENOSPC || fault->errnum == EDQUOT;
 }
 
-/* Removes failed changes of the size from @ops; returns the number left. */
-static unsigned
-without_failed_resizes(CrashOp *ops, unsigned n_ops)
-{
-    unsigned n = 0;
-
-    for (unsigned i = 0; i < n_ops; i++)
-        if (ops[i].kind != CRASH_OP_RESIZE || ops[i].result == 0)
-            ops[n++] = ops[i];
-    return n;
-}
-
 /* Checks the file after the close. A write reported as failed, or as not durable, may be
  * there all the same. */
 static void
@@ -195,12 +183,6 @@ check_closed(Try *try)
     if (seen)
         try->problem = crash_model_compare(
             base, ops, is_lack_of_space(try->fault) ? 0 : n_ops, seen);
-    /* Operations after a failed change of the size start from the size before. */
-    if (seen && try->problem && may_be_lost) {
-        g_free(try->problem);
-        n_ops = without_failed_resizes(try->later, n_ops);
-        try->problem = crash_model_compare(base, ops, n_ops, seen);
-    }
     /* There, failed operations may also be visible after lack of space. */
     if (seen && !try->problem)
         try->problem = crash_model_compare_data_file(base, ops, n_ops, seen, after);
