@@ -137,8 +137,8 @@ collect_reports() { # name
 stage_gcc() {
     build gcc || return
     meson_suites gcc 1 unit fuzz stress crash lint
-    pytest_suite gcc oracle 0.25
-    pytest_suite gcc mount 0.45
+    pytest_suite gcc oracle 0.15
+    pytest_suite gcc mount 0.25
     pytest_suite gcc packaging 1
     check "gcc: bench --quick" "$build_root/gcc.bench.log" \
         tests/bench/run-bench.py --quick --contenders raw,ceiling,qcowfs,qemu \
@@ -154,8 +154,8 @@ stage_asan() {
     export G_SLICE=always-malloc CRASH_TRIES=${CRASH_TRIES:-2}
     export QCOWFS_TEST_WRITE_OPS=${QCOWFS_TEST_WRITE_OPS:-120}
     meson_suites asan 5 unit fuzz stress crash
-    pytest_suite asan oracle 0.15 -k "$asan_oracle"
-    pytest_suite asan mount 0.22 -k "$asan_mount"
+    pytest_suite asan oracle 0.08 -k "$asan_oracle"
+    pytest_suite asan mount 0.12 -k "$asan_mount"
     collect_reports asan
     unset ASAN_OPTIONS UBSAN_OPTIONS G_SLICE CRASH_TRIES QCOWFS_TEST_WRITE_OPS
 }
@@ -166,7 +166,7 @@ stage_tsan() {
     build tsan -Db_sanitize=thread -Db_lundef=false || return
     export TSAN_OPTIONS=allocator_may_return_null=1:halt_on_error=0:second_deadlock_stack=1:log_path=$dir/tsan
     meson_suites tsan 10 unit stress
-    pytest_suite tsan oracle 0.5 -k "$tsan_oracle"
+    pytest_suite tsan oracle 0.3 -k "$tsan_oracle"
     pytest_suite tsan mount 1 -k "$tsan_mount"
     collect_reports tsan
     unset TSAN_OPTIONS

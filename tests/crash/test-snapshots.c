@@ -354,7 +354,7 @@ main(int argc, char **argv)
 
         if (kind->has_no_snapshots)
             continue;
-        if (!g_getenv("CRASH_KIND") || g_str_equal(g_getenv("CRASH_KIND"), kind->name))
+        if (crash_is_chosen(i, 0, first_seed) || crash_is_chosen(i, 1, first_seed))
             g_test_add_data_func(path, kind, test_kind);
     }
     return g_test_run();

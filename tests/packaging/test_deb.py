@@ -22,7 +22,7 @@ def packages():
     """The folder with the packages, built without the tests, which run elsewhere."""
     env.need_tools("dpkg-buildpackage", "dh", "meson")
     folder = make_scratch("deb")
-    run(ROOT / "packaging" / "build-deb.sh", folder, limit_s=400,
+    run(ROOT / "packaging" / "build-deb.sh", folder, limit_s=900,
         env_add={"DEB_BUILD_OPTIONS": "nocheck noautodbgsym", "TMPDIR": str(env.scratch_root())})
     yield folder
     remove_scratch(folder)
@@ -43,7 +43,7 @@ def contents(package):
     return out
 
 
-@pytest.mark.limit(500)
+@pytest.mark.limit(1000)
 def test_they_are_built(packages):
     assert sorted(path.name.partition("_")[0] for path in packages.glob("*.deb")) == NAMES
     assert len(list(packages.glob("*.dsc"))) == 1
