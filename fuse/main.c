@@ -89,8 +89,8 @@ static void
 print_option_notes(const Options *options)
 {
     if (options->no_lock && options->is_writable && !options->is_cow)
-        g_warning("nolock with rw is dangerous: whoever else writes to the image "
-                  "destroys it, and is not kept from it");
+        g_warning("nolock with rw is dangerous: another program that writes to the image "
+                  "destroys it, and no lock prevents that");
     if (options->is_cow && options->verbose)
         g_message("writes go to %s; the images stay as they are",
                   options->cow_file ? options->cow_file

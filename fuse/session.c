@@ -320,15 +320,14 @@ begin_end(Session *session)
     }
     if (session->is_mounted) {
         g_warning(
-            "%s: ends while %u of its files are open for writing: what comes now is "
-            "lost",
+            "%s: ends while %u of its files are open for writing: later writes are lost",
             options->mountpoint, n_writers);
         return false;
     }
     g_warning(
         "%s: is unmounted, but %u of its files are open for writing: ends when they "
-        "are closed, such as by losetup -d (a second signal ends it now, and what "
-        "is written later is lost)",
+        "are closed, such as by losetup -d (a second signal ends it now, and later "
+        "writes are lost)",
         options->mountpoint, n_writers);
     notify_send("STATUS=Waits until %u files are closed", n_writers);
     return true;

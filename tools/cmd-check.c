@@ -54,7 +54,7 @@ print_verdict(const QimgCheckResult *r)
         printf("Repaired: %" PRIu64 " corruptions, %" PRIu64 " leaked clusters.\n",
                r->n_corruptions_fixed, r->n_leaks_fixed);
     if (r->n_check_errors > 0)
-        printf("%" PRIu64 " places could not be looked at.\n", r->n_check_errors);
+        printf("%" PRIu64 " places could not be checked.\n", r->n_check_errors);
     if (r->n_corruptions > 0)
         printf("%" PRIu64 " corruptions: data may be damaged, and writing to the image "
                "may damage more.\n",
@@ -135,7 +135,7 @@ cmd_check(int argc, char **argv)
     gboolean is_quiet = FALSE;
     const GOptionEntry entries[] = {
         {"repair", 'r', 0, G_OPTION_ARG_STRING, &repair_text,
-         "leaks: give back unused clusters; all: mend what can be mended", "WHAT"},
+         "leaks: free unused clusters; all: make every possible repair", "WHAT"},
         {"quiet", 'q', 0, G_OPTION_ARG_NONE, &is_quiet,
          "print nothing but errors; the exit status tells", NULL},
         {0},
@@ -145,7 +145,7 @@ cmd_check(int argc, char **argv)
         .summary =
             "Checks whether an image is sound: 0 it is, 1 it could not be checked,\n"
             "2 it is corrupt, 3 clusters are leaked, 63 nothing can be checked.\n"
-            "With -r repairs it and says what remains.",
+            "With -r repairs it and reports the remaining problems.",
         .min_operands = 1,
         .max_operands = 1,
         .has_output = true,

@@ -48,7 +48,7 @@ static const GOptionEntry entries[] = {
     {"no-hash-files", 0, 0, G_OPTION_ARG_NONE, &settings.no_hash_files,
      "no digests of the chain's files", NULL},
     {"rescue", 0, 0, G_OPTION_ARG_NONE, &settings.rescue,
-     "write zeros for what cannot be read, and go on", NULL},
+     "write zeros for unreadable ranges, and continue", NULL},
     {"resume", 0, 0, G_OPTION_ARG_NONE, &settings.resume,
      "go on with a copy that was interrupted", NULL},
     {"snapshot", 0, 0, G_OPTION_ARG_FILENAME, &settings.snapshot,
@@ -129,7 +129,7 @@ parse_settings(QimgCopyOptions *options)
     if (options->target_path == NULL && settings.resume)
         wrong = "--resume: a copy to standard output cannot go on";
     if (options->target_path == NULL && settings.verify)
-        wrong = "--verify: what went to standard output cannot be read again";
+        wrong = "--verify: standard output cannot be read back";
     if (wrong)
         fprintf(stderr, "qimg: %s\n", wrong);
     return !wrong;

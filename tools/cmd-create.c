@@ -16,7 +16,7 @@ static const struct {
 } rows[] = {
     {"format", 'f', "FORMAT", "qcow2 (the default), qed or raw"},
     {"backing-file", 'b', "FILE",
-     "holds what is not written yet; relative to the new image's directory"},
+     "holds the clusters not yet written; relative to the new image's directory"},
     {"backing-fmt", 'F', "FORMAT",
      "of the backing file: qcow2, qed, qcow or raw (default: as it is found)"},
     {"cluster-size", 0, "SIZE", "512 to 2M, of QED 4K to 4M (default: 64K)"},
@@ -142,7 +142,7 @@ cmd_create(int argc, char **argv)
         .short_name = 'q',
         .arg = G_OPTION_ARG_NONE,
         .arg_data = &a.quiet,
-        .description = "do not tell what was made",
+        .description = "print nothing",
     };
     if (!command_line_parse(&spec, argc, argv, &line, &exit_code))
         return exit_code;

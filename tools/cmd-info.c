@@ -127,7 +127,7 @@ info_print_human(const char *json)
 
 static const CommandSpec spec = {
     .operands = "IMAGE",
-    .summary = "Shows what an image and its backing files are.",
+    .summary = "Shows the properties of an image and its backing files.",
     .min_operands = 1,
     .max_operands = 1,
     .has_output = true,

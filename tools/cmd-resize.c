@@ -29,7 +29,7 @@ compute_size(const Request *r, uint64_t old_bytes, uint64_t *out, GError **error
     if (*r->size == '-' ? bytes > old_bytes
                         : is_relative && bytes > UINT64_MAX - old_bytes) {
         g_set_error(error, QIMG_ERROR, QIMG_ERROR_USAGE,
-                    "%s: leads out of what a size can be (the disk has %" G_GUINT64_FORMAT
+                    "%s: is outside the range of sizes (the disk has %" G_GUINT64_FORMAT
                     " bytes)",
                     r->size, (guint64)old_bytes);
         return false;

@@ -130,7 +130,7 @@ snapshot_run(const CommandLine *line, size_t verb)
         err = qimg_image_flush(image);
     if (err) {
         fprintf(stderr,
-                "qimg: %s: what was written last may be lost: %s (check the image "
+                "qimg: %s: the last writes may be lost: %s (check the image "
                 "and its file system)\n",
                 path, g_strerror(-err));
         return EXIT_FAILED;

@@ -68,8 +68,8 @@ watch_directory(DirWatch *watch, ImageDir *dir)
     if (dir->is_watched)
         g_hash_table_insert(watch->by_watch, GINT_TO_POINTER(number), dir);
     else
-        g_message("%s: cannot be watched: %s; what comes and goes there is looked for "
-                  "whenever the mount is looked at",
+        g_message("%s: cannot be watched: %s; new and removed images are found only when "
+                  "the mount is used",
                   dir->path, reason);
 }
 

@@ -283,7 +283,7 @@ scan_again(Images *images, ImageDir *dir)
     bool is_read = scan_directory(images, dir);
 
     if (!is_read && !dir->has_failed)
-        g_warning("%s: cannot read the directory: %s (what is shown may be out of date)",
+        g_warning("%s: cannot read the directory: %s (the listing may be out of date)",
                   dir->path, g_strerror(errno));
     dir->has_failed = !is_read;
 }

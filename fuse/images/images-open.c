@@ -364,7 +364,7 @@ reopen_named(Images *images, ImageEntry *entry)
     qimg_mutex_lock(&images->lock);
     if (reason &&
         (!entry->error || strcmp(entry->error->message, reason->message) != 0)) {
-        g_warning("%s: cannot be opened anew after it has changed: %s", entry->name,
+        g_warning("%s: cannot be opened again after it has changed: %s", entry->name,
                   reason->message);
         g_clear_error(&entry->error);
         entry->error = g_error_copy(reason);

@@ -386,7 +386,7 @@ image_entry_flush(ImageEntry *entry, GError **error)
 
     if (err)
         g_set_error(error, QIMG_ERROR, QIMG_ERROR_FAILED,
-                    "%s: what was written last may be lost: %s (check the image and "
+                    "%s: the last writes may be lost: %s (check the image and "
                     "its file system)",
                     qimg_image_get_layer_path(entry->image, 0), g_strerror(-err));
     return err == 0;

@@ -212,7 +212,7 @@ static const OptionRow rows[] = {
     {"nogrowable", NULL, "writes past the disk's end fail, as on a disk", set_image,
      NULL},
     {"discard", "MODE",
-     "what punching a hole does: unmap (the default) gives space back, zero keeps it, "
+     "what punching a hole does: unmap (the default) frees space, zero keeps it, "
      "ignore refuses",
      set_image, NULL},
     {"format", "F", "qcow2, qed, qcow or raw, instead of probing", set_image, NULL},

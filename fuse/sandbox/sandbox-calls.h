@@ -41,7 +41,7 @@ static const AllowedCall sandbox_calls[] = {
      "storage/file-waits.c: images that wait for the disk; direct-file.c"},
     {"pwritev", CALL_ALWAYS, "storage/file-waits.c: images"},
     {"pwrite64", CALL_ALWAYS,
-     "storage/direct-file.c: images; partition/content.c: what libblkid looks at"},
+     "storage/direct-file.c: images; partition/content.c: reads of libblkid"},
     {"lseek", CALL_ALWAYS, "storage/file.c: SEEK_DATA, SEEK_HOLE"},
     {"_llseek", CALL_ALWAYS, "lseek of 32 bits"},
     {"fallocate", CALL_ALWAYS, "storage/file.c: holes and zeros"},
@@ -51,7 +51,7 @@ static const AllowedCall sandbox_calls[] = {
     /* Descriptors. */
     {"fadvise64", CALL_ALWAYS, "storage/direct-file.c; libblkid"},
     {"fadvise64_64", CALL_ALWAYS, "fadvise64 of 32 bits"},
-    {"close", CALL_ALWAYS, "images that are closed, the log that is opened anew"},
+    {"close", CALL_ALWAYS, "images that are closed, the log when it is opened again"},
     {"pipe2", CALL_ALWAYS, "session.c: the end of /dev/fuse"},
     {"dup2", CALL_ALWAYS, "session.c: the end of /dev/fuse"},
     {"dup3", CALL_ALWAYS, "dup2 where there is no such call"},
@@ -106,7 +106,7 @@ static const AllowedCall sandbox_calls[] = {
     {"mremap", CALL_ALWAYS, "realloc"},
     {"brk", CALL_ALWAYS, "malloc"},
     {"madvise", CALL_ALWAYS, "the C library: stacks of threads that have ended; malloc"},
-    {"memfd_create", CALL_ALWAYS, "partition/content.c: what libblkid looks at"},
+    {"memfd_create", CALL_ALWAYS, "partition/content.c: reads of libblkid"},
     /* Threads (CLONE_THREAD), but no processes. clone3's arguments cannot be inspected,
      * so it is missing: the C library then falls back to clone. */
     {"clone", CALL_ALWAYS, "pthread_create", ARGUMENT(0, 0x10000, 0x10000)},

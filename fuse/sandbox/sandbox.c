@@ -279,7 +279,7 @@ sandbox_enter(Sandbox *sandbox, char **report_out, GError **error)
     *report_out = g_strdup_printf(
         "confined: no new privileges, %s, %s",
         abi ? "no other files (Landlock)" : "but this kernel has no Landlock",
-        err ? "but no filter of system calls (seccomp) is to be had"
+        err ? "but no filter of system calls (seccomp) is available"
             : "no needless system calls (seccomp)");
     return true;
 }

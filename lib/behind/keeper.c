@@ -131,8 +131,8 @@ publish_all(const Kept *kept)
         QimgErrno err = atomic_load(&kept[i].is_kept) ? publish(&kept[i]) : 0;
 
         if (err)
-            g_warning("image %u: its server has died, and what was written last could "
-                      "not be stored: %s (run qimg check)",
+            g_warning("image %u: its server has died, and its last writes could not be "
+                      "stored: %s (run qimg check)",
                       i, g_strerror(-err));
     }
 }
@@ -193,8 +193,8 @@ qimg_keeper_start(QimgKeeper *keeper, GError **error)
         return TRUE;
     }
     qimg_set_error(error, QIMG_ERROR_FAILED,
-                   "cannot start the process that stores what waits when this one dies: "
-                   "%s",
+                   "cannot start the process that stores pending data when this one "
+                   "dies: %s",
                    g_strerror(keeper->kept ? errno : ENOMEM));
     return FALSE;
 }
@@ -209,8 +209,8 @@ watch(void *user)
     while (poll(&end, 1, -1) < 0 && errno == EINTR)
         ;
     if (atomic_exchange(&keeper->is_alive, false))
-        g_warning("the process that stores what waits when this one dies has ended: "
-                  "writes are slower from now on (mount anew)");
+        g_warning("the process that stores pending data when this one dies has ended: "
+                  "writes are slower from now on (mount again)");
     return NULL;
 }
 

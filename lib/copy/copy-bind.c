@@ -56,8 +56,8 @@ static bool
 refuse_broken(const char *name, GError **error)
 {
     qimg_set_error(error, QIMG_ERROR_INVALID,
-                   "the copy cannot go on: its journal \"%s\" makes no sense (begin anew "
-                   "with --force)",
+                   "the copy cannot go on: its journal \"%s\" makes no sense (start "
+                   "again with --force)",
                    name);
     return false;
 }
@@ -94,8 +94,7 @@ static bool
 check_identity(CopyBinding *binding, const Scene *scene, GError **error)
 {
     static const char *const other = "the copy cannot go on: it is not the file that was "
-                                     "begun, or was cut (begin anew "
-                                     "with --force)";
+                                     "begun, or was cut (start again with --force)";
     CopyIdentity identity;
     struct stat status;
     bool is_untouched = false;
@@ -113,7 +112,7 @@ check_identity(CopyBinding *binding, const Scene *scene, GError **error)
             own_bytes != identity.size_bytes)
             return COPY_REFUSE(
                 "the copy cannot go on: it is not the device that was begun "
-                "(begin anew with --force)");
+                "(start again with --force)");
         return true;
     }
     qimg_storage_get_status(binding->target.storage, &status);
@@ -166,7 +165,7 @@ find_resumed(CopyBinding *binding, Scene *scene, GError **error)
         if (!binding->is_part || !find_renamed(binding, scene))
             return COPY_REFUSE(
                 "the copy cannot go on: the file \"%s\" is not there any more "
-                "(begin anew with --force)",
+                "(start again with --force)",
                 copy_binding_fill_name(binding));
         binding->is_named = true;
         fd = copy_place_open_file(&binding->place, binding->place.name, O_RDWR);
@@ -198,7 +197,7 @@ find_resumed(CopyBinding *binding, Scene *scene, GError **error)
         return refuse_broken(copy_binding_fill_journal_name(binding), error);
     return COPY_REFUSE(
         "exists, and has no journal of a copy that could go on: it is complete, "
-        "or something else (begin anew with --force)");
+        "or something else (start again with --force)");
 }
 
 /* ---- beginning ---- */
@@ -259,9 +258,8 @@ find_new(CopyBinding *binding, Scene *scene, GError **error)
     bool is_device = binding->target.storage != NULL;
 
     if (!scene->wish->overwrites && is_interrupted)
-        return COPY_REFUSE(
-            "holds a copy that was interrupted (go on with --resume, or begin "
-            "anew with --force)");
+        return COPY_REFUSE("holds a copy that was interrupted (go on with --resume, or "
+                           "start again with --force)");
     if (!scene->wish->overwrites && scene->is_there && !is_device)
         return COPY_REFUSE("exists (name another file, or replace it with --force)");
     binding->is_part =

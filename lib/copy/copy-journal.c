@@ -113,7 +113,8 @@ copy_journal_check_source(const CopyJournal *journal, bool *is_untouched_out,
     *is_untouched_out = !is_touched;
     if (difference)
         qimg_set_error(error, QIMG_ERROR_REFUSED,
-                       "the copy cannot go on: %s (begin anew with --force)", difference);
+                       "the copy cannot go on: %s (start again with --force)",
+                       difference);
     return !difference;
 }
 

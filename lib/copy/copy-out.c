@@ -251,12 +251,12 @@ consume_compared(void *user, const CopyResult *result, GError **error)
     else if (copy->phase == COPY_BOUND)
         qimg_set_error(error, QIMG_ERROR_REFUSED,
                        "the copy cannot go on: at offset %" G_GUINT64_FORMAT
-                       " it is not what the disk has (begin anew with --force)",
+                       " it differs from the disk (start again with --force)",
                        (guint64)result->different_offset);
     else
         qimg_set_error(error, QIMG_ERROR_FAILED,
-                       "what is read back at offset %" G_GUINT64_FORMAT
-                       " is not what the disk has (the medium may be failing)",
+                       "the data read back at offset %" G_GUINT64_FORMAT
+                       " differ from the disk (the medium may be failing)",
                        (guint64)result->different_offset);
     copy->is_void = copy->phase != COPY_BOUND && !result->compare_error;
     return false;
@@ -322,7 +322,7 @@ post_state(QimgCopy *copy, GError **error)
 
     if (err) {
         copy->report.is_target_at_fault = true;
-        qimg_set_error_errno(error, -err, NULL, "what was written cannot be synced");
+        qimg_set_error_errno(error, -err, NULL, "the written data cannot be synced");
         return false;
     }
     if (!binding->has_journal ||
@@ -460,7 +460,7 @@ verify(QimgCopy *copy, GError **error)
     copy->report.is_target_at_fault = true;
     err = qimg_storage_sync(binding->target.storage);
     if (err) {
-        qimg_set_error_errno(error, -err, NULL, "what was written cannot be synced");
+        qimg_set_error_errno(error, -err, NULL, "the written data cannot be synced");
         return false;
     }
     copy->report.is_target_at_fault = false;

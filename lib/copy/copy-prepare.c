@@ -13,7 +13,7 @@ check_image(const QimgImage *image, GError **error)
 {
     if (image->chain->gate) {
         qimg_set_error(error, QIMG_ERROR_USAGE,
-                       "only an image that nobody writes to can be copied (leave out rw "
+                       "an image that is open for writing cannot be copied (leave out rw "
                        "and cow)");
         return false;
     }
@@ -52,7 +52,7 @@ find_target(QimgCopy *copy, GError **error)
         return false;
     if (copy->options.verify && binding->is_stream) {
         qimg_set_error(error, QIMG_ERROR_REFUSED,
-                       "is a pipe: what was written cannot be read again (leave out "
+                       "is a pipe, which cannot be read back (leave out "
                        "--verify)");
         return false;
     }

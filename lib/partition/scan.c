@@ -376,17 +376,15 @@ find_next_link(Scan *scan, const Chain *chain, const Mbr *ebr, uint64_t *link_se
     if (!link)
         return false;
     if (link->first_sector >= chain->n_sectors) {
-        scan_note(scan,
-                  "the chain of logical partitions leaves the extended partition: it is "
-                  "followed no farther");
+        scan_note(scan, "the chain of logical partitions leaves the extended partition: "
+                        "the rest is ignored");
         return false;
     }
     *link_sector = chain->first_sector + link->first_sector;
     for (unsigned i = 0; i < chain->n_links; i++) {
         if (chain->link_sectors[i] == *link_sector) {
             scan_note(scan,
-                      "the chain of logical partitions has a loop: it is followed no "
-                      "farther");
+                      "the chain of logical partitions has a loop: the rest is ignored");
             return false;
         }
     }

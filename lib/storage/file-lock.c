@@ -115,8 +115,8 @@ qimg_file_lock(int fd, unsigned perm, unsigned unshared, GError **error)
     }
     qimg_set_error(
         error, QIMG_ERROR_LOCKED,
-        "is in use: another process %s \"%s\" (lock byte %d); look who has it "
-        "open with 'fuser -v FILE' (stop that program or virtual machine%s)",
+        "is in use: another process %s \"%s\" (lock byte %d); find the process with "
+        "'fuser -v FILE' (stop that program or virtual machine%s)",
         used ? "has the permission" : "forbids others the permission", perm_names[bit],
         (used ? USE_BYTE : FORBID_BYTE) + bit,
         perm & QIMG_PERM_WRITE

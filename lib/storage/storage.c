@@ -88,7 +88,7 @@ refuse_cut(QimgStorage *storage, uint64_t file_offset)
     if (!atomic_flag_test_and_set(&storage->is_cut_told))
         g_warning("%s: was cut by another program: byte %" PRIu64
                   " is missing, where there were %" PRIu64
-                  "; that reads as an I/O error (stop that program, and open it anew)",
+                  "; that reads as an I/O error (stop that program, and open it again)",
                   storage->path, file_offset, known_end(storage));
     return -EIO;
 }

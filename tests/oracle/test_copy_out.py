@@ -441,24 +441,25 @@ def test_resume_refusals(interrupted, tmp_path):
     before = file_digest(out)
     facts = os.stat(image)
     assert refused(image, out) == (
-        f"qimg: {out}: holds a copy that was interrupted (go on with --resume, or begin anew "
+        f"qimg: {out}: holds a copy that was interrupted (go on with --resume, or start again "
         "with --force)")
     assert refused("--resume", "--force", image, out) == "qimg: give one of --force and --resume"
     os.utime(image, ns=(facts.st_atime_ns, facts.st_mtime_ns + 1))
     assert refused("--resume", image, out) == (
-        f'qimg: {out}: the copy cannot go on: "{image}" has changed since (begin anew with --force)')
+        f'qimg: {out}: the copy cannot go on: "{image}" has changed since (start again with '
+        "--force)")
     os.utime(image, ns=(facts.st_atime_ns, facts.st_mtime_ns))
     other = shutil.copy2(image, tmp_path / "other.qcow2")
     assert refused("--resume", other, out) == (
         f'qimg: {out}: the copy cannot go on: it was begun with "{image}", not with "{other}" '
-        "(begin anew with --force)")
+        "(start again with --force)")
     assert file_digest(out) == before
     copy_out("--force", image, out)
     assert_same_file(out, wanted)
     assert not journal_of(out).exists()
     assert refused("--resume", image, out) == (
         f"qimg: {out}: exists, and has no journal of a copy that could go on: it is complete, or "
-        "something else (begin anew with --force)")
+        "something else (start again with --force)")
     out.unlink()
     copy_out("--resume", image, out)
     assert_same_file(out, wanted)
@@ -470,7 +471,7 @@ def test_resume_other_source(with_snapshots, tmp_path):
     damage(image, 50)
     assert "cannot read offset 3276800 " in refused(image, out)
     assert refused("--resume", "--snapshot=1", image, out) == (
-        f'qimg: {out}: the copy cannot go on: it was begun with "disk" (begin anew with --force)')
+        f'qimg: {out}: the copy cannot go on: it was begun with "disk" (start again with --force)')
 
 
 def _wide_image(folder):

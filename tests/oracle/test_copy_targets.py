@@ -147,9 +147,9 @@ def _times_as_before(change):
     return changed
 
 
-OTHER = ("the copy cannot go on: it is not the file that was begun, or was cut (begin anew with "
-         "--force)")
-UNLIKE = "the copy cannot go on: at offset {} it is not what the disk has (begin anew with --force)"
+OTHER = ("the copy cannot go on: it is not the file that was begun, or was cut (start again "
+         "with --force)")
+UNLIKE = "the copy cannot go on: at offset {} it differs from the disk (start again with --force)"
 CHANGES = {
     "byte": (_flip, UNLIKE.format(3 * MIB + 77)),
     "byte-and-times": (_times_as_before(_flip), UNLIKE.format(3 * MIB + 77)),
@@ -205,7 +205,7 @@ def test_source_touched(image, out):
     interrupt(image, out)
     image.chmod(0o640)
     _flip(out)
-    assert "it is not what the disk has" in refused("--resume", image, out)
+    assert "it differs from the disk" in refused("--resume", image, out)
 
 
 def test_hash_of_what_was_read_back(image, out):
@@ -291,7 +291,7 @@ def test_begin_anew_twice(image, out, old):
     """An interrupted copy that was to replace a file is itself restarted."""
     interrupt(image, out, "--force")
     _flip(part_of(out))
-    assert "it is not what the disk has" in refused("--resume", image, out)
+    assert "it differs from the disk" in refused("--resume", image, out)
     copy_out("--force", image, out)
     assert out.read_bytes() == content_of(image) and names_in(out.parent) == ["out.raw"]
 
@@ -495,8 +495,8 @@ def test_fifo(image, out):
         assert f"MD5 ({out}) = {hashlib.md5(content).hexdigest()}\n" in result.text
     assert names_in(out.parent) == ["out.raw"] and stat.S_ISFIFO(out.stat().st_mode)
     assert "cannot go on" in refused("--resume", image, out)
-    assert "cannot be read again" in refused("--verify", image, out)
-    assert "cannot be read again" in refused("--verify", image, "-")
+    assert "cannot be read back" in refused("--verify", image, out)
+    assert "cannot be read back" in refused("--verify", image, "-")
 
 
 def test_standard_output_by_name(image, tmp_path):

@@ -144,7 +144,7 @@ def test_refusals(tmp_path):
     no_size = 'is no size (give a number of bytes, or one with K, M, G, T, P or E, like 1.5G, less than 16E)'
     smaller = ("disk.qcow2: that is smaller, and what is cut off would be lost (give --shrink if that "
                "is meant)")
-    out = "leads out of what a size can be (the disk has 4194304 bytes)"
+    out = "is outside the range of sizes (the disk has 4194304 bytes)"
     too_large = "disk.qcow2: the format cannot map a disk of that size with these clusters"
     for size, message in (("3M", smaller), ("-1", smaller), ("0", smaller),
                           ("-5M", f"disk.qcow2: -5M: {out}"), ("+15.9999999E", too_large),

@@ -602,8 +602,8 @@ test_verify(void)
         if (is_different) {
             g_assert_false(qimg_copy_run(copy, &error));
             test_util_check_error(&error, QIMG_ERROR_FAILED,
-                                  "what is read back at offset 3145733 is not what the "
-                                  "disk has (the medium may be failing)");
+                                  "the data read back at offset 3145733 differ from the "
+                                  "disk (the medium may be failing)");
             g_assert_null(qimg_copy_get_digest(copy, QIMG_DIGEST_MD5));
             g_assert_true(qimg_copy_get_report(copy)->is_target_at_fault);
             g_assert_false(g_file_test(fixture.target_path, G_FILE_TEST_EXISTS));
@@ -706,7 +706,7 @@ test_bad_journals(void)
             test_util_check_error(
                 &error, QIMG_ERROR_INVALID,
                 "the copy cannot go on: its journal \"out.qimg-resume\" makes no sense "
-                "(begin anew with --force)");
+                "(start again with --force)");
         else if (strcmp(rows[i].what, "foreign") == 0)
             test_util_check_error(
                 &error, QIMG_ERROR_REFUSED,
@@ -714,8 +714,8 @@ test_bad_journals(void)
                 "(move it away, or name another file)");
         else
             test_util_check_error(&error, QIMG_ERROR_REFUSED,
-                                  "the copy cannot go on: it was begun with \"\" (begin "
-                                  "anew with --force)");
+                                  "the copy cannot go on: it was begun with \"\" (start "
+                                  "again with --force)");
         g_assert_true(g_file_get_contents(fixture.target_path, &content, NULL, NULL));
         g_assert_cmpstr(content, ==, "mine");
     }

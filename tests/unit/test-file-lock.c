@@ -13,7 +13,7 @@
 #define VM_PERM     (QIMG_PERM_READ | QIMG_PERM_WRITE)
 #define VM_UNSHARED (QIMG_PERM_WRITE | QIMG_PERM_RESIZE)
 #define ADVICE                                                                           \
-    "; look who has it open with 'fuser -v FILE' (stop that program or virtual "         \
+    "; find the process with 'fuser -v FILE' (stop that program or virtual "             \
     "machine; "                                                                          \
     "-o nolock reads all the same, and may read inconsistent data)"
 

@@ -186,7 +186,7 @@ static const Row rows[] = {
     {"extension-bounds", QIMG_RULE_EXTENSION_BOUNDS, extension_bounds, INVALID,
      "header extension: is 1023 (0x3ff) and is longer than the header area" ADVICE},
     {"extension-twice", QIMG_RULE_EXTENSION_TWICE, extension_twice, INVALID,
-     "header extension: is 3799591626 (0xe2792aca) and stands there twice" ADVICE},
+     "header extension: is 3799591626 (0xe2792aca) and occurs twice" ADVICE},
     {"backing-format", QIMG_RULE_BACKING_FORMAT, backing_format, INVALID,
      "backing format extension: is 16 (0x10) and must be 1 to 15 bytes without "
      "NUL" ADVICE},
@@ -213,16 +213,16 @@ static const Row rows[] = {
      "by this version (use the program that made the image)"},
     {"unknown-bit", QIMG_RULE_OK, unknown_bit, QIMG_ERROR_UNSUPPORTED,
      "incompatible_features: unknown bit 63 (no name given); the data cannot be read "
-     "rightly without knowing what that means (use a newer version, or the program that "
+     "correctly without support for it (use a newer version, or the program that "
      "made the image)"},
     {"unknown-named", QIMG_RULE_OK, unknown_named, QIMG_ERROR_UNSUPPORTED,
      "incompatible_features: unknown bit 7 (seven\\033), bit 9 (no name given); the data "
-     "cannot be read rightly without knowing what that means (use a newer version, or "
+     "cannot be read correctly without support for it (use a newer version, or "
      "the "
      "program that made the image)"},
     {"unknown-and-broken", QIMG_RULE_OK, unknown_and_broken, QIMG_ERROR_UNSUPPORTED,
      "incompatible_features: unknown bit 8 (no name given); the data cannot be read "
-     "rightly without knowing what that means (use a newer version, or the program that "
+     "correctly without support for it (use a newer version, or the program that "
      "made the image)"},
     {"data-file-missing", QIMG_RULE_OK, data_file_missing, INVALID,
      "data file extension: is missing, though the image says that its data lie in "
@@ -572,8 +572,8 @@ test_warnings_of_damage(void)
         "%s: was not closed properly (the dirty bit is set); reading is not affected "
         "(qimg check -r all repairs it)\n"
         "%s: is marked corrupt: parts may be damaged (qimg check tells which)\n"
-        "%s: l1_table_offset: the L1 table is cut by the end of the file; what it should "
-        "map reads as errors\n"
+        "%s: l1_table_offset: the L1 table is cut by the end of the file; reads of the "
+        "range that it should map fail\n"
         "%s: snapshot table: entry 1 of 2 does not fit in the file or its limits; the "
         "snapshots from there on are not shown (run qimg check)",
         path, path, path, path);
@@ -598,7 +598,7 @@ test_locked(void)
     if (qimg_file_lock(fd, QIMG_PERM_WRITE, 0, NULL) == QIMG_LOCK_TAKEN) {
         open_with(path, dir, NULL, NULL, QIMG_ERROR_LOCKED,
                   "is in use: another process has the permission \"write\" (lock byte "
-                  "101); look who has it open with 'fuser -v FILE' (stop that program or "
+                  "101); find the process with 'fuser -v FILE' (stop that program or "
                   "virtual machine; -o nolock reads all the same, and may read "
                   "inconsistent data)");
         qimg_image_close(open_with(path, dir, "nolock", NULL, 0, NULL));

@@ -504,15 +504,15 @@ static const struct {
     {"logical-loop", make_logical_loop,
      P(1, 2048, 1024) "x" P(2, 4096, 8192) P(5, 4159, 100) P(6, 6207, 100)
          P(7, 6307, 100),
-     512, "the chain of logical partitions has a loop: it is followed no farther"},
+     512, "the chain of logical partitions has a loop: the rest is ignored"},
     {"logical-self", make_logical_self, "x" P(1, 4096, 8192), 512,
-     "the chain of logical partitions has a loop: it is followed no farther"},
+     "the chain of logical partitions has a loop: the rest is ignored"},
     {"logical-outside", make_logical_outside,
      P(1, 2048, 1024) "x" P(2, 4096, 8192) P(5, 4159, 100) P(6, 6207, 100)
          P(7, 6307, 100),
      512,
-     "the chain of logical partitions leaves the extended partition: it is followed no "
-     "farther"},
+     "the chain of logical partitions leaves the extended partition: the rest is "
+     "ignored"},
     {"logical-broken", make_logical_broken,
      P(1, 2048, 1024) "x" P(2, 4096, 8192) P(5, 4159, 100), 512,
      "the chain of logical partitions is broken at byte 2621440"},

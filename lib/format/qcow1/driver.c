@@ -99,7 +99,7 @@ clip_l1_to_file(Qcow1 *q)
     if (view->n_l1_entries_in_file < view->n_l1_entries)
         qimg_format_warn(&q->base,
                          "l1_table_offset: the L1 table is cut by the end of the file; "
-                         "what it should map reads as errors");
+                         "reads of the range that it should map fail");
 }
 
 static bool

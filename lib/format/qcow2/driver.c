@@ -140,8 +140,8 @@ qcow2_check_features(const Qcow2Header *header, const Qcow2Extension *names,
                                shown ? shown : "no name given");
     }
     qimg_set_error(error, QIMG_ERROR_UNSUPPORTED,
-                   "incompatible_features: unknown %s; the data cannot be read rightly "
-                   "without knowing what that means (use a newer version, or the program "
+                   "incompatible_features: unknown %s; the data cannot be read correctly "
+                   "without support for it (use a newer version, or the program "
                    "that made the image)",
                    list->str);
     return false;
@@ -351,7 +351,7 @@ qcow2_fill(Qcow2 *q, const uint8_t *bytes, size_t n_bytes, const QimgFormatEnv *
         qcow2_geometry_l1_entries_for(&q->geometry, h->size_bytes))
         qimg_format_warn(&q->base,
                          "l1_table_offset: the L1 table is cut by the end of the "
-                         "file; what it should map reads as errors");
+                         "file; reads of the range that it should map fail");
     q->base.cluster_bytes = q->geometry.cluster_bytes;
     q->base.alloc_unit_bytes = UINT64_C(1) << q->geometry.subcluster_bits;
     q->base.may_compress = !q->geometry.has_data_file;

@@ -47,8 +47,8 @@ qed_check_features(const QedHeader *header, GError **error)
         if (unknown >> bit & 1)
             g_string_append_printf(list, "%sbit %u", list->len ? ", " : "", bit);
     qimg_set_error(error, QIMG_ERROR_UNSUPPORTED,
-                   "features: unknown %s; the data cannot be read rightly without "
-                   "knowing what that means (use a newer version, or the program that "
+                   "features: unknown %s; the data cannot be read correctly without "
+                   "support for it (use a newer version, or the program that "
                    "made the image)",
                    list->str);
     return false;
@@ -115,7 +115,7 @@ qed_fill(Qed *qed, const QimgFormatEnv *env, GError **error)
     };
     if (n_in_file < n_entries)
         qimg_format_warn(base, "l1_table_offset: the L1 table is cut by the end of the "
-                               "file; what it should map reads as errors");
+                               "file; reads of the range that it should map fail");
     base->is_dirty = (h->features & QED_FEATURE_NEED_CHECK) != 0;
     if (base->is_dirty)
         qimg_format_warn(base, "was not closed properly (the need-check bit is set); "

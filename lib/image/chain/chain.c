@@ -34,12 +34,11 @@ chain_lock_storage(QimgChain *chain, const QimgOptions *options, QimgStorage *st
     case QIMG_LOCK_TAKEN:
         return true;
     case QIMG_LOCK_NOT_SUPPORTED:
-        chain_warn(
-            chain, storage->path,
-            is_writable
-                ? "its file system has no byte locks: make sure that nobody else uses it"
-                : "its file system has no byte locks: make sure that nobody writes to "
-                  "it");
+        chain_warn(chain, storage->path,
+                   is_writable ? "its file system has no byte locks: make sure that no "
+                                 "other program uses it"
+                               : "its file system has no byte locks: make sure that no "
+                                 "other program writes to it");
         return true;
     case QIMG_LOCK_CONFLICT:
         break;

@@ -28,11 +28,10 @@ look_at_files(QimgChain *chain)
     const QimgStorage *found = chain_find_changed(chain), *none = NULL;
 
     if (found && atomic_compare_exchange_strong(&chain->changed, &none, found))
-        g_warning(
-            "%s: was changed by another program while it was open; reading it gives "
-            "I/O errors until nobody uses it and it is opened anew (-o nolock does "
-            "not look for changes)",
-            found->path);
+        g_warning("%s: was changed by another program while it was open; reads fail with "
+                  "I/O errors until all users have closed it and it is opened again (-o "
+                  "nolock does not look for changes)",
+                  found->path);
     return found != NULL;
 }
 

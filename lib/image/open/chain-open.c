@@ -324,7 +324,7 @@ add_backing(QimgChain *chain, const QimgOptions *options, GError **error)
         qimg_set_error(
             error, QIMG_ERROR_REFUSED,
             "backing file name json:…: says another format than the one that is "
-            "recorded for it (store both anew with qemu-img rebase -u -F)");
+            "recorded for it (store both again with qemu-img rebase -u -F)");
         return false;
     }
     shown = g_strescape(place->path, "\"'");
