@@ -6,14 +6,14 @@
 
 #include "base/errors.h"
 
-/* What qimg_check_result_free needs beyond what callers see. */
+/* State of qimg_check_result_free that callers do not see. */
 typedef struct {
     QimgCheckResult result;
     char *filename;
     GArray *findings;
 } OwnedResult;
 
-/* Makes the result of the last @report, whose findings it takes. */
+/* Makes the result of the last @report, and takes over its findings. */
 static QimgCheckResult *
 make_result(const char *path, const char *format_name, QimgCheckReport *report)
 {
@@ -58,7 +58,7 @@ less(uint64_t before, uint64_t after)
     return before - MIN(before, after);
 }
 
-/* Repairs what @first, which a check has filled, tells of, and fills @second. */
+/* Repairs the findings of @first, which a check has filled, and fills @second. */
 static bool
 repair_image(QimgFormat *format, QimgRepair mode, const QimgCheckReport *first,
              QimgCheckReport *second, GError **error)

@@ -3,7 +3,7 @@
 
 #include "format/driver.h"
 
-/* qimg_check of the layer @format, which was opened for that; @path is
- * how the result calls it; @task may be NULL. */
+/* qimg_check of the layer @format, opened for a check; the result names it @path; @task
+ * may be NULL. */
 QimgCheckResult *image_check(QimgFormat *format, const char *path, QimgRepair mode,
                              const QimgTask *task, GError **error);

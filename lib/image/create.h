@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What a new image shall be, as far as the caller has said. */
+/* The properties of a new image that the caller has set. */
 #pragma once
 
 #include "format/driver.h"
@@ -9,13 +9,13 @@ struct QimgCreate {
     const QimgDriver *driver;
     QimgCreateOptions fields; /* its strings stay NULL until the image is made */
     bool has_size;
-    char *backing_file; /* owned, as the rest; NULL: none */
-    char *backing_fmt;  /* NULL: to be probed */
+    char *backing_file; /* owned, like the strings below; NULL: none */
+    char *backing_fmt;  /* NULL: probe */
     char *data_file;    /* NULL: none */
     bool replaces;
     bool no_check;
     QimgOptions *backing_options; /* for opening the backing file */
-    uint32_t given;               /* a bit for each property that was set */
+    uint32_t given;               /* one bit for each property that was set */
     GPtrArray *notes;             /* char *, NULL-terminated */
 };
 

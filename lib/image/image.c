@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Handles: the image itself and its layers, and their plain facts. */
+/* Handles on the image itself and on its layers, and their properties. */
 #include "image/image.h"
 #include "image/open/chain-open.h"
 
@@ -224,7 +224,7 @@ qimg_image_get_stat(const QimgImage *image, struct stat *out)
         out->st_mtim = out->st_ctim = data.st_mtim;
 }
 
-/* One more number in a hash (FNV-1a, by words). */
+/* Adds one number to a hash (FNV-1a, by words). */
 static uint64_t
 hash_number(uint64_t hash, uint64_t number)
 {

@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Facts about an image as JSON, made piece by piece. Names of qemu-img's members are kept
- * where the meaning is the same. Bytes that are not UTF-8 are shown percent-encoded.
+/* Properties of an image as JSON, generated piece by piece. Members have qemu-img's names
+ * where the meaning is the same. Bytes that are not UTF-8 are percent-encoded.
  *
  * The text is a fixed sequence of steps for each layer, first for the top one, then for
  * every layer as an element of "chain". A place in it is a step and a number within the
- * step, so that generation can go on at any place that it has passed. The lists of
- * snapshots and the facts that can change are taken once, inside the gate; the pieces are
- * made outside, but for those of bitmaps, which enter it for one read of the directory.
- */
+ * step, so that generation can resume at any earlier place. The lists of snapshots and
+ * the properties that can change are read once, inside the gate; the pieces are made
+ * outside, except those of bitmaps, which enter it for one read of the directory. */
 #include <string.h>
 
 #include "base/json.h"
@@ -22,14 +21,14 @@
 
 typedef enum {
     STEP_HEAD,      /* the layer's own members */
-    STEP_SNAPSHOTS, /* one piece a snapshot */
-    STEP_FORMAT,    /* what is particular to the format */
-    STEP_BITMAPS,   /* one piece for some of them */
+    STEP_SNAPSHOTS, /* one piece per snapshot */
+    STEP_FORMAT,    /* members particular to the format */
+    STEP_BITMAPS,   /* one piece for several bitmaps */
     STEP_END,
     N_STEPS,
 } Step;
 
-/* What a QimgInfoPlace holds. */
+/* The content of a QimgInfoPlace. */
 typedef struct {
     uint64_t number;
     uint64_t round, step;
@@ -40,8 +39,8 @@ _Static_assert(sizeof(Place) <= sizeof(QimgInfoPlace), "there is room for it");
 struct QimgInfo {
     const QimgImage *image; /* borrowed */
     unsigned first_layer, n_layers;
-    uint64_t size_bytes;        /* of the first layer, */
-    bool is_dirty;              /* and so is this */
+    uint64_t size_bytes;        /* of the first layer */
+    bool is_dirty;              /* of the first layer */
     QimgSnapshots *snapshots[]; /* of each layer from the first one */
 };
 
@@ -53,15 +52,15 @@ add_bytes(json_t *object, const char *name, const char *text, size_t n_bytes)
     json_object_set_new(object, name, json_string(utf8));
 }
 
-/* Adds a name of a snapshot. QEMU makes none of more than 255 bytes; what a damaged or
- * hostile image has beyond that is cut. */
+/* Adds a name of a snapshot. QEMU limits names to 255 bytes; longer ones of a damaged or
+ * hostile image are cut. */
 static void
 add_name(json_t *object, const char *name, const char *text, size_t n_bytes)
 {
     if (n_bytes > MAX_NAME_BYTES) {
         n_bytes = MAX_NAME_BYTES;
         while (n_bytes > 0 && ((unsigned char)text[n_bytes] & 0xc0) == 0x80)
-            n_bytes--; /* not within a UTF-8 character */
+            n_bytes--; /* not inside a UTF-8 character */
     }
     add_bytes(object, name, text, n_bytes);
 }
@@ -206,8 +205,8 @@ append_snapshot(const QimgInfo *info, unsigned i, uint64_t place, unsigned level
     }
 }
 
-/* Appends the bitmaps from @*position on that one read of their directory gives. Whether
- * there may be more. */
+/* Appends the bitmaps from @*position on, as many as one read of their directory returns.
+ * Returns whether there may be more. */
 static bool
 append_bitmaps(const QimgInfo *info, QimgFormat *layer, uint64_t *position,
                unsigned level, GString *out)
@@ -241,7 +240,7 @@ append_bitmaps(const QimgInfo *info, QimgFormat *layer, uint64_t *position,
     if (err) {
         json_t *o = json_object();
 
-        /* What could not be read is told in its place. */
+        /* An error takes the place of the bitmaps. */
         qimg_json_add_text(o, "bitmaps-error", g_strerror(-err));
         begin_item(out, false, level);
         qimg_json_append_members(out, o, level);
@@ -318,7 +317,7 @@ qimg_info_next(const QimgInfo *info, QimgInfoPlace *public_place, GString *out)
     gsize n_before = out->len;
 
     while (out->len == n_before && place->round <= info->n_layers) {
-        /* The first round is that of the top layer by itself. */
+        /* The first round is the top layer's own members. */
         bool is_element = place->round > 0;
         unsigned i = is_element ? (unsigned)place->round - 1 : 0;
         unsigned level = is_element ? ELEMENT_LEVEL : ROOT_LEVEL;

@@ -40,7 +40,7 @@ storage_json(const QimgStorage *storage)
     json_t *file = json_object();
 
     qimg_json_add_text(file, "filename", storage->path);
-    /* All are there from the start, so that the text keeps its length. */
+    /* All members are present from the start, so that the text keeps its length. */
     for (unsigned p = 0; p < QIMG_N_IO_PURPOSES; p++) {
         json_t *purpose = json_object();
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Internal snapshots: lists of them, handles on their disks and VM states, changes. */
+/* Internal snapshots: listing, handles on their disks and VM states, changes. */
 #include <errno.h>
 #include <string.h>
 
@@ -7,7 +7,7 @@
 #include "image/image.h"
 #include "image/write/write.h"
 
-/* An overlay of ours lies upon the image whose snapshots are meant. */
+/* The layer whose snapshots are meant: the image, below an own overlay. */
 static QimgFormat *
 snapshots_layer_of(const QimgImage *image)
 {
@@ -82,7 +82,7 @@ qimg_image_open_vmstate(QimgImage *image, uint32_t serial, GError **error)
         qimg_image_close(state);
         return NULL;
     }
-    /* It lies behind the disk; where it is not allocated it is zeros, since the backing
+    /* The VM state lies behind the disk; unallocated parts are zeros, since the backing
      * file holds no VM state. Spec: qcow2 section 8.2. */
     state->base_bytes = vm_state.v;
     state->size_bytes = length_bytes;
@@ -124,7 +124,7 @@ qimg_image_can_change_snapshots(const QimgImage *image)
     return check_changeable(image, NULL);
 }
 
-/* Whether @name can be that of a snapshot, @but of another than @itself. */
+/* Whether @name is valid and no other snapshot than @itself has it. */
 static bool
 check_name(const QimgImage *image, const char *name, const QimgFormatSnapshot *itself,
            GError **error)
@@ -153,7 +153,7 @@ check_name(const QimgImage *image, const char *name, const QimgFormatSnapshot *i
     return true;
 }
 
-/* Says in words why a change failed. */
+/* Sets the message of a failed change. */
 static bool
 set_error(const QimgImage *image, QimgErrno err, const char *what, GError **error)
 {

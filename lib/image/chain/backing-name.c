@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The name of a backing file as it is stored: a plain path, a path with the protocol
- * "file:", or a json: block graph, of which only plain files are taken. Spec: qcow2
- * section 9. */
+/* The stored name of a backing file: a plain path, a path with the protocol "file:", or a
+ * json: block graph, of which only plain files are accepted. Spec: qcow2 section 9. */
 #include <jansson.h>
 #include <string.h>
 
@@ -18,7 +17,7 @@ refuse_graph(GError **error, const char *what)
     return false;
 }
 
-/* Takes the member @name of @object as text, in *@out; other types are refused. */
+/* Returns the member @name of @object as text, in *@out; refuses other types. */
 static bool
 take_text(json_t *object, const char *name, const char **out, GError **error)
 {
@@ -43,7 +42,7 @@ has_only(json_t *object, const char *const *known, size_t n_known)
     return n_found == json_object_size(object);
 }
 
-/* What a graph says; the texts belong to the parsed JSON. */
+/* The content of a graph; the texts belong to the parsed JSON. */
 typedef struct {
     const char *driver;
     const char *file_driver;
@@ -63,9 +62,9 @@ take_file(json_t *file, Graph *graph, GError **error)
            take_text(file, "filename", &graph->filename, error);
 }
 
-/* A graph node may say {"driver": F, "file": {"driver": "file", "filename": N}}, the same
- * flattened ("file.driver", "file.filename"), or just the file. Anything else would need
- * an interpretation that we do not have, so it is refused. */
+/* A graph node may be {"driver": F, "file": {"driver": "file", "filename": N}}, the same
+ * flattened ("file.driver", "file.filename"), or only the file. Every other graph is
+ * refused. */
 static bool
 take_graph(json_t *object, Graph *graph, GError **error)
 {
@@ -81,7 +80,7 @@ take_graph(json_t *object, Graph *graph, GError **error)
         (file && !take_file(file, graph, error)))
         return false;
     if (!graph->filename && json_object_get(object, "filename")) {
-        /* The file itself, without a format above it: its bytes as they lie. */
+        /* Only the file, without a format above it: its raw bytes. */
         graph->file_driver = graph->driver ? graph->driver : "file";
         graph->driver = graph->driver ? "raw" : NULL;
         if (!take_text(object, "filename", &graph->filename, error))
@@ -97,7 +96,7 @@ take_graph(json_t *object, Graph *graph, GError **error)
 static bool
 parse_graph(const char *text, char **path_out, char **format_out, GError **error)
 {
-    /* A member given twice would be one thing to us and another to QEMU. */
+    /* QEMU might use the other one of two members of the same name. */
     json_t *root = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
     Graph graph = {0};
     bool is_good;

@@ -4,8 +4,8 @@
 #include <glib.h>
 #include <stdbool.h>
 
-/* What a stored backing name means. Fills in *@path_out (plain
- * name, free with g_free) and *@format_out (NULL where the name does not say). Errors:
- * REFUSED for what is no local file. */
+/* Parses a stored backing name. Sets *@path_out (plain name, free with g_free) and
+ * *@format_out (NULL if the name has no format). Errors: REFUSED for anything but a local
+ * file. */
 bool backing_name_parse(const char *name, char **path_out, char **format_out,
                         GError **error);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What opening a chain and its overlay share: storages with their locks, and warnings. */
+/* State shared by the opening of a chain and of its overlay: locked storages,
+ * warnings. */
 #include "image/chain/chain.h"
 
 #include <errno.h>
@@ -18,7 +19,7 @@ chain_warn(QimgChain *chain, const char *path, const char *text)
     g_ptr_array_add(chain->warnings, line);
 }
 
-/* Takes the locks of a reader, or writer, on @storage. */
+/* Takes the locks of a reader or writer on @storage. */
 static bool
 chain_lock_storage(QimgChain *chain, const QimgOptions *options, QimgStorage *storage,
                    GError **error)

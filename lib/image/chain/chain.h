@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The files of an open image, from the image itself down: what the handles share.
+/* The files of an open image, from the image itself down: the state that handles share.
  *
- * I1  All layers below the top are immutable, and so is the top where there is no gate:
- *     what was resolved for the lower ones once stays right (image/map/resolve.c).
- * I2  Memory: the cache of tables and the caches of clusters are sized by options.
- * Nothing else grows with what an image says, but for the snapshot list (limits of the
- * format) and names. */
+ * I1  All layers below the top are immutable, and so is the top if there is no gate:
+ *     resolved runs of the lower layers stay valid (image/map/resolve.c).
+ *
+ * I2  Memory: options set the size of the cache of tables and of the caches of clusters.
+ *     Only the snapshot list (limits of the format) and names grow with the image. */
 #pragma once
 
 #include <stdatomic.h>
@@ -43,18 +43,16 @@ typedef struct {
     unsigned n_layers;                     /* const after open */
     QimgPlace *places[IMAGE_MAX_LAYERS];   /* of the files; all NULL after open */
     TableCache *tables;                    /* const after open */
-    SlotCache *clusters[IMAGE_MAX_LAYERS]; /* const; NULL where no layer compresses */
+    SlotCache *clusters[IMAGE_MAX_LAYERS]; /* const; NULL if no layer compresses */
     QimgWorkers *workers;                  /* const after open */
-    ReadAhead *read_ahead; /* const after open; NULL where it is of no use */
-    HoleMap *holes;        /* const after open: of the disk that layer 0 shows; NULL:
-                              it may change */
-    QimgGate *gate;        /* const after open; NULL: nothing is ever written. Who
-                              uses the layers is inside */
-    /* Taken inside the gate by who lets the disk grow there, or relies on its end. */
+    ReadAhead *read_ahead;                 /* const after open; NULL if it has no use */
+    HoleMap *holes; /* const after open: of layer 0's disk; NULL if that may change */
+    QimgGate
+        *gate; /* const after open; NULL if read-only. Users of the layers are inside */
+    /* Taken inside the gate to grow the disk, or to rely on its end. */
     QimgMutex size_lock; /* rank QIMG_RANK_SIZE */
-    /* From the disk's end to here all is zeros, durably, and the tables reach so far; not
-     * above the end: nothing is known. Set while the gate is closed, forgotten under
-     * size_lock. */
+    /* From the disk's end to here all is zeros, durably, and the tables reach this far;
+     * not above the end: unknown. Set while the gate is closed, reset under size_lock. */
     uint64_t zeros_end_bytes;
     bool is_growable;          /* const */
     QimgKeeper *keeper;        /* const; NULL: none */
@@ -63,10 +61,10 @@ typedef struct {
     uint64_t data_cache_bytes; /* const */
     GPtrArray *warnings;       /* const after open; NULL-terminated */
     struct stat status;        /* const after open */
-    unsigned image_layer;      /* const after open: 1 below an overlay of ours, else 0 */
-    bool is_watched;           /* const after open: others are not expected to write */
+    unsigned image_layer;      /* const after open: 1 below an own overlay, else 0 */
+    bool is_watched; /* const after open: other programs are not expected to write */
     _Atomic int64_t next_look_ms; /* atomic, relaxed: of the monotonic clock */
-    /* Atomic: the file that another program has changed; NULL: none. Set once. */
+    /* Atomic: a file that another program has changed; NULL: none. Set once. */
     const QimgStorage *_Atomic changed;
     _Atomic uint64_t counters[N_COUNTERS]; /* atomic, relaxed */
     _Atomic uint64_t n_changes;            /* atomic: see qimg_image_count_changes */
@@ -79,16 +77,16 @@ chain_count(QimgChain *chain, ImageCounter counter, uint64_t n)
     atomic_fetch_add_explicit(&chain->counters[counter], n, memory_order_relaxed);
 }
 
-/* Adds a warning about the file at @path, for qimg_image_get_warnings,
- * which stays one harmless line whatever names from an image hold. While the chain is
+/* Adds a warning about the file at @path, for qimg_image_get_warnings; escapes names from
+ * an image, so that the warning stays one harmless line. Only while the chain is being
  * opened. */
 void chain_warn(QimgChain *chain, const char *path, const char *text);
 
-/* Lets the data of @storage, which nobody has used yet, pass by the page cache where the
- * options say so; warns where that cannot be. While the chain is opened. */
+/* Makes the data of @storage, which is not yet in use, bypass the page cache if the
+ * options say so; warns if that is impossible. Only while the chain is being opened. */
 void chain_go_direct(QimgChain *chain, const QimgOptions *options, QimgStorage *storage);
 
-/* Makes a storage of @fd (owned), locked for reading or writing as the
- * options say. While the chain is opened. */
+/* Creates a storage for @fd (owned), locked for reading or writing as the options say.
+ * Only while the chain is being opened. */
 QimgStorage *chain_open_storage(QimgChain *chain, const QimgOptions *options, int fd,
                                 const char *path, bool is_writable, GError **error);

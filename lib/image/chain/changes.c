@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Files that another program changes below an open image. Tables are cached, and data are
- * read when they are asked for, so that together they would be bytes of no version: an
- * image of which a file has changed gives none until it is opened anew. */
+/* Files of an open image that another program changes. Tables are cached and data are
+ * read on request, so together they would belong to no version: after a change, every
+ * read of the image fails until it is opened again. */
 #define G_LOG_DOMAIN "qimg"
 
 #include "image/chain/changes.h"
@@ -21,7 +21,7 @@ chain_find_changed(const QimgChain *chain)
     return NULL;
 }
 
-/* Looks now. */
+/* Checks now. */
 static bool
 look_at_files(QimgChain *chain)
 {
@@ -44,7 +44,7 @@ chain_look_for_changes(QimgChain *chain)
 
     clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
     now_ms = (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-    /* One of those that come at the same time looks. */
+    /* One of several concurrent callers does the check. */
     if (now_ms < due_ms || !atomic_compare_exchange_strong(&chain->next_look_ms, &due_ms,
                                                            now_ms + CHANGES_LOOK_MS))
         return atomic_load_explicit(&chain->changed, memory_order_relaxed) != NULL;

@@ -1,25 +1,24 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Whether another program has changed a file of an open chain: what is read may be of two
- * moments then. */
+/* Detection of changes by another program to a file of an open chain: reads may then mix
+ * two versions. */
 #pragma once
 
 #include <time.h>
 
 #include "image/chain/chain.h"
 
-/* How often files are looked at while an image is read. */
+/* Interval of checks while an image is read. */
 #define CHANGES_LOOK_MS 1000
 
-/* Looks now whether another program has changed a file of the chain, those that we write
- * to aside. The first such file, or NULL. Any thread; no lock. */
+/* Checks now whether another program has changed a file of the chain, except the files
+ * that this chain writes. Returns the first such file, or NULL. Any thread; no lock. */
 const QimgStorage *chain_find_changed(const QimgChain *chain);
 
-/* Of chain_is_stale, where it is time to look again. */
+/* For chain_is_stale, when the next check is due. */
 bool chain_look_for_changes(QimgChain *chain);
 
-/* Whether another program has changed a file of the chain while it was open: then nothing
- * is read any more. Files are looked at once in CHANGES_LOOK_MS at most. Any thread; no
- * lock. */
+/* Whether another program has changed a file of the chain since it was opened: reads then
+ * fail. Checks the files at most once per CHANGES_LOOK_MS. Any thread; no lock. */
 static inline bool
 chain_is_stale(QimgChain *chain)
 {

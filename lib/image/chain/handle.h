@@ -10,23 +10,24 @@ struct QimgImage {
     unsigned first_layer; /* const */
     /* const: of the first layer; the active one changes while the gate is closed */
     const QimgView *view;
-    QimgView own_view; /* const: what @view points to, where it is not the active one */
-    /* const: what the handle shows, unless is_disk; of a part, at most */
+    QimgView own_view; /* const: target of @view, unless that is the active one */
+    /* const: size of the handle's content, unless is_disk; of a part: its maximum */
     uint64_t size_bytes;
-    bool is_disk;     /* const: the disk that layer 0 shows, or a part of it */
-    QimgImage *whole; /* const: of a part of that disk, which is what changes; else NULL.
-                         Owned */
-    uint64_t base_bytes; /* const: where that begins in the view */
+    bool is_disk;     /* const: layer 0's disk, or a part of it */
+    QimgImage *whole; /* const, owned: of a part of that disk, the handle that changes go
+                         to; else NULL */
+    uint64_t base_bytes; /* const: where the content begins in the view */
     bool has_backing;    /* const: unallocated parts come from the next layer */
     bool is_snapshot;    /* const: lists no snapshots of its own */
-    /* Of the snapshot that this handle keeps from being deleted (see QimgFormatSnapshot);
-     * NULL: none */
+    /* Of the snapshot whose deletion this handle prevents (see QimgFormatSnapshot); NULL:
+     * none */
     atomic_uint *n_snapshot_handles;
-    /* Atomic, relaxed: a hint, where a sequential reader is (image/read/read-ahead.c) */
+    /* Atomic, relaxed: a hint, the position of a sequential reader
+     * (image/read/read-ahead.c) */
     _Atomic uint64_t next_sequential_offset;
 };
 
-/* The size of what @image shows. Any thread; inside the gate it grows at most. */
+/* The size of @image's content. Any thread; inside the gate it only grows. */
 static inline uint64_t
 image_size_bytes(const QimgImage *image)
 {
@@ -41,8 +42,8 @@ image_size_bytes(const QimgImage *image)
     return left < image->size_bytes ? left : image->size_bytes;
 }
 
-/* What changes when @image, which is_disk, is changed at *@guest_offset: the whole disk,
- * and where in it. */
+/* The image that a change of @image, which is_disk, at *@guest_offset applies to: the
+ * whole disk; makes the offset relative to it. */
 static inline QimgImage *
 image_to_change(QimgImage *image, uint64_t *guest_offset)
 {

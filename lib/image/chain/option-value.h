@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Options that are given by name: whether a value goes with them. */
+/* Options given by name: whether they take a value. */
 #pragma once
 
 #include "base/errors.h"
@@ -10,7 +10,7 @@ typedef enum {
     MAYBE_VALUE,
 } TakesValue;
 
-/* Whether @value, NULL for none, is what option @name takes. */
+/* Whether @value, NULL for none, fits option @name. */
 static inline bool
 option_check_value(const char *name, TakesValue takes_value, const char *value,
                    GError **error)

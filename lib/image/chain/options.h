@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What an image is opened with. */
+/* Options of opening an image. */
 #pragma once
 
 #include "qimg.h"
@@ -18,11 +18,11 @@ struct QimgOptions {
     uint64_t data_cache_bytes;
     unsigned n_threads;
     bool no_lock;
-    bool is_direct; /* data pass by the page cache */
+    bool is_direct; /* data bypass the page cache */
     bool inspect;
-    bool is_writable; /* rw: the image itself takes writes */
-    bool is_cow;      /* an overlay takes them */
-    char *cow_path;   /* the overlay; NULL: one that vanishes */
+    bool is_writable; /* rw: writes go to the image itself */
+    bool is_cow;      /* writes go to an overlay */
+    char *cow_path;   /* the overlay; NULL: a temporary one */
     bool is_growable;
     QimgKeeper *keeper; /* NULL: none */
     DiscardMode discard;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Which parts of a disk are known to hold no data: one bit for each of at most 65536
- * regions of equal size. Copying programs go over the holes of a disk more than once, and
- * an empty L2 table costs as much to pass as a full one. It stays right because an opened
- * chain never changes. */
+/* Regions of a disk known to hold no data: one bit for each of at most 65536 regions of
+ * equal size. Copying programs scan the holes of a disk more than once, and an empty L2
+ * table takes as long to scan as a full one. The bits stay valid because an opened chain
+ * never changes. */
 #include "image/map/holes.h"
 
 #include <stdatomic.h>
@@ -13,8 +13,9 @@
 #define MIN_REGION_BITS 12u
 
 struct HoleMap {
-    unsigned region_bits;                   /* const */
-    _Atomic uint64_t words[N_REGIONS / 64]; /* atomic, relaxed: each bit alone is true */
+    unsigned region_bits; /* const */
+    _Atomic uint64_t
+        words[N_REGIONS / 64]; /* atomic, relaxed: each bit is valid by itself */
 };
 
 HoleMap *

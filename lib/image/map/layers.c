@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Asking the layers in turn. */
+/* Runs of a chain, by asking its layers in turn. */
 #include "image/map/layers.h"
 
 #include "base/checked.h"
@@ -13,7 +13,7 @@ layers_map_run(QimgChain *chain, unsigned layer_index, uint64_t guest_offset,
         QimgErrno err;
 
         if (guest_offset >= qimg_view_size_bytes(&layer->active)) {
-            /* Past a layer's end are zeros; what lies below it does not show. */
+            /* Past a layer's end are zeros; they hide the layers below. */
             *out = (ImageRun){
                 .layer_index = i > 0 ? i - 1 : 0,
                 .run = {.kind = QIMG_RUN_UNALLOCATED, .length_bytes = length_bytes}};

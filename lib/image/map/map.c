@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The chain's runs merged into maximal extents, for people and SEEK_DATA, by a walk that
+/* The chain's runs merged into maximal extents, for users and SEEK_DATA, by a walk that
  * is bounded in time and memory. */
 #include <errno.h>
 #include <time.h>
@@ -10,11 +10,11 @@
 #include "image/map/holes.h"
 #include "image/map/runs.h"
 
-/* A walk looks this far ahead at first, and farther while nothing is found, so that its
- * work is in proportion to the way that it makes. */
+/* First look-ahead of a walk; it grows while nothing is found, so that the work is in
+ * proportion to the distance. */
 #define FIRST_CHUNK_BYTES (32 * QIMG_MIB)
 #define MAX_WALK_NS       INT64_C(1000000000)
-/* Extents of a host file that one step looks at. */
+/* Host file extents that one step examines. */
 #define MAX_HOST_EXTENTS 64u
 
 /* ---- walks ----------------------------------------------------------------------------
@@ -35,7 +35,7 @@ walk_begin(Walk *walk, const QimgImage *image, uint64_t guest_offset)
     clock_gettime(CLOCK_MONOTONIC_COARSE, &walk->begin);
 }
 
-/* Whether the walk is neither at its end nor late. */
+/* Whether the walk has neither reached its end nor its time limit. */
 static bool
 walk_goes_on(const Walk *walk)
 {
@@ -49,8 +49,8 @@ walk_goes_on(const Walk *walk)
            MAX_WALK_NS;
 }
 
-/* Whole clusters of a sparse host file that lie in a hole are zeros without being read:
- * cuts the DATA run at @r where that changes. Holes inside a cluster do not count. */
+/* Whole clusters in a hole of a sparse host file are zeros, known without a read: cuts
+ * the DATA run at @r where that changes. Holes inside a cluster do not count. */
 static QimgErrno
 cut_at_host_holes(QimgChain *chain, ImageRun *r)
 {
@@ -60,7 +60,8 @@ cut_at_host_holes(QimgChain *chain, ImageRun *r)
         layer->may_compress || layer->data_file ? layer->cluster_bytes : 1;
     uint64_t start = r->run.host_offset.v;
     uint64_t end = start + r->run.length_bytes;
-    /* From the cluster's start, so that the answer does not hang on where one asks. */
+    /* From the cluster's start, so that the answer does not depend on the caller's
+     * offset. */
     uint64_t at = qimg_align_down(start, unit_bytes);
     bool is_first = true; /* else [start, at) is data */
 
@@ -105,7 +106,7 @@ walk_step(Walk *walk, ImageRun *out)
         return err;
     if (out->run.length_bytes < length_bytes)
         walk->chunk_bytes = FIRST_CHUNK_BYTES;
-    else if (!image->has_backing) /* then the layer looks no farther than it tells */
+    else if (!image->has_backing) /* else the layer looks no farther than its own run */
         walk->chunk_bytes = UINT64_MAX;
     else if (walk->chunk_bytes < UINT64_MAX / 2)
         walk->chunk_bytes *= 2;
@@ -189,13 +190,13 @@ qimg_image_map(QimgImage *image, uint64_t guest_offset, QimgExtent *out)
     return qimg_struct_give(out, &extent, sizeof extent) ? 0 : -EINVAL;
 }
 
-/* The first offset from @guest_offset on that holds data, or where the walk ended. */
+/* The first offset, from @guest_offset on, that holds data, or where the walk ended. */
 static QimgErrno
 walk_find_data(const QimgImage *image, uint64_t guest_offset, uint64_t *offset_out)
 {
     bool shows_disk = image->first_layer == 0 && !image->is_snapshot;
     HoleMap *holes = shows_disk ? image->chain->holes : NULL;
-    uint64_t base = image->base_bytes; /* holes are those of the whole disk */
+    uint64_t base = image->base_bytes; /* holes are recorded for the whole disk */
     uint64_t end_of_holes = image->whole ? base + image_size_bytes(image) : UINT64_MAX;
     bool is_found = false;
     Walk walk;

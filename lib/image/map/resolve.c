@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Resolved runs: what the layers below the top say of each granule (their smallest unit
- * of allocation), computed once for a region and kept as a slice of the table cache, so
- * that a read at depth 200 costs what one at depth 1 does.
+/* Resolved runs: the answer of the layers below the top for each granule (their smallest
+ * unit of allocation), computed once per region and kept as a slice of the table cache,
+ * so that a read at depth 200 costs the same as one at depth 1.
  *
  * An entry has two words. The first: bits 0–3 the kind, 4–11 the layer, 12–35 the bytes
  * of a compressed stream, 36–43 the rule of damage. The second: the host offset (DATA: of
  * the granule's first byte; COMPRESSED: of the stream).
  *
  * I1  The layers below the top never change while a chain is open, so an entry stays
- * right. I2  A granule that has no single answer (a layer ends inside it) is MIXED, and
- * is asked of the layers each time. */
+ *     valid.
+ *
+ * I2  A granule without a single answer (a layer ends inside it) is MIXED: the layers are
+ *     asked each time. */
 #include "image/map/resolve.h"
 
 #include "base/checked.h"
@@ -62,7 +64,7 @@ typedef struct {
     Entry *entries;
 } Region;
 
-/* Enters @run for [@start, @start + @length_bytes) of the region, relative offsets. */
+/* Stores @run for [@start, @start + @length_bytes) of the region, relative offsets. */
 static void
 paint(Region *region, uint64_t start, uint64_t length_bytes, const QimgRun *run,
       unsigned layer_index)
@@ -80,7 +82,7 @@ paint(Region *region, uint64_t start, uint64_t length_bytes, const QimgRun *run,
     }
 }
 
-/* Enters what one layer says of the granules [@first, @last), which are unresolved. */
+/* Stores one layer's answer for the granules [@first, @last), which are unresolved. */
 static QimgErrno
 paint_stretch(Region *region, unsigned layer_index, uint64_t first, uint64_t last)
 {
@@ -106,8 +108,8 @@ paint_stretch(Region *region, unsigned layer_index, uint64_t first, uint64_t las
         if (err)
             return err;
         length_bytes = qimg_min_u64(length_bytes, run.length_bytes);
-        /* Unallocated granules stay open for the next layer. One that the layer's end
-         * cuts is marked MIXED by the next turn, which begins inside it. */
+        /* Unallocated granules stay open for the next layer. The next iteration marks a
+         * granule that the layer's end cuts as MIXED: it begins inside that granule. */
         if (run.kind != QIMG_RUN_UNALLOCATED)
             paint(region, at, length_bytes, &run, layer_index);
         at += length_bytes;
@@ -115,8 +117,7 @@ paint_stretch(Region *region, unsigned layer_index, uint64_t first, uint64_t las
     return 0;
 }
 
-/* SlotLoad: goes through the layers from the top, each asked only for what those above it
- * have left open. */
+/* SlotLoad: asks the layers from the top down, each only for granules still open. */
 static QimgErrno
 load_region(void *user, uint64_t key, void *bytes)
 {
@@ -219,7 +220,7 @@ resolve_run(QimgChain *chain, unsigned layer_index, uint64_t guest_offset,
     if (out->run.kind == QIMG_RUN_DATA) {
         out->run.host_offset.v += in_granule;
     } else if (out->run.kind == QIMG_RUN_COMPRESSED) {
-        /* Clusters that follow each other may name one stream: each is a run. */
+        /* Consecutive clusters may refer to one stream: each is a run of its own. */
         uint64_t cluster_bytes = chain->layers[out->layer_index]->cluster_bytes;
 
         out->run.length_bytes = qimg_min_u64(

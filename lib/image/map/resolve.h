@@ -3,8 +3,8 @@
 
 #include "image/map/layers.h"
 
-/* As layers_map_run, from the cache of resolved runs. Only where the chain has a granule.
- */
+/* Like layers_map_run, from the cache of resolved runs. Only if the chain has a
+ * granule. */
 QimgErrno resolve_run(QimgChain *chain, unsigned layer_index, uint64_t guest_offset,
                       uint64_t length_bytes, ImageRun *out) QIMG_MUST_CHECK;
 

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The run that decides, out of all layers of a chain. */
+/* The deciding run among all layers of a chain. */
 #include "image/map/runs.h"
 
 #include "base/checked.h"
 #include "image/map/resolve.h"
 
-/* From this length on, a look ahead asks the tables first. */
+/* From this length on, a look-ahead asks the tables first. */
 #define LONG_LOOK_BYTES (32 * QIMG_MIB)
 
-/* What the layers from @layer_index (not the first) down say. */
+/* The run of the layers from @layer_index (not the first) down. */
 static QimgErrno
 map_lower(QimgChain *chain, unsigned layer_index, uint64_t guest_offset,
           uint64_t length_bytes, ImageRun *out)
@@ -17,7 +17,7 @@ map_lower(QimgChain *chain, unsigned layer_index, uint64_t guest_offset,
         return layers_map_run(chain, layer_index, guest_offset, length_bytes, out);
     if (length_bytes > 4 * resolve_region_bytes(chain) &&
         length_bytes > LONG_LOOK_BYTES) {
-        /* A long look ahead: empty stretches are passed faster in the tables. */
+        /* A long look-ahead: the tables skip empty stretches faster. */
         QimgErrno err =
             layers_map_run(chain, layer_index, guest_offset, length_bytes, out);
 

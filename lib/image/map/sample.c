@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Where data lie, judged by a few samples of the tables. */
+/* An estimate of where data lie, from a few samples of the tables. */
 #include "base/checked.h"
 #include "image/chain/handle.h"
 #include "image/map/layers.h"
@@ -10,8 +10,8 @@
 #define MAX_USECS    50000
 #define MAX_RUNS     1024u /* in one sample: more are no long stretch */
 
-/* Whether a run is data as far as the tables tell. Of a file that is mostly holes it is
- * not known, and asking for its holes takes too long. */
+/* Whether a run is data according to the tables. A file that is mostly holes is unknown:
+ * asking for its holes takes too long. */
 static bool
 sample_is_data(const QimgImage *image, const ImageRun *r)
 {

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Inflated clusters: found in their cache, or read and inflated once for all who want
- * them. */
+/* Inflated clusters: found in their cache, or read and inflated once for all readers. */
 #include "image/read/compressed.h"
 
 uint64_t

@@ -6,7 +6,7 @@
 /* The key of a compressed cluster in its layer's cache. */
 uint64_t compressed_key(unsigned layer_index, QimgHostOffset host_offset);
 
-/* A compressed cluster as a run names it. */
+/* A compressed cluster as a run describes it. */
 typedef struct {
     QimgChain *chain;
     unsigned layer_index;
@@ -14,11 +14,10 @@ typedef struct {
     uint32_t stream_bytes;
 } CompressedCluster;
 
-/* Inflates the cluster to @bytes, which hold a whole cluster, past
- * its cache. */
+/* Inflates the cluster into @bytes, which hold a whole cluster, bypassing its cache. */
 QimgErrno compressed_read(const CompressedCluster *cluster, uint8_t *bytes)
     QIMG_MUST_CHECK;
 
-/* Pins the inflated cluster, or says why it cannot be had. */
+/* Pins the inflated cluster, or returns why that fails. */
 QimgErrno compressed_pin(const CompressedCluster *cluster, Slot **slot_out)
     QIMG_MUST_CHECK;

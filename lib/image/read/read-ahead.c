@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Inflating ahead of sequential readers: while an answer travels, the workers fill the
- * cache with the compressed clusters that come next.
+/* Inflating ahead of sequential readers: while an answer is on its way, the workers fill
+ * the cache with the next compressed clusters.
  *
  * A job belongs to the thread that has set is_busy from 0 to 1, until its run has ended.
- * There is a fixed number of jobs; where none is free, nothing is read ahead.
+ * There is a fixed number of jobs; if none is free, nothing is read ahead.
  *
  * All streams together keep at most a quarter of the cache of clusters ahead of their
- * readers, so that none evicts what another is going to read; what is being read at the
- * moment needs room, too.
+ * readers, so that none evicts clusters that another needs next; clusters being read need
+ * room, too.
  *
- * A job runs when its reader may have gone on, and outside the request that queued it. It
- * does nothing if the reader has passed the cluster and inflates it itself, or if the
- * cluster may have been freed since it was mapped (qimg_gate_get_epoch). */
+ * A job may run after its reader has gone on, outside the request that queued it. It does
+ * nothing if the reader has passed the cluster and inflates it itself, or if the cluster
+ * may have been freed since it was mapped (qimg_gate_get_epoch). */
 #include "image/read/read-ahead.h"
 #include "image/map/runs.h"
 #include "image/read/compressed.h"
@@ -22,12 +22,13 @@
 #define N_JOBS           64u
 #define N_STREAMS        16u
 #define MAX_WINDOW_BYTES (2 * QIMG_MIB)
-/* A stream that has not gone on while all went on so often has ended, or is slow. */
+/* A stream that has not advanced while all others have this often has ended, or is
+ * slow. */
 #define MAX_STREAM_AGE (4 * N_STREAMS)
 
-/* A reader that goes on in order. */
+/* A sequential reader. */
 typedef struct {
-    const QimgImage *image;       /* guarded by lock: whose it is, never followed */
+    const QimgImage *image;       /* guarded by lock: its owner, never followed */
     uint64_t noted_at;            /* guarded by lock: ReadAhead.n_notes */
     uint64_t ahead_until;         /* guarded by lock: queued up to this guest offset */
     _Atomic uint64_t read_until;  /* atomic, relaxed: guest offset */
@@ -67,7 +68,7 @@ read_ahead_new(QimgChain *chain)
     return ahead;
 }
 
-/* Cancels what is queued; what runs ends before the workers do, who are freed next. */
+/* Cancels queued jobs; running ones end before the workers, which are freed next. */
 void
 read_ahead_free(ReadAhead *ahead)
 {
@@ -82,7 +83,7 @@ read_ahead_free(ReadAhead *ahead)
     g_free(ahead);
 }
 
-/* Whether the reader still wants the cluster of @job, and it is still there. Inside the
+/* Whether the reader still needs the cluster of @job, and it still exists. Inside the
  * gate. */
 static bool
 is_wanted(const AheadJob *job)
@@ -105,7 +106,7 @@ inflate(const AheadJob *job)
 
     if (!is_wanted(job))
         return;
-    /* An error is met again, and reported, by the reader. */
+    /* The reader meets an error again, and reports it. */
     if (compressed_pin(cluster, &slot) == 0)
         slot_cache_unpin(cluster->chain->clusters[cluster->layer_index], slot);
     chain_count(cluster->chain, COUNTER_READ_AHEAD_CLUSTERS, 1);
@@ -121,7 +122,7 @@ run_job(QimgJob *job)
     atomic_store_explicit(&ahead->is_busy, false, memory_order_release);
 }
 
-/* Queues @wanted; false when no job is free. */
+/* Queues @wanted; false if no job is free. */
 static bool
 start_job(ReadAhead *ahead, const AheadJob *wanted)
 {
@@ -150,7 +151,7 @@ start_job(ReadAhead *ahead, const AheadJob *wanted)
 }
 
 /* Queues the compressed clusters of [@start, @end), guest offsets of @image; returns
- * where it stopped. @wanted: of whom. */
+ * where it stopped. @wanted: the stream they are for. */
 static uint64_t
 inflate_range(const QimgImage *image, AheadJob *wanted, uint64_t start, uint64_t end)
 {
@@ -180,8 +181,8 @@ inflate_range(const QimgImage *image, AheadJob *wanted, uint64_t start, uint64_t
     return end;
 }
 
-/* The stream of @image, which goes on; under lock. Streams of readers that have ended are
- * taken over, the oldest first. */
+/* The advancing stream of @image; under lock. Takes over the oldest stream of readers
+ * that have ended. */
 static Stream *
 find_stream(ReadAhead *ahead, const QimgImage *image)
 {
@@ -201,7 +202,7 @@ find_stream(ReadAhead *ahead, const QimgImage *image)
     return oldest;
 }
 
-/* How many streams go on at the moment. Under lock. */
+/* The number of advancing streams. Under lock. */
 static unsigned
 count_streams(const ReadAhead *ahead)
 {
@@ -213,7 +214,7 @@ count_streams(const ReadAhead *ahead)
     return n;
 }
 
-/* What a reader that has come to @end wants next. */
+/* The range that a reader at @end needs next. */
 typedef struct {
     uint64_t start, end; /* guest offsets */
     Stream *stream;
@@ -248,7 +249,7 @@ claim_window(ReadAhead *ahead, QimgImage *image, uint64_t end, uint64_t cluster_
     return true;
 }
 
-/* Notes that @stream was queued up to @until only. */
+/* Records that @stream was queued only up to @until. */
 static void
 ahead_give_back(ReadAhead *ahead, const Window *window, uint64_t until)
 {
@@ -274,7 +275,7 @@ read_ahead_note(QimgImage *image, uint64_t guest_offset, uint64_t length_bytes,
 {
     ReadAhead *ahead = image->chain->read_ahead;
     uint64_t end = guest_offset + length_bytes;
-    /* Before anything is mapped. */
+    /* Before any cluster is mapped. */
     uint64_t gate_epoch = qimg_gate_get_epoch(image->chain->gate);
     bool is_sequential = read_ahead_is_sequential(image, guest_offset);
     uint64_t until;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Reading: along the runs, each as large as it comes, in the calling thread. Compressed
- * clusters of one request are collected and, where several are to be inflated, spread
- * over the workers. */
+/* Reading along the runs, each as long as it is, in the calling thread. The compressed
+ * clusters of a request are collected and, if several must be inflated, spread over the
+ * workers. */
 #include <errno.h>
 #include <string.h>
 
@@ -14,10 +14,10 @@
 #include "image/read/read.h"
 
 #define MAX_PIECES 64u
-/* Below this much to inflate, waking others costs more than it gains. */
+/* Below this, waking other threads costs more than it gains. */
 #define MIN_PARALLEL_BYTES (32 * QIMG_KIB)
 
-/* A part of one inflated cluster and where it goes. */
+/* A part of one inflated cluster and its destination. */
 typedef struct {
     CompressedCluster cluster;
     uint64_t guest_offset; /* for reports */
@@ -29,8 +29,8 @@ typedef struct {
 
 typedef struct {
     QimgImage *image;
-    bool is_bulk;       /* one of many threads, which need what they read once */
-    bool is_sequential; /* goes on where the handle's last read ended */
+    bool is_bulk;       /* one of many threads, which read their data only once */
+    bool is_sequential; /* continues the handle's last read */
     Piece pieces[MAX_PIECES];
     unsigned n_pieces;
 } Request;
@@ -41,8 +41,8 @@ cache_of(const Piece *piece)
     return piece->cluster.chain->clusters[piece->cluster.layer_index];
 }
 
-/* Copies @piece out of its @slot, and unpins it. A sequential reader that has come to the
- * end of a cluster does not come back. */
+/* Copies @piece out of its @slot, and unpins it. A sequential reader at the end of a
+ * cluster does not return to it. */
 static void
 take_piece(const Request *request, const Piece *piece, Slot *slot)
 {
@@ -57,7 +57,7 @@ take_piece(const Request *request, const Piece *piece, Slot *slot)
         slot_cache_unpin(cache_of(piece), slot);
 }
 
-/* Whether @piece is a whole cluster that nobody is going to ask for again. */
+/* Whether @piece is a whole cluster that no reader will need again. */
 static bool
 is_needed_once(const Request *request, const Piece *piece)
 {
@@ -66,7 +66,7 @@ is_needed_once(const Request *request, const Piece *piece)
     return request->is_bulk && piece->length_bytes == layer->cluster_bytes;
 }
 
-/* The work of one item in qimg_workers_parallel. */
+/* One item of qimg_workers_parallel. */
 static void
 inflate_piece(void *user, unsigned item_index)
 {
@@ -83,7 +83,7 @@ inflate_piece(void *user, unsigned item_index)
         take_piece(request, piece, slot);
 }
 
-/* Serves the pieces that the cache has, and keeps the others. */
+/* Serves the pieces found in the cache, and keeps the others. */
 static uint64_t
 copy_cached_pieces(Request *request)
 {
@@ -213,7 +213,7 @@ read_range(QimgImage *image, bool is_bulk, uint64_t guest_offset, uint8_t *buffe
     }
     if (compressed_cluster_bytes == 0)
         return 0;
-    /* First, so that the workers have what to do while this thread waits or copies. */
+    /* First, so that the workers are busy while this thread waits or copies. */
     if (!is_bulk)
         read_ahead_note(image, guest_offset, length_bytes, compressed_cluster_bytes);
     return finish_pieces(&request);
@@ -246,7 +246,8 @@ qimg_image_read(QimgImage *image, uint64_t guest_offset, void *buffer,
         if (image->chain->layers[i]->data_error)
             return image->chain->layers[i]->data_error;
     err = image_read_inside(image, guest_offset, buffer, length_bytes);
-    if (!err && chain_is_stale(image->chain)) /* afterwards: it is about these bytes */
+    if (!err &&
+        chain_is_stale(image->chain)) /* afterwards: the check covers these bytes */
         err = -EIO;
     chain_count(image->chain, COUNTER_READS, 1);
     if (err)

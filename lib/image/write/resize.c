@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The disk's size, and what makes changes durable. */
+/* The disk's size, and durability of changes. */
 #include <errno.h>
 
 #include "base/checked.h"
@@ -11,8 +11,8 @@
 #include "image/write/write.h"
 #include "image/write/zero.h"
 
-/* What stands behind the end of a disk that grows bit by bit is looked at, and cleared,
- * in steps. */
+/* Step by which the range behind the end of a gradually growing disk is checked and
+ * cleared. */
 #define AHEAD_BYTES (4 * QIMG_MIB)
 
 /* Whether no layer holds anything at [@start, @end), behind the disk's end. */
@@ -33,7 +33,7 @@ is_nothing_there(const QimgImage *image, uint64_t start, uint64_t end,
     return 0;
 }
 
-/* Lets [@start, @end), behind the disk's end, read as zeros, durably; @end is that of a
+/* Makes [@start, @end), behind the disk's end, read as zeros, durably; @end is that of a
  * cluster. */
 static QimgErrno
 make_zeros(QimgImage *image, uint64_t start, uint64_t end)
@@ -49,9 +49,9 @@ make_zeros(QimgImage *image, uint64_t start, uint64_t end)
     return err ? err : top->driver->flush(top);
 }
 
-/* Finds how far behind @near_end, which is as far as needed, there is nothing either and
- * the tables can reach: so far the disk can grow at no cost. @is_nothing: up to @near_end
- * there is nothing; else the answer is as far as the tables can reach. */
+/* Finds how far beyond @near_end, the end needed now, the disk can grow at no cost: the
+ * layers hold nothing there and the tables can reach it. @is_nothing: the layers hold
+ * nothing up to @near_end; otherwise the answer is how far the tables can reach. */
 static uint64_t
 look_ahead(QimgImage *image, uint64_t near_end, uint64_t ahead_bytes, bool is_nothing)
 {
@@ -67,9 +67,9 @@ look_ahead(QimgImage *image, uint64_t near_end, uint64_t ahead_bytes, bool is_no
     return far_end;
 }
 
-/* Lets what is added to the disk read as zeros, before it becomes a part of it: the rest
- * of its last cluster, what tables still hold behind it, and what a longer backing file
- * has there. That is done for up to @ahead_bytes more. With the gate closed. */
+/* Makes the range that is added to the disk read as zeros, before it becomes a part of
+ * it: the rest of its last cluster, old table entries behind it, and data of a longer
+ * backing file. Does this for up to @ahead_bytes more. With the gate closed. */
 static QimgErrno
 prepare_growth(QimgImage *image, uint64_t new_size_bytes, uint64_t ahead_bytes)
 {
@@ -90,7 +90,7 @@ prepare_growth(QimgImage *image, uint64_t new_size_bytes, uint64_t ahead_bytes)
     if (err)
         return err;
     new_end = look_ahead(image, new_end, ahead_bytes, is_nothing);
-    /* Of an entry of the last cluster it is not known that its change is durable. */
+    /* The change of an entry of the last cluster may not be durable yet. */
     if (!is_nothing || !qimg_is_aligned(start, top->cluster_bytes))
         err = make_zeros(image, start, new_end);
     if (!err)
@@ -106,7 +106,7 @@ resize_closed(QimgImage *image, uint64_t size_bytes, uint64_t ahead_bytes)
     QimgFormat *top = chain->layers[0];
     QimgErrno err = 0;
 
-    if (chain_is_stale(chain)) /* what it shows at its end is not known */
+    if (chain_is_stale(chain)) /* the content at its end is unknown */
         return -EIO;
     if (size_bytes > image_size_bytes(image))
         err = prepare_growth(image, size_bytes, ahead_bytes);
@@ -115,9 +115,9 @@ resize_closed(QimgImage *image, uint64_t size_bytes, uint64_t ahead_bytes)
     return err ? err : top->driver->resize(top, size_bytes);
 }
 
-/* Grows the disk beside other requests where that changes nothing but its size; -EAGAIN
- * where it takes more. A request that relies on the disk's end forgets the zeros behind
- * it first (disk-end.h), so that none is under way here. */
+/* Grows the disk during other requests if only its size changes; otherwise returns
+ * -EAGAIN. A request that relies on the disk's end resets zeros_end_bytes first
+ * (disk-end.h), so none is in flight here. */
 static QimgErrno
 grow_inside(QimgImage *image, uint64_t min_size_bytes)
 {
@@ -143,13 +143,14 @@ image_grow(QimgImage *image, uint64_t min_size_bytes)
         return err;
     err = 0;
     qimg_gate_close(image->chain->gate);
-    if (min_size_bytes > image_size_bytes(image)) /* nobody else has grown it meanwhile */
+    if (min_size_bytes >
+        image_size_bytes(image)) /* no other request has grown it meanwhile */
         err = resize_closed(image, min_size_bytes, AHEAD_BYTES);
     qimg_gate_open(image->chain->gate);
     return err;
 }
 
-/* What can be told without a look at the format. */
+/* Checks that do not depend on the format. */
 static QimgErrno
 check_resizable(const QimgImage *image, uint64_t size_bytes)
 {
@@ -170,7 +171,7 @@ qimg_image_resize(QimgImage *image, uint64_t size_bytes)
     qimg_gate_close(image->chain->gate);
     if (size_bytes != image_size_bytes(image))
         err = resize_closed(image, size_bytes, 0);
-    /* The disk may be longer than was asked for, by a part of a sector. */
+    /* The disk may be longer than requested, by a part of a sector. */
     if (!err && size_bytes < image_size_bytes(image))
         err = image_write_zeros(image, size_bytes, image_size_bytes(image));
     qimg_gate_open(image->chain->gate);
@@ -239,7 +240,7 @@ qimg_image_flush(QimgImage *image)
     if (!image->chain->gate)
         return 0;
     err = top->driver->flush(top);
-    /* What was freed, and with that what the file occupies. */
+    /* Clusters were freed, so the space that the file occupies changed. */
     atomic_fetch_add_explicit(&image->chain->n_changes, 1, memory_order_release);
     return err;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The public requests to write and to allocate: what is checked, and growth, before a
- * write goes on inside the gate. */
+/* The public requests to write and to allocate: checks, and growth, before a write
+ * continues inside the gate. */
 #include <errno.h>
 
 #include "base/checked.h"
@@ -22,7 +22,7 @@ write_within(QimgImage *image, uint64_t guest_offset, const uint8_t *buffer,
 
     if (!qimg_range_fits(guest_offset, length_bytes, image_size_bytes(image)))
         return -ENOSPC;               /* the disk has become smaller meanwhile */
-    if (chain_is_stale(image->chain)) /* what is copied would be wrong */
+    if (chain_is_stale(image->chain)) /* the copied data would be wrong */
         return -EIO;
     return image_write_inside(image, guest_offset, buffer, length_bytes);
 }
@@ -64,7 +64,7 @@ allocate_within(QimgImage *image, uint64_t guest_offset, uint64_t length_bytes)
 
     if (!qimg_range_fits(guest_offset, length_bytes, image_size_bytes(image)))
         return -ENOSPC;               /* the disk has become smaller meanwhile */
-    if (chain_is_stale(image->chain)) /* what is copied would be wrong */
+    if (chain_is_stale(image->chain)) /* the copied data would be wrong */
         return -EIO;
     return image_allocate_inside(image, guest_offset, length_bytes, true);
 }

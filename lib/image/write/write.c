@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Writing. The top layer plans each piece; what moves data is here: in place, or into
- * newly allocated clusters, filled up with what the disk held around the request. */
+/* Writing. The top layer plans each piece; this file moves the data: in place, or into
+ * newly allocated clusters, filled up with the disk's old content around the request. */
 #include <errno.h>
 #include <string.h>
 
@@ -10,10 +10,10 @@
 #include "image/read/read.h"
 #include "image/write/write.h"
 
-/* Where no request's data bound a piece (allocation), this does. */
+/* Limit of a piece that no data of a request bound (allocation). */
 #define MAX_FILL_BYTES (2 * QIMG_MIB)
 
-/* Reads what the disk holds at [@start, @end), which may pass its end: zeros there. */
+/* Reads the disk's content at [@start, @end), which may pass its end: zeros there. */
 static QimgErrno
 read_old(QimgImage *image, uint64_t start, uint64_t end, uint8_t *target)
 {
@@ -25,7 +25,7 @@ read_old(QimgImage *image, uint64_t start, uint64_t end, uint8_t *target)
     return n_there > 0 ? image_read_inside(image, start, target, n_there) : 0;
 }
 
-/* Whether the disk holds zeros at [@start, @end), of which the top layer says
+/* Whether the disk holds zeros at [@start, @end); the top layer's answer is
  * @plan->old_kind. */
 static QimgErrno
 holds_zeros(const QimgImage *image, const QimgWritePlan *plan, uint64_t start,
@@ -37,8 +37,8 @@ holds_zeros(const QimgImage *image, const QimgWritePlan *plan, uint64_t start,
     return image_is_zero_below(image->chain, start, end - start, holds_zeros_out);
 }
 
-/* Fills the host bytes of an allocating plan: @buffer at @guest_offset, around it what
- * the disk held. */
+/* Fills the host bytes of an allocating plan: @buffer at @guest_offset, the disk's old
+ * content around it. */
 static QimgErrno
 fill(QimgImage *image, const QimgWritePlan *plan, uint64_t guest_offset,
      const uint8_t *buffer)
@@ -76,7 +76,7 @@ fill(QimgImage *image, const QimgWritePlan *plan, uint64_t guest_offset,
                                qimg_host(plan->host_offset.v - head_bytes), parts, n);
 }
 
-/* Makes sure of room for what was planned without data. */
+/* Reserves host space for a plan without data. */
 static QimgErrno
 reserve(QimgStorage *storage, const QimgWritePlan *plan, bool reserves)
 {
@@ -85,7 +85,7 @@ reserve(QimgStorage *storage, const QimgWritePlan *plan, bool reserves)
                : 0;
 }
 
-/* Writes what must be written before an allocating plan may be published. */
+/* Writes all data that must precede the publishing of an allocating plan. */
 static QimgErrno
 prepare(QimgImage *image, QimgWritePlan *plan, uint64_t guest_offset,
         const uint8_t *buffer, bool reserves)
@@ -101,8 +101,8 @@ prepare(QimgImage *image, QimgWritePlan *plan, uint64_t guest_offset,
     if (err)
         return err;
     if (is_zero_there && plan->is_zeroed) {
-        /* Every mixture of old and new bytes is one that a disk may show after a crash:
-         * nothing needs to be durable first. */
+        /* A disk may hold any mixture of old and new bytes after a crash: nothing needs
+         * to be durable first. */
         if (!buffer)
             return reserve(storage, plan, reserves);
         return qimg_storage_write(storage, QIMG_IO_DATA, plan->host_offset, buffer,
@@ -112,7 +112,8 @@ prepare(QimgImage *image, QimgWritePlan *plan, uint64_t guest_offset,
     return fill(image, plan, guest_offset, buffer);
 }
 
-/* @buffer may be NULL: the content stays; @reserves: room is made in the host's file. */
+/* @buffer may be NULL: the content stays; @reserves: reserves space in the host's
+ * file. */
 static QimgErrno
 write_piece(QimgImage *image, uint64_t guest_offset, const uint8_t *buffer, bool reserves,
             uint64_t length_bytes, uint64_t *done_out)
@@ -195,7 +196,7 @@ image_after_change(QimgChain *chain, QimgErrno err)
     atomic_fetch_add_explicit(&chain->n_changes, 1, memory_order_release);
     if (err)
         chain_count(chain, COUNTER_ERRORS, 1);
-    /* A failure is met again by the next flush that somebody asks for. */
+    /* The next requested flush meets a failure again. */
     if (top->driver->wants_flush && top->driver->wants_flush(top))
         (void)top->driver->flush(top);
 }

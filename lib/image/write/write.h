@@ -3,17 +3,15 @@
 
 #include "image/chain/handle.h"
 
-/* Writes @buffer for who is inside the gate or has closed it. */
+/* Writes @buffer, for a caller inside the gate or with the gate closed. */
 QimgErrno image_write_inside(QimgImage *image, uint64_t guest_offset,
                              const uint8_t *buffer, uint64_t length_bytes)
     QIMG_MUST_CHECK;
 
-/* Allocates what is not allocated of the range without a change of
- * content;
- * @reserves: and makes room in the host's file. As image_write_inside. */
+/* Allocates the unallocated parts of the range without changing content; @reserves: and
+ * reserves space in the host's file. As image_write_inside. */
 QimgErrno image_allocate_inside(QimgImage *image, uint64_t guest_offset,
                                 uint64_t length_bytes, bool reserves) QIMG_MUST_CHECK;
 
-/* Counts a failure, and does what a change has left to be done once it is
- * over. Outside the gate. */
+/* Counts a failure, and does the pending work of a completed change. Outside the gate. */
 void image_after_change(QimgChain *chain, QimgErrno err);

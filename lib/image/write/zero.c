@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Letting ranges read as zeros: whole units of the top layer by its tables, what is left
- * at both ends as data. */
+/* Zeroing of ranges: whole units of the top layer by its tables, the rest at both ends as
+ * data. */
 #include <errno.h>
 
 #include "base/checked.h"
@@ -11,11 +11,11 @@
 #include "image/write/write.h"
 #include "image/write/zero.h"
 
-/* So much is done before others may flush, or change the size: what waits to be freed
- * stays bounded, and no cluster lies across. */
+/* Zeroed at once, before others may flush or change the size: pending frees stay bounded,
+ * and no cluster crosses a boundary. */
 #define SEGMENT_BYTES (UINT64_C(1) << 32)
 
-/* Zeros that are written at once. */
+/* Zeros written at once. */
 #define ZEROS_BYTES (64 * QIMG_KIB)
 
 QimgErrno
@@ -41,7 +41,7 @@ image_write_zeros(QimgImage *image, uint64_t start, uint64_t end)
     return 0;
 }
 
-/* Whether a run reads as zeros, and gives no space back either. */
+/* Whether a run reads as zeros, and zeroing it would free no space. */
 static bool
 is_nothing_to_do(const ImageRun *r, QimgZeroMode mode)
 {
@@ -105,8 +105,9 @@ zero_units(QimgImage *image, uint64_t guest_offset, uint64_t length_bytes,
         return -EIO;
     if (!qimg_align_up(guest_offset, unit_bytes, &first_unit))
         first_unit = end;
-    /* What lies behind the disk's end belongs to the last unit; nothing is appended there
-     * meanwhile, nor later before it is zeros again: perhaps the backing file shows. */
+    /* The range behind the disk's end belongs to the last unit; nothing is appended there
+     * meanwhile, nor later before it is zeros again: the backing file may show
+     * through. */
     last_unit = qimg_align_down(end, unit_bytes);
     if (last_unit < end && image_hold_end(image, end))
         last_unit = end;
