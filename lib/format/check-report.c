@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Collecting what a check finds. */
+/* Collecting the findings of a check. */
 #include "format/check-report.h"
 
 #include <stdarg.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* A short list under one lock: there are as many ranges as threads that allocate. */
+/* A short list under one lock: it has one range for each allocating thread. */
 #include "format/inflight.h"
 
 #include <glib.h>

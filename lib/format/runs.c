@@ -6,11 +6,11 @@
 #include "base/scratch.h"
 #include "format/table-file.h"
 
-/* Slices that one call follows at most (some milliseconds of work); the caller goes on.
- */
+/* Slices that one call examines at most (some milliseconds of work); the caller
+ * continues. */
 #define MAX_SLICES_PER_CALL 4096u
 
-/* A walk over empty tables reads so many bytes at a time, past the cache. */
+/* Bytes per read of a walk over empty tables, past the cache. */
 #define MAX_PEEK_BYTES (64 * QIMG_KIB)
 
 static bool
@@ -47,7 +47,7 @@ qimg_map_by_steps(QimgFormat *format, const QimgView *view, uint64_t guest_offse
 
         if (peek && run.kind == QIMG_RUN_UNALLOCATED &&
             run.length_bytes >= slice_guest_bytes) {
-            /* No more than was passed already: little is read in vain. */
+            /* At most the length skipped already: little is read in vain. */
             uint64_t more_bytes =
                 peek(format, view, guest_offset + run.length_bytes,
                      qimg_min_u64(length_bytes - run.length_bytes, run.length_bytes));
@@ -58,8 +58,8 @@ qimg_map_by_steps(QimgFormat *format, const QimgView *view, uint64_t guest_offse
         }
         err = step(format, view, guest_offset + run.length_bytes,
                    length_bytes - run.length_bytes, &next, &at_end);
-        if (err ||
-            !run_continues(&run, &next)) /* an error is found again by who asks there */
+        if (err || !run_continues(
+                       &run, &next)) /* a request at that offset meets the error again */
             break;
         run.length_bytes += next.length_bytes;
     }
@@ -67,7 +67,7 @@ qimg_map_by_steps(QimgFormat *format, const QimgView *view, uint64_t guest_offse
     return 0;
 }
 
-/* The number of zero words that @words begins with; zero is zero in any byte order. */
+/* The number of zero words at the start of @words; zero is zero in any byte order. */
 static uint64_t
 count_leading_zeros(const uint64_t *words, uint64_t n_words)
 {
@@ -94,7 +94,7 @@ qimg_count_zero_entries(QimgFormat *format, uint64_t host_offset, uint64_t n_ent
     if (n_bytes == 0)
         return 0;
     words = qimg_scratch_get(QIMG_SCRATCH_TABLE, n_bytes);
-    /* First: what does not wait then is in the file. */
+    /* First: entries that are not pending then are in the file. */
     if (behind_covers(format->behind, host_offset, n_bytes / sizeof(uint64_t),
                       (unsigned)entry_words))
         return 0;
@@ -122,7 +122,7 @@ qimg_count_empty_l1(QimgFormat *format, const QimgView *view, uint64_t l1_index,
 
     if (err)
         return err;
-    /* One look at the first entry: a writer may be making its table. */
+    /* Loads the first entry once: a writer may be making its table. */
     *entry_out = table_slice_get(&slice, in_slice);
     if ((*entry_out & offset_mask) != 0) {
         *n_empty_out = 0;

@@ -91,7 +91,7 @@ qimg_snapshots_get(const QimgSnapshots *list, unsigned place)
 QimgFormatSnapshot *
 qimg_snapshots_find_serial(const QimgSnapshots *list, uint32_t serial)
 {
-    /* Numbers rise along the list: what is new comes last. */
+    /* Numbers rise along the list: new snapshots come last. */
     unsigned low = 0, high = list->n;
 
     while (low < high) {

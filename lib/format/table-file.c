@@ -11,7 +11,7 @@
 #include "base/endian.h"
 #include "base/errors.h"
 
-/* More are no sound image: of qcow2, the L1 limit alone is 4194304 tables. */
+/* A valid image has no more: in qcow2, the L1 limit alone is 4194304 tables. */
 #define MAX_METADATA_CLUSTERS (UINT64_C(1) << 23)
 
 void
@@ -123,7 +123,7 @@ qimg_format_read_words(QimgFormat *format, QimgIoPurpose purpose, uint64_t host_
     return err;
 }
 
-/* Makes durable what the new entries refer to. */
+/* Makes the data of the new entries durable. */
 static QimgErrno
 sync_first(QimgFormat *format, const QimgTableChange *c)
 {
@@ -134,7 +134,7 @@ sync_first(QimgFormat *format, const QimgTableChange *c)
     return err || !is_in_file ? err : qimg_storage_sync(format->file);
 }
 
-/* @old_words are those of the slice, as they would lie in the file. */
+/* @old_words are those of the slice, in on-disk form. */
 static QimgErrno
 write_or_add(QimgFormat *format, const QimgTableChange *c, const uint64_t *disk_words,
              const uint64_t *old_words)

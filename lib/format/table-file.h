@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The image file of a format whose disk is mapped by tables in it: where it ends, slices
- * of its tables, and how tables are changed so that a failure in between does no harm.
+/* The image file of a format whose disk is mapped by tables in it: its end, slices of its
+ * tables, and changes of tables that survive a failure in between.
  *
- * T1  When a write is acknowledged, its entries are in the file, or wait in memory that
- *     outlives the process (behind/behind.h): until the data that they refer to is
- * durable. A slice that a writer changes is pinned while it writes the file and then the
- * slice, so that no other thread loads it in between. T2  A write of metadata that fails
- * makes the layer read-only (broken), but for want of space, when what was there is
- * written back. */
+ * T1  When a write is acknowledged, its entries are in the file, or pending in memory
+ *     that outlives the process (behind/behind.h) until their data are durable. A slice
+ *     that a writer changes is pinned while it writes the file and then the slice, so
+ *     that no other thread loads it in between.
+ *
+ * T2  A failed write of metadata makes the layer read-only (broken), except for lack of
+ *     space: then the old bytes are written back. */
 #pragma once
 
 #include "base/checked.h"
@@ -20,14 +21,14 @@ typedef struct {
     uint64_t n_clusters;
 } QimgClusters;
 
-/* Adds @run to a list of runs (QimgClusters), joined with the last where they touch. */
+/* Adds @run to a list of runs (QimgClusters), joined with the last if they touch. */
 void qimg_clusters_append(GArray *list, QimgClusters run);
 
 #define QIMG_MAX_RESERVE_BYTES (64 * QIMG_MIB)
 
-/* How many bytes of clusters are made ready for use at once, which costs a sync: as much
- * as the last time suggested (twice what it was), but no more than seems right for the
- * disk; a process that dies leaks what is left of them. */
+/* How many bytes of clusters to prepare at once, which costs a sync: the last suggestion
+ * (twice the previous amount), limited to a share of the disk; a process that dies leaks
+ * the rest of them. */
 static inline uint64_t
 qimg_reserve_bytes(const QimgFormat *format, uint64_t suggested_bytes)
 {
@@ -38,16 +39,16 @@ qimg_reserve_bytes(const QimgFormat *format, uint64_t suggested_bytes)
     return qimg_max_u64(qimg_min_u64(suggested_bytes, max_bytes), QIMG_MIB);
 }
 
-/* Takes the file's length for qimg_format_is_beyond_end. At open. False with @error set.
- */
+/* Reads the file's length for qimg_format_is_beyond_end. At open. False with @error
+ * set. */
 bool qimg_format_look_at_end(QimgFormat *format, GError **error);
 
 /* Whether @host_offset lies beyond the end of the image file. Any thread. */
 bool qimg_format_is_beyond_end(QimgFormat *format, uint64_t host_offset);
 
-/* How many of the @length_bytes from @in_cluster_bytes on, in clusters that lie in a row
- * from @host_offset on, belong to clusters that begin before the end: the last one may be
- * cut. 0: none. Any thread. */
+/* How many of the @length_bytes from @in_cluster_bytes on, in contiguous clusters from
+ * @host_offset on, belong to clusters that begin before the end: the last one may be
+ * truncated. 0: none. Any thread. */
 uint64_t qimg_format_clip_clusters(QimgFormat *format, uint64_t host_offset,
                                    uint64_t in_cluster_bytes, uint64_t length_bytes);
 
@@ -59,7 +60,7 @@ QimgErrno qimg_format_pin_to_change(QimgFormat *format, TableKind kind,
                                     uint64_t host_offset, unsigned n_words,
                                     TableSlice *slice_out) QIMG_MUST_CHECK;
 
-/* Turns @n_words of a table as they lie in the file into host-endian ones, or back. */
+/* Converts @n_words of a table from on-disk to host byte order, or back. */
 void qimg_format_swap_words(const QimgFormat *format, uint64_t *words, size_t n_words);
 
 /* Reads @n_words of a table past the cache, host-endian. Errors: of the storage. */
@@ -71,44 +72,45 @@ QimgErrno qimg_format_read_words(QimgFormat *format, QimgIoPurpose purpose,
 typedef struct {
     QimgIoPurpose purpose;
     uint64_t slice_offset; /* of the slice in the file */
-    TableSlice *slice;     /* pinned to be changed */
+    TableSlice *slice;     /* pinned for a change */
     uint64_t word_index;   /* in the slice */
     const uint64_t *words; /* host-endian */
     uint64_t n_words;
     unsigned entry_words; /* of one entry */
-    bool data_first;      /* what the entries refer to may not be durable yet */
+    bool data_first;      /* their data may not be durable yet */
 } QimgTableChange;
 
-/* Writes the change to the file, or lets it wait until it may be written (T1). The slice
- * stays as it is: the caller changes it (table_slice_set) afterwards. Threads: one for
+/* Writes the change to the file, or makes it pending until it may be written (T1). Does
+ * not change the slice: the caller does so (table_slice_set) afterwards. Threads: one for
  * each entry. Errors: as qimg_format_write_or_undo, those of syncs. */
 QimgErrno qimg_format_write_words(QimgFormat *format, const QimgTableChange *change)
     QIMG_MUST_CHECK;
 
-/* As qimg_format_write_words, and changes the slice, too. */
+/* Like qimg_format_write_words, and changes the slice, too. */
 QimgErrno qimg_format_store_words(QimgFormat *format, const QimgTableChange *change)
     QIMG_MUST_CHECK;
 
-/* Whether entries wait for their data, of new clusters, too, which need not be prepared
- * durably then. Changes with the first change of the layer alone. */
+/* Whether entries stay pending until their data are durable, also those of new clusters,
+ * which then need not be prepared durably. Changes only with the first change of the
+ * layer. */
 static inline bool
 qimg_format_is_behind(const QimgFormat *format)
 {
     return behind_is_started(format->behind);
 }
 
-/* Lets the tables in the file be what they are for all who use the layer: for those who
- * read them past the cache. With the gate closed, or the entries in question announced.
+/* Writes pending entries, so that readers that bypass the cache see the tables that all
+ * users of the layer see. With the gate closed, or the entries in question announced.
  * Errors: those of the storages. */
 QimgErrno qimg_format_settle(QimgFormat *format) QIMG_MUST_CHECK;
 
-/* Makes all that was written before durable, tables and data. Threads: any; a lock of
- * rank ALLOC may be held. Errors: those of the storages. */
+/* Makes all earlier writes durable, tables and data. Threads: any; a lock of rank ALLOC
+ * may be held. Errors: those of the storages. */
 QimgErrno qimg_format_sync(QimgFormat *format) QIMG_MUST_CHECK;
 
 /* Adds the host clusters that [@host_offset, + @n_bytes) touches to the layer's metadata.
- * Under the allocation lock or before the layer is active. -EFBIG when there are absurdly
- * many. */
+ * Under the allocation lock or before the layer is active. -EFBIG if there are more than
+ * any valid image has. */
 QimgErrno qimg_format_metadata_add(QimgFormat *format, uint64_t host_offset,
                                    uint64_t n_bytes) QIMG_MUST_CHECK;
 void qimg_format_metadata_remove(QimgFormat *format, uint64_t host_offset,
@@ -124,19 +126,19 @@ QimgErrno qimg_format_write_or_undo(QimgFormat *format, QimgIoPurpose purpose,
                                     const void *old_bytes, size_t n_bytes)
     QIMG_MUST_CHECK;
 
-/* Whether @err says that there was no room: the layer need not be broken. */
+/* Whether @err means a lack of space: the layer need not be broken. */
 bool qimg_is_lack_of_space(QimgErrno err);
 
-/* Whether nothing may be written any more: the layer is broken, or a sync has failed. */
+/* Whether all writes are refused: the layer is broken, or a sync has failed. */
 bool qimg_format_is_broken(const QimgFormat *format);
 
-/* Does what must come before the first change, by QimgDriver.activate under @alloc_lock,
- * until it succeeds, which *@is_active tells. Cheap when done. Threads: any; no lock may
- * be held. Errors: -EROFS for a broken layer; those of the driver. */
+/* Prepares the first change, by QimgDriver.activate under @alloc_lock, until it succeeds,
+ * and then sets *@is_active. Cheap when done. Threads: any; no lock may be held. Errors:
+ * -EROFS for a broken layer; those of the driver. */
 QimgErrno qimg_format_activate(QimgFormat *format, QimgMutex *alloc_lock,
                                _Atomic bool *is_active) QIMG_MUST_CHECK;
 
-/* Refuses every further change: @err is a write of metadata that failed. Returns @err. */
+/* Refuses every further change: @err is a failed write of metadata. Returns @err. */
 QimgErrno qimg_format_break(QimgFormat *format, QimgErrno err);
 
 /* Logs damage, once for each rule. Any thread. */

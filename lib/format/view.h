@@ -8,11 +8,11 @@
 
 typedef struct {
     /* Atomic in the active view of a writable layer, where it is read without the gate,
-     * grows inside it, and gets smaller while it is closed; else const. */
+     * grows inside it, and shrinks while it is closed; else const. */
     _Atomic uint64_t size_bytes;
     QimgHostOffset l1_table_offset;
     uint32_t n_l1_entries;
-    uint32_t n_l1_entries_in_file; /* those that lie before the end of the file */
+    uint32_t n_l1_entries_in_file; /* those before the end of the file */
 } QimgView;
 
 /* Any thread. */

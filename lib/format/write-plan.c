@@ -37,7 +37,7 @@ qimg_plan_write_by_steps(QimgFormat *format, const QimgTablePlace *place,
             break;
         err = plan_allocation(format, place, guest_offset, length_bytes, allocate,
                               plan_out);
-        /* No error and nothing planned: somebody else has allocated it meanwhile. */
+        /* No error and nothing planned: another writer has allocated it meanwhile. */
     } while (!err && plan_out->length_bytes == 0);
     return err;
 }

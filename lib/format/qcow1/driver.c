@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Opening a layer of qcow version 1: its header is checked and its backing file's name
- * read, nothing of the tables. */
+/* Opening a layer of qcow version 1: checks its header and reads its backing file's name,
+ * but no tables. */
 #include <errno.h>
 #include <string.h>
 
@@ -63,7 +63,7 @@ qcow1_load_backing_name(Qcow1 *q, uint64_t file_bytes, GError **error)
     return true;
 }
 
-/* What this version cannot do with the image: decrypt it, write to it. */
+/* Refuses unsupported uses: encryption, writing. */
 static bool
 check_use(Qcow1 *q, const QimgFormatEnv *env, GError **error)
 {

@@ -5,7 +5,7 @@
 #include "format/qcow1/qcow1.h"
 #include "format/runs.h"
 
-/* The window that holds the entry at a place of the file. */
+/* The window that holds the entry at an offset of the file. */
 typedef struct {
     TableSlice slice;
     unsigned first;  /* the entry's word */
@@ -23,8 +23,8 @@ pin_window(Qcow1 *q, TableKind kind, uint64_t entry_offset, Window *out)
                            &out->slice);
 }
 
-/* Reads the L1 entry @l1_index, and counts how many empty ones, at most @n_wanted, begin
- * with it in its window. */
+/* Reads the L1 entry @l1_index, and counts the run of empty ones, at most @n_wanted, that
+ * begins with it in its window. */
 static QimgErrno
 look_up_l1(Qcow1 *q, uint64_t l1_index, uint64_t n_wanted, uint64_t *entry_out,
            uint64_t *n_empty_out)
@@ -67,8 +67,8 @@ qcow1_scan(const Qcow1 *q, const Window *window, uint64_t n_max, uint64_t *n_out
     return first;
 }
 
-/* What the window with the L2 entry of @guest_offset can tell. *@at_end_out: the run
- * reaches the window's end, so that the next one may go on with it. */
+/* The run according to the window with the L2 entry of @guest_offset. *@at_end_out: the
+ * run reaches the window's end, so that the next one may continue it. */
 static QimgErrno
 qcow1_map_in_table(Qcow1 *q, uint64_t l2_table_offset, uint64_t guest_offset,
                    uint64_t length_bytes, QimgRun *run_out, bool *at_end_out)
@@ -83,7 +83,7 @@ qcow1_map_in_table(Qcow1 *q, uint64_t l2_table_offset, uint64_t guest_offset,
     QimgL2Entry e;
     QimgErrno err;
 
-    if (qimg_format_is_beyond_end(&q->base, entry_offset)) { /* the table is cut */
+    if (qimg_format_is_beyond_end(&q->base, entry_offset)) { /* the table is truncated */
         *run_out = qimg_run_damaged(QIMG_RULE_L2_BEYOND_EOF,
                                     ((n_table - l2_index) << cluster_bits) - in_cluster);
         *at_end_out = true;
@@ -107,7 +107,7 @@ qcow1_map_in_table(Qcow1 *q, uint64_t l2_table_offset, uint64_t guest_offset,
     return 0;
 }
 
-/* QimgMapStep: what a window of the L1 table, or of an L2 table, can tell. */
+/* QimgMapStep: the run according to one window of the L1 table or of an L2 table. */
 static QimgErrno
 qcow1_map_step(QimgFormat *format, const QimgView *view, uint64_t guest_offset,
                uint64_t length_bytes, QimgRun *run_out, bool *at_end_out)
@@ -120,7 +120,7 @@ qcow1_map_step(QimgFormat *format, const QimgView *view, uint64_t guest_offset,
     uint64_t l2_table_offset, n_empty;
     QimgErrno err;
 
-    (void)view; /* there is one alone */
+    (void)view; /* the format has only one */
     *at_end_out = false;
     if (l1_index >= q->base.active.n_l1_entries_in_file) {
         uint64_t end = (uint64_t)q->base.active.n_l1_entries << l1_shift;

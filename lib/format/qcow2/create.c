@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Making a new image: header, refcount table, refcount blocks, L1 table and, where the
+/* Creation of a new image: header, refcount table, refcount blocks, L1 table and, if the
  * disk is preallocated, all L2 tables and all data clusters, in this order from the start
  * of the file, each whole clusters. Spec: qcow2-write sections 10 and 14.
  *
- * Tables of a kind lie one behind the other in the order of what they are about, so that
- * their entries are one array over all of them. */
+ * Tables of a kind are contiguous and in the order of the clusters that they map, so that
+ * their entries form one array. */
 #include "format/qcow2/create.h"
 
 #include <string.h>
@@ -18,10 +18,10 @@
 /* header_length as QEMU writes it: with compression_type. */
 #define NEW_V3_HEADER_BYTES 112u
 
-/* What is written at once of an array. */
+/* Part of an array that is written at once. */
 #define PART_BYTES QIMG_MIB
 
-/* Where the tables go, in clusters. */
+/* The places of the tables, in clusters. */
 typedef struct {
     uint64_t n_table_clusters;
     uint64_t n_blocks;
@@ -32,7 +32,7 @@ typedef struct {
     uint64_t n_clusters;      /* of the file */
 } Layout;
 
-/* What version 2 cannot express. */
+/* Refuses properties that version 2 cannot express. */
 static bool
 check_version(const QimgCreateOptions *o, GError **error)
 {
@@ -78,13 +78,14 @@ check_names(const QimgCreateOptions *o, GError **error)
         return qimg_misuse(error,
                            "data_file_raw: cannot be had with a backing_file, whose data "
                            "would not be in it");
-    /* A mapped cluster hides what lies below, but for subclusters that say otherwise. */
+    /* A mapped cluster hides the layer below, unless subclusters say otherwise. */
     if (o->preallocation != QIMG_PREALLOCATION_OFF && o->backing_name && !o->extended_l2)
         return qimg_misuse(error, "preallocation: needs extended_l2 with a backing_file");
     return true;
 }
 
-/* The header without what follows from the layout, its fields checked alone. */
+/* The header, except the fields that depend on the layout, with only its fields
+ * checked. */
 static bool
 qcow2_make_header(const QimgCreateOptions *o, Qcow2Header *out, GError **error)
 {
@@ -157,8 +158,8 @@ data_offset_of(const Qcow2Header *h, const Layout *l)
     return l2_offset_of(h, l) + (l->n_l2_tables << h->cluster_bits);
 }
 
-/* Blocks count all clusters, themselves and the table of them too: their number is the
- * smallest that serves. Puts the places into @h. */
+/* Blocks count all clusters, including themselves and their table: their number is the
+ * smallest that suffices. Stores the places in @h. */
 static bool
 lay_out(const QimgCreateOptions *o, Qcow2Header *h, Layout *out, GError **error)
 {
@@ -236,7 +237,7 @@ encode_header_cluster(const QimgCreateOptions *o, Qcow2Header *h, GError **error
         encode_text_extension(QCOW2_EXT_BACKING_FORMAT, o->backing_format, cluster,
                               &position) &&
         encode_text_extension(QCOW2_EXT_DATA_FILE, o->data_file_name, cluster, &position);
-    /* For messages only: left out where it would take the place of what matters. */
+    /* For messages only: left out if it would not fit. */
     if (fits && h->version >= 3 &&
         position + 8 + sizeof names + 8 + name_bytes <= cluster->len)
         fits =
@@ -261,7 +262,7 @@ encode_header_cluster(const QimgCreateOptions *o, Qcow2Header *h, GError **error
 
 /* An array of addresses in steps of a cluster. */
 typedef struct {
-    uint64_t first; /* with the flags that all have */
+    uint64_t first; /* with the common flags */
     uint64_t step;
     uint64_t n_entries;
     uint32_t entry_words; /* 2: each is followed by a word of zeros */
@@ -290,8 +291,8 @@ write_entries(QimgStorage *file, QimgIoPurpose purpose, uint64_t offset,
     return err;
 }
 
-/* Writes the refcount table and what the blocks count: each cluster of the file once. The
- * file is zeros so far. */
+/* Writes the refcount table and the refcounts in the blocks: each cluster of the file
+ * once. The file is still all zeros. */
 static QimgErrno
 write_refcounts(QimgStorage *file, const Qcow2Header *h, const Layout *l,
                 const QimgTask *task)
@@ -312,7 +313,7 @@ write_refcounts(QimgStorage *file, const Qcow2Header *h, const Layout *l,
         if (err)
             break;
         n = qimg_min_u64(l->n_clusters - done, n_per_part);
-        if (done == 0 || n < n_per_part) { /* else it is as the one before */
+        if (done == 0 || n < n_per_part) { /* else the same as the part before */
             memset(part, 0, PART_BYTES);
             for (uint64_t i = 0; i < n; i++)
                 qcow2_refcount_encode(part, h->refcount_order, i, 1);
@@ -326,7 +327,7 @@ write_refcounts(QimgStorage *file, const Qcow2Header *h, const Layout *l,
 }
 
 /* Writes the L1 table and L2 tables of a preallocated disk. With extended entries the
- * bitmaps stay empty: a cluster has its place, and none of its content is there. */
+ * bitmaps stay empty: a cluster has a place, but no content there. */
 static QimgErrno
 write_mapping(QimgStorage *file, const Qcow2Header *h, const Layout *l,
               const QimgTask *task)
@@ -349,8 +350,8 @@ write_mapping(QimgStorage *file, const Qcow2Header *h, const Layout *l,
     return err ? err : write_entries(file, QIMG_IO_L1, l1_offset_of(h, l), &l1, task);
 }
 
-/* Makes the first @n_bytes of the file zeros, and nothing else, the header first: from
- * then on it is no image of any kind. */
+/* Makes the file @n_bytes of zeros, the header first: from then on it is no image of any
+ * kind. */
 static QimgErrno
 empty_file(QimgStorage *file, uint64_t n_bytes)
 {
@@ -366,14 +367,14 @@ empty_file(QimgStorage *file, uint64_t n_bytes)
     }
     if (!err)
         err = qimg_storage_set_size(file, n_bytes);
-    /* A device is as long as it is, and keeps what it holds. */
+    /* A device has a fixed length, and keeps its content. */
     if (!err && old_bytes > 0)
         err = qimg_storage_zero(file, QIMG_IO_HEADER, qimg_host(0), n_bytes);
     return err;
 }
 
-/* Gives the data clusters what is asked for beyond a place: first of all, since it is
- * where a lack of space shows. */
+/* Preallocates the data clusters beyond their places: first of all, so that a lack of
+ * space shows early. */
 static QimgErrno
 preallocate_data(QimgStorage *file, const QimgCreateOptions *o, const Qcow2Header *h,
                  const Layout *l)
@@ -385,8 +386,8 @@ preallocate_data(QimgStorage *file, const QimgCreateOptions *o, const Qcow2Heade
                                     o->preallocation == QIMG_PREALLOCATION_FULL, o->task);
 }
 
-/* All that can be known before a file is touched: the header's cluster, too. NULL with
- * @error set where the options cannot be had. */
+/* All checks that need no file, including the header's cluster. NULL with @error set if
+ * the options are invalid. */
 static GByteArray *
 plan_image(const QimgCreateOptions *options, Qcow2Header *header_out, Layout *layout_out,
            GError **error)

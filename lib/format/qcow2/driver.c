@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Opening a qcow2 layer: the header's fields and extensions are checked, features
- * decided, nothing of the tables is read yet. Spec: qcow2 sections 2 and 12. */
+/* Opening a qcow2 layer: checks the header's fields and extensions and decides on
+ * features; reads no tables yet. Spec: qcow2 sections 2 and 12. */
 #include <errno.h>
 #include <string.h>
 
@@ -23,7 +23,7 @@
 #include "format/qcow2/write/resize.h"
 #include "format/qcow2/write/write.h"
 
-/* Enough for the fixed part of the header, whatever the cluster size. */
+/* Enough for the fixed part of the header, for any cluster size. */
 #define FIRST_READ_BYTES 4096u
 
 static bool
@@ -54,7 +54,7 @@ extensions_end_within(const uint8_t *bytes, size_t n_bytes, const Qcow2Header *h
     return true;
 }
 
-/* Reads the header area: the first cluster, or what the file has of it. */
+/* Reads the header area: the first cluster, or the part of it that the file has. */
 static uint8_t *
 load_header_area(QimgStorage *file, bool for_check, size_t *n_bytes_out,
                  Qcow2Header *header_out, GError **error)
@@ -75,8 +75,7 @@ load_header_area(QimgStorage *file, bool for_check, size_t *n_bytes_out,
         return NULL;
     }
     decoded = decode(bytes, n_bytes, header_out);
-    /* A longer header than the first read decides on its length once all of it is here.
-     */
+    /* A header longer than the first read is checked after a read of its full length. */
     if (decoded.rule == QIMG_RULE_SHORT_HEADER && n_bytes == FIRST_READ_BYTES &&
         size_bytes > n_bytes)
         end = UINT64_C(1) << QCOW2_MAX_CLUSTER_BITS;
@@ -111,7 +110,7 @@ load_header_area(QimgStorage *file, bool for_check, size_t *n_bytes_out,
     return g_steal_pointer(&bytes);
 }
 
-/* Refuses incompatible features that we do not know, by their names. */
+/* Refuses unknown incompatible features, by their names. */
 static bool
 qcow2_check_features(const Qcow2Header *header, const Qcow2Extension *names,
                      GError **error)
@@ -147,8 +146,8 @@ qcow2_check_features(const Qcow2Header *header, const Qcow2Extension *names,
     return false;
 }
 
-/* Whether @data may be a text without NUL of at most @max_bytes. Strings may be padded
- * with NULs, which do not count. */
+/* Returns @data as a text if it is at most @max_bytes without NUL. NULs after the string
+ * are padding. */
 static char *
 extension_text(const Qcow2Extension *extension, size_t max_bytes)
 {
@@ -163,7 +162,7 @@ extension_text(const Qcow2Extension *extension, size_t max_bytes)
     return g_strndup(text, n_bytes);
 }
 
-/* Takes what the header extensions say. */
+/* Stores the content of the header extensions. */
 static bool
 load_extensions(Qcow2 *q, const uint8_t *bytes, size_t n_bytes, GError **error)
 {
@@ -176,7 +175,7 @@ load_extensions(Qcow2 *q, const uint8_t *bytes, size_t n_bytes, GError **error)
         QimgDecode decoded = qcow2_extension_decode(bytes, end, &position, &e);
 
         if (decoded.rule) {
-            /* An unknown feature may explain it, and tells the user more. */
+            /* An unknown feature may explain it, and its message helps the user more. */
             return qcow2_check_features(&q->header, &names, error) &&
                    qcow2_refuse(error, decoded);
         }
@@ -205,7 +204,7 @@ load_extensions(Qcow2 *q, const uint8_t *bytes, size_t n_bytes, GError **error)
                     error, qimg_decode_broken(QIMG_RULE_EXTENSION_TWICE, e.type));
             names = e;
             break;
-        case QCOW2_EXT_BITMAPS: /* a damaged one is no reason to refuse the disk */
+        case QCOW2_EXT_BITMAPS: /* a damaged one does not prevent reads of the disk */
             q->has_damaged_bitmaps =
                 qcow2_bitmaps_extension_decode(e.data, e.data_bytes,
                                                UINT64_C(1) << q->header.cluster_bits,
@@ -213,7 +212,7 @@ load_extensions(Qcow2 *q, const uint8_t *bytes, size_t n_bytes, GError **error)
                     .rule != 0;
             q->bitmaps_extension_at = (uint64_t)(e.data - bytes);
             break;
-        default: /* unknown ones, and those that reading needs nothing of */
+        default: /* unknown ones, and those that reads do not need */
             break;
         }
     } while (e.type != QCOW2_EXT_END);
@@ -238,7 +237,7 @@ qcow2_load_backing_name(Qcow2 *q, const uint8_t *bytes, size_t n_bytes, GError *
     return true;
 }
 
-/* What depends on several fields: data file, encryption, warnings. */
+/* Checks of several fields: data file, encryption, warnings. */
 static bool
 decide_features(Qcow2 *q, bool inspect, GError **error)
 {
@@ -329,7 +328,7 @@ qcow2_fill(Qcow2 *q, const uint8_t *bytes, size_t n_bytes, const QimgFormatEnv *
 {
     const Qcow2Header *h = &q->header;
 
-    /* Features first: an unknown one may have changed the meaning of all else. */
+    /* Features first: an unknown one may have changed the meaning of all other fields. */
     if (!load_extensions(q, bytes, n_bytes, error))
         return false;
     q->geometry = qcow2_header_geometry(h);

@@ -79,7 +79,7 @@ raw_resize(QimgFormat *format, uint64_t size_bytes)
 {
     QimgErrno err = qimg_storage_set_size(format->file, size_bytes);
 
-    /* A device is as long as it is; one that was enlarged becomes visible as a whole. */
+    /* A device has a fixed length; one that was enlarged becomes visible completely. */
     if (!err && S_ISBLK(format->file->status.st_mode))
         err = size_bytes < qimg_view_size_bytes(&format->active)
                   ? -EOPNOTSUPP

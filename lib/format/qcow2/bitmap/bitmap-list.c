@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Persistent bitmaps: what the directory says of them. Spec: bitmaps section 2. */
+/* Persistent bitmaps: the content of their directory. Spec: bitmaps section 2. */
 #include "format/qcow2/bitmap/bitmap-list.h"
 
 #include <errno.h>
 
-/* So much of a directory is read at once: dozens of entries at least. An entry that is
- * longer, by data that we do not know, ends the list. */
+/* Directory bytes per read: dozens of entries at least. An entry that is longer, because
+ * of unknown data, ends the list. */
 #define WINDOW_BYTES (64 * QIMG_KIB)
 
 static void
@@ -45,7 +45,7 @@ qcow2_list_bitmaps(QimgFormat *format, uint64_t *position, GArray **bitmaps_out)
     QimgErrno err;
 
     g_array_set_clear_func(list, clear_bitmap);
-    /* Without the bit they are stale: somebody who does not know them has written. */
+    /* Without the bit they are stale: a program without support for them has written. */
     if (q->bitmaps.n_bitmaps == 0 || *position >= directory_bytes ||
         !(q->header.autoclear_features & QCOW2_AUTOCLEAR_BITMAPS)) {
         *bitmaps_out = g_steal_pointer(&list);
@@ -60,7 +60,7 @@ qcow2_list_bitmaps(QimgFormat *format, uint64_t *position, GArray **bitmaps_out)
         QimgListedBitmap bitmap;
 
         if (qcow2_bitmap_entry_decode(window + at, n_bytes - at, &e).rule) {
-            if (n_bytes < directory_bytes - *position) /* cut by us, perhaps */
+            if (n_bytes < directory_bytes - *position) /* possibly cut by the window */
                 break;
             return -EIO;
         }

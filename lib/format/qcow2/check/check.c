@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Checks an image: what its tables refer to is counted (count.c) and compared with the
- * refcounts and COPIED flags that are stored. Never writes. Spec: qcow2-write section 13.
+/* Checks an image: counts the references in its tables (count.c) and compares them with
+ * the stored refcounts and COPIED flags. Never writes. Spec: qcow2-write section 13.
  *
- * What is counted as one corruption or leak is what QEMU counts as one: a cluster whose
- * refcount is wrong, an entry, a flag. */
+ * One corruption or leak is the same as in QEMU: a cluster with a wrong refcount, an
+ * entry, a flag. */
 
 #include "format/qcow2/check/check.h"
 
@@ -21,7 +21,7 @@
 
 #define READ_BYTES (64 * QIMG_KIB)
 
-/* Clusters side by side that have the same refcount and the same references. */
+/* Adjacent clusters with the same refcount and the same number of references. */
 typedef struct {
     uint64_t first_cluster;
     uint64_t n_clusters; /* 0: none yet */
@@ -36,7 +36,7 @@ typedef struct {
     Run run;
 } Check;
 
-/* ---- what the tables say ---- */
+/* ---- problems of the tables ---- */
 
 static void
 report_problems(Check *c)
@@ -86,7 +86,7 @@ end_run(Check *c)
     c->run.n_clusters = 0;
 }
 
-/* Compares the refcount of @cluster, and puts it in the place of its references. */
+/* Compares the refcount of @cluster, and stores it over the count of its references. */
 static void
 compare_refcount(Check *c, uint64_t cluster, uint64_t refcount)
 {
@@ -107,7 +107,7 @@ compare_refcount(Check *c, uint64_t cluster, uint64_t refcount)
     *run = (Run){cluster, 1, refcount, n_references};
 }
 
-/* Compares what block @index counts; @block is a buffer for it. */
+/* Compares the refcounts in block @index; @block is a buffer for it. */
 static QimgErrno
 compare_block(Check *c, uint64_t index, uint64_t per_block, uint8_t *block)
 {
@@ -142,8 +142,8 @@ compare_block(Check *c, uint64_t index, uint64_t per_block, uint8_t *block)
     return 0;
 }
 
-/* Compares all refcounts of the file's clusters. What is counted behind its end is of no
- * importance: nothing is lost by it. Afterwards the counts hold the refcounts. */
+/* Compares all refcounts of the file's clusters. Refcounts of clusters behind its end are
+ * harmless. Afterwards the counts hold the refcounts. */
 static QimgErrno
 compare_refcounts(Check *c)
 {
@@ -165,8 +165,8 @@ compare_refcounts(Check *c)
 
 /* ---- the active tables: flags, statistics, guest offsets ---- */
 
-/* Damage in an entry of the active disk was found before, where nobody knew whose it is.
- */
+/* The count reports damage in an entry of the active disk, but without the guest
+ * offset. */
 static void
 add_guest_offset(Check *c, uint64_t entry_offset, uint64_t guest_offset)
 {
@@ -196,7 +196,7 @@ report_flag(Check *c, const char *entry_kind, uint64_t entry_offset,
                           right & QCOW2_ENTRY_COPIED ? "is" : "is not");
 }
 
-/* Where a cluster follows the one before, in the statistics. */
+/* Position of the next contiguous cluster, for the statistics. */
 static void
 add_to_statistics(Check *c, uint64_t word, uint64_t *next_offset)
 {
@@ -223,7 +223,7 @@ look_at_l2_entry(Check *c, uint64_t word, uint64_t bitmap, uint64_t entry_offset
     uint64_t right = qcow2_right_l2_word(c->q, &c->counts, word);
     QimgRule rule = qcow2_l2_check_for_change(g, word, bitmap, guest_offset);
 
-    if (rule == QIMG_RULE_DATA_FILE_OFFSET) /* the counting cannot tell that */
+    if (rule == QIMG_RULE_DATA_FILE_OFFSET) /* the count cannot detect that */
         qimg_check_report_add(c->report,
                               &(QimgFinding){.kind = QIMG_FINDING_CORRUPTION,
                                              .host_offset = entry_offset,
@@ -249,7 +249,7 @@ look_at_l2_table(Check *c, uint64_t l2_table_offset, uint64_t guest_offset,
                                                n_bytes / sizeof *buffer);
 
         if (err)
-            return err == -ENOMEM ? err : 0; /* was found when it was counted */
+            return err == -ENOMEM ? err : 0; /* the count has reported it */
         for (uint64_t i = 0; i < n_bytes / sizeof *buffer; i += g->l2_entry_words) {
             uint64_t bitmap = g->extended_l2 ? buffer[i + 1] : 0;
 
@@ -303,7 +303,7 @@ look_at_active_tables(Check *c)
         err = qimg_format_read_words(&q->base, QIMG_IO_L1,
                                      q->base.active.l1_table_offset.v + i * 8, l1, n);
         if (err)
-            return err == -ENOMEM ? err : 0; /* was found when it was counted */
+            return err == -ENOMEM ? err : 0; /* the count has reported it */
         for (uint64_t j = 0; j < n; j++) {
             if (l1[j] == 0)
                 continue;
@@ -319,7 +319,7 @@ look_at_active_tables(Check *c)
     return 0;
 }
 
-/* ---- the whole ---- */
+/* ---- the whole check ---- */
 
 static QimgErrno
 check(Check *c)
@@ -353,7 +353,7 @@ qcow2_check(QimgFormat *format, QimgCheckReport *report, GError **error)
     Check c = {.q = q, .report = report};
     QimgErrno err;
 
-    QIMG_LOCK_SCOPE(&q->alloc_lock); /* nobody else has the layer */
+    QIMG_LOCK_SCOPE(&q->alloc_lock); /* no other thread uses the layer */
     err = check(&c);
     qcow2_counts_clear(&c.counts);
     if (err == -EFBIG)

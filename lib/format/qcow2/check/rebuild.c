@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Makes the refcount table and blocks anew, of what is counted alone, where the old ones
- * are ruined or too small. Spec: qcow2-write section 13, "Rebuild".
+/* Rebuilds the refcount table and blocks from the count alone, if the old ones are ruined
+ * or too small. Spec: qcow2-write section 13, "Rebuild".
  *
- * Everything goes behind the end of the file, where no cluster can be in use; the header
- * is switched to it when all is durable. Until then nothing of the image has changed,
- * afterwards the refcounts are right, the old table and blocks being free: a rebuild that
- * was cut off is begun again. */
+ * The new ones are placed behind the end of the file, where no cluster can be in use; the
+ * header is switched to them when all is durable. Until then the image is unchanged;
+ * afterwards the refcounts are right, and the old table and blocks are free. An
+ * interrupted rebuild is done again. */
 #include "format/qcow2/check/rebuild.h"
 
 #include <errno.h>
@@ -24,7 +24,7 @@ typedef struct {
     uint64_t table_offset;
 } Rebuild;
 
-/* Begins with a table without blocks, large enough for all clusters that there may be. */
+/* Begins with a table without blocks, large enough for the maximum number of clusters. */
 static QimgErrno
 plan_rebuild(Rebuild *b)
 {
@@ -46,7 +46,7 @@ plan_rebuild(Rebuild *b)
     if (!q->refcount_table)
         return -ENOMEM;
     q->n_refcount_table_entries = (b->n_table_clusters << bits) / sizeof(uint64_t);
-    r->is_partial = true; /* no place inside the file */
+    r->is_partial = true; /* no free cluster inside the file */
     return qcow2_repair_plan_blocks(r) ? -EFBIG : 0;
 }
 

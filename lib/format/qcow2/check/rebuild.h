@@ -3,7 +3,7 @@
 
 #include "format/qcow2/check/repair-refcounts.h"
 
-/* Makes the refcount table and all blocks anew behind the end of the file, and lets the
- * header refer to them; the old ones are free then. The counts are made for that, and are
- * of no use afterwards. Errors: -EFBIG where there is no room for all that. */
+/* Rebuilds the refcount table and all blocks behind the end of the file, and makes the
+ * header refer to them; the old ones are then free. The counts must be made for a
+ * rebuild, and are invalid afterwards. Errors: -EFBIG if there is no room. */
 QimgErrno qcow2_rebuild_refcounts(Qcow2Repair *repair) QIMG_MUST_CHECK;

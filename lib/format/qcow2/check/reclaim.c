@@ -1,17 +1,19 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Finds the reserve (refcount/alloc.c) of a process that died: clusters at the end of the
- * file that are counted, with nothing that refers to them. The format has no mark for
- * them, so three questions are asked, the cheap ones first:
+ * file that are counted, but not referred to. The format has no mark for them, so three
+ * conditions are checked, the cheap ones first:
  *
- * L1  Is the last cluster that is counted zeros, and counted once? The last one of an
- *     image that was closed seldom is, unless it was preallocated.
- * L2  Can the references be counted in little time and memory?
- * L3  Is there no flaw in them, and nothing in the header that may own clusters in a way
- *     that is not known?
+ * L1  The last counted cluster is zeros, and counted once. The last one of an image that
+ *     was closed seldom is, unless it was preallocated.
  *
- * The tables as read may be newer than those on the disk, which may still refer to what
- * was replaced shortly before the process died: the file is synced before a refcount is
- * lowered (W3). */
+ * L2  The references can be counted in little time and memory.
+ *
+ * L3  The count finds no flaw, and the header nothing that may own clusters in an unknown
+ *     way.
+ *
+ * The tables as read may be newer than those on the disk, which may still refer to
+ * clusters that were replaced shortly before the process died: the file is synced before
+ * a refcount is lowered (W3). */
 #define G_LOG_DOMAIN "qimg-format"
 
 #include "format/qcow2/check/reclaim.h"
@@ -29,9 +31,9 @@
 #include "format/qcow2/write/flush.h"
 
 #define MAX_CLUSTERS    (UINT64_C(1) << 22) /* of the file: 16 MiB for each array */
-#define MAX_TABLE_BYTES (256 * QIMG_MIB)    /* that a count may have to read */
+#define MAX_TABLE_BYTES (256 * QIMG_MIB)    /* limit of the tables that a count reads */
 
-/* L1. *@last_cluster_out is set where the answer is true. */
+/* L1. Sets *@last_cluster_out if it returns true. */
 static bool
 has_sign(Qcow2 *q, uint64_t *last_cluster_out)
 {
@@ -66,9 +68,9 @@ is_cheap(const Qcow2 *q)
                MAX_TABLE_BYTES;
 }
 
-/* Leaves in @stored, the refcounts, 1 for each cluster that is to be freed, else 0; how
- * many are, or none where a refcount is too low. Of the clusters before those that a
- * reserve can be nothing is known, and they stay. */
+/* Replaces the refcounts in @stored by 1 for each cluster to be freed, else 0; returns
+ * the number to be freed, or 0 if a refcount is too low. Clusters before those that can
+ * be a reserve are unknown, and stay. */
 static uint64_t
 choose(const Qcow2 *q, const Qcow2Counts *counts, Qcow2Counts *stored,
        uint64_t last_cluster)
@@ -104,7 +106,7 @@ free_chosen(Qcow2 *q, const Qcow2Counts *chosen, uint64_t n_chosen, uint64_t las
     g_message("%s: a process that wrote to it has died; %" PRIu64
               " clusters that it had reserved are free again",
               q->base.file->path, n_chosen);
-    /* The dead process made the file so long: the end of writing may cut it. */
+    /* The dead process extended the file: the end of writing may cut it. */
     if (last_cluster + 1 >=
         qimg_div_round_up(q->first_file_bytes, q->geometry.cluster_bytes)) {
         err = qcow2_refcount_find_last(q, last_cluster, &last_cluster);
@@ -131,7 +133,7 @@ qcow2_reclaim_reserve(Qcow2 *q)
                   q->base.file->path);
         return 0;
     }
-    /* Nothing depends on it: what cannot be counted stays as it is. */
+    /* Optional: if the count fails, the clusters stay. */
     err = qcow2_count_references(q, &options, &counts);
     if (err || counts.n_problems > 0 || counts.n_unread > 0 ||
         counts.are_refcounts_ruined || counts.has_unknown_owner ||

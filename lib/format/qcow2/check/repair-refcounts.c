@@ -36,8 +36,9 @@ find_unused(const Qcow2Repair *r, uint64_t first, uint64_t end, uint64_t *cluste
     return false;
 }
 
-/* Where the missing block @index goes: into its own range, so that it needs no other, or,
- * where that is full (R4: or not known), behind the file. False where neither can be. */
+/* Chooses a place for the missing block @index: in its own range, so that it needs no
+ * other block, or, if that is full (R4: or unknown), behind the file. False if neither is
+ * possible. */
 static bool
 find_place(const Qcow2Repair *r, uint64_t index, uint64_t *cluster_out)
 {
@@ -90,7 +91,7 @@ qcow2_repair_do_counts_fit(const Qcow2Repair *r)
 {
     uint64_t max = qcow2_refcount_max(r->q->header.refcount_order);
 
-    if (max > UINT32_MAX / 2) /* counts never are that large */
+    if (max > UINT32_MAX / 2) /* counts are never that large */
         return true;
     for (uint64_t c = 0; c < r->counts.n_words; c++)
         if (qcow2_counts_get(&r->counts, c) > max)
@@ -100,8 +101,7 @@ qcow2_repair_do_counts_fit(const Qcow2Repair *r)
 
 /* ---- refcounts ---- */
 
-/* The refcount that @cluster shall have, which now has @old: what is counted, as far as
- * it can be stored. */
+/* The new refcount of @cluster, which now has @old: the count, up to the maximum. */
 static uint64_t
 wanted_refcount(const Qcow2Repair *r, uint64_t cluster, uint64_t old)
 {
@@ -112,8 +112,8 @@ wanted_refcount(const Qcow2Repair *r, uint64_t cluster, uint64_t old)
     return qimg_min_u64(n, qcow2_refcount_max(r->q->header.refcount_order));
 }
 
-/* Makes the entries of the block in memory right, as far as @pass may; whether any was
- * changed. */
+/* Corrects the entries of the block in memory, as far as @pass allows; returns whether
+ * any changed. */
 static bool
 correct_block(Qcow2Repair *r, uint64_t index, Qcow2Pass pass)
 {
@@ -148,8 +148,8 @@ write_block(Qcow2Repair *r, uint64_t host_offset)
                               r->block, r->q->geometry.cluster_bytes);
 }
 
-/* Gives the space back of the clusters that are free by the block that was just written,
- * once that is durable. */
+/* Frees host space of the clusters that are free according to the block that was just
+ * written, once that is durable. */
 static QimgErrno
 release_freed(Qcow2Repair *r)
 {
@@ -199,7 +199,7 @@ qcow2_repair_correct_blocks(Qcow2Repair *r, Qcow2Pass pass)
     return 0;
 }
 
-/* What block @index counts, as far as that is known, is at least what is stored there. */
+/* Raises the counts of block @index to at least the stored refcounts, as far as known. */
 static void
 settle_range(Qcow2Repair *r, uint64_t index, bool has_block, bool is_rebuilding)
 {
@@ -222,7 +222,7 @@ qcow2_repair_settle(Qcow2Repair *r, bool is_rebuilding)
 
     for (uint64_t i = 0; i * r->per_block < r->counts.n_clusters; i++) {
         uint64_t host_offset = i < q->n_refcount_table_entries ? q->refcount_table[i] : 0;
-        /* A block in which something else lies is none any more. */
+        /* A block that overlaps another structure is no longer valid. */
         bool has_block =
             host_offset != 0 &&
             !(is_rebuilding &&

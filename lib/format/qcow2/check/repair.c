@@ -1,25 +1,27 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Repairs an image: makes refcounts and COPIED flags what its references say. Spec: qcow2
+/* Repairs an image: makes refcounts and COPIED flags match its references. Spec: qcow2
  * section 13, qcow2-write section 13.
  *
- * There are three modes. A dirty image that is going to be written to is repaired wholly,
- * or, where anything else is wrong with it, not at all. Leaks are only lowered. And a
- * repair of everything does what can be done without losing anything: what refers to what
- * stays as it is.
+ * There are three modes. A dirty image that is about to be written is repaired completely
+ * or, if it has any other problem, not at all. A repair of leaks only lowers refcounts. A
+ * repair of everything does all that is possible without loss: no reference changes.
  *
- * Each of the values that are written is right by itself, whatever else got to the disk,
- * and a repair that was cut off anywhere is done again: the dirty and corrupt bits are
- * cleared last. These things are kept in order all the same:
+ * Each written value is right by itself, whatever else reached the disk, and an
+ * interrupted repair is done again: the dirty and corrupt bits are cleared last. The
+ * order has these rules all the same:
  *
  * R1  Nothing of a dirty image is written before it is known that everything can be
  *     repaired.
+ *
  * R2  A new refcount block, or snapshot table, is durable before anything refers to it,
  *     and so is its own refcount.
- * R3  Refcounts that are too low are raised, durably, before others are lowered: somebody
- *     who knows nothing of the dirty bit finds leaks at worst. What drops a reference is
+ *
+ * R3  Refcounts that are too low are raised, durably, before others are lowered: a
+ *     program that ignores the dirty bit finds leaks at worst. The drop of a reference is
  *     durable before the refcount is lowered.
- * R4  No refcount is lowered, and no cluster inside the file is used for something new,
- *     while there may be references that could not be counted. */
+ *
+ * R4  No refcount is lowered, and no cluster inside the file is used for new data, while
+ *     some references may not have been counted. */
 #define G_LOG_DOMAIN "qimg-format"
 
 #include "format/qcow2/check/repair.h"
@@ -39,7 +41,7 @@
 #include "format/qcow2/count/flags.h"
 #include "format/qcow2/layer/header-io.h"
 
-/* Refuses all changes of the layer from now on; what can be read stays readable. */
+/* Refuses all changes of the layer from now on; reads still work. */
 static QimgErrno
 repair_refuse(Qcow2Repair *r, QimgRule rule, uint64_t host_offset)
 {
@@ -53,7 +55,7 @@ repair_refuse(Qcow2Repair *r, QimgRule rule, uint64_t host_offset)
     return -EIO;
 }
 
-/* R1: everything that can stand in the way. */
+/* R1: all possible obstacles. */
 static QimgErrno
 plan_dirty(Qcow2Repair *r)
 {
@@ -77,17 +79,16 @@ plan_dirty(Qcow2Repair *r)
     return rule ? repair_refuse(r, rule, r->q->header.refcount_table_offset) : 0;
 }
 
-/* ---- the whole ---- */
+/* ---- the whole repair ---- */
 
-/* Corrects the flags of the active tables, and the entries that the repair mends in all
- * tables. */
+/* Corrects the flags of the active tables, and entries in all tables. */
 static QimgErrno
 correct_entries(Qcow2Repair *r)
 {
     return qcow2_repair_flags(r->q, &r->counts, r->mends_entries, &r->n_flags);
 }
 
-/* Does what is planned. */
+/* Executes the plan. */
 static QimgErrno
 repair_as_planned(Qcow2Repair *r)
 {
@@ -102,7 +103,7 @@ repair_as_planned(Qcow2Repair *r)
         err = qimg_storage_sync(file); /* R2, R3 */
     if (!err)
         err = qcow2_switch_snapshot_table(r);
-    /* Where tables overlap, a change of one is a change of the other. */
+    /* If tables overlap, a change of one is a change of the other. */
     if (!err && r->counts.n_table_overlaps == 0)
         err = correct_entries(r);
     if (!err)
@@ -156,9 +157,9 @@ qcow2_repair_dirty(Qcow2 *q)
     return err;
 }
 
-/* ---- any image, by the user's wish ---- */
+/* ---- any image, at the user's request ---- */
 
-/* Counts anew, whatever is found. */
+/* Counts again, despite any problems. */
 static QimgErrno
 count_for_repair(Qcow2Repair *r)
 {
@@ -187,14 +188,14 @@ repair_leaks(Qcow2Repair *r)
     for (uint64_t i = r->q->n_refcount_table_entries;
          !err && i * r->per_block < r->counts.n_clusters; i++)
         r->n_too_low += qcow2_repair_is_range_used(r, i);
-    /* Flags are no leaks, but nothing else is left to be done then. */
+    /* Flags are no leaks, but are corrected if nothing else is left to do. */
     if (!err && r->counts.n_problems == 0 && r->n_too_low == 0 && n_bad_snapshots == 0)
         err = correct_entries(r);
     return err ? err : qimg_storage_sync(r->q->base.file);
 }
 
-/* Plans a repair of everything; *@is_rebuild_needed_out: the refcounts have to be rebuilt
- * before. */
+/* Plans a repair of everything; *@is_rebuild_needed_out: the refcounts must be rebuilt
+ * first. */
 static QimgErrno
 plan_all(Qcow2Repair *r, bool *is_rebuild_needed_out)
 {
@@ -222,7 +223,7 @@ repair_all(Qcow2Repair *r)
         err = qcow2_rebuild_refcounts(r);
         if (!err || err == -EFBIG)
             err = plan_all(r, &is_rebuild_needed);
-        /* Where the file must not grow, at least what is there is corrected. */
+        /* If the file cannot grow, at least the existing blocks are corrected. */
         g_array_set_size(r->new_blocks, is_rebuild_needed ? 0 : r->new_blocks->len);
     }
     return err || r->counts.are_refcounts_ruined ? err : repair_as_planned(r);
@@ -249,7 +250,7 @@ qcow2_repair(QimgFormat *format, QimgRepair mode, QimgCheckReport *report, GErro
     QimgErrno err = r.block ? 0 : -ENOMEM;
 
     r.freed = g_array_new(FALSE, FALSE, sizeof(QimgClusters));
-    qimg_mutex_lock(&q->alloc_lock); /* nobody else has the layer */
+    qimg_mutex_lock(&q->alloc_lock); /* no other thread uses the layer */
     if (!err)
         err = mode == QIMG_REPAIR_LEAKS ? repair_leaks(&r) : repair_all(&r);
     qimg_mutex_unlock(&q->alloc_lock);

@@ -7,9 +7,9 @@
 bool qcow2_repair(QimgFormat *format, QimgRepair mode, QimgCheckReport *report,
                   GError **error);
 
-/* Makes the refcounts and COPIED flags of a dirty image what its references say, and
- * clears the dirty bit. Before the layer is active, under alloc_lock, with the refcount
- * table loaded. Errors: -EIO where the tables are too damaged to be counted, -EFBIG where
- * counting would take too much memory (both before anything is written, and for ever: the
- * layer is broken); those of the storage, after which it can be tried again. */
+/* Makes the refcounts and COPIED flags of a dirty image match its references, and clears
+ * the dirty bit. Before the layer is active, under alloc_lock, with the refcount table
+ * loaded. Errors: -EIO if the tables are too damaged to be counted, -EFBIG if a count
+ * would take too much memory (both before anything is written, and permanent: the layer
+ * is broken); those of the storage, after which the caller can try again. */
 QimgErrno qcow2_repair_dirty(Qcow2 *q) QIMG_MUST_CHECK;

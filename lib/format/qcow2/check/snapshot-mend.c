@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Entries of the snapshot table that are not as the format wants them, and a new table
- * with entries that are. Spec: qcow2 section 8, qcow2-write sections 7 and 13.
+/* Entries of the snapshot table that do not follow the format, and a new table with
+ * correct ones. Spec: qcow2 section 8, qcow2-write sections 7 and 13.
  *
- * A table that cannot be read to its end is left alone: what is cut off may be snapshots
- * that somebody still has a use for. */
+ * A table that cannot be read to its end is left unchanged: the rest may hold snapshots
+ * that are still needed. */
 #include "format/qcow2/check/snapshot-mend.h"
 
 #include <errno.h>
@@ -66,7 +66,7 @@ qcow2_check_snapshot_entries(Qcow2 *q, QimgCheckReport *report, uint64_t *n_out)
     return 0;
 }
 
-/* The table with all entries as the format wants them. NULL: no memory. */
+/* The table with all entries corrected. NULL: no memory. */
 static GByteArray *
 make_table(Qcow2 *q, const uint8_t *old)
 {
@@ -90,8 +90,8 @@ make_table(Qcow2 *q, const uint8_t *old)
     return table;
 }
 
-/* Takes clusters behind the file for the new table, and gives the old one's back. False:
- * there is no room. */
+/* Takes clusters behind the file for the new table, and frees those of the old one.
+ * False: there is no room. */
 static bool
 take_clusters(Qcow2Repair *r)
 {
@@ -116,7 +116,7 @@ qcow2_plan_snapshot_table(Qcow2Repair *r)
     uint64_t n_bad;
     QimgErrno err = qcow2_check_snapshot_entries(q, NULL, &n_bad);
 
-    /* Where tables overlap, nobody knows which of them has lost its content. */
+    /* If tables overlap, it is unknown which of them has lost its content. */
     if (err || n_bad == 0 || q->base.snapshots->n < q->header.n_snapshots ||
         r->counts.n_table_overlaps > 0)
         return err;

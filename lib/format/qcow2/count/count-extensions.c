@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Counts what header extensions refer to: bitmaps, and the header of the encryption.
+/* Counts the references of header extensions: bitmaps, and the header of the encryption.
  * Spec: bitmaps sections 1 to 3, encryption section 3. */
 #include "format/qcow2/count/count-extensions.h"
 

@@ -46,7 +46,7 @@ qcow2_walk_error(Qcow2Walk *w, QimgErrno err, uint64_t host_offset)
     return 0;
 }
 
-/* Adds to a list of which only so much is kept; what is left out is not counted. */
+/* Adds to a list of limited length; the excess is not counted. */
 static void
 set_apart(Qcow2Walk *w, GArray *list, guint max, uint64_t cluster, uint32_t weight)
 {
@@ -64,7 +64,7 @@ qcow2_walk_add_late(Qcow2Walk *w, uint64_t cluster, uint32_t weight)
     set_apart(w, w->late, MAX_LATE, cluster, weight);
 }
 
-/* An L1 entry refers to a table in a cluster of something else. */
+/* An L1 entry refers to a table in a cluster with another use. */
 static void
 add_shared_table(Qcow2Walk *w, uint64_t cluster)
 {

@@ -2,15 +2,16 @@
 /* Counts the references to each cluster of the image file. Spec: qcow2 section 7,
  * qcow2-write section 13.
  *
- * A cluster's refcount is the number of paths to it. First all that lies outside the L2
- * tables is counted; then each L2 table has as many references as there are L1 entries
- * with it, and what it refers to gets so many from each of its entries. So each table is
- * read once, in the order of the file, whatever the number of snapshots is.
+ * A cluster's refcount is the number of paths to it. First, everything outside the L2
+ * tables is counted; each L2 table then has one reference per L1 entry that names it, and
+ * each of its entries counts that many references to its clusters. So each table is read
+ * once, in the order of the file, for any number of snapshots.
  *
- * I1  The work is bounded by the file's length: a table that lies beyond its end is not
- *     walked, and of tables that overlap, no more than the file could hold side by side.
- * I2  When the L2 tables are walked, the count of each is the number of L1 entries with
- *     it, and nothing else: what else refers to its cluster is added at the end. */
+ * I1  The work is bounded by the file's length: a table beyond its end is not walked, and
+ *     overlapping tables only up to the length that would fit in the file side by side.
+ *
+ * I2  While the L2 tables are walked, the count of each is only the number of L1 entries
+ *     that name it: other references to its cluster are added at the end. */
 
 #include "format/qcow2/count/count.h"
 
@@ -41,7 +42,7 @@ count_l1_entry(Qcow2Walk *w, uint64_t entry, uint64_t entry_offset)
     if (l2_table_offset == 0)
         return;
     if (!qimg_is_aligned(l2_table_offset, g->cluster_bytes)) {
-        /* Nobody knows which cluster is meant: both are kept from being freed. */
+        /* The intended cluster is unknown: both are kept from being freed. */
         qcow2_walk_unread(w, QIMG_RULE_L2_UNALIGNED, entry_offset);
         qcow2_walk_note_beyond(w, l2_table_offset);
         for (uint64_t c = l2_table_offset >> g->cluster_bits, n = 0; n < 2; c++, n++)
@@ -57,7 +58,7 @@ count_l1_entry(Qcow2Walk *w, uint64_t entry, uint64_t entry_offset)
     }
 }
 
-/* Counts an L1 table; false where it cannot be walked. */
+/* Counts an L1 table; false if it cannot be walked. */
 static bool
 count_l1_table(Qcow2Walk *w, const QimgView *view)
 {
@@ -99,8 +100,8 @@ check_l1_range(const Qcow2 *q, const QimgView *view)
                              QIMG_RULE_SNAPSHOT_L1_SIZE, QIMG_RULE_SNAPSHOT_L1_OFFSET);
 }
 
-/* Counts the snapshot table and the snapshots' L1 tables; @is_sound_out tells for each
- * snapshot whether that is to be walked. */
+/* Counts the snapshot table and the snapshots' L1 tables; @is_sound_out is set for each
+ * snapshot whose table is to be walked. */
 static void
 count_snapshots(Qcow2Walk *w, bool *is_sound_out)
 {
@@ -124,8 +125,8 @@ count_snapshots(Qcow2Walk *w, bool *is_sound_out)
     }
 }
 
-/* Counts all L1 tables, and only then what they refer to: so the clusters of L2 tables
- * that lie in others are known for what they are. */
+/* Counts all L1 tables, and only then their references: so L2 tables that lie in clusters
+ * of others are recognised. */
 static QimgErrno
 count_l1_tables(Qcow2Walk *w)
 {
@@ -146,14 +147,15 @@ count_l1_tables(Qcow2Walk *w)
     return err;
 }
 
-/* Counts what an entry at @entry_offset refers to, of a table with @weight references. */
+/* Counts the references of an entry at @entry_offset of a table with @weight
+ * references. */
 static void
 count_l2_entry(Qcow2Walk *w, uint64_t word, uint64_t bitmap, uint32_t weight,
                uint64_t entry_offset)
 {
     const Qcow2Geometry *g = &w->q->geometry;
     uint64_t host_offset = word & QCOW2_OFFSET_MASK;
-    /* Which guest cluster it is for matters with a data file only, to whoever maps. */
+    /* The guest cluster matters only with a data file, and only for maps. */
     QimgRule rule = qcow2_l2_check_for_change(g, word, bitmap, host_offset);
 
     if (!rule && (word & QCOW2_L2_COMPRESSED) && bitmap != 0)
@@ -199,7 +201,7 @@ count_l2_table(Qcow2Walk *w, uint64_t l2_table_offset, uint32_t weight)
     return 0;
 }
 
-/* Once all L1 tables are counted: each L2 table once. */
+/* After all L1 tables are counted: each L2 table once. */
 static QimgErrno
 count_l2_tables(Qcow2Walk *w)
 {
@@ -230,8 +232,7 @@ count_l2_tables(Qcow2Walk *w)
 
 /* ---- refcount table and blocks ---- */
 
-/* Reads the refcount table whatever it holds: entries that are no places for blocks
- * become 0. */
+/* Reads the refcount table whatever it holds: invalid entries become 0. */
 static QimgErrno
 load_refcount_table(Qcow2Walk *w)
 {
@@ -284,7 +285,7 @@ count_refcounts(Qcow2Walk *w)
             (void)qcow2_walk_alone(w, q->refcount_table[i], q->geometry.cluster_bytes);
 }
 
-/* Whether something else lies in a cluster of the refcount table or of a block. */
+/* Whether a cluster of the refcount table or of a block has another use, too. */
 static bool
 are_refcounts_shared(const Qcow2Walk *w)
 {
@@ -303,11 +304,11 @@ are_refcounts_shared(const Qcow2Walk *w)
     return false;
 }
 
-/* ---- the whole ---- */
+/* ---- the whole count ---- */
 
-/* Makes the array, with room for what a repair may have to add: refcount blocks, at most
- * one for each block's worth of clusters, and those that count these; a refcount table,
- * and a snapshot table with longer entries. */
+/* Allocates the array, with room for structures that a repair may add: refcount blocks,
+ * at most one for each block's worth of clusters, and those that count these; a refcount
+ * table, and a snapshot table with longer entries. */
 static QimgErrno
 count_prepare(Qcow2Walk *w, uint64_t size_bytes)
 {
@@ -350,7 +351,7 @@ count_all(Qcow2Walk *w)
     return err;
 }
 
-/* Prepares a count, does it by @count, and ends it. */
+/* Prepares a count, runs @count, and ends it. */
 static QimgErrno
 run_walk(Qcow2Walk *w, QimgErrno (*count)(Qcow2Walk *w))
 {
@@ -390,8 +391,8 @@ qcow2_count_references(Qcow2 *q, const Qcow2CountOptions *options, Qcow2Counts *
 
 /* ---- one tree ---- */
 
-/* Counts what lies outside the tree, so that it is found if the tree refers to it. Of a
- * layer that is active no two of these overlap (qcow2_collect_metadata). */
+/* Counts everything outside the tree, to detect references of the tree to it. In an
+ * active layer no two of these overlap (qcow2_collect_metadata). */
 static void
 count_other_tables(Qcow2Walk *w)
 {
@@ -426,7 +427,7 @@ count_one_tree(Qcow2Walk *w)
     return err ? err : count_l2_tables(w);
 }
 
-/* Leaves the counts that the tree makes. Its data must not lie in L2 tables of the active
+/* Keeps only the counts of the tree. Its data must not lie in L2 tables of the active
  * disk either. */
 static void
 keep_tree(Qcow2Walk *w, bool with_l1)

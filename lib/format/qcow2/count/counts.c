@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What a count holds. */
+/* The result of a count. */
 
 #include "format/qcow2/count/counts.h"
 

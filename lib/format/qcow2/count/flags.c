@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The COPIED flags: whether the active disk alone refers to a cluster, so that it may be
- * written in place. What they must be, and correcting them; and the few entries that a
- * repair replaces. Each entry is right by itself, whatever else got to the disk. Spec:
+/* The COPIED flags: whether only the active disk refers to a cluster, so that it may be
+ * written in place. Their correct values, and their correction; and the few entries that
+ * a repair replaces. Each entry is right by itself, whatever else reached the disk. Spec:
  * qcow2 section 4. */
 
 #include "format/qcow2/count/flags.h"
@@ -15,18 +15,18 @@
 
 #define READ_BYTES (64 * QIMG_KIB)
 
-/* What is corrected, and by what. */
+/* The scope of a correction, and its source. */
 typedef struct {
     Qcow2 *q;
     const QimgView *view;
     const Qcow2Counts *counts; /* NULL: all is shared */
-    bool knows_tables;  /* @counts tells which clusters are L2 tables, and only these */
-    bool mends_entries; /* zero clusters with an unaligned offset lose it */
+    bool knows_tables;  /* @counts identifies the L2 tables, and covers only these */
+    bool mends_entries; /* removes unaligned offsets of zero clusters */
     bool passes_over_errors;
     uint64_t n_corrected;
 } Flags;
 
-/* ---- what is right ---- */
+/* ---- correct values ---- */
 
 static uint64_t
 with_right_flag(const Qcow2 *q, const Qcow2Counts *counts, uint64_t word)
@@ -52,8 +52,8 @@ qcow2_right_l2_word(const Qcow2 *q, const Qcow2Counts *counts, uint64_t word)
 {
     if (word & QCOW2_L2_COMPRESSED)
         return word & ~QCOW2_ENTRY_COPIED;
-    /* In a data file each guest cluster has a place of its own; at offset 0 the flag
-     * alone tells whether it is used. */
+    /* In a data file each guest cluster has a place of its own; at offset 0 only the flag
+     * tells whether it is used. */
     if (q->geometry.has_data_file)
         return (word & QCOW2_OFFSET_MASK) ? word | QCOW2_ENTRY_COPIED : word;
     return with_right_flag(q, counts, word);
@@ -61,7 +61,7 @@ qcow2_right_l2_word(const Qcow2 *q, const Qcow2Counts *counts, uint64_t word)
 
 /* ---- correcting L2 tables ---- */
 
-/* An entry's first word as it shall be; @is_active: flags count. */
+/* An entry's correct first word; @is_active: flags count. */
 static uint64_t
 right_word(const Flags *f, uint64_t word, uint64_t bitmap, bool is_active)
 {
@@ -72,7 +72,7 @@ right_word(const Flags *f, uint64_t word, uint64_t bitmap, bool is_active)
     return is_active ? qcow2_right_l2_word(f->q, f->counts, word) : word;
 }
 
-/* Corrects a slice: all from its first wrong word to its last is written at once. */
+/* Corrects a slice: writes all from its first wrong word to its last at once. */
 static QimgErrno
 correct_slice(Flags *f, uint64_t l2_table_offset, uint64_t first_entry, bool is_active)
 {
@@ -103,8 +103,8 @@ correct_slice(Flags *f, uint64_t l2_table_offset, uint64_t first_entry, bool is_
     return err;
 }
 
-/* Corrects an L2 table. It is read past the cache, which is left to the readers; only
- * slices in which something is wrong are loaded. */
+/* Corrects an L2 table. Reads it past the cache, which stays free for readers; loads only
+ * slices with a wrong word. */
 static QimgErrno
 correct_l2_table(Flags *f, uint64_t l2_table_offset, bool is_active, uint64_t *buffer)
 {
@@ -118,7 +118,7 @@ correct_l2_table(Flags *f, uint64_t l2_table_offset, bool is_active, uint64_t *b
                                                l2_table_offset + done, buffer, n_words);
         uint64_t i = 0;
 
-        if (err) /* a check that found it unreadable says so again */
+        if (err) /* a check has reported it as unreadable */
             return f->passes_over_errors && err != -ENOMEM ? 0 : err;
         while (i < n_words) {
             if (right_word(f, buffer[i], buffer[i + step - 1], is_active) == buffer[i]) {
@@ -135,7 +135,7 @@ correct_l2_table(Flags *f, uint64_t l2_table_offset, bool is_active, uint64_t *b
     return 0;
 }
 
-/* Entries of snapshots' tables, which the active disk need not have. */
+/* Entries of snapshots' tables, which may be absent from the active disk. */
 static QimgErrno
 correct_all_l2_tables(Flags *f, uint64_t *buffer)
 {
@@ -156,7 +156,7 @@ correct_l1_entry(Flags *f, uint64_t l1_index, uint64_t entry, uint64_t *buffer)
     uint64_t l2_table_offset = entry & QCOW2_OFFSET_MASK;
     uint64_t right = qcow2_right_l1_entry(f->q, f->counts, entry);
 
-    /* Those of snapshots' L1 tables mean nothing. */
+    /* Flags in snapshots' L1 tables are ignored. */
     if (f->view == &f->q->base.active && right != entry) {
         QimgErrno err = qcow2_l1_store(f->q, l1_index, right, false);
 
@@ -164,7 +164,7 @@ correct_l1_entry(Flags *f, uint64_t l1_index, uint64_t entry, uint64_t *buffer)
             return err;
         f->n_corrected++;
     }
-    /* What lies in the cluster of another table must not be changed like this one. */
+    /* A table in the cluster of another one must not be changed. */
     if (!qimg_is_aligned(l2_table_offset, g->cluster_bytes) ||
         (f->knows_tables &&
          qcow2_counts_get_use(f->counts, l2_table_offset >> g->cluster_bits) !=

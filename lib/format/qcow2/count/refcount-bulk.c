@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Changes of very many refcounts at once: a block is read and written once, whatever the
- * number of its clusters that are counted. */
+/* Changes of very many refcounts at once: a block is read and written once, for any
+ * number of counted clusters. */
 #include "format/qcow2/count/refcount-bulk.h"
 
 #include <errno.h>
@@ -10,7 +10,7 @@
 #include "codec/qcow2-refcounts.h"
 #include "format/qcow2/count/counts.h"
 
-/* What is written of a block: all from the first piece with a change to the last. */
+/* The written part of a block: from the first piece with a change to the last. */
 #define PIECE_BYTES 4096u
 
 typedef struct {
@@ -18,8 +18,8 @@ typedef struct {
     const Qcow2Counts *counts;
     int sign;
     uint64_t per_block;
-    uint8_t *old; /* a block as it is in the file */
-    uint8_t *new; /* and as it shall be */
+    uint8_t *old; /* a block as in the file */
+    uint8_t *new; /* its new content */
 } Bulk;
 
 static QimgErrno
@@ -40,7 +40,7 @@ n_blocks(const Bulk *b)
     return qimg_div_round_up(b->counts->n_words, b->per_block);
 }
 
-/* Whether block @index has something to change. */
+/* Whether block @index has a change. */
 static bool
 has_counts(const Bulk *b, uint64_t index)
 {
@@ -52,7 +52,7 @@ has_counts(const Bulk *b, uint64_t index)
     return false;
 }
 
-/* Reads block @index. -ERANGE where it is missing. */
+/* Reads block @index. -ERANGE if it is missing. */
 static QimgErrno
 load_block(Bulk *b, uint64_t index)
 {
@@ -65,7 +65,7 @@ load_block(Bulk *b, uint64_t index)
                              q->geometry.cluster_bytes);
 }
 
-/* Makes the new block from the old one. */
+/* Computes the new block from the old one. */
 static QimgErrno
 change_block(Bulk *b, uint64_t index)
 {
@@ -88,7 +88,7 @@ change_block(Bulk *b, uint64_t index)
     return 0;
 }
 
-/* Writes what differs of the new block. */
+/* Writes the changed part of the new block. */
 static QimgErrno
 store_block(Bulk *b, uint64_t index)
 {

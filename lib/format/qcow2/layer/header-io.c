@@ -64,7 +64,7 @@ qcow2_set_dirty(Qcow2 *q, bool is_dirty)
                                      is_dirty ? 0 : QCOW2_INCOMPAT_DIRTY);
 }
 
-/* Sets the corrupt bit as far as that can be done: the layer is broken in any case. */
+/* Tries to set the corrupt bit: the layer is broken in any case. */
 static void
 store_corrupt_bit(Qcow2 *q)
 {

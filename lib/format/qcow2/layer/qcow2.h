@@ -1,34 +1,36 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Private state of an open qcow2 layer, and how it is changed safely.
+/* Private state of an open qcow2 layer, and the rules of safe changes.
  *
- * I1  A layer that is not writable is never written to, and nothing of it changes after
- *     open but @file_end_bytes: maps and reads from any number of threads need no lock.
- * I2  Tables are read through the chain's table cache only, and never trusted: each entry
- *     is decoded (codec/qcow2-tables.h) each time it is used.
- * I3  What lies beyond the end of the file is damage, not zeros: a cut image must not
- *     pass for an empty one. (QEMU reads zeros there.) The last cluster may be cut.
+ * I1  A read-only layer is never written, and only @file_end_bytes changes after open:
+ *     maps and reads from any number of threads need no lock.
  *
- * Writing. When a write is acknowledged its entries are in the file, or wait in memory
+ * I2  Tables are read only through the chain's table cache, and never trusted: each entry
+ *     is decoded (codec/qcow2-tables.h) on each use.
+ *
+ * I3  Offsets beyond the end of the file are damage, not zeros: a truncated image must
+ *     not be taken for an empty one. (QEMU reads zeros there.) The last cluster may be
+ *     truncated.
+ *
+ * Writing. When a write is acknowledged its entries are in the file, or pending in memory
  * that outlives the process (T1), so that a process that dies loses nothing, and there is
- * no dirty table to flush, to evict in order or to bound. What makes this safe against a
- * machine that dies is that nothing is written to the file before what it relies on is
+ * no dirty table to flush, to evict in order or to bound. A crash of the machine does no
+ * harm, because nothing is written to the file before the data that it relies on are
  * durable:
  *
  * W1  Clusters are taken from a reserve (refcount/alloc.c): their refcounts are 1 and
- *     their bytes zeros, durably, before an entry in the file refers to any of them.
- *     Dying leaks what is left of it.
+ *     their bytes zeros, durably, before an entry in the file refers to any of them. A
+ *     crash leaks the rest of the reserve.
  *
- * W2  An entry of a reachable table is written only after the data that it refers to is
- *     durable, except where both the disk and the new cluster read as zeros and the
- *     cluster was prepared durably: then every mixture of old and new is one that a
- *     disk may show.
+ * W2  An entry of a reachable table is written only after its data are durable, except if
+ *     both the disk and the new cluster read as zeros and the cluster was prepared
+ *     durably: a disk may then hold any mixture of old and new after a crash.
  *
- * W3  A cluster whose last entry was replaced waits (refcount/pending.c): only when the
- *     new entry is durable, and no request is left that may still use the old one, is
- *     its refcount lowered; only from then on can it be found free.
+ * W3  A cluster whose last entry was replaced is a pending free (refcount/pending.c): its
+ *     refcount is lowered only when the new entry is durable, and no request in flight
+ *     may still use the old one; only from then on can it be found free.
  *
- * W4  The guest range of an entry that is being changed is announced
- *     (format/inflight.h); L1 entries, refcounts and the reserve change under alloc_lock.
+ * W4  The guest range of an entry that is being changed is announced (format/inflight.h);
+ *     L1 entries, refcounts and the reserve change under alloc_lock.
  *
  * And T1, T2 of format/table-file.h. */
 #pragma once
@@ -57,28 +59,27 @@ typedef struct Qcow2 {
     QimgCodec codec;        /* const after open */
 
     /* The rest: writable layers only. */
-    QimgMutex alloc_lock;     /* rank QIMG_RANK_ALLOC */
-    QimgMutex header_lock;    /* rank QIMG_RANK_HEADER */
-    bool is_marked;           /* guarded by header_lock: corrupt, since open: stays so */
-    _Atomic bool is_active;   /* atomic: what comes before the first change is done */
-    bool is_open_for_writing; /* const after open */
-    bool is_open_for_check;   /* const after open */
-    uint64_t *refcount_table; /* guarded by alloc_lock: host-endian entries */
+    QimgMutex alloc_lock;  /* rank QIMG_RANK_ALLOC */
+    QimgMutex header_lock; /* rank QIMG_RANK_HEADER */
+    bool is_marked; /* guarded by header_lock: marked corrupt since open; never reset */
+    _Atomic bool is_active;            /* atomic: the first change has been prepared */
+    bool is_open_for_writing;          /* const after open */
+    bool is_open_for_check;            /* const after open */
+    uint64_t *refcount_table;          /* guarded by alloc_lock: host-endian entries */
     uint64_t n_refcount_table_entries; /* guarded by alloc_lock */
-    uint64_t search_from; /* guarded by alloc_lock: no free cluster lies below */
+    uint64_t search_from;              /* guarded by alloc_lock: no free cluster below */
     QimgClusters reserve[QCOW2_MAX_RESERVED_RUNS]; /* guarded by alloc_lock */
     unsigned n_reserve;                            /* guarded by alloc_lock */
     uint64_t next_reserve_bytes;                   /* guarded by alloc_lock */
-    /* changed with the gate closed: refcounts or flags are not what they should be, and
-     * nobody is going to correct them now */
+    /* changed with the gate closed: refcounts or flags are wrong, and nothing corrects
+     * them before the next open */
     bool stays_dirty;
-    /* The stretch of an external data file that growing the disk has made zeros, durably;
-     * it may reach behind the disk's end, and none of it that an entry does not name was
-     * written since. Grows while the gate is closed; the start: atomic, UINT64_MAX: none
-     */
+    /* The range of an external data file that growing the disk has zeroed, durably; it
+     * may reach behind the disk's end, and no part of it without an entry was written
+     * since. Grows while the gate is closed; the start: atomic, UINT64_MAX: none */
     _Atomic uint64_t data_zeros_start_bytes;
     uint64_t data_zeros_end_bytes;
-    uint64_t first_file_bytes;     /* const once active: the file's length before */
+    uint64_t first_file_bytes; /* const once active: the file's length at activation */
     uint64_t snapshot_table_bytes; /* const after open */
     Qcow2BitmapsExtension bitmaps; /* const after open; no bitmaps: all 0 */
     bool has_damaged_bitmaps;      /* const after open: their extension is */
@@ -95,7 +96,7 @@ qcow2_has_raw_data_file(const Qcow2 *q)
     return (q->header.autoclear_features & QCOW2_AUTOCLEAR_DATA_FILE_RAW) != 0;
 }
 
-/* Comes before every change: see qimg_format_activate. */
+/* Precedes every change: see qimg_format_activate. */
 static inline QimgErrno
 qcow2_begin_change(Qcow2 *q)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The reserve: clusters that are counted and zeros, durably, before anybody uses them
- * (W1). Filling it costs one sync; so it grows with what was used, up to a bound, which
- * is what a dying process leaks. */
+/* The reserve: clusters that are counted and zeros, durably, before their use (W1). A
+ * fill costs one sync; so its size grows with use, up to a bound, the most that a dying
+ * process leaks. */
 #include "format/qcow2/refcount/alloc.h"
 
 #include <errno.h>
@@ -12,9 +12,9 @@
 #include "format/qcow2/layer/header-io.h"
 #include "format/qcow2/refcount/refcount.h"
 
-/* Makes the bytes of free clusters zeros, in a file that reaches so far, and takes the
- * clusters out of what can be found free, in this order: where there is no room, nothing
- * was counted. The caller syncs. */
+/* Zeroes free clusters, in a file extended behind them, and then counts them, so that
+ * they are not found free; in this order: without room, nothing was counted. The caller
+ * syncs. */
 static QimgErrno
 claim(Qcow2 *q, QimgClusters run)
 {
@@ -36,7 +36,7 @@ claim(Qcow2 *q, QimgClusters run)
     return err ? err : qcow2_refcount_add(q, run, 1);
 }
 
-/* As claim, of as much as there is room for on a device. */
+/* Like claim, for as much as a device has room for. */
 static QimgErrno
 claim_some(Qcow2 *q, QimgClusters *run)
 {
@@ -49,8 +49,8 @@ claim_some(Qcow2 *q, QimgClusters *run)
     }
 }
 
-/* Fills the empty reserve: from several places where free clusters lie scattered, since
- * what costs is the sync. */
+/* Fills the empty reserve, from several places if free clusters are scattered: the cost
+ * is in the sync. */
 static QimgErrno
 refill(Qcow2 *q)
 {
@@ -75,7 +75,7 @@ refill(Qcow2 *q)
     }
     if (q->n_reserve == 0)
         return err;
-    /* Entries that wait come after a sync in any case. */
+    /* Pending entries are written after a sync in any case. */
     err = qimg_format_is_behind(&q->base) ? 0 : qimg_storage_sync(q->base.file);
     if (err) {
         while (q->n_reserve > 0)
@@ -103,18 +103,18 @@ qcow2_alloc(Qcow2 *q, uint64_t n_max, QimgClusters *out)
     return 0;
 }
 
-/* Finds @n free clusters that lie together. */
+/* Finds @n contiguous free clusters. */
 static QimgErrno
 find_together(Qcow2 *q, uint64_t n, uint64_t *first_cluster_out)
 {
     uint64_t from = q->search_from;
     uint64_t n_together = 0; /* free clusters before @from */
 
-    /* More than a new block leaves free are never found by looking. */
+    /* A search never finds more than a new block leaves free. */
     if (n >=
         qcow2_refcounts_per_block(q->geometry.cluster_bits, q->header.refcount_order))
         return qcow2_refcount_make_room(q, n, first_cluster_out);
-    /* A run may lie across blocks, at whose ends a search stops. */
+    /* A run may cross blocks, at whose ends a search stops. */
     while (n_together < n) {
         QimgClusters run;
         QimgErrno err = qcow2_refcount_find_free(q, from, n - n_together, &run);
@@ -151,7 +151,7 @@ qcow2_alloc_undo(Qcow2 *q, QimgClusters run)
         q->search_from = qimg_min_u64(q->search_from, run.first_cluster);
 }
 
-/* Cuts the file behind its last used cluster. */
+/* Truncates the file behind its last used cluster. */
 static QimgErrno
 cut_file(Qcow2 *q, uint64_t min_file_bytes)
 {
@@ -182,7 +182,7 @@ qcow2_alloc_release_reserve(Qcow2 *q, uint64_t min_file_bytes)
 
         err = qcow2_refcount_add(q, run, -1);
         if (err == -ERANGE) {
-            /* A damaged table named the place before it was free. */
+            /* A damaged table referred to the place before it was free. */
             qimg_format_report(&q->base, QIMG_RULE_REFCOUNT_TOO_LOW,
                                run.first_cluster << q->geometry.cluster_bits);
             err = 0;

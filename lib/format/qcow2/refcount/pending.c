@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The list of references that wait for a flush. */
+/* The list of pending frees. */
 
 #include "format/qcow2/refcount/pending.h"
 
 #include "base/checked.h"
 #include "format/qcow2/layer/qcow2.h"
 
-/* So much may wait before a flush is due that nobody asked for: a share of the disk,
- * since the file grows by what waits. */
+/* Pending runs and clusters after which a flush is due without a request: a share of the
+ * disk, since pending clusters make the file grow. */
 #define MAX_WAITING_RUNS  4096u
 #define MAX_WAITING_BYTES (256 * QIMG_MIB)
 #define MIN_WAITING_BYTES QIMG_MIB
@@ -17,7 +17,7 @@ struct Qcow2Pending {
     QimgMutex lock;       /* rank QIMG_RANK_PENDING */
     GArray *list;         /* guarded by lock: QimgClusters */
     uint64_t n_clusters;  /* guarded by lock */
-    unsigned n_taken;     /* guarded by lock: lists that flushes have */
+    unsigned n_taken;     /* guarded by lock: lists held by flushes */
     QimgCond ended;       /* n_taken has become 0 */
     _Atomic bool is_much; /* atomic, relaxed: a hint */
 };

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The refcount table, which is kept in memory, and the blocks, which are read and changed
- * in the file in small pieces: they are needed once for many allocations. Spec: qcow2
- * section 7, qcow2-write section 4. */
+ * in the file in small pieces: many allocations need them only once. Spec: qcow2 section
+ * 7, qcow2-write section 4. */
 #include "format/qcow2/refcount/refcount.h"
 
 #include <errno.h>
@@ -168,8 +168,8 @@ qcow2_refcount_add(Qcow2 *q, QimgClusters run, int delta)
         QimgErrno err = qcow2_refcount_add_some(q, rest, delta, NULL, &n);
 
         if (err) {
-            /* What cannot be changed back is a leak at worst: nothing refers to what is
-             * counted anew or given back unused. */
+            /* A change that cannot be undone is a leak at worst: nothing refers to
+             * clusters that are being counted or returned unused. */
             if (done > 0)
                 (void)!qcow2_refcount_add(q, (QimgClusters){run.first_cluster, done},
                                           -delta);
@@ -227,7 +227,7 @@ write_new_block(Qcow2 *q, uint64_t block_cluster, uint64_t n_used)
                               q->geometry.cluster_bytes);
 }
 
-/* Makes the missing block number @index in the first cluster that it counts. */
+/* Creates the missing block number @index in the first cluster that it counts. */
 static QimgErrno
 make_block(Qcow2 *q, uint64_t index)
 {
@@ -260,7 +260,7 @@ make_block(Qcow2 *q, uint64_t index)
     return 0;
 }
 
-/* The size of a larger table, and how many new blocks count them and itself. */
+/* The size of a larger table, and the number of new blocks that count them and itself. */
 static QimgErrno
 plan_larger_table(const Qcow2 *q, uint64_t *n_table_clusters_out, uint64_t *n_blocks_out)
 {
@@ -310,7 +310,7 @@ write_larger_table(Qcow2 *q, uint64_t start, uint64_t n_blocks, const uint64_t *
     return err ? err : qimg_storage_sync(q->base.file);
 }
 
-/* Tells the header of the larger table. */
+/* Makes the header refer to the larger table. */
 static QimgErrno
 switch_table(Qcow2 *q, uint64_t table_offset, uint64_t n_table_clusters)
 {
@@ -328,8 +328,8 @@ switch_table(Qcow2 *q, uint64_t table_offset, uint64_t n_table_clusters)
     return 0;
 }
 
-/* Moves the table to a larger place behind all that the old one could count, together
- * with the blocks that count this place. Spec: qcow2-write section 4. */
+/* Moves the table to a larger place behind all clusters that the old one could count,
+ * together with the blocks that count this place. Spec: qcow2-write section 4. */
 static QimgErrno
 grow_table(Qcow2 *q)
 {
@@ -492,7 +492,7 @@ qcow2_refcount_find_free(Qcow2 *q, uint64_t from, uint64_t n_max, QimgClusters *
             err = found.n_clusters ? 0 : make_block(q, cluster / clusters_per_block(q));
         if (err)
             return err;
-        if (!has_block(q, cluster)) { /* what was found ends at the block's end */
+        if (!has_block(q, cluster)) { /* the found run ends at the block's end */
             if (found.n_clusters > 0)
                 break;
             continue; /* a larger table may lack the block, too */

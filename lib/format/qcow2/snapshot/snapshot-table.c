@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Changing the snapshot table: always a new one in new clusters, to which one write of
- * the header switches. Entries that stay are taken over byte by byte, with all that is
- * not understood in them. Spec: qcow2 section 8, qcow2-write section 7. */
+/* Changes of the snapshot table: always a new one in new clusters, to which one write of
+ * the header switches. Unchanged entries are copied byte by byte, with all unknown
+ * fields. Spec: qcow2 section 8, qcow2-write section 7. */
 #include "format/qcow2/snapshot/snapshot-table.h"
 
 #include <errno.h>
@@ -14,8 +14,8 @@
 #include "format/qcow2/refcount/pending.h"
 #include "format/qcow2/snapshot/snapshot.h"
 
-/* Where the entry at @place of the table at @bytes begins, and what it is. The table was
- * read whole when the image was opened, so it is sound unless somebody else writes it. */
+/* Finds and decodes the entry at @place of the table at @bytes. The table was read whole
+ * when the image was opened, so it is valid unless another program writes it. */
 static bool
 find_entry(const GByteArray *table, unsigned place, guint *start_out,
            Qcow2SnapshotEntry *out)
@@ -59,7 +59,7 @@ qcow2_snapshot_table_load(Qcow2 *q, GByteArray **table_out)
     return err;
 }
 
-/* The table's bytes are replaced by @n_new at [@start, + @n_old). */
+/* Replaces the table's bytes [@start, + @n_old) by @n_new bytes. */
 static void
 splice(GByteArray *table, guint start, guint n_old, const uint8_t *new_bytes, guint n_new)
 {
@@ -106,7 +106,7 @@ qcow2_snapshot_table_rename(GByteArray *table, unsigned place, const char *name)
     return 0;
 }
 
-/* The number that is larger than all that are IDs. Spec: qcow2 section 8. */
+/* The smallest number larger than all IDs. Spec: qcow2 section 8. */
 static QimgErrno
 next_id(const QimgSnapshots *snapshots, uint64_t *id_out)
 {
@@ -205,7 +205,8 @@ qcow2_snapshot_table_switch(Qcow2 *q, uint64_t host_offset, unsigned n_snapshots
         qcow2_free_later(q, old_place);
     old_list = qimg_snapshots_ref(q->base.snapshots);
     qcow2_load_snapshots(q);
-    /* What cannot be read back now is damage of the host: nothing is changed any more. */
+    /* A failure to read it back now is an error of the host: all further changes are
+     * refused. */
     if (q->base.snapshots->n < n_snapshots)
         err = qimg_format_break(&q->base, -EIO);
     qimg_snapshots_adopt(q->base.snapshots, old_list, removed_place, serial);

@@ -33,7 +33,7 @@ load_text(Qcow2 *q, uint64_t host_offset, uint16_t n_bytes)
     return text;
 }
 
-/* Reads the entry at @entry_offset. False when it is damaged. */
+/* Reads the entry at @entry_offset. False if it is damaged. */
 static bool
 load_entry(Qcow2 *q, uint64_t entry_offset, uint64_t table_end, QimgFormatSnapshot *out,
            uint64_t *entry_bytes_out)
@@ -47,7 +47,7 @@ load_entry(Qcow2 *q, uint64_t entry_offset, uint64_t table_end, QimgFormatSnapsh
         qimg_storage_read(q->base.file, QIMG_IO_SNAPSHOT, qimg_host(entry_offset), fixed,
                           sizeof fixed) != 0)
         return false;
-    e = qcow2_snapshot_decode_any(fixed); /* a check goes on, whatever the length is */
+    e = qcow2_snapshot_decode_any(fixed); /* a check continues with any length */
     if ((!q->is_open_for_check && qcow2_snapshot_decode_fixed(fixed, &e).rule) ||
         e.entry_bytes > table_end - entry_offset ||
         qimg_format_is_beyond_end(&q->base, entry_offset + QCOW2_SNAPSHOT_FIXED_BYTES +

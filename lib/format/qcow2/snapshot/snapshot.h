@@ -11,5 +11,5 @@ void qcow2_load_snapshots(Qcow2 *q);
 bool qcow2_check_snapshot(QimgFormat *format, const QimgFormatSnapshot *snapshot,
                           QimgGuestOffset *vm_state_out, GError **error);
 
-/* Fills in how many L1 entries of @view the file really holds. */
+/* Sets how many L1 entries of @view the file really holds. */
 void qcow2_view_clip_to_file(Qcow2 *q, QimgView *view);

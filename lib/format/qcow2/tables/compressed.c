@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Reading compressed clusters. The stream may lie across host clusters and share its
- * sectors with others; what can be read is bounded by the entry (at most two clusters).
- */
+/* Reading compressed clusters. The stream may cross host clusters and share its sectors
+ * with others; the entry bounds its length (at most two clusters). */
 #include "format/qcow2/tables/compressed.h"
 
 QimgErrno

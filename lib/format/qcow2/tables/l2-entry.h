@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Loading and storing L2 entries in a cached slice: the only place that does.
+/* Loads and stores of L2 entries in a cached slice, in this file only.
  *
  * An extended entry is two words, and a reader takes no lock. A store is two steps, one
- * for each word, in the order in which the state in between makes sense: the old word
- * goes with either bitmap, or the new word does. A load gives two words that stood there
- * together, so a state that a writer made; it repeats only while a writer goes on. */
+ * for each word, in the order in which the intermediate state is valid: the old word fits
+ * either bitmap, or the new word does. A load returns two words that were stored at the
+ * same time, so a state that a writer made; it repeats only while a writer continues. */
 #pragma once
 
 #include "cache/table-cache.h"
 
-/* An entry as it stands in its slice. */
+/* An entry as stored in its slice. */
 typedef struct {
     uint64_t word;
     uint64_t bitmap; /* extended entries; else 0 */
@@ -52,8 +52,8 @@ qcow2_l2_load_words(const TableSlice *slice, uint64_t word_index, uint64_t n_wor
 }
 
 /* Stores @n_words of whole extended entries at word @word_index of the slice.
- * @is_bitmap_first: the bitmap is to be seen changed first (the old word has no use for
- * it). Threads: one writer for each entry. */
+ * @is_bitmap_first: readers see the bitmap change first (the old word ignores it).
+ * Threads: one writer for each entry. */
 static inline void
 qcow2_l2_set_extended(TableSlice *slice, uint64_t word_index, const uint64_t *words,
                       uint64_t n_words, bool is_bitmap_first)

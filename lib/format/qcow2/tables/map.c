@@ -42,7 +42,7 @@ decode_extended(const Qcow2Geometry *g, const TableSlice *slice, uint64_t index,
 }
 
 /* The same for extended entries, in subclusters: from @subcluster of entry @index on.
- * DATA answers give the host offset of the first entry's cluster. */
+ * DATA answers have the host offset of the first entry's cluster. */
 static QimgL2Entry
 scan_extended(const Qcow2Geometry *g, const TableSlice *slice, uint64_t index,
               uint64_t n_max, uint32_t subcluster, uint64_t cluster_guest_offset,
@@ -66,8 +66,8 @@ scan_extended(const Qcow2Geometry *g, const TableSlice *slice, uint64_t index,
     return first;
 }
 
-/* Scans the slice that holds the entry of @guest_offset. *@at_end_out tells that the run
- * reaches the slice's end, so that the next slice may go on with it. */
+/* Scans the slice that holds the entry of @guest_offset. *@at_end_out: the run reaches
+ * the slice's end, so that the next slice may continue it. */
 static QimgErrno
 map_in_table(Qcow2 *q, uint64_t l2_table_offset, uint64_t guest_offset,
              uint64_t length_bytes, QimgRun *run_out, bool *at_end_out)
@@ -91,7 +91,7 @@ map_in_table(Qcow2 *q, uint64_t l2_table_offset, uint64_t guest_offset,
     QimgL2Entry e;
     QimgErrno err;
 
-    if (qimg_format_is_beyond_end(&q->base, entry_offset)) { /* the table is cut */
+    if (qimg_format_is_beyond_end(&q->base, entry_offset)) { /* the table is truncated */
         *run_out =
             qimg_run_damaged(QIMG_RULE_L2_BEYOND_EOF, g->cluster_bytes - in_cluster);
         return 0;
@@ -99,8 +99,8 @@ map_in_table(Qcow2 *q, uint64_t l2_table_offset, uint64_t guest_offset,
     while (n_max > 1 && qimg_format_is_beyond_end(
                             &q->base, entry_offset + (n_max - 1) * g->l2_entry_words * 8))
         n_max /= 2;
-    /* A copy of one's own, where the cache has no place for a moment, would come from the
-     * file while a writer changes the two words of an entry there. */
+    /* A private copy, made if the cache has no free slot, would come from the file while
+     * a writer changes the two words of an entry there. */
     err = g->extended_l2 && q->base.is_writable
               ? qimg_format_pin_to_change(&q->base, TABLE_L2, slice_offset,
                                           q->slice_words, &slice)
@@ -123,7 +123,7 @@ map_in_table(Qcow2 *q, uint64_t l2_table_offset, uint64_t guest_offset,
     return 0;
 }
 
-/* One step: what a single L1 slice or L2 slice can tell. */
+/* One step: the run according to a single L1 slice or L2 slice. */
 static QimgErrno
 map_step(QimgFormat *format, const QimgView *view, uint64_t guest_offset,
          uint64_t length_bytes, QimgRun *run_out, bool *at_end_out)
@@ -172,9 +172,9 @@ map_step(QimgFormat *format, const QimgView *view, uint64_t guest_offset,
                         at_end_out);
 }
 
-/* How many guest bytes from @guest_offset on (a cluster's start) are surely unallocated:
- * what a look at the next part of the L2 table says. A walk over a large disk with little
- * in it needs each table once, so it is neither swapped nor kept. */
+/* The number of guest bytes from @guest_offset on (a cluster's start) that are surely
+ * unallocated, according to the next part of the L2 table. A walk over a large, nearly
+ * empty disk needs each table once, so the part is neither swapped nor cached. */
 static uint64_t
 peek_unallocated(QimgFormat *format, const QimgView *view, uint64_t guest_offset,
                  uint64_t length_bytes)

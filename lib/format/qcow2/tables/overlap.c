@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The clusters in which the image's own tables lie: guest data must not be written there,
+/* The clusters that hold the image's own tables: guest data must not be written there,
  * and the allocator must not find them free. Spec: qcow2-write section 9. */
 #include "format/qcow2/tables/overlap.h"
 
@@ -88,7 +88,7 @@ qcow2_collect_metadata(Qcow2 *q)
     const Qcow2Header *h = &q->header;
     QimgErrno err;
 
-    qimg_index_set_free(q->base.metadata); /* of an attempt that failed */
+    qimg_index_set_free(q->base.metadata); /* of a failed attempt */
     q->base.metadata = qimg_index_set_new();
     err = add_alone(q, 0, q->geometry.cluster_bytes);
     if (!err)

@@ -3,6 +3,6 @@
 
 #include "format/qcow2/layer/qcow2.h"
 
-/* Fills the set from the header and the tables. Before the layer is active. -EIO where
- * two structures overlap (the image is marked corrupt). */
+/* Fills the set from the header and the tables. Before the layer is active. -EIO if two
+ * structures overlap (the image is marked corrupt). */
 QimgErrno qcow2_collect_metadata(Qcow2 *q) QIMG_MUST_CHECK;

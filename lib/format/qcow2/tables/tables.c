@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Changing entries of L1 and L2 tables: in the file first, then in the cached slice that
- * readers look into (T1). */
+/* Changes of entries of L1 and L2 tables: in the file first, then in the cached slice
+ * that readers use (T1). */
 #include "format/qcow2/tables/tables.h"
 
 #include <errno.h>
@@ -50,7 +50,7 @@ qcow2_find_l2_table(Qcow2 *q, uint64_t l1_index, uint64_t *l2_table_offset_out,
     return 0;
 }
 
-/* Copies a table, which nobody changes, into a fresh cluster. */
+/* Copies a table that does not change into a fresh cluster. */
 static QimgErrno
 copy_table(Qcow2 *q, uint64_t from_offset, uint64_t to_offset)
 {
@@ -73,7 +73,7 @@ copy_table(Qcow2 *q, uint64_t from_offset, uint64_t to_offset)
 }
 
 /* Makes a table for @l1_index in a fresh cluster, which is zeros (W1), from the shared
- * one at @old_offset where that is not 0. Under alloc_lock. */
+ * one at @old_offset unless that is 0. Under alloc_lock. */
 static QimgErrno
 make_l2_table(Qcow2 *q, uint64_t l1_index, uint64_t old_offset, uint64_t *new_offset_out)
 {
@@ -129,7 +129,7 @@ qcow2_l2_pin(Qcow2 *q, uint64_t l2_table_offset, uint64_t l2_index, Qcow2L2Slice
     out->host_offset =
         l2_table_offset + qimg_align_down(word, q->slice_words) * sizeof(uint64_t);
     if (qimg_format_is_beyond_end(&q->base,
-                                  out->host_offset)) /* a table that is cut (I3) */
+                                  out->host_offset)) /* a truncated table (I3) */
         return qcow2_mark_corrupt(q, QIMG_RULE_L2_BEYOND_EOF, out->host_offset);
     return qimg_format_pin_to_change(&q->base, TABLE_L2, out->host_offset, q->slice_words,
                                      &out->slice);

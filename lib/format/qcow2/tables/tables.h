@@ -13,18 +13,17 @@ qcow2_place_of(const Qcow2 *q, uint64_t guest_offset, uint64_t length_bytes)
                             q->slice_words / q->geometry.l2_entry_words);
 }
 
-/* The L2 table for @l1_index as a table that only the active disk uses: made where there
- * is none, copied where it is shared. Threads: any; no lock may be held.
- * Errors: as plan_write. */
+/* The L2 table for @l1_index as a table that only the active disk uses: creates a missing
+ * one, copies a shared one. Threads: any; no lock may be held. Errors: as plan_write. */
 QimgErrno qcow2_ensure_l2_table(Qcow2 *q, uint64_t l1_index,
                                 uint64_t *l2_table_offset_out) QIMG_MUST_CHECK;
 
-/* Where the L2 table of @l1_index lies in *@l2_table_offset_out, 0: there is none; and
+/* The offset of the L2 table of @l1_index in *@l2_table_offset_out, 0: there is none; and
  * whether only the active disk uses it. */
 QimgErrno qcow2_find_l2_table(Qcow2 *q, uint64_t l1_index, uint64_t *l2_table_offset_out,
                               bool *is_private_out) QIMG_MUST_CHECK;
 
-/* A slice of an L2 table that is pinned to be changed (T1). */
+/* A slice of an L2 table, pinned for a change (T1). */
 typedef struct {
     TableSlice slice;
     uint64_t host_offset; /* of its first word */
@@ -44,11 +43,11 @@ qcow2_l2_get(const Qcow2 *q, const Qcow2L2Slice *slice, uint64_t l2_index)
     return qcow2_l2_load(&slice->slice, l2_index % (q->slice_words / n_words), n_words);
 }
 
-/* In which order entries change. */
+/* The order in which entries change. */
 typedef struct {
-    bool data_first;      /* what they refer to may not be durable yet (W2) */
-    bool is_bitmap_first; /* of extended ones, the bitmap is to be seen changed first (the
-                             old word has no use for it) */
+    bool data_first;      /* their data may not be durable yet (W2) */
+    bool is_bitmap_first; /* extended entries: readers see the bitmap change first (the
+                             old word ignores it) */
 } Qcow2L2Order;
 
 /* Writes @n_words at word @word_index of the slice to the file, and then to the slice;
@@ -61,6 +60,6 @@ QimgErrno qcow2_l2_store(Qcow2 *q, Qcow2L2Slice *slice, uint64_t word_index,
 QimgErrno qcow2_l1_store(Qcow2 *q, uint64_t l1_index, uint64_t entry, bool data_first)
     QIMG_MUST_CHECK;
 
-/* Forgets the cached slices of a table of @n_bytes whose clusters were freed, or are
- * about to hold another. No request may still use them. */
+/* Drops the cached slices of a table of @n_bytes whose clusters were freed, or are about
+ * to hold another. No request may still use them. */
 void qcow2_forget_table(Qcow2 *q, TableKind kind, uint64_t host_offset, uint64_t n_bytes);

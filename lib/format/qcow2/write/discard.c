@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Letting clusters and subclusters read as zeros by their entries. Spec: qcow2-write
- * section 6. */
+/* Zeroing of clusters and subclusters by their entries. Spec: qcow2-write section 6. */
 #include "format/qcow2/write/discard.h"
 
 #include <errno.h>
@@ -20,14 +19,14 @@ typedef struct {
     uint64_t end;
 } Zeroing;
 
-/* The part of a slice that is changed, and what was there. */
+/* The changed part of a slice, and its old entries. */
 typedef struct {
     uint64_t n_entries;
     uint64_t old_words[TABLE_SLICE_WORDS];
     uint64_t new_words[TABLE_SLICE_WORDS];
 } Change;
 
-/* What becomes of a standard entry. */
+/* The new value of a standard entry. */
 static uint64_t
 zero_standard(const Zeroing *z, uint64_t word)
 {
@@ -36,14 +35,14 @@ zero_standard(const Zeroing *z, uint64_t word)
 
     if (word == 0 && z->below_is_zero)
         return 0;
-    if (g->version < 3) /* knows no zeros: what lies below shows, and is zeros */
+    if (g->version < 3) /* has no zero entries: the layer below shows, and is zeros */
         return 0;
     if (has_cluster && z->mode == QIMG_ZERO_KEEP && (word & QCOW2_ENTRY_COPIED))
         return word | QCOW2_L2_ZERO;
     return QCOW2_L2_ZERO;
 }
 
-/* What becomes of an extended entry where the subclusters of @mask are to be zeros.
+/* The new value of an extended entry when the subclusters of @mask are to be zeros.
  * -EOPNOTSUPP for a part of a compressed cluster. */
 static QimgErrno
 zero_extended(const Zeroing *z, const uint64_t old[2], uint64_t mask, uint64_t out[2])
@@ -60,7 +59,7 @@ zero_extended(const Zeroing *z, const uint64_t old[2], uint64_t mask, uint64_t o
         out[1] = 0;
     } else if ((uint32_t)out[1] == 0 &&
                (z->mode == QIMG_ZERO_UNMAP || !(out[0] & QCOW2_ENTRY_COPIED))) {
-        out[0] = 0; /* nothing of the host cluster is used any more */
+        out[0] = 0; /* the host cluster is no longer in use */
     }
     return 0;
 }
@@ -103,7 +102,7 @@ make_change(const Zeroing *z, const Qcow2L2Slice *slice, uint64_t l2_index,
     return 0;
 }
 
-/* Lets what the entries referred to go, as far as the new ones do not. */
+/* Drops the references of the old entries that the new ones no longer have. */
 static void
 free_old(Qcow2 *q, const Change *change)
 {
@@ -119,8 +118,8 @@ free_old(Qcow2 *q, const Change *change)
     }
 }
 
-/* Zeros the range in the data file, if there is one: what raw readers of it see, and the
- * space. Spec: qcow2-write section 12. */
+/* Zeros the range in the data file, if there is one: for raw readers of it, and to free
+ * the space. Spec: qcow2-write section 12. */
 static QimgErrno
 zero_data_file(const Zeroing *z, uint64_t end)
 {
@@ -150,7 +149,7 @@ zero_announced(const Zeroing *z, const QimgTablePlace *p, uint64_t *done_out)
     *done_out =
         qimg_min_u64(p->cluster_start + (change.n_entries << g->cluster_bits), z->end) -
         z->start;
-    /* First in a raw data file: it must not keep what the image no longer shows. */
+    /* First in a raw data file: it must not keep data that the image no longer shows. */
     if (!err && qcow2_has_raw_data_file(q))
         err = zero_data_file(z, z->start + *done_out);
     if (!err &&

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Syncing, and freeing what was pending for it (W3). */
+/* Syncing, and the frees that were pending for it (W3). */
 
 #include "format/qcow2/write/flush.h"
 
@@ -9,7 +9,7 @@
 #include "format/qcow2/refcount/refcount.h"
 #include "format/qcow2/tables/tables.h"
 
-/* How many runs are freed without letting others to the allocator. */
+/* Runs freed before other threads get the allocator. */
 #define RUNS_AT_ONCE 64u
 
 void
@@ -29,9 +29,10 @@ qcow2_forget_clusters(Qcow2 *q, QimgClusters run)
                          qimg_host(run.first_cluster << bits), run.n_clusters << bits);
 }
 
-/* Lowers the refcounts of one run, and tells which fell to 0. Each is lowered once: what
- * there was no room for waits for the next flush, the rest is leaked. A refcount that is
- * 0 already was wrong before: the cluster is left alone. Under alloc_lock. */
+/* Lowers the refcounts of one run, and returns which fell to 0. Each is lowered once:
+ * without room, the rest stays pending for the next flush; after other errors it is
+ * leaked. A refcount that is already 0 was wrong before: the cluster is left alone. Under
+ * alloc_lock. */
 static void
 free_run(Qcow2 *q, QimgClusters run, GArray *freed)
 {
@@ -57,8 +58,8 @@ free_run(Qcow2 *q, QimgClusters run, GArray *freed)
         qcow2_free_later(q, run);
 }
 
-/* Frees all runs of @list, which nothing durable refers to any more and no request uses.
- * What cannot be freed is leaked. */
+/* Frees all runs of @list, which no durable entry refers to any more and no request uses.
+ * Runs that cannot be freed are leaked. */
 static void
 free_runs(Qcow2 *q, const GArray *list)
 {

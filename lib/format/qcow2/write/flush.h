@@ -3,13 +3,13 @@
 
 #include "format/qcow2/layer/qcow2.h"
 
-/* Lets clusters be found free whose refcounts have fallen to 0: nothing durable refers to
- * them any more, and no request uses them. Under alloc_lock. */
+/* Makes clusters findable as free whose refcounts have fallen to 0: no durable entry
+ * refers to them any more, and no request uses them. Under alloc_lock. */
 void qcow2_forget_clusters(Qcow2 *q, QimgClusters run);
 
-/* As qcow2_flush, and returns when no reference waits any more, in other threads' flushes
- * either: refcounts are what the tables say. -ENOSPC where one could not be lowered. With
- * the gate closed, by the caller. */
+/* Like qcow2_flush, and returns when no drop is pending, in other threads' flushes
+ * either: refcounts match the tables. -ENOSPC if one could not be lowered. The caller has
+ * closed the gate. */
 QimgErrno qcow2_flush_all(Qcow2 *q) QIMG_MUST_CHECK;
 
 /* QimgDriver.flush, .wants_flush. */

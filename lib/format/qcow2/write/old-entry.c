@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What an L2 entry that is replaced refers to. */
+/* The clusters of a replaced L2 entry. */
 
 #include "format/qcow2/write/old-entry.h"
 
@@ -8,7 +8,7 @@
 #include "format/qcow2/layer/header-io.h"
 #include "format/qcow2/refcount/pending.h"
 
-/* The clusters of the image file that a sound entry refers to, perhaps none. */
+/* The clusters of the image file that a valid entry refers to, perhaps none. */
 static QimgClusters
 clusters_of_entry(const Qcow2 *q, uint64_t l2_entry)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The disk's size: a larger L1 table, or the end cut off. Everything here but qcow2_grow
- * runs with the gate closed, so nothing else uses the layer. Spec: qcow2-write sections 5
- * and 10. */
+/* The disk's size: a larger L1 table, or a shorter disk. Everything here except
+ * qcow2_grow runs with the gate closed, so no other thread uses the layer. Spec:
+ * qcow2-write sections 5 and 10. */
 #include "format/qcow2/write/resize.h"
 
 #include <errno.h>
@@ -21,7 +21,7 @@
 #include "format/qcow2/write/old-entry.h"
 
 #define COPY_BYTES (64 * QIMG_KIB)
-/* More than that at once is no growing bit by bit. */
+/* A larger growth at once is not gradual growth. */
 #define MAX_STEP_BYTES QIMG_MIB
 
 static QimgErrno
@@ -48,7 +48,7 @@ copy_l1(Qcow2 *q, uint64_t to_offset)
     return qimg_storage_sync(q->base.file);
 }
 
-/* Lets the header name the L1 table of @n_entries at @offset. */
+/* Makes the header refer to the L1 table of @n_entries at @offset. */
 static QimgErrno
 switch_l1(Qcow2 *q, uint64_t offset, uint32_t n_entries)
 {
@@ -103,7 +103,7 @@ grow_l1(Qcow2 *q, uint64_t n_needed)
 static bool
 can_resize(const Qcow2 *q)
 {
-    /* Entries of the snapshot table do not tell a disk's size in version 2. */
+    /* Entries of the snapshot table do not record a disk's size in version 2. */
     return q->header.version >= 3 || q->header.n_snapshots == 0;
 }
 
@@ -128,8 +128,8 @@ qcow2_extend_tables(QimgFormat *format, uint64_t size_bytes)
 /* ---- cutting off ----------------------------------------------------------------------
  */
 
-/* Checks the entries in @words, for the clusters from @guest_offset on, so that nothing
- * else is let go than what an entry may refer to. */
+/* Checks the entries in @words, for the clusters from @guest_offset on, so that only
+ * valid references are dropped. */
 static QimgErrno
 check_words(Qcow2 *q, const uint64_t *words, uint64_t n_words, uint64_t guest_offset)
 {
@@ -148,8 +148,8 @@ check_words(Qcow2 *q, const uint64_t *words, uint64_t n_words, uint64_t guest_of
     return 0;
 }
 
-/* Goes through the L2 table of @l1_index from entry @from on and lets everything go that
- * it refers to; @clears: the entries are zeroed first, for the table stays. */
+/* Drops all references of the L2 table of @l1_index from entry @from on; @clears: zeroes
+ * the entries first, because the table stays. */
 static QimgErrno
 free_entries(Qcow2 *q, uint64_t l1_index, uint64_t table_offset, uint64_t from,
              bool clears)
@@ -183,7 +183,7 @@ free_entries(Qcow2 *q, uint64_t l1_index, uint64_t table_offset, uint64_t from,
     return err;
 }
 
-/* Empties the L2 table from entry @from on; others may share it until then. */
+/* Empties the L2 table from entry @from on; it may be shared until then. */
 static QimgErrno
 clear_entries(Qcow2 *q, uint64_t l1_index, uint64_t from)
 {
@@ -197,7 +197,7 @@ clear_entries(Qcow2 *q, uint64_t l1_index, uint64_t from)
     return err ? err : free_entries(q, l1_index, table_offset, from, true);
 }
 
-/* Drops a whole L2 table with all that it refers to. */
+/* Drops a whole L2 table with all its references. */
 static QimgErrno
 drop_table(Qcow2 *q, uint64_t l1_index)
 {
@@ -217,8 +217,8 @@ drop_table(Qcow2 *q, uint64_t l1_index)
     return err;
 }
 
-/* Unmaps everything from @size_bytes to @old_size_bytes, but for the cluster in which the
- * new end lies. */
+/* Unmaps everything from @size_bytes to @old_size_bytes, except the cluster with the new
+ * end. */
 static QimgErrno
 unmap_tail(Qcow2 *q, uint64_t size_bytes, uint64_t old_size_bytes)
 {
@@ -239,10 +239,10 @@ unmap_tail(Qcow2 *q, uint64_t size_bytes, uint64_t old_size_bytes)
     return err ? err : qcow2_flush(&q->base);
 }
 
-/* Gives back what lies behind the disk's new end. The size is durable before: an entry
- * that went first would let the backing file show at the end of the disk, if this was cut
- * short. What is still mapped behind the end then is nobody's, until growing the disk
- * clears it. (QEMU stores the size last.) */
+/* Frees the range behind the disk's new end. The size is durable before: if an entry were
+ * dropped first and the change interrupted, the backing file would show at the end of the
+ * disk. Clusters that are still mapped behind the end then are unused until growing the
+ * disk clears them. (QEMU stores the size last.) */
 static QimgErrno
 cut_off(Qcow2 *q, uint64_t size_bytes, uint64_t old_size_bytes)
 {
@@ -250,19 +250,19 @@ cut_off(Qcow2 *q, uint64_t size_bytes, uint64_t old_size_bytes)
 
     atomic_store(&q->data_zeros_start_bytes, UINT64_MAX);
     q->data_zeros_end_bytes = 0;
-    /* First: it takes no room, as the tables may. */
+    /* First: unlike the tables, it takes no room. */
     if (!err && q->base.data_file)
         err = qimg_storage_set_size(q->base.data_file, size_bytes);
     if (!err)
         err = unmap_tail(q, size_bytes, old_size_bytes);
     if (err)
         return err;
-    /* The tail of the file is given back, too. */
+    /* Frees the tail of the file, too. */
     QIMG_LOCK_SCOPE(&q->alloc_lock);
     return qcow2_alloc_release_reserve(q, 0);
 }
 
-/* Not synced: what a larger size shows is durable already. */
+/* Not synced: the range that a larger size shows is durable already. */
 static QimgErrno
 store_size(Qcow2 *q, uint64_t size_bytes)
 {
@@ -278,9 +278,9 @@ store_size(Qcow2 *q, uint64_t size_bytes)
     return 0;
 }
 
-/* Lets the data file reach to the disk's new end, durably, with zeros there: a device, or
- * a file that was not cut, may hold anything behind the disk's end. Where a disk grows
- * bit by bit the file goes ahead of it, until writing ends. */
+/* Extends the data file to the disk's new end, durably, with zeros there: a device, or a
+ * file that was not truncated, may hold anything behind the disk's end. For a gradually
+ * growing disk the file is extended ahead of it, until writing ends. */
 static QimgErrno
 grow_data_file(Qcow2 *q, uint64_t size_bytes, uint64_t old_size_bytes)
 {
@@ -331,8 +331,8 @@ qcow2_resize(QimgFormat *format, uint64_t size_bytes)
     if (err || size_bytes >= old_size_bytes)
         return err;
     err = cut_off(q, size_bytes, old_size_bytes);
-    /* Sharing tables takes room. The disk is smaller all the same; what could not be
-     * given back goes when it grows again. */
+    /* Sharing tables takes room. The disk is smaller all the same; clusters that could
+     * not be freed are freed when it grows again. */
     return qimg_is_lack_of_space(err) ? 0 : err;
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Planning and publishing writes. A write is in place where its clusters (subclusters,
- * with extended entries) are allocated and no snapshot shares them; else it is planned
- * into other clusters, and published by changing the entries. Spec: qcow2-write
+/* Planning and publishing of writes. A write is in place if its clusters (subclusters,
+ * with extended entries) are allocated and no snapshot shares them; otherwise it is
+ * planned into other clusters, and published by changing the entries. Spec: qcow2-write
  * section 3. */
 #include "format/qcow2/write/write.h"
 
@@ -14,8 +14,8 @@
 #include "format/qcow2/tables/tables.h"
 #include "format/qcow2/write/old-entry.h"
 
-/* How many bytes from @in_cluster_bytes on, of @n_bytes, can be written where the entry
- * says: 0 where the first cannot. */
+/* How many bytes from @in_cluster_bytes on, of @n_bytes, can be written at the entry's
+ * place: 0 if the first cannot. */
 static uint64_t
 count_in_place(const Qcow2Geometry *g, Qcow2L2Words e, uint64_t in_cluster_bytes,
                uint64_t n_bytes)
@@ -99,9 +99,9 @@ plan_in_place(QimgFormat *format, const QimgTablePlace *p, uint64_t guest_offset
     return check_target(q, host_offset, done);
 }
 
-/* In a raw data file, which is the disk to its readers, a write in place must not come
- * after the zeros of a discard that has changed the entry meanwhile: until it is done the
- * entry stays. QimgPlanStep. Spec: qcow2-write section 12. */
+/* In a raw data file, which is the disk to its readers, a write in place must not follow
+ * the zeros of a discard that has changed the entry meanwhile: until it is done the entry
+ * stays. QimgPlanStep. Spec: qcow2-write section 12. */
 static QimgErrno
 plan_in_raw_data_file(QimgFormat *format, const QimgTablePlace *p, uint64_t guest_offset,
                       uint64_t length_bytes, QimgWritePlan *plan)
@@ -121,12 +121,12 @@ plan_in_raw_data_file(QimgFormat *format, const QimgTablePlace *p, uint64_t gues
 /* ---- allocating -----------------------------------------------------------------------
  */
 
-/* How an allocating write goes with what an entry says. */
+/* How an allocating write treats an entry. */
 typedef enum {
     HOW_UNALLOCATED, /* nothing of the cluster is allocated: a new one, filled in part */
     HOW_ZERO,        /* the same, and it reads as zeros */
-    HOW_REPLACE,     /* it holds data elsewhere: a new one, filled whole */
-    HOW_ADD,         /* it is ours already: some of its subclusters, or (data file) all */
+    HOW_REPLACE,     /* data elsewhere: a new one, filled completely */
+    HOW_ADD,         /* the disk's own already: some subclusters, or (data file) all */
 } How;
 
 static How
@@ -151,7 +151,7 @@ how_to_allocate(const Qcow2Geometry *g, Qcow2L2Words e)
     return qcow2_l2_has_cluster(g, e.word) ? HOW_REPLACE : HOW_UNALLOCATED;
 }
 
-/* What the disk holds at the subclusters of @mask, in the words of a plan. */
+/* The disk's content at the subclusters of @mask, as a run kind of a plan. */
 static QimgRunKind
 old_kind_of(const Qcow2Geometry *g, Qcow2L2Words e, uint32_t mask)
 {
@@ -169,7 +169,7 @@ old_kind_of(const Qcow2Geometry *g, Qcow2L2Words e, uint32_t mask)
 }
 
 /* Whether the place of a guest cluster in the data file is zeros, durably: the disk has
- * grown over it, and nothing was written there. */
+ * grown over it, and it was not written since. */
 static bool
 is_zeroed_in_data_file(const Qcow2 *q, Qcow2L2Words e, uint64_t cluster_start)
 {
@@ -179,8 +179,8 @@ is_zeroed_in_data_file(const Qcow2 *q, Qcow2L2Words e, uint64_t cluster_start)
 }
 
 /* Plans a piece inside the cluster that the first entry has already (HOW_ADD): the
- * subclusters, or whole cluster, from the request's first byte to where another answer
- * begins. */
+ * subclusters, or whole cluster, from the request's first byte to the next different
+ * state. */
 static void
 plan_addition(const Qcow2 *q, const QimgTablePlace *p, Qcow2L2Words e,
               uint64_t guest_offset, uint64_t length_bytes, QimgWritePlan *plan)
@@ -196,7 +196,7 @@ plan_addition(const Qcow2 *q, const QimgTablePlace *p, Qcow2L2Words e,
     if (g->extended_l2 && !(e.word & QCOW2_L2_COMPRESSED)) {
         uint32_t allocated = (uint32_t)e.bitmap >> first;
 
-        if (allocated) /* there the write goes on in place */
+        if (allocated) /* from there the write is in place */
             end = qimg_min_u64(end, (first + (uint64_t)__builtin_ctz(allocated))
                                         << g->subcluster_bits);
     }
@@ -218,8 +218,8 @@ plan_addition(const Qcow2 *q, const QimgTablePlace *p, Qcow2L2Words e,
                        : 0);
 }
 
-/* Plans a piece into new clusters for the @n_entries entries from the first on that are
- * all @how. */
+/* Plans a piece into new clusters for the @n_entries entries from the first on, all
+ * treated as @how. */
 static QimgErrno
 plan_new_clusters(Qcow2 *q, const QimgTablePlace *p, How how, uint64_t n_entries,
                   uint64_t guest_offset, uint64_t length_bytes, QimgWritePlan *plan)
@@ -236,7 +236,8 @@ plan_new_clusters(Qcow2 *q, const QimgTablePlace *p, How how, uint64_t n_entries
     qimg_mutex_unlock(&q->alloc_lock);
     if (err)
         return err;
-    /* Of an image whose entries name free clusters, one may have been given out twice. */
+    /* If entries of the image refer to free clusters, one may have been allocated
+     * twice. */
     if (qimg_format_touches_metadata(&q->base, run.first_cluster << g->cluster_bits,
                                      run.n_clusters << g->cluster_bits))
         return qcow2_mark_corrupt(q, QIMG_RULE_REFCOUNT_TOO_LOW,
@@ -259,8 +260,9 @@ plan_new_clusters(Qcow2 *q, const QimgTablePlace *p, How how, uint64_t n_entries
     return 0;
 }
 
-/* Reads the first entry of the announced range, and how many from there on go the same
- * way. *@how_out is set if *@n_out > 0; it is 0 where the write can be done in place. */
+/* Reads the first entry of the announced range, and counts the entries from there on with
+ * the same treatment. *@how_out is set if *@n_out > 0; that is 0 if the write can be done
+ * in place. */
 static QimgErrno
 look_at_entries(Qcow2 *q, const QimgTablePlace *p, const QimgWritePlan *plan,
                 uint64_t in_cluster_bytes, Qcow2L2Words *first_out, How *how_out,
@@ -333,7 +335,7 @@ qcow2_plan_write(QimgFormat *format, QimgGuestOffset guest_offset, uint64_t leng
                      plan_allocation, plan_out);
 }
 
-/* The entry that the plan makes of @old for its cluster number @i. */
+/* The new value of the entry @old for cluster number @i of the plan. */
 static Qcow2L2Words
 new_entry(const Qcow2 *q, const QimgWritePlan *plan, uint64_t i, Qcow2L2Words old)
 {
@@ -348,7 +350,8 @@ new_entry(const Qcow2 *q, const QimgWritePlan *plan, uint64_t i, Qcow2L2Words ol
 
     if (!g->extended_l2)
         return e;
-    /* Where the whole cluster is zeros, there and here, the next write is in place. */
+    /* If the whole cluster is zeros, in the file and on the disk, the next write is in
+     * place. */
     mask = plan->all_is_zero ? QCOW2_ALL_ALLOCATED : qcow2_subcluster_mask(g, start, end);
     if (!(old.word & QCOW2_L2_COMPRESSED)) /* its bitmap has no meaning */
         e.bitmap = old.bitmap & ~(mask << 32);
@@ -364,7 +367,7 @@ qcow2_publish(QimgFormat *format, QimgWritePlan *plan)
     QimgClusters run = {plan->host_cluster_offset >> q->geometry.cluster_bits,
                         plan->n_clusters};
     uint64_t old_words[TABLE_SLICE_WORDS], words[TABLE_SLICE_WORDS];
-    /* New clusters are prepared durably, unless entries wait. */
+    /* New clusters are prepared durably, unless entries are pending. */
     Qcow2L2Order order = {.data_first =
                               plan->data_first ||
                               (plan->is_new_cluster && qimg_format_is_behind(format))};
@@ -387,7 +390,7 @@ qcow2_publish(QimgFormat *format, QimgWritePlan *plan)
     table_slice_unpin(&slice.slice);
     if (err && q->geometry.has_data_file)
         atomic_store(&q->data_zeros_start_bytes, UINT64_MAX);
-    if (err && plan->is_new_cluster) /* perhaps an entry got to the file for a moment */
+    if (err && plan->is_new_cluster) /* an entry may have been in the file for a moment */
         qcow2_free_later(q, run);
     for (uint64_t i = 0; !err && plan->is_new_cluster && i < plan->n_clusters; i++)
         qcow2_free_entry_later(q, old_words[i]);
