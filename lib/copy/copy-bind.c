@@ -4,6 +4,8 @@
  *
  * A new file is filled under its own name. A replacement is filled beside the old file
  * (".qimg-part") and renamed at the end. A filled file has its journal beside it. */
+#include "copy/copy-bind.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -12,7 +14,11 @@
 
 #include "base/cleanup.h"
 #include "base/errors.h"
-#include "copy/copy-out.h"
+#include "copy/copy-binding.h"
+#include "copy/copy-journal.h"
+#include "copy/copy-place.h"
+#include "copy/copy-source.h"
+#include "copy/copy-target.h"
 #include "storage/file-lock.h"
 #include "storage/same-file.h"
 

@@ -1,12 +1,16 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* A found target (copy/copy-bind.c): creates its files, gives it its name, and undoes a
  * failed run. */
+#include "copy/copy-binding.h"
+
 #include <errno.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/errors.h"
-#include "copy/copy-out.h"
+#include "copy/copy-journal.h"
+#include "copy/copy-place.h"
+#include "copy/copy-target.h"
 #include "storage/same-file.h"
 
 const char *

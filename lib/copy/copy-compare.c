@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Reads a target back, and compares it. */
+#include "copy/copy-compare.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/checked.h"
-#include "copy/copy-out.h"
+#include "copy/copy-zeros.h"
 #include "storage/file.h"
 
 void

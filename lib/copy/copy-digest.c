@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Message digests, by libcrypto; and the digests of a chain's files. */
+#include "copy/copy-digest.h"
+
 #include <errno.h>
 #include <openssl/evp.h>
 #include <string.h>
@@ -7,7 +9,7 @@
 #include "base/checked.h"
 #include "base/errors.h"
 #include "base/zeros.h"
-#include "copy/copy-out.h"
+#include "copy/copy-zeros.h"
 
 #define READ_BYTES QIMG_MIB
 

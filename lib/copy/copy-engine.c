@@ -13,13 +13,21 @@
  *
  * I2  A buffer is attached to a piece only while a later stage than the worker needs its
  *     content: else the worker's next piece finds the buffer in the processor's cache. */
+#include "copy/copy-engine.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/checked.h"
 #include "base/errors.h"
-#include "copy/copy-out.h"
+#include "copy/copy-compare.h"
+#include "copy/copy-digest.h"
+#include "copy/copy-plan.h"
+#include "copy/copy-rescue.h"
+#include "copy/copy-target.h"
+#include "copy/copy-zeros.h"
+#include "image/read/read.h"
 
 /* Enough that a slow piece does not stop the others for long. */
 #define PIECES_PER_THREAD 3u

@@ -8,6 +8,8 @@
  * previous line. The file is created once, and then accessed only by its descriptor:
  * lines are appended, and the last complete one counts. A partial line after it was being
  * written when the machine stopped, and is overwritten. */
+#include "copy/copy-journal.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -20,7 +22,9 @@
 #include "base/checked.h"
 #include "base/cleanup.h"
 #include "base/errors.h"
-#include "copy/copy-out.h"
+#include "copy/copy-place.h"
+#include "copy/copy-rescue.h"
+#include "copy/copy-source.h"
 
 #define VERSION 2
 /* The start of each version; version 1 was one object of several lines. */

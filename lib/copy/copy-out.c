@@ -40,7 +40,17 @@
 #include "base/cleanup.h"
 #include "base/errors.h"
 #include "base/struct-size.h"
-#include "copy/copy-out.h"
+#include "copy/copy-binding.h"
+#include "copy/copy-compare.h"
+#include "copy/copy-digest.h"
+#include "copy/copy-engine.h"
+#include "copy/copy-journal.h"
+#include "copy/copy-plan.h"
+#include "copy/copy-prepare.h"
+#include "copy/copy-private.h"
+#include "copy/copy-rescue.h"
+#include "copy/copy-source.h"
+#include "copy/copy-target.h"
 
 _Static_assert(ATOMIC_BOOL_LOCK_FREE == 2, "qimg_copy_stop is for signal handlers");
 

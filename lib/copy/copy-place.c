@@ -2,6 +2,8 @@
 /* The names used by a copy. They are looked up in a directory that is held open, so that
  * renaming or replacing the directory meanwhile has no effect, and a name is removed or
  * replaced only while it belongs to the caller's open file. */
+#include "copy/copy-place.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -11,7 +13,6 @@
 
 #include "base/cleanup.h"
 #include "base/errors.h"
-#include "copy/copy-out.h"
 #include "storage/same-file.h"
 
 #define JOURNAL_SUFFIX ".qimg-resume"

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The pieces of a disk for a copy. A chunk with any data is read whole: its zeros are
  * found faster in memory than in the tables. */
+#include "copy/copy-plan.h"
+
 #include <errno.h>
 
 #include "base/checked.h"
-#include "copy/copy-out.h"
 
 /* Finds the end of the hole at next_offset, which is mostly the start of a chunk. */
 static void

@@ -1,12 +1,21 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The conditions before a copy begins: all checks that are possible before any change
  * (EMPTY in copy/copy-out.c). */
+#include "copy/copy-prepare.h"
+
 #include <errno.h>
 #include <sys/stat.h>
 
 #include "base/checked.h"
 #include "base/errors.h"
-#include "copy/copy-out.h"
+#include "copy/copy-bind.h"
+#include "copy/copy-binding.h"
+#include "copy/copy-digest.h"
+#include "copy/copy-private.h"
+#include "copy/copy-rescue.h"
+#include "copy/copy-target.h"
+#include "copy/copy-zeros.h"
+#include "image/read/read.h"
 
 static bool
 check_image(const QimgImage *image, GError **error)

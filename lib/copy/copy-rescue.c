@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Reads the readable parts of a damaged range, and records the unreadable ones. */
+#include "copy/copy-rescue.h"
+
 #include <errno.h>
 #include <string.h>
 
 #include "base/checked.h"
-#include "copy/copy-out.h"
+#include "image/map/runs.h"
+#include "image/read/read.h"
 
 #define SECTOR_BYTES 512u
 

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Identifies the files of a copy's source and their state. */
+#include "copy/copy-source.h"
+
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "copy/copy-out.h"
 #include "storage/same-file.h"
 
 char *

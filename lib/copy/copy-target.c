@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The target of a copy: a regular file made sparse, a block device, or a stream. */
+#include "copy/copy-target.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -9,7 +11,7 @@
 #include "base/cleanup.h"
 #include "base/errors.h"
 #include "base/zeros.h"
-#include "copy/copy-out.h"
+#include "copy/copy-zeros.h"
 #include "storage/file-lock.h"
 #include "storage/file.h"
 #include "storage/same-file.h"

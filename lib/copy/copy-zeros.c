@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Finds zeros in read data. */
+#include "copy/copy-zeros.h"
+
 #include <string.h>
 
 #include "base/checked.h"
 #include "base/zeros.h"
-#include "copy/copy-out.h"
 
 static bool
 granule_is_zero(const uint8_t *bytes, size_t n_bytes)

@@ -9,6 +9,15 @@
 #define QIMG_BITMAP_WINDOW_WORDS 512u
 #define QIMG_BITMAP_WINDOW_BYTES (64u * 1024)
 
+/* A persistent bitmap: which parts of the disk have changed. */
+typedef struct {
+    char *name; /* owned by the list */
+    size_t name_bytes;
+    unsigned granularity_bits; /* a bit stands for 2^this bytes */
+    bool is_in_use;            /* was not stored properly: its bits mean nothing */
+    bool is_auto;              /* all changes of the disk are recorded */
+} QimgListedBitmap;
+
 typedef struct {
     QimgBitmap facts; /* name owned */
     /* The driver's own: */

@@ -4,7 +4,8 @@
 #pragma once
 
 #include "codec/l2-entry.h"
-#include "format/driver.h"
+#include "format/format.h"
+#include "format/run.h"
 
 /* One step of a walk: the run that begins at @guest_offset, as far as one slice tells.
  * *@at_end_out: the run reaches the slice's end, so that the next one may continue it. */
@@ -42,10 +43,3 @@ QimgErrno qimg_count_empty_l1(QimgFormat *format, const QimgView *view, uint64_t
  * short data file reads as zeros. */
 QimgRun qimg_run_of_entry(QimgFormat *format, const QimgL2Entry *e,
                           uint64_t in_cluster_bytes, uint64_t length_bytes);
-
-static inline QimgRun
-qimg_run_damaged(QimgRule rule, uint64_t length_bytes)
-{
-    return (QimgRun){
-        .kind = QIMG_RUN_DAMAGED, .rule = rule, .length_bytes = length_bytes};
-}

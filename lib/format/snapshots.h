@@ -22,6 +22,13 @@ struct QimgSnapshots {
     QimgFormatSnapshot *items; /* @n */
 };
 
+/* What a new snapshot is called, and when it was taken. */
+typedef struct {
+    const char *name; /* at most QIMG_MAX_SNAPSHOT_NAME_BYTES */
+    int64_t date_s;   /* since 1970 */
+    uint32_t date_ns;
+} QimgNewSnapshot;
+
 /* Makes a list of @n snapshots. @items and their strings are taken over; they get numbers
  * (their places) and boxes. Never NULL. */
 QimgSnapshots *qimg_snapshots_new(QimgFormatSnapshot *items, unsigned n);

@@ -10,6 +10,7 @@
 #include "base/checked.h"
 #include "base/endian.h"
 #include "base/errors.h"
+#include "format/driver.h"
 
 /* A valid image has no more: in qcow2, the L1 limit alone is 4194304 tables. */
 #define MAX_METADATA_CLUSTERS (UINT64_C(1) << 23)

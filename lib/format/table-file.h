@@ -13,7 +13,7 @@
 
 #include "base/checked.h"
 #include "base/lock.h"
-#include "format/driver.h"
+#include "format/format.h"
 
 /* Contiguous host clusters. */
 typedef struct {

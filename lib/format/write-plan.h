@@ -1,37 +1,66 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Planning writes, for all formats with tables: in place where the entries allow that,
- * else by announcing the range (format/inflight.h) and allocating. */
+/* How a piece of a write is done: the answer of QimgDriver.plan_write. And planning for
+ * all formats with tables: in place where the entries allow that, else by announcing the
+ * range (format/inflight.h) and allocating. */
 #pragma once
 
-#include "base/checked.h"
-#include "format/driver.h"
+#include "format/format.h"
+#include "format/inflight.h"
+#include "format/run.h"
+#include "format/table-place.h"
 
-/* Where a request lies in its L2 table. */
+typedef enum {
+    QIMG_PLAN_IN_PLACE,  /* the host bytes are the request's: just write them */
+    QIMG_PLAN_ALLOCATES, /* fill, then publish or abandon */
+} QimgPlanKind;
+
+/* How a piece of a write is done. Between plan_write and publish (or abandon) of an
+ * allocating plan, nobody else changes what lies at [fill_start, fill_end) of the disk.
+ *
+ *     plan_write ──▶ fill ──▶ publish
+ *                      └─(any failure)─▶ abandon
+ *
+ * To fill, the caller writes all of [fill_start, fill_end) to the data storage, and sets
+ * data_first; or the request alone, where is_zeroed and the disk held zeros there.
+ *
+ * A plan in place whose is_announced is set is ended by abandon, once its data is
+ * written: until then nobody lets its bytes read as zeros.
+ */
 typedef struct {
-    uint64_t l1_index;
+    QimgPlanKind kind;
+    uint64_t length_bytes;      /* > 0: how much of the request is planned */
+    QimgHostOffset host_offset; /* of the request's first byte, in the data storage */
+    bool is_announced;          /* IN_PLACE: abandon ends it */
+    /* The rest for ALLOCATES only. The guest bytes that become valid by publishing; the
+     * request lies inside. Guest offset G lies at host_offset + (G - request). */
+    uint64_t fill_start;
+    uint64_t fill_end;
+    /* The host bytes read as zeros already, durably: where the disk holds zeros, too,
+     * nothing but the request needs to be written. */
+    bool is_zeroed;
+    QimgRunKind old_kind; /* of the top layer at [fill_start, fill_end): UNALLOCATED or
+                             ZERO where all of it is, DATA where it may hold anything */
+    /* Where clusters_end is not 0: these guest bytes are all of old_kind and is_zeroed;
+     * who finds that the disk holds zeros in all of them says so in all_is_zero before
+     * publishing, and all of them become allocated. */
+    uint64_t clusters_start;
+    uint64_t clusters_end;
+    bool all_is_zero;
+    /* Of the caller, before publishing: the data must be durable before the entries. */
+    bool data_first;
+    QimgInflight inflight;
+    /* The driver's own. */
+    uint64_t l2_table_offset;
     uint64_t l2_index;
-    uint64_t cluster_start; /* guest offset */
-    uint64_t n_entries;     /* from l2_index on: of the request, within one slice */
-} QimgTablePlace;
+    uint64_t n_clusters;
+    uint64_t host_cluster_offset;
+    bool is_new_cluster;
+} QimgWritePlan;
 
-/* @l1_shift turns a guest offset into an L1 index. */
-static inline QimgTablePlace
-qimg_table_place(uint64_t guest_offset, uint64_t length_bytes, unsigned cluster_bits,
-                 unsigned l1_shift, uint64_t entries_per_slice)
-{
-    uint64_t cluster_bytes = UINT64_C(1) << cluster_bits;
-    uint64_t in_cluster = guest_offset & (cluster_bytes - 1);
-    QimgTablePlace p = {
-        .l1_index = guest_offset >> l1_shift,
-        .l2_index = (guest_offset & ((UINT64_C(1) << l1_shift) - 1)) >> cluster_bits,
-        .cluster_start = guest_offset - in_cluster,
-    };
-
-    p.n_entries =
-        qimg_min_u64(qimg_div_round_up(in_cluster + length_bytes, cluster_bytes),
-                     entries_per_slice - p.l2_index % entries_per_slice);
-    return p;
-}
+typedef enum {
+    QIMG_ZERO_UNMAP, /* give space back */
+    QIMG_ZERO_KEEP,  /* keep what is allocated, for writes to come */
+} QimgZeroMode;
 
 /* One step: plans as much of the request, which lies at @place, as one slice allows.
  * @plan has its kind alone, and the range if that is announced; its length_bytes stays 0

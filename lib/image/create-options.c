@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The properties of a new image, by name. What follows from several of them together is
  * for image/create.c and the format to check. */
+#include "image/create-options.h"
+
 #include <string.h>
 
 #include "base/checked.h"
 #include "base/errors.h"
+#include "format/drivers.h"
 #include "image/chain/option-value.h"
-#include "image/create.h"
 
 #define DEFAULT_CLUSTER_BITS   16u
 #define DEFAULT_REFCOUNT_ORDER 4u

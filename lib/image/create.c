@@ -2,7 +2,7 @@
 /* Making a new image with its data file. The backing file is opened first, so that a new
  * image is one that can be opened; the formats' drivers write the content, and the names
  * are for storage/new-file.c. */
-#include "image/create.h"
+#include "image/create-options.h"
 
 #include <errno.h>
 #include <string.h>
@@ -11,6 +11,7 @@
 #include "base/checked.h"
 #include "base/cleanup.h"
 #include "base/errors.h"
+#include "format/drivers.h"
 #include "image/chain/backing-name.h"
 #include "image/chain/handle.h"
 #include "image/open/probed.h"

@@ -7,6 +7,7 @@
 
 #include "base/checked.h"
 #include "base/errors.h"
+#include "format/drivers.h"
 
 const char *
 qimg_version(void)

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Searches for missing files that images name. */
+#include "storage/open-moved.h"
+
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>

@@ -4,6 +4,9 @@
 
 #include <errno.h>
 
+#include "transform/deflate.h"
+#include "transform/zstd.h"
+
 QimgErrno
 qimg_decompress(QimgCodec codec, const uint8_t *input, size_t n_input, uint8_t *output,
                 size_t n_output)

@@ -16,9 +16,3 @@ typedef enum {
  * section 5. */
 QimgErrno qimg_decompress(QimgCodec codec, const uint8_t *input, size_t n_input,
                           uint8_t *output, size_t n_output) QIMG_MUST_CHECK;
-
-/* The implementations, one file each. */
-QimgErrno qimg_deflate_decompress(const uint8_t *input, size_t n_input, uint8_t *output,
-                                  size_t n_output) QIMG_MUST_CHECK;
-QimgErrno qimg_zstd_decompress(const uint8_t *input, size_t n_input, uint8_t *output,
-                               size_t n_output) QIMG_MUST_CHECK;

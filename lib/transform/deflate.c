@@ -4,7 +4,7 @@
  * libdeflate requires the whole stream to fit; QEMU's reader accepts a full output even
  * if the stream goes on. So does zlib, which therefore decides all cases that libdeflate
  * refuses, and everything if libdeflate is absent. */
-#include "transform/compress.h"
+#include "transform/deflate.h"
 
 #include <errno.h>
 #include <limits.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Decompresses one zstd frame. The whole frame is passed at once, so that libzstd uses
  * the output as its window and allocates nothing for it, for any frame. */
-#include "transform/compress.h"
+#include "transform/zstd.h"
 
 #include <errno.h>
 #include <pthread.h>

@@ -7,6 +7,7 @@
 
 #include "base/checked.h"
 #include "crash-fixture.h"
+#include "format/drivers.h"
 
 const char *const crash_op_names[] = {"write",  "zero", "discard", "allocate", "flush",
                                       "resize", "take", "delete",  "rename",   "revert"};

@@ -5,6 +5,7 @@
 
 #include <string.h>
 
+#include "format/drivers.h"
 #include "fuzz.h"
 #include "image/check.h"
 #include "sparse-disk.h"

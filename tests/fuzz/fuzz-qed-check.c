@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* A whole QED image, checked, repaired and checked again. Input: a byte for the kind of
  * repair, then the file. */
+#include "format/drivers.h"
 #include "fuzz-check.h"
 #include "fuzz.h"
 

@@ -12,6 +12,9 @@ import sys
 import sources
 
 BRICKS = ("base", "qimg.h")
+# The headers of format/ for its users; the rest of format/ is for the formats.
+CONTRACT = ("format/driver.h", "format/drivers.h", "format/format.h", "format/run.h",
+            "format/write-plan.h")
 # The headers that a front end shares with the library besides its public header: one order of
 # locks, and the hook of a thread that waits for a disk.
 SHARED_BRICKS = {"fuse": ("base/lock.h", "base/wait-hook.h")}
@@ -25,11 +28,11 @@ ALLOWED = {
     "behind": BRICKS + ("storage",),
     "cache": BRICKS + ("storage", "behind/behind.h"),
     "format": BRICKS + ("behind/behind.h", "codec", "cache", "transform", "storage"),
-    "image": BRICKS + ("format/driver.h", "storage"),
+    "image": BRICKS + CONTRACT + ("storage",),
     # Content of a disk in an image of any format: over the public functions.
     "partition": BRICKS,
-    "copy": BRICKS + ("format/driver.h", "storage", "image/chain", "image/map", "image/read",
-                      "image/open"),
+    "copy": BRICKS + CONTRACT + ("storage", "image/chain", "image/map", "image/read",
+                                 "image/open"),
 }
 # Folders that are divided into floors: each floor may include those before it, the files beside
 # the floors may include all.

@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <string.h>
 
+#include "format/drivers.h"
 #include "memory-image.h"
 #include "test-util.h"
 

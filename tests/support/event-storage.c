@@ -2,6 +2,7 @@
 /* A storage with a memory of its writes. */
 #include "event-storage.h"
 
+#include "format/drivers.h"
 #include "format/qcow2/tables/map.h"
 
 #include <string.h>

@@ -7,6 +7,7 @@
 #include <glib.h>
 
 #include "format/qcow2/layer/qcow2.h"
+#include "format/run.h"
 
 typedef struct {
     uint64_t file_offset;

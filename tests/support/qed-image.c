@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/endian.h"
+#include "format/drivers.h"
 #include "image/chain/chain.h"
 #include "image/chain/options.h"
 #include "image/image.h"

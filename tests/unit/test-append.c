@@ -8,6 +8,7 @@
 
 #include "image/write/resize.c"
 
+#include "format/drivers.h"
 #include "memory-image.h"
 #include "memory-storage.h"
 #include "test-util.h"

@@ -7,7 +7,11 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "copy/copy-out.h"
+#include "copy/copy-digest.h"
+#include "copy/copy-plan.h"
+#include "copy/copy-private.h"
+#include "copy/copy-rescue.h"
+#include "copy/copy-zeros.h"
 #include "image-builder.h"
 #include "image/chain/chain.h"
 #include "image/chain/handle.h"

@@ -4,7 +4,7 @@
 #include <glib/gstdio.h>
 #include <string.h>
 
-#include "image/create.h"
+#include "image/create-options.h"
 #include "test-util.h"
 
 typedef struct {

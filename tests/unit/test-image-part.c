@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "format/drivers.h"
 #include "image/chain/handle.h"
 #include "image/chain/options.h"
 #include "image/image.h"

@@ -14,6 +14,7 @@
 
 #include "base/cleanup.h"
 #include "qimg.h"
+#include "storage/open-moved.h"
 #include "test-util.h"
 
 /* DIR/images/{top,base,sub/deep}, DIR/other/{base,sub/deep}, DIR/secret, and links. */

@@ -6,7 +6,7 @@
 
 #include "base/endian.h"
 #include "codec/qcow1-tables.h"
-#include "format/driver.h"
+#include "format/drivers.h"
 #include "memory-storage.h"
 #include "test-util.h"
 

@@ -11,6 +11,7 @@
 
 #include "codec/qcow2-tables.h"
 #include "event-storage.h"
+#include "format/drivers.h"
 #include "image-builder.h"
 #include "memory-storage.h"
 #include "qcow2-check.h"

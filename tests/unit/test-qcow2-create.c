@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "codec/qcow2-header.h"
-#include "format/driver.h"
+#include "format/drivers.h"
 #include "test-util.h"
 
 /* A file in memory that fails at one of the changes made to it, and remembers its content

@@ -10,6 +10,7 @@
 
 #include "base/endian.h"
 #include "event-storage.h"
+#include "format/drivers.h"
 #include "format/qcow2/layer/header-io.h"
 #include "memory-storage.h"
 #include "test-util.h"

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/endian.h"
+#include "format/drivers.h"
 #include "image/chain/options.h"
 #include "memory-image.h"
 #include "memory-storage.h"

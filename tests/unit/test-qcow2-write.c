@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/endian.h"
+#include "format/drivers.h"
 #include "memory-image.h"
 #include "memory-storage.h"
 #include "qcow2-check.h"

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "format/drivers.h"
 #include "memory-storage.h"
 #include "qed-image.h"
 #include "test-util.h"

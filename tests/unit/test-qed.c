@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/endian.h"
+#include "format/drivers.h"
 #include "memory-storage.h"
 #include "qed-image.h"
 #include "test-util.h"

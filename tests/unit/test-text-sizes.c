@@ -12,6 +12,7 @@ static void count_and_make(QimgInfo *info, QimgInfoPlace *place, GString *out);
 #undef qimg_info_next
 #include "tree/text-sizes.c"
 
+#include "format/drivers.h"
 #include "memory-image.h"
 #include "test-util.h"
 

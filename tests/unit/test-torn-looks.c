@@ -18,6 +18,7 @@ static uint64_t load_and_stop(const TableSlice *slice, uint64_t word_index);
 #include "format/runs.c"
 #undef table_slice_get
 
+#include "format/drivers.h"
 #include "image/chain/handle.h"
 #include "image/chain/options.h"
 #include "image/image.h"

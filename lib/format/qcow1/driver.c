@@ -6,7 +6,8 @@
 
 #include "base/checked.h"
 #include "base/errors.h"
-#include "format/qcow1/qcow1.h"
+#include "format/drivers.h"
+#include "format/qcow1/map.h"
 
 static bool
 qcow1_refuse(GError **error, QimgDecode broken)

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Guest offset → run, for qcow version 1. No lock and no allocation on a cache hit; one
  * window of the file is pinned at a time. */
+#include "format/qcow1/map.h"
+
 #include "codec/qcow1-tables.h"
-#include "format/qcow1/qcow1.h"
 #include "format/runs.h"
 
 /* The window that holds the entry at an offset of the file. */

@@ -19,8 +19,3 @@ typedef struct {
     QimgFormat base;
     Qcow1Header header; /* const after open */
 } Qcow1;
-
-/* map.c: QimgDriver.map. */
-QimgErrno qcow1_map(QimgFormat *format, const QimgView *view,
-                    QimgGuestOffset guest_offset, uint64_t length_bytes,
-                    QimgRun *run_out);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
+#include "format/create-options.h"
 #include "format/qcow2/layer/qcow2.h"
 
 /* QimgDriver.check_create and create. */

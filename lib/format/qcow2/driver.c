@@ -6,6 +6,7 @@
 
 #include "base/checked.h"
 #include "base/errors.h"
+#include "format/drivers.h"
 #include "format/qcow2/activate.h"
 #include "format/qcow2/bitmap/bitmap-extents.h"
 #include "format/qcow2/bitmap/bitmap-list.h"

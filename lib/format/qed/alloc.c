@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Clusters at the end of the file, taken from a reserve (E2). Filling it costs one sync;
  * so it grows with what was used, up to a bound. */
+#include "format/qed/alloc.h"
+
 #include <errno.h>
 
 #include "base/checked.h"
-#include "format/qed/qed.h"
+#include "format/qed/header-io.h"
 
 /* Lets the reserve have at least @n_min clusters. */
 static QimgErrno

@@ -3,11 +3,15 @@
  *
  * Leaks inside the file stay, since nothing can list them as free; those at its end are
  * cut off. */
+#include "format/qed/check.h"
+
 #include <errno.h>
 
 #include "base/checked.h"
 #include "base/errors.h"
-#include "format/qed/qed.h"
+#include "format/qed/alloc.h"
+#include "format/qed/header-io.h"
+#include "format/qed/walk.h"
 
 static void
 report_leak(const Qed *qed, QimgClusters run, QimgCheckReport *report)

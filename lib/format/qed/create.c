@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Making a new image: the header's cluster with the backing file's name, and an empty L1
  * table. Spec: qed section 7. */
+#include "format/qed/create.h"
+
 #include <string.h>
 
 #include "base/checked.h"
 #include "base/errors.h"
-#include "format/qed/qed.h"
 
 #define DEFAULT_TABLE_CLUSTERS 4u
 

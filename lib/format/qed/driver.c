@@ -5,7 +5,14 @@
 
 #include "base/checked.h"
 #include "base/errors.h"
-#include "format/qed/qed.h"
+#include "format/drivers.h"
+#include "format/qed/activate.h"
+#include "format/qed/check.h"
+#include "format/qed/create.h"
+#include "format/qed/map.h"
+#include "format/qed/resize.h"
+#include "format/qed/write.h"
+#include "format/qed/zero.h"
 
 static bool
 qed_refuse_header(GError **error, QimgDecode broken)

@@ -1,30 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Guest offset → run. No lock and no allocation on a cache hit. Spec: qed section 2. */
+#include "format/qed/map.h"
+
 #include "base/checked.h"
-#include "format/qed/qed.h"
+#include "format/qed/place.h"
 #include "format/runs.h"
-
-bool
-qed_is_place_for_cluster(Qed *qed, uint64_t host_offset)
-{
-    uint64_t cluster_bytes = qed->base.cluster_bytes;
-
-    return qimg_is_aligned(host_offset, cluster_bytes) &&
-           host_offset >= qed_header_end(&qed->header) &&
-           host_offset <= INT64_MAX - cluster_bytes &&
-           !qimg_format_is_beyond_end(&qed->base, host_offset + cluster_bytes - 1);
-}
-
-bool
-qed_is_place_for_table(Qed *qed, uint64_t host_offset)
-{
-    uint64_t table_bytes = qed_table_bytes(&qed->header);
-
-    return qimg_is_aligned(host_offset, qed->base.cluster_bytes) &&
-           host_offset >= qed_header_end(&qed->header) &&
-           host_offset <= INT64_MAX - table_bytes &&
-           !qimg_format_is_beyond_end(&qed->base, host_offset + table_bytes - 1);
-}
 
 /* The run of the entries from @index of the slice on that go on in the same way. */
 static QimgRun

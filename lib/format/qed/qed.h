@@ -26,7 +26,6 @@
 #include "base/lock.h"
 #include "codec/qed-header.h"
 #include "format/table-file.h"
-#include "format/write-plan.h"
 
 typedef struct {
     QimgFormat base;
@@ -47,157 +46,9 @@ typedef struct {
     GArray *returned;            /* guarded by alloc_lock: QimgClusters: zeros again */
 } Qed;
 
-/* ---- map.c: reading ---- */
-
-/* QimgDriver.map. */
-QimgErrno qed_map(QimgFormat *format, const QimgView *view, QimgGuestOffset guest_offset,
-                  uint64_t length_bytes, QimgRun *run_out);
-
-/* Whether @host_offset is a place for a cluster, or for a table: aligned, behind the
- * header, and within the file. Spec: qed section 2. Any thread. */
-bool qed_is_place_for_cluster(Qed *qed, uint64_t host_offset);
-bool qed_is_place_for_table(Qed *qed, uint64_t host_offset);
-
-/* The place of a table's slice that holds entry @index. */
-static inline uint64_t
-qed_slice_offset(uint64_t table_offset, uint64_t index)
-{
-    return table_offset + (index & ~(uint64_t)(TABLE_SLICE_WORDS - 1)) * sizeof(uint64_t);
-}
-
-static inline uint64_t
-qed_l2_index(const Qed *qed, uint64_t guest_offset)
-{
-    return (guest_offset >> qed->header.cluster_bits) &
-           ((UINT64_C(1) << qed->entry_bits) - 1);
-}
-
-static inline QimgTablePlace
-qed_place_of(const Qed *qed, uint64_t guest_offset, uint64_t length_bytes)
-{
-    return qimg_table_place(guest_offset, length_bytes, qed->header.cluster_bits,
-                            qed->l1_shift, TABLE_SLICE_WORDS);
-}
-
-/* ---- walk.c: all tables ---- */
-
-/* What a look at all tables finds. */
-typedef struct {
-    uint64_t n_clusters;       /* of the file, whole ones */
-    uint64_t *used;            /* a bit for each */
-    uint64_t used_end_cluster; /* behind the last one in use */
-    uint64_t n_invalid;        /* entries that are no places */
-    uint64_t n_shared;         /* clusters that are referred to twice */
-    uint64_t n_errors;         /* parts of tables that cannot be read */
-    uint64_t n_mended;         /* entries that have become 0 */
-    QimgRule first_rule;       /* of what was found first; OK: nothing was */
-    uint64_t first_host_offset;
-} QedWalk;
-
-/* What to do beside looking. */
-typedef struct {
-    QimgCheckReport *report; /* gets findings and statistics; NULL: nobody does */
-    const QimgTask *task;    /* of the caller; may be NULL */
-    bool mends;              /* entries that are no places become 0, in the file */
-    bool collects;           /* all tables become the layer's metadata */
-} QedWalkOptions;
-
-/* Looks at all tables. @out is to be cleared, also after a failure.
- * Threads: nobody changes the tables meanwhile. Errors: -ENOMEM; -EFBIG for files with
- * more clusters than can be counted; -ECANCELED; of writing, where @options->mends. */
-QimgErrno qed_walk(Qed *qed, const QedWalkOptions *options, QedWalk *out) QIMG_MUST_CHECK;
-void qed_walk_clear(QedWalk *walk);
-
-/* The next clusters side by side behind *@run, and before the last one in use, to which
- * nothing refers; false: there are none. */
-bool qed_walk_find_unused(const QedWalk *walk, QimgClusters *run);
-
-/* ---- activate.c: the first change, header fields, the end of writing ---- */
-
-/* Makes the parts that a writable layer has; refuses images that must not be written to.
- * At open; writes nothing. */
-bool qed_open_for_writing(Qed *qed, GError **error);
-
-/* QimgDriver.activate. */
-QimgErrno qed_activate(QimgFormat *format);
-
 /* Comes before every change: see qimg_format_activate. */
 static inline QimgErrno
 qed_begin_change(Qed *qed)
 {
     return qimg_format_activate(&qed->base, &qed->alloc_lock, &qed->is_active);
 }
-
-/* Stores a 64-bit field of the header at @position, durably; @old is what it was. Under
- * alloc_lock or while the gate is closed. */
-QimgErrno qed_store_field(Qed *qed, uint64_t position, uint64_t value, uint64_t old)
-    QIMG_MUST_CHECK;
-
-/* Sets or clears NEED_CHECK, durably. As qed_store_field. */
-QimgErrno qed_set_need_check(Qed *qed, bool need_check) QIMG_MUST_CHECK;
-
-/* Damage was met by a writer: refuses every further change and logs @rule with
- * @host_offset. Returns -EIO. Any thread. */
-QimgErrno qed_refuse(Qed *qed, QimgRule rule, uint64_t host_offset);
-
-/* QimgDriver.flush and .end_writing. */
-QimgErrno qed_flush(QimgFormat *format);
-void qed_end_writing(QimgFormat *format);
-
-/* ---- alloc.c: the reserve; all under alloc_lock ---- */
-
-/* Takes 1 to @n_max contiguous clusters (E1, E2). */
-QimgErrno qed_alloc(Qed *qed, uint64_t n_max, QimgClusters *out) QIMG_MUST_CHECK;
-
-/* Takes exactly @n contiguous clusters, as qed_alloc. */
-QimgErrno qed_alloc_exactly(Qed *qed, uint64_t n, uint64_t *first_cluster_out)
-    QIMG_MUST_CHECK;
-
-/* Gives clusters back to which no entry in the file refers, durably. */
-void qed_alloc_undo(Qed *qed, QimgClusters run);
-
-/* Cuts the file at @end_bytes; from then on what lies behind is beyond its end. */
-QimgErrno qed_cut_file(Qed *qed, uint64_t end_bytes) QIMG_MUST_CHECK;
-
-/* Cuts the file behind the last cluster that was taken. */
-QimgErrno qed_alloc_release_reserve(Qed *qed) QIMG_MUST_CHECK;
-
-/* ---- tables.c: looking up and changing entries ---- */
-
-/* The offset of the L2 table of @l1_index, 0: there is none. */
-QimgErrno qed_find_l2_table(Qed *qed, uint64_t l1_index, uint64_t *offset_out)
-    QIMG_MUST_CHECK;
-
-/* The same, made where there is none. Threads: any; no lock may be held. */
-QimgErrno qed_ensure_l2_table(Qed *qed, uint64_t l1_index, uint64_t *offset_out)
-    QIMG_MUST_CHECK;
-
-/* A writer's look at an L2 entry: whether it is 0, 1 or a place that data may be written
- * to; else all changes are refused, and the answer is -EIO. */
-QimgErrno qed_check_entry(Qed *qed, uint64_t entry) QIMG_MUST_CHECK;
-
-/* ---- write.c, zero.c, resize.c: see QimgDriver ---- */
-
-QimgErrno qed_plan_write(QimgFormat *format, QimgGuestOffset guest_offset,
-                         uint64_t length_bytes, QimgWritePlan *plan_out);
-QimgErrno qed_publish(QimgFormat *format, QimgWritePlan *plan);
-void qed_abandon(QimgFormat *format, QimgWritePlan *plan);
-QimgErrno qed_zero(QimgFormat *format, QimgGuestOffset guest_offset,
-                   uint64_t length_bytes, QimgZeroMode mode, bool below_is_zero,
-                   uint64_t *done_out);
-QimgErrno qed_extend_tables(QimgFormat *format, uint64_t size_bytes);
-QimgErrno qed_resize(QimgFormat *format, uint64_t size_bytes);
-
-/* ---- check.c, create.c: see QimgDriver ---- */
-
-bool qed_check(QimgFormat *format, QimgCheckReport *report, GError **error);
-bool qed_repair(QimgFormat *format, QimgRepair mode, QimgCheckReport *report,
-                GError **error);
-bool qed_check_create(const QimgCreateOptions *options, GError **error);
-bool qed_create(QimgStorage *file, const QimgCreateOptions *options, GError **error);
-
-/* ---- tables as they are ---- */
-
-/* What an L2 entry says beside a place. Spec: qed section 2. */
-#define QED_ENTRY_UNALLOCATED 0u
-#define QED_ENTRY_ZERO        1u

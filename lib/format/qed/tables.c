@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Looking up and making L2 tables, for writers. */
+#include "format/qed/tables.h"
+
 #include "base/checked.h"
-#include "format/qed/qed.h"
+#include "format/qed/alloc.h"
+#include "format/qed/header-io.h"
+#include "format/qed/place.h"
 
 QimgErrno
 qed_find_l2_table(Qed *qed, uint64_t l1_index, uint64_t *offset_out)

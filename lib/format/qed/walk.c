@@ -3,10 +3,12 @@
  *
  * I1  The work is bounded by the file's length and its data: a table is walked once
  *     however many entries name it, and holes of the file are passed over. */
+#include "format/qed/walk.h"
+
 #include <errno.h>
 
 #include "base/checked.h"
-#include "format/qed/qed.h"
+#include "format/qed/place.h"
 
 /* Stands for 128 TiB of file with clusters of 64 KiB; pages of the bitmap that no cluster
  * of a sparse file needs are never touched. */

@@ -1,8 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Planning and publishing writes: in place where the entry is a place, else into new
  * clusters. Spec: qed section 4. */
+#include "format/qed/write.h"
+
 #include "base/checked.h"
-#include "format/qed/qed.h"
+#include "format/qed/alloc.h"
+#include "format/qed/place.h"
+#include "format/qed/tables.h"
 
 static bool
 is_data(uint64_t entry)

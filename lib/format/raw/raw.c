@@ -4,7 +4,7 @@
 #include <sys/stat.h>
 
 #include "base/errors.h"
-#include "format/driver.h"
+#include "format/drivers.h"
 
 #define PAGE_BYTES 4096u
 

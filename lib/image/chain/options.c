@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "base/errors.h"
-#include "format/driver.h"
+#include "format/drivers.h"
 #include "image/chain/option-value.h"
 #include "image/chain/options.h"
 

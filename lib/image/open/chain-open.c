@@ -12,12 +12,14 @@
 #include "base/checked.h"
 #include "base/cleanup.h"
 #include "base/errors.h"
+#include "format/drivers.h"
 #include "image/chain/backing-name.h"
 #include "image/map/holes.h"
 #include "image/open/overlay.h"
 #include "image/open/probed.h"
 #include "image/read/read-ahead.h"
 #include "storage/file.h"
+#include "storage/open-moved.h"
 #include "storage/same-file.h"
 
 #define PROBE_BYTES 512u

@@ -16,6 +16,7 @@
 #include "base/checked.h"
 #include "base/cleanup.h"
 #include "base/errors.h"
+#include "format/drivers.h"
 #include "image/chain/backing-name.h"
 #include "image/open/probed.h"
 #include "storage/file.h"

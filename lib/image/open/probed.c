@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include "base/errors.h"
+#include "format/drivers.h"
 #include "storage/file.h"
 #include "storage/real-path.h"
 

@@ -2,6 +2,8 @@
 /* Persistent bitmaps: the content of their directory. Spec: bitmaps section 2. */
 #include "format/qcow2/bitmap/bitmap-list.h"
 
+#include "format/bitmaps.h"
+
 #include <errno.h>
 
 /* Directory bytes per read: dozens of entries at least. An entry that is longer, because

@@ -2,6 +2,7 @@
 /* The directory of bitmaps: read, and judged. Spec: bitmaps sections 2, 3 and 7. */
 #pragma once
 
+#include "format/bitmaps.h"
 #include "format/qcow2/layer/qcow2.h"
 
 /* QimgDriver.load_bitmaps. */

@@ -2,6 +2,7 @@
 /* See QimgDriver. */
 #pragma once
 
+#include "format/check-report.h"
 #include "format/qcow2/layer/qcow2.h"
 
 bool qcow2_repair(QimgFormat *format, QimgRepair mode, QimgCheckReport *report,

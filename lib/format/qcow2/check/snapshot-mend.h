@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
+#include "format/check-report.h"
 #include "format/qcow2/check/repair-refcounts.h"
 
 /* The number of entries of the snapshot table that do not follow the format: without the

@@ -6,6 +6,7 @@
 #include <errno.h>
 
 #include "base/checked.h"
+#include "format/check-report.h"
 #include "format/qcow2/count/counts.h"
 
 #define MAX_LATE          65536u

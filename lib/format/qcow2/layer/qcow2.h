@@ -42,7 +42,6 @@
 #include "codec/qcow2-geometry.h"
 #include "codec/qcow2-header.h"
 #include "format/table-file.h"
-#include "format/write-plan.h"
 #include "transform/compress.h"
 
 #define QCOW2_MAX_RESERVED_RUNS 256u

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "format/qcow2/layer/qcow2.h"
+#include "format/run.h"
 
 /* QimgDriver.map. */
 QimgErrno qcow2_map(QimgFormat *format, const QimgView *view,

@@ -4,6 +4,7 @@
 
 #include "format/qcow2/layer/qcow2.h"
 #include "format/qcow2/tables/l2-entry.h"
+#include "format/table-place.h"
 
 static inline QimgTablePlace
 qcow2_place_of(const Qcow2 *q, uint64_t guest_offset, uint64_t length_bytes)

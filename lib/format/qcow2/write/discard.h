@@ -3,6 +3,7 @@
 #pragma once
 
 #include "format/qcow2/layer/qcow2.h"
+#include "format/write-plan.h"
 
 QimgErrno qcow2_zero(QimgFormat *format, QimgGuestOffset guest_offset,
                      uint64_t length_bytes, QimgZeroMode mode, bool below_is_zero,

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "format/qcow2/layer/qcow2.h"
+#include "format/write-plan.h"
 
 QimgErrno qcow2_plan_write(QimgFormat *format, QimgGuestOffset guest_offset,
                            uint64_t length_bytes, QimgWritePlan *plan_out);

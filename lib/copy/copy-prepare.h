@@ -1,0 +1,10 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Checks before a copy. */
+#pragma once
+
+#include "copy/copy-private.h"
+
+/* Checks the result of reading a piece at @guest_offset: @bad are its unreadable ranges,
+ * or NULL. */
+bool copy_check_read(const QimgCopy *copy, uint64_t guest_offset, QimgErrno read_error,
+                     const GArray *bad, GError **error);

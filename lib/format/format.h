@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* An open layer: the part of it that all formats share. A format knows its own file (and
+ * data file) and nothing of chains. */
+#pragma once
+
+#include <glib.h>
+#include <inttypes.h>
+
+#include "base/gate.h"
+#include "base/index-set.h"
+#include "behind/behind.h"
+#include "cache/table-cache.h"
+#include "codec/rules.h"
+#include "format/inflight.h"
+#include "format/snapshots.h"
+#include "qimg.h"
+#include "storage/storage.h"
+#include "transform/compress.h"
+
+typedef struct QimgDriver QimgDriver; /* format/driver.h */
+typedef struct QimgFormat QimgFormat;
+
+/* A format-specific fact for people: one member of the "format-specific" object. */
+typedef struct {
+    const char *name; /* static */
+    enum { QIMG_FACT_BOOL, QIMG_FACT_NUMBER, QIMG_FACT_TEXT } kind;
+    bool flag;
+    uint64_t number;
+    const char *text; /* owned by the format, or static */
+} QimgFact;
+
+#define QIMG_MAX_FACTS 16
+
+/* The head of every open layer; all fields are const once the chain is open, but where a
+ * comment says else. */
+struct QimgFormat {
+    const QimgDriver *driver;
+    QimgStorage *file;        /* owned */
+    QimgStorage *data_file;   /* owned; NULL: the data lie in @file */
+    TableCache *tables;       /* shared by the chain */
+    unsigned layer_index;     /* from the top of the chain; part of cache keys */
+    InflightSet *inflight;    /* owned; NULL unless is_writable */
+    QimgBehind *behind;       /* owned; NULL unless is_writable */
+    uint64_t zero_unit_bytes; /* a writable layer's: see zero */
+
+    QimgGate *gate;   /* the chain's; NULL: nothing is ever written */
+    bool is_writable; /* this layer takes writes */
+    /* atomic, relaxed: the file's length in bytes, rounded up to a sector; looked up
+     * again when something seems to lie beyond it, since a running VM's file grows
+     * (format/table-file.h) */
+    _Atomic uint64_t file_end_bytes;
+    _Atomic bool broken;        /* atomic: nothing is changed any more */
+    QimgRuleSet reported_rules; /* damage logged already */
+    /* owned, a writable layer's: host clusters in which metadata lie. Atomic to look up,
+     * added to under the driver's allocation lock */
+    QimgIndexSet *metadata;
+    /* a writable layer's changes while the gate is closed, but for the size (view.h) */
+    QimgView active;
+    uint64_t cluster_bytes;
+    uint64_t
+        alloc_unit_bytes; /* runs begin and end at multiples, but for the disk's end */
+    bool may_compress;    /* COMPRESSED runs are possible */
+    QimgErrno data_error; /* opened for inspection only: what reading answers */
+
+    char *backing_name;   /* as stored, NULL: none */
+    char *backing_format; /* NULL: not recorded */
+    bool lets_probe;      /* it is not recorded since it is not raw */
+    bool needs_data_file;
+    char *data_file_name; /* as stored, NULL: not recorded */
+
+    const char *encryption; /* static; NULL: none */
+    /* atomic: a writable layer is repaired at its first change */
+    _Atomic bool is_dirty;
+    bool is_corrupt;
+    GPtrArray *warnings; /* char *, without the file's name */
+
+    QimgSnapshots *snapshots; /* owned, never NULL: replaced while the gate is closed */
+    uint32_t next_snapshot_serial; /* while the gate is closed */
+
+    QimgFact facts[QIMG_MAX_FACTS];
+    unsigned n_facts;
+};
+
+/* What a driver may use to open a layer. */
+typedef struct {
+    TableCache *tables;
+    unsigned layer_index;
+    bool inspect;       /* open what cannot be decrypted, for its facts */
+    bool has_snapshots; /* load the list of internal snapshots */
+    QimgGate *gate;     /* NULL: read-only */
+    QimgKeeper *keeper; /* of a writable layer; NULL: nothing is written behind */
+    bool is_writable;   /* refuse what cannot be written to */
+    bool for_check;     /* open what is damaged, too, for check and repair alone */
+} QimgFormatEnv;
+
+/* Sets the common head of a new layer. */
+void qimg_format_init(QimgFormat *format, const QimgDriver *driver, QimgStorage *file,
+                      const QimgFormatEnv *env);
+
+/* Adds a warning about the layer. */
+void qimg_format_warn(QimgFormat *format, const char *text, ...) G_GNUC_PRINTF(2, 3);
+
+/* Sets @error to what is wrong with a header, followed by @advice: what the image may be
+ * then and what to do. Rule @magic says that it is no image of the format. Returns false.
+ */
+bool qimg_refuse_header(GError **error, QimgDecode broken, QimgRule magic,
+                        const char *advice);
+
+/* Reads and inflates the compressed cluster in the @stream_bytes at @host_offset of the
+ * layer's file; what lies behind the stream does not matter.
+ * Threads, errors: as QimgDriver.read_compressed. */
+QimgErrno qimg_format_read_stream(QimgFormat *format, QimgCodec codec,
+                                  QimgHostOffset host_offset, uint32_t stream_bytes,
+                                  uint8_t *cluster_out) QIMG_MUST_CHECK;
+
+/* The storage that DATA runs refer to. */
+static inline QimgStorage *
+qimg_format_data_storage(const QimgFormat *format)
+{
+    return format->data_file ? format->data_file : format->file;
+}

@@ -1,0 +1,10 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+#include "format/qcow1/qcow1.h"
+#include "format/run.h"
+
+/* QimgDriver.map. */
+QimgErrno qcow1_map(QimgFormat *format, const QimgView *view,
+                    QimgGuestOffset guest_offset, uint64_t length_bytes,
+                    QimgRun *run_out);
