@@ -127,6 +127,9 @@ QIMG_API void qimg_options_free(QimgOptions *options);
  *                                 (the default) or fails with -ENOSPC
  *   discard=unmap|zero|ignore     effect of qimg_image_discard: free the space, keep it
  *                                 allocated as zeros, or fail with -EOPNOTSUPP
+ *   bitmaps=keep|drop             effect of writing on persistent dirty bitmaps: they are
+ *                                 kept valid (the default), or become stale
+ *   bitmap_cache=SIZE             bytes for the bits of bitmaps that are not stored yet
  *   inspect                       (value NULL) open encrypted images, too, to show facts;
  *                                 reading their data fails with ENOKEY
  *
@@ -426,7 +429,8 @@ QIMG_API int qimg_image_allocate(QimgImage *image, uint64_t guest_offset,
 
 /* Sets the disk's size, rounded up to a sector (512 bytes) for formats with whole sectors
  * (qcow2, QED). Added space reads as zeros; data past the new end are lost. Waits until
- * no other request is in flight. -EFBIG, -EOPNOTSUPP (a version 2 image with snapshots, a
+ * no other request is in flight. -EFBIG (also for bitmaps), -EBUSY (a
+ * bitmap is in use or damaged), -EOPNOTSUPP (a version 2 image with snapshots, a
  * raw image on a device, shrinking a QED image). */
 QIMG_API int qimg_image_resize(QimgImage *image, uint64_t size_bytes);
 

@@ -46,6 +46,9 @@ explain(int err)
     switch (err) {
     case -EFBIG:
         return "the format cannot map a disk of that size with these clusters";
+    case -EBUSY:
+        return "a bitmap of the image is in use or damaged, or the disk would have no "
+               "bytes (remove the bitmap first; qimg bitmap --list shows them)";
     case -EOPNOTSUPP:
         return "not possible with this image: it is a device, of version 2 with "
                "snapshots, raw without metadata, or QED, which cannot shrink";

@@ -227,6 +227,13 @@ static const OptionRow rows[] = {
     {"l2_cache", "SIZE", "memory for metadata, each image (32M)", set_image, NULL},
     {"data_cache", "SIZE", "memory for decompressed clusters, each image (16M)",
      set_image, NULL},
+    {"bitmap_cache", "SIZE", "memory for bits of dirty bitmaps, each image (64M)",
+     set_image, NULL},
+    {"bitmaps", "MODE",
+     "what writing does to dirty bitmaps: keep (the default) keeps them valid, drop "
+     "makes "
+     "them stale",
+     set_image, NULL},
     {"direct", NULL, "data of images pass by the page cache (O_DIRECT)", set_image, NULL},
     {"idle", "SECONDS", "close images of directories that were not used for so long (10)",
      set_idle, NULL},

@@ -17,6 +17,7 @@ reply_errno(int err)
     case EOPNOTSUPP:
     case ENOMEM:
     case ENXIO: /* from lseek */
+    case EBUSY: /* from a change of the size: a bitmap is in use */
     case EINTR: /* from a text that takes long to generate */
         return -err;
     default:

@@ -36,8 +36,9 @@ qimg_lock_assert_none_held(void)
 void
 qimg_lock_assert_metadata_io(void)
 {
-    g_assert((held_ranks & ~(RANKS_OVER_IO | 1u << QIMG_RANK_SIZE |
-                             1u << QIMG_RANK_ALLOC | 1u << QIMG_RANK_HEADER)) == 0);
+    g_assert(
+        (held_ranks & ~(RANKS_OVER_IO | 1u << QIMG_RANK_SIZE | 1u << QIMG_RANK_BITMAPS |
+                        1u << QIMG_RANK_ALLOC | 1u << QIMG_RANK_HEADER)) == 0);
 }
 #else
 static void

@@ -13,6 +13,7 @@
  *   TURNS       waiting for requests, one caller at a time (base/gate.c)
  *   GATE        waiting for an exclusive change to end (base/gate.c)
  *   SIZE        the end of a disk that grows inside the gate (image/write/resize.c)
+ *   BITMAPS     the begin of a session of bitmaps (format/qcow2/bitmap/session.c)
  *   ALLOC       the allocator of one image, L1 entries and refcounts (format/)
  *   HEADER      the feature bits of one image (format/qcow2/layer/header-io.c)
  *   STREAMS     sequential readers of compressed images (image/read/read-ahead.c)
@@ -28,11 +29,11 @@
  *   UNMOUNTER   from an order to the unmounting process to its answer (fuse)
  *
  * No lock is held over I/O of guest data, (de)compression, a callback or a reply to the
- * kernel; metadata are read and written under SIZE, ALLOC and HEADER, under no other lock
- * of the library. SCAN and TEXT serialise whole operations of the file system: library
- * calls, and their I/O, run under them, and no request for data waits for them. A debug
- * build (no NDEBUG) tracks the ranks held by a thread and aborts on a wrong order, and
- * storage/ aborts on I/O under a lock that forbids it.
+ * kernel; metadata are read and written under SIZE, BITMAPS, ALLOC and HEADER, under no
+ * other lock of the library. SCAN and TEXT serialise whole operations of the file system:
+ * library calls, and their I/O, run under them, and no request for data waits for them. A
+ * debug build (no NDEBUG) tracks the ranks held by a thread and aborts on a wrong order,
+ * and storage/ aborts on I/O under a lock that forbids it.
  *
  * GLib's own locks are not used: ThreadSanitizer cannot see into a packaged GLib. */
 #pragma once
@@ -54,6 +55,7 @@ typedef enum {
     QIMG_RANK_TURNS,
     QIMG_RANK_GATE,
     QIMG_RANK_SIZE,
+    QIMG_RANK_BITMAPS,
     QIMG_RANK_ALLOC,
     QIMG_RANK_HEADER,
     QIMG_RANK_STREAMS,
@@ -99,7 +101,7 @@ bool qimg_mutex_trylock(QimgMutex *mutex);
  * called before I/O of guest data, which is forbidden under a lock. */
 void qimg_lock_assert_none_held(void);
 
-/* The same, but SIZE, ALLOC and HEADER may be held, too: called before I/O of
+/* The same, but SIZE, BITMAPS, ALLOC and HEADER may be held, too: called before I/O of
  * metadata. */
 void qimg_lock_assert_metadata_io(void);
 

@@ -73,6 +73,18 @@ struct QimgDriver {
      */
     QimgErrno (*activate)(QimgFormat *format);
 
+    /* Comes before a request changes anything of a range of the disk: records all of it,
+     * even if nothing changes or the request fails. NULL: nothing to do.
+     * Threads: any, inside the gate or while it is closed; no lock may be held. Errors:
+     * as plan_write; -ENOBUFS if the memory for it would pass its bound and @may_exceed
+     * is not set: the caller leaves the gate, calls make_room and tries again. */
+    QimgErrno (*before_change)(QimgFormat *format, uint64_t guest_offset,
+                               uint64_t length_bytes, bool may_exceed);
+
+    /* Writes what before_change has recorded to the file. With the gate closed, by the
+     * caller. */
+    void (*make_room)(QimgFormat *format);
+
     /* Plans the write of at most @length_bytes > 0 at @guest_offset, which lie within the
      * disk. The first change of an image does what must come before any (feature bits).
      * Threads: any, inside the gate; no lock may be held. Waits for others who change the

@@ -90,7 +90,9 @@ typedef struct {
     QimgGate *gate;     /* NULL: read-only */
     QimgKeeper *keeper; /* of a writable layer; NULL: nothing is written behind */
     bool is_writable;   /* refuse what cannot be written to */
-    bool for_check;     /* open what is damaged, too, for check and repair alone */
+    bool drops_bitmaps; /* of a writable layer: they become stale at the first change */
+    uint64_t bitmap_cache_bytes; /* what their bits may take in memory */
+    bool for_check; /* open what is damaged, too, for check and repair alone */
 } QimgFormatEnv;
 
 /* Sets the common head of a new layer. */

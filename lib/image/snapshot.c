@@ -5,6 +5,7 @@
 
 #include "base/errors.h"
 #include "image/image.h"
+#include "image/snapshot-diff.h"
 #include "image/write/write.h"
 
 /* The layer whose snapshots are meant: the image, below an own overlay. */
@@ -168,6 +169,9 @@ set_error(const QimgImage *image, QimgErrno err, const char *what, GError **erro
         {-EFBIG, QIMG_ERROR_TOO_LARGE,
          "a limit of the format would be passed (delete snapshots, or use larger "
          "clusters)"},
+        {-EBUSY, QIMG_ERROR_BUSY,
+         "the disk cannot change its size while a bitmap of the image is in use or "
+         "damaged (remove that bitmap, or open the image with the option bitmaps=drop)"},
         {-EOPNOTSUPP, QIMG_ERROR_UNSUPPORTED,
          "images with an external data file have no internal snapshots"},
         {-EROFS, QIMG_ERROR_READ_ONLY,
@@ -266,6 +270,24 @@ qimg_image_rename_snapshot(QimgImage *image, uint32_t serial, const char *name,
     return found && set_error(image, err, "cannot rename the snapshot", error);
 }
 
+static QimgErrno
+record_difference(uint64_t guest_offset, uint64_t length_bytes, void *user)
+{
+    return image_before_change(user, guest_offset, length_bytes, true);
+}
+
+/* Records the changes that going back to @view makes, up to the end of the smaller disk.
+ */
+static QimgErrno
+record_revert(QimgChain *chain, const QimgView *view)
+{
+    QimgFormat *top = chain->layers[0];
+
+    return top->driver->before_change
+               ? image_diff_views(top, &top->active, view, record_difference, chain)
+               : 0;
+}
+
 gboolean
 qimg_image_revert_to_snapshot(QimgImage *image, uint32_t serial, QimgProgress progress,
                               void *user, GError **error)
@@ -275,17 +297,26 @@ qimg_image_revert_to_snapshot(QimgImage *image, uint32_t serial, QimgProgress pr
     QimgFormat *top = chain->layers[0];
     QimgFormatSnapshot *found;
     QimgGuestOffset vm_state;
+    uint64_t old_size_bytes;
     QimgErrno err = 0;
 
     if (!check_changeable(image, error))
         return FALSE;
     qimg_gate_close(chain->gate);
+    old_size_bytes = qimg_view_size_bytes(&top->active);
     found = find(image, serial, error);
     if (found && !top->driver->check_snapshot(top, found, &vm_state, error))
         found = NULL;
     if (found)
+        err = record_revert(chain, &found->view);
+    if (found && !err)
         err = top->driver->revert_to_snapshot(
             top, (unsigned)(found - top->snapshots->items), &task);
+    /* The bitmaps are as long as the disk only now, and still in use. */
+    if (found && !err && qimg_view_size_bytes(&top->active) > old_size_bytes)
+        err = image_before_change(chain, old_size_bytes,
+                                  qimg_view_size_bytes(&top->active) - old_size_bytes,
+                                  true);
     chain->zeros_end_bytes = 0;
     qimg_gate_open(chain->gate);
     return found && set_error(image, err, "cannot go back to the snapshot", error);

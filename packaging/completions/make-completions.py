@@ -18,6 +18,7 @@ HERE = Path(__file__).resolve().parent
 VALUES = {
     "backing": ["same-dir", "any", "none"],
     "backing_fmt": ["qcow2", "qed", "raw"],
+    "bitmaps": ["keep", "drop"],
     "compat": ["0.10", "1.1"],
     "compression_type": ["zlib", "zstd"],
     "discard": ["unmap", "zero", "ignore"],

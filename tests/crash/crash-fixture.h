@@ -21,6 +21,7 @@ typedef struct {
     bool is_dirty; /* the dirty bit is set and refcounts are wrong */
     bool has_no_snapshots;
     bool is_data_file_raw; /* data.raw is the disk, byte for byte */
+    bool has_bitmaps;      /* its names: "e…" enabled, "d…" disabled */
     const char *format;    /* NULL: qcow2 */
 } CrashKind;
 

@@ -74,6 +74,22 @@ const CrashKind crash_kinds[] = {
     {"dirty",
      CREATE "-o cluster_size=4k,lazy_refcounts=on top 1M\n" IO "-c 'write -P 13 0 300k'",
      .is_dirty = true},
+    {"bitmaps",
+     CREATE "top 1M\nqemu-img bitmap --add -g 4k top e\n" IO "-c 'write -P 5 0 100k'\n"
+            "qemu-img bitmap --add --disable top d",
+     .has_bitmaps = true},
+    /* Tables of bitmaps that grow and shrink: an entry stands for 2 MiB. */
+    {"bitmaps-tiny",
+     CREATE "-o cluster_size=512 top 1M\nqemu-img bitmap --add -g 512 top e\n"
+            "qemu-img bitmap --add -g 4k top e2\n" IO "-c 'write -P 5 0 600k'\n"
+            "qemu-img bitmap --add -g 512 --disable top d",
+     .has_bitmaps = true},
+    {"bitmaps-snapshot",
+     CREATE "-o cluster_size=4k top 1M\n" IO "-c 'write -P 5 0 600k'\n"
+            "qemu-img snapshot -c one top\n" IO "-c 'write -P 6 100k 100k'\n"
+            "qemu-img bitmap --add -g 512 top e\n"
+            "qemu-img bitmap --add --disable top d",
+     .has_bitmaps = true},
     {"qed",
      CREATE_QED "-o cluster_size=4k,table_size=2 top 2M\n" IO_QED
                 "-c 'write -P 14 100k 300k' -c 'write -z 500k 40k'",

@@ -96,11 +96,12 @@ bool
 crash_op_is_refused(const CrashOp *op)
 {
     /* A disk of version 2 keeps its size while it has snapshots. */
+    /* A disk keeps its size while a bitmap is in use, and some bytes while it has one. */
     if (op->kind == CRASH_OP_RESIZE || op->kind == CRASH_OP_WRITE)
-        return op->result == -EOPNOTSUPP;
+        return op->result == -EOPNOTSUPP || op->result == -EBUSY;
     /* A data file; refcounts that are too narrow. */
     return op->kind >= CRASH_OP_TAKE &&
-           (op->result == -EOPNOTSUPP || op->result == -EFBIG);
+           (op->result == -EOPNOTSUPP || op->result == -EFBIG || op->result == -EBUSY);
 }
 
 /* Adds and removes the names changed by @op. */

@@ -13,6 +13,7 @@
 #include "behind/keeper.h"
 #include "behind/log.h"
 #include "crash-fixture.h"
+#include "format/qcow2/bitmap/store.h"
 #include "test-util.h"
 
 #define N_OPS       40u
@@ -36,6 +37,7 @@ typedef struct {
     size_t n_durable;    /* operations up to it */
     CrashModel *acked;   /* after all completed operations */
     size_t n_acked;
+    CrashModel *first; /* before all operations */
     GHashTable *names; /* of the snapshots before */
     CrashSnapshots *known;
     unsigned n_checks;
@@ -130,6 +132,84 @@ reuse(Run *run, const CrashFixture *crashed, const CrashModel *seen)
     return problem;
 }
 
+/* The smallest size that the first @n_ops operations may have set. */
+static uint64_t
+smallest_size(const Run *run, size_t n_ops)
+{
+    uint64_t size_bytes = run->first->size_bytes;
+
+    for (size_t i = 0; i < n_ops; i++) {
+        const CrashOp *op = &run->ops[i];
+
+        if (op->kind == CRASH_OP_RESIZE)
+            size_bytes = MIN(size_bytes, op->offset);
+        else if (op->kind == CRASH_OP_REVERT)
+            size_bytes = MIN(size_bytes, op->content->size_bytes);
+    }
+    return size_bytes;
+}
+
+/* Whether the bits of the bitmap at @place cover all bytes of @seen that differ from
+ * those before all operations; behind @cut_bytes, where the disk was cut off and grew
+ * again, all bytes that are not zero. */
+static char *
+check_covers(const Run *run, QimgImage *image, QimgBitmaps *list, unsigned place,
+             const CrashModel *seen, uint64_t cut_bytes)
+{
+    g_autoptr(QimgBitmapReader) reader = qimg_bitmap_reader_new(image, list, place);
+    QimgBitmapExtent extent = {.struct_bytes = sizeof extent};
+
+    for (uint64_t at = 0; at < seen->size_bytes; at += extent.length_bytes) {
+        int err = qimg_bitmap_reader_map(reader, at, &extent);
+
+        if (err)
+            return g_strdup_printf("the bits of a bitmap cannot be read: %s",
+                                   g_strerror(-err));
+        for (uint64_t i = at; !extent.is_dirty && i < at + extent.length_bytes; i++)
+            if (seen->bytes[i] != run->first->bytes[i] &&
+                (i < cut_bytes || seen->bytes[i] != 0))
+                return g_strdup_printf("byte %" G_GUINT64_FORMAT
+                                       " has changed and is clean in bitmap %s",
+                                       i, qimg_bitmaps_get(list, place)->name);
+    }
+    return NULL;
+}
+
+/* NULL if each enabled bitmap of @image is in use or covers each change, and each
+ * disabled one is sound, except while the disk changes its size. */
+static char *
+check_bitmaps(const Run *run, QimgImage *image, const CrashModel *seen, size_t n_durable,
+              size_t n_begun)
+{
+    g_autoptr(QimgBitmaps) list = NULL;
+    uint64_t cut_bytes = smallest_size(run, n_begun);
+    bool resizes = false;
+    char *problem = NULL;
+
+    if (!run->kind->has_bitmaps)
+        return NULL;
+    for (size_t i = n_durable; i < n_begun; i++)
+        resizes |= run->ops[i].kind == CRASH_OP_RESIZE ||
+                   run->ops[i].kind == CRASH_OP_REVERT ||
+                   (run->ops[i].kind == CRASH_OP_WRITE &&
+                    run->ops[i].offset + run->ops[i].n_bytes > cut_bytes);
+    list = qimg_image_read_bitmaps(image, NULL);
+    if (!list || qimg_bitmaps_get_n(list) < 2 || qimg_bitmaps_get_damage(list))
+        return g_strdup("the list of bitmaps is damaged");
+    for (unsigned i = 0; !problem && i < qimg_bitmaps_get_n(list); i++) {
+        const QimgBitmap *b = qimg_bitmaps_get(list, i);
+
+        if (b->damage || b->is_stale)
+            problem =
+                g_strdup_printf("bitmap %s: %s", b->name, qimg_bitmap_get_reason(b));
+        else if (b->is_in_use && b->name[0] == 'd' && !resizes)
+            problem = g_strdup("the disabled bitmap is in use");
+        else if (!b->is_in_use && b->name[0] == 'e')
+            problem = check_covers(run, image, list, i, seen, cut_bytes);
+    }
+    return problem;
+}
+
 /* Checks one crashed disk against @base and the operations that may also be visible. */
 static void
 check_crashed(Run *run, const char *what, size_t prefix, const CrashFixture *crashed,
@@ -154,6 +234,9 @@ check_crashed(Run *run, const char *what, size_t prefix, const CrashFixture *cra
             MAX((size_t)(ops - run->ops) + n_ops, run->n_acked));
     if (seen && !problem)
         problem = crash_snapshots_compare(image, run->known);
+    if (seen && !problem)
+        problem = check_bitmaps(run, image, seen, (size_t)(ops - run->ops),
+                                MAX((size_t)(ops - run->ops) + n_ops, run->n_acked));
     qimg_image_close(image);
     run->n_checks++;
     if (!problem && run->n_checks % REUSE_EVERY == 0)
@@ -239,6 +322,15 @@ check_prefix(Run *run, size_t prefix)
                   run->ops + run->n_durable, n_begun - run->n_durable);
 }
 
+/* Stores the bitmaps, as the idle thread does. */
+static void
+store_bitmaps(QimgImage *image)
+{
+    qimg_gate_close(image->chain->gate);
+    qcow2_store_bitmaps(((Qcow2 *)image->chain->layers[0])->tracker);
+    qimg_gate_open(image->chain->gate);
+}
+
 /* Runs the operations; the last event is that of the close. */
 static void
 record_run(Run *run)
@@ -256,11 +348,14 @@ record_run(Run *run)
     run->acked = crash_model_new(image, &problem);
     g_assert_nonnull(run->acked);
     run->durable = crash_model_copy(run->acked);
+    run->first = crash_model_copy(run->acked);
     for (unsigned i = 0; i < N_OPS; i++) {
         CrashOp op = choose(run, image);
 
         op.start_event = crash_record_length(run->record);
         op.result = run_op(run, image, &op);
+        if (op.kind == CRASH_OP_FLUSH && run->kind->has_bitmaps)
+            store_bitmaps(image);
         op.end_event = crash_record_length(run->record);
         run->ops[run->n_ops++] = op;
         if (crash_op_is_refused(&op))
@@ -319,6 +414,7 @@ run_kind(const CrashKind *kind, QimgKeeper *keeper, uint32_t seed, unsigned n_pr
     check_run(&run, n_prefixes);
     for (unsigned i = 0; i < run.disk->n_files; i++)
         crash_replay_free(run.replays[i]);
+    crash_model_free(run.first);
     crash_model_free(run.durable);
     crash_model_free(run.acked);
     crash_snapshots_free(run.known);

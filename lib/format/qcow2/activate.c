@@ -10,6 +10,7 @@
 #include "base/checked.h"
 #include "base/endian.h"
 #include "base/errors.h"
+#include "format/qcow2/bitmap/store.h"
 #include "format/qcow2/check/reclaim.h"
 #include "format/qcow2/check/repair.h"
 #include "format/qcow2/count/count.h"
@@ -21,11 +22,16 @@
 #include "format/qcow2/tables/overlap.h"
 #include "format/qcow2/write/flush.h"
 
-/* Autoclear bits that stay right, since we keep up what they promise. */
-#define KEPT_AUTOCLEAR_BITS ((uint64_t)QCOW2_AUTOCLEAR_DATA_FILE_RAW)
+/* Autoclear bits that stay right, since what they promise is kept up. */
+static uint64_t
+kept_autoclear_bits(const Qcow2 *q)
+{
+    return q->header.autoclear_features &
+           (QCOW2_AUTOCLEAR_DATA_FILE_RAW | (q->tracker ? QCOW2_AUTOCLEAR_BITMAPS : 0u));
+}
 
 bool
-qcow2_open_for_writing(Qcow2 *q, GError **error)
+qcow2_open_for_writing(Qcow2 *q, const QimgFormatEnv *env, GError **error)
 {
     QimgFormat *base = &q->base;
     const char *reason = NULL;
@@ -49,9 +55,14 @@ qcow2_open_for_writing(Qcow2 *q, GError **error)
     }
     if (base->is_dirty)
         qimg_format_warn(base, "its refcounts are repaired before the first write");
-    if (q->header.autoclear_features & QCOW2_AUTOCLEAR_BITMAPS)
+    if (!env->drops_bitmaps && !qcow2_tracker_open(q, env->bitmap_cache_bytes, error))
+        return false;
+    if (!q->tracker && (q->header.autoclear_features & QCOW2_AUTOCLEAR_BITMAPS))
         qimg_format_warn(base, "has persistent bitmaps, which the first write makes "
-                               "invalid, since this version does not keep them up");
+                               "stale, as the option bitmaps=drop says");
+    else if (!q->tracker && q->bitmaps.n_bitmaps > 0)
+        qimg_format_warn(base, "has stale bitmaps, which only take space (qimg check -r "
+                               "leaks gives it back)");
     base->zero_unit_bytes = UINT64_C(1) << q->geometry.subcluster_bits;
     qimg_mutex_init(&q->alloc_lock, QIMG_RANK_ALLOC);
     qimg_mutex_init(&q->header_lock, QIMG_RANK_HEADER);
@@ -71,6 +82,7 @@ qcow2_close_for_writing(Qcow2 *q)
     }
     if (!q->is_open_for_writing)
         return;
+    qcow2_tracker_free(q->tracker);
     qcow2_pending_free(q->pending);
     g_free(q->refcount_table);
     qimg_mutex_clear(&q->header_lock);
@@ -93,6 +105,8 @@ qcow2_end_writing(QimgFormat *format)
 
     if (!q->is_open_for_writing || !atomic_load(&q->is_active))
         return;
+    qcow2_tracker_end(q->tracker);
+    qcow2_store_bitmaps(q->tracker);
     err = qcow2_flush(format);
     if (!err && !atomic_load(&q->base.broken)) {
         qimg_mutex_lock(&q->alloc_lock);
@@ -113,7 +127,7 @@ qcow2_end_writing(QimgFormat *format)
 static QimgErrno
 clear_autoclear_bits(Qcow2 *q)
 {
-    uint64_t kept = q->header.autoclear_features & KEPT_AUTOCLEAR_BITS;
+    uint64_t kept = kept_autoclear_bits(q);
     qimg_be64 field = qimg_be64_set(kept);
     QimgErrno err;
 
@@ -165,6 +179,8 @@ qcow2_activate(QimgFormat *format)
         err = qcow2_reclaim_reserve(q);
     if (!err)
         err = qcow2_collect_metadata(q);
+    if (!err)
+        err = qcow2_tracker_add_metadata(q->tracker);
     if (!err)
         err = clear_autoclear_bits(q);
     return err;

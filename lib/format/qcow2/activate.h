@@ -6,7 +6,7 @@
 
 /* Makes the parts of Qcow2 that a writable layer has; refuses images that must not be
  * written to. At open; writes nothing. */
-bool qcow2_open_for_writing(Qcow2 *q, GError **error);
+bool qcow2_open_for_writing(Qcow2 *q, const QimgFormatEnv *env, GError **error);
 void qcow2_close_for_writing(Qcow2 *q);
 
 /* Makes the parts that check and repair need, whatever is wrong with the image. */

@@ -10,7 +10,8 @@
 #include "format/qcow2/activate.h"
 #include "format/qcow2/bitmap/bitmap-extents.h"
 #include "format/qcow2/bitmap/bitmap-list.h"
-#include "format/qcow2/bitmap/directory.h"
+#include "format/qcow2/bitmap/session.h"
+#include "format/qcow2/bitmap/store.h"
 #include "format/qcow2/check/check.h"
 #include "format/qcow2/check/repair.h"
 #include "format/qcow2/create.h"
@@ -360,7 +361,7 @@ qcow2_fill(Qcow2 *q, const uint8_t *bytes, size_t n_bytes, const QimgFormatEnv *
     if (env->has_snapshots && !qcow2_header_check_snapshot_table(h).rule)
         qcow2_load_snapshots(q);
     add_facts(q);
-    return !q->base.is_writable || qcow2_open_for_writing(q, error);
+    return !q->base.is_writable || qcow2_open_for_writing(q, env, error);
 }
 
 static QimgFormat *
@@ -399,6 +400,8 @@ const QimgDriver qimg_driver_qcow2 = {
     .load_bitmaps = qcow2_load_bitmaps,
     .map_bitmap = qcow2_map_bitmap,
     .activate = qcow2_activate,
+    .before_change = qcow2_before_change,
+    .make_room = qcow2_spill_bitmaps,
     .plan_write = qcow2_plan_write,
     .publish = qcow2_publish,
     .abandon = qcow2_abandon,

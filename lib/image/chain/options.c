@@ -8,11 +8,13 @@
 #include "image/chain/option-value.h"
 #include "image/chain/options.h"
 
-#define DEFAULT_L2_CACHE_BYTES   (32 * QIMG_MIB)
-#define DEFAULT_DATA_CACHE_BYTES (16 * QIMG_MIB)
-#define MIN_L2_CACHE_BYTES       (64 * QIMG_KIB)
-#define MAX_CACHE_BYTES          (QIMG_MIB << 20)
-#define MAX_THREADS              1024u
+#define DEFAULT_L2_CACHE_BYTES     (32 * QIMG_MIB)
+#define DEFAULT_DATA_CACHE_BYTES   (16 * QIMG_MIB)
+#define MIN_L2_CACHE_BYTES         (64 * QIMG_KIB)
+#define DEFAULT_BITMAP_CACHE_BYTES (64 * QIMG_MIB)
+#define MIN_BITMAP_CACHE_BYTES     (64 * QIMG_KIB)
+#define MAX_CACHE_BYTES            (QIMG_MIB << 20)
+#define MAX_THREADS                1024u
 /* Digits behind the point of a size that count: with all of them, and the largest suffix,
  * sums stay within 128 bits. */
 #define MAX_FRACTION_UNIT UINT64_C(1000000000000000000)
@@ -35,6 +37,7 @@ qimg_options_new(void)
     options->policy = qimg_open_policy_new();
     options->l2_cache_bytes = DEFAULT_L2_CACHE_BYTES;
     options->data_cache_bytes = DEFAULT_DATA_CACHE_BYTES;
+    options->bitmap_cache_bytes = DEFAULT_BITMAP_CACHE_BYTES;
     options->n_threads = qimg_default_threads();
     options->is_growable = true;
     return options;
@@ -174,6 +177,22 @@ set_data_cache(QimgOptions *options, const char *value, GError **error)
 }
 
 static bool
+set_bitmap_cache(QimgOptions *options, const char *value, GError **error)
+{
+    return parse_size("bitmap_cache", value, MIN_BITMAP_CACHE_BYTES, MAX_CACHE_BYTES,
+                      &options->bitmap_cache_bytes, error);
+}
+
+static bool
+set_bitmaps(QimgOptions *options, const char *value, GError **error)
+{
+    if (strcmp(value, "keep") != 0 && strcmp(value, "drop") != 0)
+        return qimg_misuse(error, "bitmaps=%s: unknown mode (give keep or drop)", value);
+    options->drops_bitmaps = strcmp(value, "drop") == 0;
+    return true;
+}
+
+static bool
 option_set_threads(QimgOptions *options, const char *value, GError **error)
 {
     guint64 n = 0;
@@ -277,6 +296,7 @@ static const struct {
     {"inspect", NO_VALUE, set_inspect},       {"rw", NO_VALUE, set_rw},
     {"cow", MAYBE_VALUE, option_set_cow},     {"growable", NO_VALUE, set_growable},
     {"nogrowable", NO_VALUE, set_nogrowable}, {"discard", VALUE, set_discard},
+    {"bitmaps", VALUE, set_bitmaps},          {"bitmap_cache", VALUE, set_bitmap_cache},
 };
 
 static int

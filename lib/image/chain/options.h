@@ -16,6 +16,8 @@ struct QimgOptions {
     QimgOpenPolicy *policy; /* owned */
     uint64_t l2_cache_bytes;
     uint64_t data_cache_bytes;
+    uint64_t bitmap_cache_bytes;
+    bool drops_bitmaps; /* bitmaps=drop */
     unsigned n_threads;
     bool no_lock;
     bool is_direct; /* data bypass the page cache */

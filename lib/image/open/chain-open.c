@@ -169,6 +169,8 @@ add_format(QimgChain *chain, const QimgOptions *options, QimgStorage *file,
         .gate = chain->gate,
         .keeper = chain->keeper,
         .is_writable = chain->gate && chain->n_layers == 0,
+        .drops_bitmaps = options->drops_bitmaps,
+        .bitmap_cache_bytes = options->bitmap_cache_bytes,
         /* Those of backing files are not shown; 200 layers of them would fill the memory.
          */
         .has_snapshots = chain->n_layers == chain->image_layer,

@@ -80,7 +80,8 @@ create_in(QimgChain *chain, QimgStorage *file, const char *backing_name, const c
 
 /* Opens the layer in @file (owned, also on failure). */
 static QimgFormat *
-open_format(QimgChain *chain, QimgStorage *file, GError **error)
+open_format(QimgChain *chain, const QimgOptions *options, QimgStorage *file,
+            GError **error)
 {
     QimgFormatEnv env = {
         .tables = chain->tables,
@@ -88,6 +89,8 @@ open_format(QimgChain *chain, QimgStorage *file, GError **error)
         .gate = chain->gate,
         .keeper = chain->keeper,
         .is_writable = true,
+        .drops_bitmaps = options->drops_bitmaps,
+        .bitmap_cache_bytes = options->bitmap_cache_bytes,
         .has_snapshots = true, /* an existing file may have some, to be left alone */
     };
     QimgFormat *overlay = qimg_driver_qcow2.open(file, &env, error);
@@ -135,7 +138,7 @@ open_vanishing(QimgChain *chain, const QimgOptions *options, GError **error)
         qimg_file_storage_skip_syncs(file);
         chain_go_direct(chain, options, file);
         if (create_in(chain, file, NULL, TEMPORARY_HINT, error))
-            overlay = open_format(chain, file, error);
+            overlay = open_format(chain, options, file, error);
         else
             qimg_storage_close(file);
     }
@@ -247,7 +250,7 @@ open_existing(QimgChain *chain, const QimgOptions *options, GError **error)
     file = chain_open_storage(chain, options, fd, options->cow_path, true, error);
     /* The file may have taken the place of what was there a moment ago. */
     if (file && check_file(chain, &file->status, error) && check_is_qcow2(file, error)) {
-        overlay = open_format(chain, file, error);
+        overlay = open_format(chain, options, file, error);
         file = NULL;
     }
     qimg_storage_close(file);
@@ -308,7 +311,7 @@ create_file(QimgChain *chain, const QimgOptions *options, GError **error)
     if (file)
         backing_name = name_of_image(chain, new_file->dir_fd, error);
     if (backing_name && create_in(chain, file, backing_name, FILE_HINT, error)) {
-        overlay = open_format(chain, file, error);
+        overlay = open_format(chain, options, file, error);
         file = NULL;
     }
     qimg_storage_close(file);

@@ -173,6 +173,9 @@ qimg_image_resize(QimgImage *image, uint64_t size_bytes)
         err = resize_closed(image, size_bytes, 0);
     /* The disk may be longer than requested, by a part of a sector. */
     if (!err && size_bytes < image_size_bytes(image))
+        err = image_before_change(image->chain, size_bytes,
+                                  image_size_bytes(image) - size_bytes, true);
+    if (!err && size_bytes < image_size_bytes(image))
         err = image_write_zeros(image, size_bytes, image_size_bytes(image));
     qimg_gate_open(image->chain->gate);
     image_after_change(image->chain, err);

@@ -16,15 +16,17 @@ qimg_image_is_growable(const QimgImage *image)
 
 static QimgErrno
 write_within(QimgImage *image, uint64_t guest_offset, const uint8_t *buffer,
-             uint64_t length_bytes)
+             uint64_t length_bytes, bool may_exceed)
 {
     QIMG_GATE_SCOPE(image->chain->gate);
+    QimgErrno err;
 
     if (!qimg_range_fits(guest_offset, length_bytes, image_size_bytes(image)))
         return -ENOSPC;               /* the disk has become smaller meanwhile */
     if (chain_is_stale(image->chain)) /* the copied data would be wrong */
         return -EIO;
-    return image_write_inside(image, guest_offset, buffer, length_bytes);
+    err = image_before_change(image->chain, guest_offset, length_bytes, may_exceed);
+    return err ? err : image_write_inside(image, guest_offset, buffer, length_bytes);
 }
 
 int
@@ -49,7 +51,11 @@ qimg_image_write(QimgImage *image, uint64_t guest_offset, const void *buffer,
     if (end > image_size_bytes(image))
         err = may_grow ? image_grow(image, end) : -ENOSPC;
     if (!err)
-        err = write_within(image, guest_offset, buffer, length_bytes);
+        err = write_within(image, guest_offset, buffer, length_bytes, false);
+    if (err == -ENOBUFS) {
+        image_make_room(image->chain);
+        err = write_within(image, guest_offset, buffer, length_bytes, true);
+    }
     chain_count(image->chain, COUNTER_WRITES, 1);
     if (!err)
         chain_count(image->chain, COUNTER_BYTES_WRITTEN, length_bytes);

@@ -200,3 +200,22 @@ image_after_change(QimgChain *chain, QimgErrno err)
     if (top->driver->wants_flush && top->driver->wants_flush(top))
         (void)top->driver->flush(top);
 }
+
+QimgErrno
+image_before_change(QimgChain *chain, uint64_t guest_offset, uint64_t length_bytes,
+                    bool may_exceed)
+{
+    QimgFormat *top = chain->layers[0];
+
+    return top->driver->before_change
+               ? top->driver->before_change(top, guest_offset, length_bytes, may_exceed)
+               : 0;
+}
+
+void
+image_make_room(QimgChain *chain)
+{
+    qimg_gate_close(chain->gate);
+    chain->layers[0]->driver->make_room(chain->layers[0]);
+    qimg_gate_open(chain->gate);
+}

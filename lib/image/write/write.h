@@ -15,3 +15,10 @@ QimgErrno image_allocate_inside(QimgImage *image, uint64_t guest_offset,
 
 /* Counts a failure, and does the pending work of a completed change. Outside the gate. */
 void image_after_change(QimgChain *chain, QimgErrno err);
+
+/* Records that a request changes a range of the disk: as QimgDriver.before_change. */
+QimgErrno image_before_change(QimgChain *chain, uint64_t guest_offset,
+                              uint64_t length_bytes, bool may_exceed) QIMG_MUST_CHECK;
+
+/* Makes room for what image_before_change records. Outside the gate. */
+void image_make_room(QimgChain *chain);

@@ -91,7 +91,7 @@ image_zero_units(QimgImage *image, uint64_t start, uint64_t end, QimgZeroMode mo
 
 static QimgErrno
 zero_units(QimgImage *image, uint64_t guest_offset, uint64_t length_bytes,
-           QimgZeroMode mode)
+           QimgZeroMode mode, bool may_exceed)
 {
     QIMG_GATE_SCOPE(image->chain->gate);
     uint64_t unit_bytes = image->chain->layers[0]->zero_unit_bytes;
@@ -103,6 +103,9 @@ zero_units(QimgImage *image, uint64_t guest_offset, uint64_t length_bytes,
         return -EINVAL;
     if (chain_is_stale(image->chain))
         return -EIO;
+    err = image_before_change(image->chain, guest_offset, length_bytes, may_exceed);
+    if (err)
+        return err;
     if (!qimg_align_up(guest_offset, unit_bytes, &first_unit))
         first_unit = end;
     /* The range behind the disk's end belongs to the last unit; nothing is appended there
@@ -136,7 +139,11 @@ zero_checked(QimgImage *image, uint64_t guest_offset, uint64_t length_bytes,
         uint64_t n_bytes =
             qimg_min_u64(length_bytes, SEGMENT_BYTES - guest_offset % SEGMENT_BYTES);
 
-        err = zero_units(image, guest_offset, n_bytes, mode);
+        err = zero_units(image, guest_offset, n_bytes, mode, false);
+        if (err == -ENOBUFS) {
+            image_make_room(image->chain);
+            err = zero_units(image, guest_offset, n_bytes, mode, true);
+        }
         image_after_change(image->chain, err);
         guest_offset += n_bytes;
         length_bytes -= n_bytes;

@@ -3,37 +3,26 @@
 #include "format/qcow2/bitmap/bitmap-extents.h"
 
 #include <errno.h>
-#include <string.h>
+
+#include "format/qcow2/bitmap/bits.h"
+#include "format/qcow2/bitmap/directory.h"
+#include "format/qcow2/bitmap/tracker.h"
 
 #define MAX_WALK_USECS 1000000
 
-uint64_t
-qcow2_bits_find_other(const uint8_t *bytes, uint64_t first, uint64_t end, bool value)
+/* The bitmap as this process keeps it up; NULL: it is as in the file. Inside the gate. */
+static Qcow2TrackedBitmap *
+find_tracked(const Qcow2 *q, unsigned place)
 {
-    uint8_t same = value ? 0xff : 0;
-    uint64_t same_word = value ? UINT64_MAX : 0;
-    uint64_t n = first;
+    Qcow2Tracker *t = q->tracker;
 
-    while (n < end) {
-        if (n % 8 == 0) {
-            uint64_t word;
-
-            while (end - n >= 64) {
-                memcpy(&word, bytes + n / 8, sizeof word); /* in any byte order */
-                if (word != same_word)
-                    break;
-                n += 64;
-            }
-            while (end - n >= 8 && bytes[n / 8] == same)
-                n += 8;
-            if (n == end)
-                break;
-        }
-        if ((bytes[n / 8] >> n % 8 & 1) != value)
-            return n;
-        n++;
-    }
-    return end;
+    /* Acquire pairs with the release of qcow2_tracker_load. */
+    if (!t || !atomic_load_explicit(&t->is_loaded, memory_order_acquire))
+        return NULL;
+    for (unsigned i = 0; i < t->n_tracked; i++)
+        if (t->tracked[i].place == place)
+            return &t->tracked[i];
+    return NULL;
 }
 
 /* Gives the table's word for entry @index. */
@@ -41,6 +30,14 @@ static QimgErrno
 get_word(Qcow2 *q, QimgBitmapCursor *c, uint64_t index, uint64_t *word_out)
 {
     const QimgFormatBitmap *b = &c->list->items[c->place];
+    const Qcow2TrackedBitmap *tracked = find_tracked(q, c->place);
+
+    if (tracked) {
+        bool is_all = atomic_load_explicit(&tracked->is_all, memory_order_relaxed);
+
+        *word_out = is_all ? 1 : tracked->table[index] & ~QCOW2_TRACK_OWNED;
+        return 0;
+    }
 
     if (c->n_words == 0 || index < c->first_word || index >= c->first_word + c->n_words) {
         uint64_t first = index / QIMG_BITMAP_WINDOW_WORDS * QIMG_BITMAP_WINDOW_WORDS;
@@ -60,9 +57,24 @@ get_word(Qcow2 *q, QimgBitmapCursor *c, uint64_t index, uint64_t *word_out)
     return 0;
 }
 
+/* Adds the bits that were set in memory since the last store. */
+static void
+add_live_bits(const uint64_t *chunk, uint64_t first_byte, uint64_t n_bytes,
+              uint8_t *bytes)
+{
+    for (uint64_t i = 0; chunk && i < n_bytes; i += 8) {
+        uint64_t word = atomic_load_explicit(
+            (const _Atomic uint64_t *)&chunk[(first_byte + i) / 8], memory_order_relaxed);
+
+        for (unsigned b = 0; word != 0; b++, word >>= 8)
+            bytes[i + b] |= (uint8_t)word;
+    }
+}
+
 /* Makes the cursor hold the bits of byte @byte, whose cluster lies at @host_offset. */
 static QimgErrno
-load_bits(Qcow2 *q, QimgBitmapCursor *c, uint64_t byte, uint64_t host_offset)
+load_bits(Qcow2 *q, QimgBitmapCursor *c, uint64_t byte, uint64_t host_offset,
+          const uint64_t *chunk)
 {
     uint64_t cluster_bytes = q->geometry.cluster_bytes;
     uint64_t window_bytes = qimg_min_u64(cluster_bytes, QIMG_BITMAP_WINDOW_BYTES);
@@ -72,13 +84,18 @@ load_bits(Qcow2 *q, QimgBitmapCursor *c, uint64_t byte, uint64_t host_offset)
     if (c->n_bytes > 0 && c->first_byte == first)
         return 0;
     c->n_bytes = 0;
-    if (qimg_format_is_beyond_end(&q->base, host_offset + cluster_bytes - 1))
-        return -EIO;
-    err = qimg_storage_read(q->base.file, QIMG_IO_BITMAP,
-                            qimg_host(host_offset + first % cluster_bytes), c->bytes,
-                            window_bytes);
-    if (err)
-        return err;
+    if (host_offset == 0) {
+        memset(c->bytes, 0, window_bytes);
+    } else {
+        if (qimg_format_is_beyond_end(&q->base, host_offset + cluster_bytes - 1))
+            return -EIO;
+        err = qimg_storage_read(q->base.file, QIMG_IO_BITMAP,
+                                qimg_host(host_offset + first % cluster_bytes), c->bytes,
+                                window_bytes);
+        if (err)
+            return err;
+    }
+    add_live_bits(chunk, first % cluster_bytes, window_bytes, c->bytes);
     c->first_byte = first;
     c->n_bytes = window_bytes;
     return 0;
@@ -91,6 +108,8 @@ look(Qcow2 *q, QimgBitmapCursor *c, uint64_t n, uint64_t n_bits, bool *value_out
 {
     uint64_t bits_per_entry = q->geometry.cluster_bytes * 8;
     uint64_t word, host_offset = 0, first, end;
+    Qcow2TrackedBitmap *tracked;
+    const uint64_t *chunk = NULL;
     QimgErrno err = get_word(q, c, n / bits_per_entry, &word);
 
     if (!err &&
@@ -99,12 +118,19 @@ look(Qcow2 *q, QimgBitmapCursor *c, uint64_t n, uint64_t n_bits, bool *value_out
         err = -EIO;
     if (err)
         return err;
-    if (host_offset == 0) {
+    tracked = find_tracked(q, c->place);
+    if (tracked && tracked->chunks)
+        /* Acquire pairs with the release by which it was published. */
+        chunk = atomic_load_explicit(&tracked->chunks[n / bits_per_entry],
+                                     memory_order_acquire);
+    if (chunk == QCOW2_TRACK_ONES)
+        chunk = NULL;
+    if (host_offset == 0 && (!chunk || word == 1)) {
         *value_out = word & 1;
         *end_out = qimg_min_u64(n_bits, (n / bits_per_entry + 1) * bits_per_entry);
         return 0;
     }
-    err = load_bits(q, c, n / 8, host_offset);
+    err = load_bits(q, c, n / 8, host_offset, chunk);
     if (err)
         return err;
     first = c->first_byte * 8;
@@ -116,18 +142,53 @@ look(Qcow2 *q, QimgBitmapCursor *c, uint64_t n, uint64_t n_bits, bool *value_out
 }
 
 QimgErrno
+qcow2_load_bitmaps(QimgFormat *format, QimgBitmaps **list_out)
+{
+    Qcow2 *q = (Qcow2 *)format;
+    const Qcow2Tracker *t = q->tracker;
+    g_autofree uint8_t *bytes = NULL;
+    QimgErrno err = qcow2_read_bitmap_directory(q, list_out, &bytes);
+
+    /* What is in use by this process has its bits here. */
+    for (unsigned i = 0; !err && t && i < (*list_out)->n; i++) {
+        (*list_out)->items[i].facts.is_in_use = t->list->items[i].facts.is_in_use;
+        (*list_out)->items[i].facts.damage = t->list->items[i].facts.damage;
+    }
+    return err;
+}
+
+/* Whether the cursor's bitmap is still the one that its list says: a change of the disk's
+ * size moves the tables. */
+static bool
+is_same_as_live(const Qcow2 *q, const QimgBitmapCursor *c)
+{
+    const Qcow2Tracker *t = q->tracker;
+    const QimgFormatBitmap *b = &c->list->items[c->place];
+
+    return !t || (c->place < t->list->n &&
+                  t->list->items[c->place].table_offset == b->table_offset &&
+                  t->list->items[c->place].n_table_entries == b->n_table_entries);
+}
+
+QimgErrno
 qcow2_map_bitmap(QimgFormat *format, QimgBitmapCursor *cursor, uint64_t guest_offset,
                  bool *is_set_out, uint64_t *length_bytes_out)
 {
     Qcow2 *q = (Qcow2 *)format;
-    const QimgFormatBitmap *b = &cursor->list->items[cursor->place];
+    const QimgFormatBitmap *b;
     gint64 late_usecs = g_get_monotonic_time() + MAX_WALK_USECS;
-    unsigned shift = b->granularity_bits;
-    uint64_t size_bytes = b->facts.size_bytes;
-    uint64_t n_bits = size_bytes > 0 ? ((size_bytes - 1) >> shift) + 1 : 0;
-    uint64_t n = guest_offset >> shift, end;
+    unsigned shift;
+    uint64_t size_bytes, n_bits, n, end;
     QimgErrno err;
     bool is_set;
+
+    if (!is_same_as_live(q, cursor))
+        return -EINVAL;
+    b = &cursor->list->items[cursor->place];
+    shift = b->granularity_bits;
+    size_bytes = b->facts.size_bytes;
+    n_bits = size_bytes > 0 ? ((size_bytes - 1) >> shift) + 1 : 0;
+    n = guest_offset >> shift;
 
     if (b->facts.damage || b->facts.is_in_use || b->facts.is_stale ||
         guest_offset >= size_bytes)

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/endian.h"
 #include "base/scratch.h"
 
 /* So many entries of a table are judged at once. */
@@ -218,9 +219,12 @@ qcow2_read_bitmap_directory(Qcow2 *q, QimgBitmaps **list_out, uint8_t **bytes_ou
 }
 
 QimgErrno
-qcow2_load_bitmaps(QimgFormat *format, QimgBitmaps **list_out)
+qcow2_write_bitmap_flags(Qcow2 *q, const QimgFormatBitmap *b, uint32_t flags)
 {
-    g_autofree uint8_t *bytes = NULL;
+    qimg_be32 field = qimg_be32_set(flags);
 
-    return qcow2_read_bitmap_directory((Qcow2 *)format, list_out, &bytes);
+    return qimg_storage_write(q->base.file, QIMG_IO_BITMAP,
+                              qimg_host(q->bitmaps.directory_offset +
+                                        b->directory_position + QCOW2_BITMAP_AT_FLAGS),
+                              &field, sizeof field);
 }

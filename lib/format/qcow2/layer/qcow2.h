@@ -47,6 +47,7 @@
 #define QCOW2_MAX_RESERVED_RUNS 256u
 
 typedef struct Qcow2Pending Qcow2Pending; /* refcount/pending.c */
+typedef struct Qcow2Tracker Qcow2Tracker; /* bitmap/tracker.c */
 
 typedef struct Qcow2 {
     QimgFormat base;
@@ -80,10 +81,12 @@ typedef struct Qcow2 {
     uint64_t data_zeros_end_bytes;
     uint64_t first_file_bytes; /* const once active: the file's length at activation */
     uint64_t snapshot_table_bytes; /* const after open */
-    Qcow2BitmapsExtension bitmaps; /* const after open; no bitmaps: all 0 */
+    Qcow2BitmapsExtension bitmaps; /* changes with the gate closed; no bitmaps: all 0 */
     bool has_damaged_bitmaps;      /* const after open: their extension is */
     uint64_t bitmaps_extension_at; /* const after open: its data in the file; 0: none */
 
+    /* owned; const after open; NULL: there are no bitmaps, or they are given up */
+    Qcow2Tracker *tracker;
     Qcow2Pending
         *pending; /* owned, has a lock of its own; NULL unless open for writing */
 } Qcow2;

@@ -32,6 +32,7 @@
 #include "base/endian.h"
 #include "base/scratch.h"
 #include "codec/qcow2-tables.h"
+#include "format/qcow2/bitmap/resize-bitmaps.h"
 #include "format/qcow2/count/count.h"
 #include "format/qcow2/count/counts.h"
 #include "format/qcow2/count/flags.h"
@@ -424,8 +425,8 @@ exchange(Qcow2 *q, const QimgView *view, uint32_t n_l1_entries, const Qcow2Count
     return err;
 }
 
-QimgErrno
-qcow2_revert_to_snapshot(QimgFormat *format, unsigned place, const QimgTask *task)
+static QimgErrno
+revert_disk(QimgFormat *format, unsigned place, const QimgTask *task)
 {
     Qcow2 *q = (Qcow2 *)format;
     const QimgView *view = &format->snapshots->items[place].view;
@@ -439,9 +440,6 @@ qcow2_revert_to_snapshot(QimgFormat *format, unsigned place, const QimgTask *tas
 
     if (n_l1_entries > QCOW2_MAX_L1_BYTES / 8)
         return -EFBIG;
-    err = change_prepare(q);
-    if (err)
-        return err;
     QIMG_LOCK_SCOPE(&q->alloc_lock);
     err = count_tree(q, view, false, 1, task, &wanted);
     if (!err)
@@ -456,10 +454,29 @@ qcow2_revert_to_snapshot(QimgFormat *format, unsigned place, const QimgTask *tas
         err = finish_or_leave_dirty(q, &gone);
         /* Other L2 tables are the active ones now; nothing is written to a disk of which
          * they are not known. */
-        if (qcow2_collect_metadata(q))
+        if (qcow2_collect_metadata(q) || qcow2_tracker_add_metadata(q->tracker))
             err = qimg_format_break(&q->base, -EIO);
     }
     qcow2_counts_clear(&wanted);
     qcow2_counts_clear(&gone);
     return err;
+}
+
+QimgErrno
+qcow2_revert_to_snapshot(QimgFormat *format, unsigned place, const QimgTask *task)
+{
+    Qcow2 *q = (Qcow2 *)format;
+    uint64_t size_bytes = format->snapshots->items[place].view.size_bytes;
+    Qcow2BitmapsResize *bitmaps = NULL;
+    QimgErrno err = qcow2_prepare_bitmaps_resize(q, size_bytes, &bitmaps);
+
+    if (!err)
+        err = change_prepare(q);
+    if (!err)
+        err = revert_disk(format, place, task);
+    if (err) {
+        qcow2_abandon_bitmaps_resize(bitmaps);
+        return err;
+    }
+    return qcow2_finish_bitmaps_resize(q, bitmaps);
 }

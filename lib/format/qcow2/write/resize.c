@@ -12,6 +12,7 @@
 #include "base/scratch.h"
 #include "base/zeros.h"
 #include "codec/qcow2-tables.h"
+#include "format/qcow2/bitmap/resize-bitmaps.h"
 #include "format/qcow2/layer/header-io.h"
 #include "format/qcow2/layer/qcow2.h"
 #include "format/qcow2/refcount/alloc.h"
@@ -118,7 +119,9 @@ qcow2_extend_tables(QimgFormat *format, uint64_t size_bytes)
         return -EOPNOTSUPP;
     if (n_needed > QCOW2_MAX_L1_BYTES / 8 || n_needed > INT_MAX)
         return -EFBIG;
-    err = qcow2_begin_change(q);
+    err = qcow2_check_bitmaps_size(q, size_bytes);
+    if (!err)
+        err = qcow2_begin_change(q);
     if (err || n_needed <= format->active.n_l1_entries)
         return err;
     QIMG_LOCK_SCOPE(&q->alloc_lock);
@@ -317,6 +320,7 @@ qcow2_resize(QimgFormat *format, uint64_t size_bytes)
 {
     Qcow2 *q = (Qcow2 *)format;
     uint64_t old_size_bytes = q->header.size_bytes;
+    Qcow2BitmapsResize *bitmaps = NULL;
     QimgErrno err;
 
     if (!can_resize(q))
@@ -324,10 +328,16 @@ qcow2_resize(QimgFormat *format, uint64_t size_bytes)
     if (!qimg_align_up(size_bytes, QIMG_SECTOR_BYTES, &size_bytes))
         return -EFBIG;
     err = qcow2_begin_change(q);
+    if (!err)
+        err = qcow2_prepare_bitmaps_resize(q, size_bytes, &bitmaps);
     if (!err && format->data_file && size_bytes > old_size_bytes)
         err = grow_data_file(q, size_bytes, old_size_bytes);
     if (!err)
         err = store_size(q, size_bytes);
+    if (err)
+        qcow2_abandon_bitmaps_resize(bitmaps);
+    else
+        err = qcow2_finish_bitmaps_resize(q, bitmaps);
     if (err || size_bytes >= old_size_bytes)
         return err;
     err = cut_off(q, size_bytes, old_size_bytes);
@@ -348,6 +358,10 @@ qcow2_grow(QimgFormat *format, uint64_t size_bytes)
         return -EFBIG;
     if (format->data_file && size_bytes > q->data_zeros_end_bytes)
         return -EAGAIN;
-    err = qcow2_begin_change(q);
+    err = qcow2_check_bitmaps_size(q, size_bytes);
+    if (!err && !qcow2_bitmaps_fit(q, size_bytes))
+        err = -EAGAIN;
+    if (!err)
+        err = qcow2_begin_change(q);
     return err ? err : store_size(q, size_bytes);
 }

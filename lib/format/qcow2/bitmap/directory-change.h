@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* A new directory of bitmaps in place of the old one, by one write of the header. */
+#pragma once
+
+#include "format/qcow2/layer/qcow2.h"
+
+/* Writes a directory of @n_bitmaps > 0 in @n_bytes to new clusters, durably. Under
+ * alloc_lock. */
+QimgErrno qcow2_write_bitmap_directory(Qcow2 *q, const uint8_t *bytes, uint64_t n_bytes,
+                                       uint64_t *host_offset_out) QIMG_MUST_CHECK;
+
+/* Lets the header's extension, which is there, name the directory @to, durably; the old
+ * directory's clusters go after the next flush. Under alloc_lock. A crash leaves the old
+ * one or the new one; where the extension lies across sectors, it may leave all bitmaps
+ * stale. */
+QimgErrno qcow2_switch_bitmap_directory(Qcow2 *q, const Qcow2BitmapsExtension *to)
+    QIMG_MUST_CHECK;
