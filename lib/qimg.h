@@ -664,6 +664,33 @@ QIMG_API const char *qimg_bitmaps_get_damage(const QimgBitmaps *list);
 QIMG_API gboolean qimg_bitmaps_find(const QimgBitmaps *list, const char *name,
                                     unsigned *place_out, GError **error);
 
+typedef enum {
+    QIMG_BITMAP_ADD, /* enabled; granularity_bytes 0: the cluster size, 4 KiB to 64 KiB */
+    QIMG_BITMAP_REMOVE,
+    QIMG_BITMAP_REMOVE_ALL, /* also damaged ones; no name is needed */
+    QIMG_BITMAP_CLEAR,
+    QIMG_BITMAP_ENABLE,
+    QIMG_BITMAP_DISABLE,
+    QIMG_BITMAP_MERGE,   /* adds the bits of the bitmap "source" of the same image */
+    QIMG_BITMAP_RECOVER, /* sets all bits of a bitmap that was left in use */
+} QimgBitmapActionKind;
+
+typedef struct QimgBitmapAction {
+    size_t struct_bytes; /* set by the caller */
+    QimgBitmapActionKind kind;
+    uint64_t granularity_bytes; /* ADD */
+    const char *source;         /* MERGE */
+} QimgBitmapAction;
+
+/* Does all of @actions in their order to the bitmap @name of @image, which is open for
+ * writing ("rw"), or nothing; durable when it returns. Waits until no request is in
+ * flight. Errors: READ_ONLY, UNSUPPORTED (the format has no bitmaps), NOT_FOUND, EXISTS,
+ * BUSY (in use: only removed or recovered), INVALID (damaged: only removed), TOO_LARGE,
+ * USAGE, FAILED. */
+QIMG_API gboolean qimg_image_change_bitmaps(QimgImage *image, const char *name,
+                                            const QimgBitmapAction *const *actions,
+                                            unsigned n_actions, GError **error);
+
 /* Why the bits of @bitmap mean nothing, as a static text; NULL: they do. */
 QIMG_API const char *qimg_bitmap_get_reason(const QimgBitmap *bitmap);
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* qimg bitmap: lists the persistent bitmaps of an image, and shows their extents. */
+/* qimg bitmap: lists, shows and changes the persistent bitmaps of an image. */
 #include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
@@ -107,8 +107,16 @@ print_extents(QimgImage *image, QimgBitmaps *list, const CommandLine *line)
                       : print_extents_human(reader, bitmap, path);
 }
 
+/* The options of the command line. */
+typedef struct {
+    gboolean lists, extents;
+    GPtrArray *actions; /* QimgBitmapAction *, in the order given */
+    char *granularity;
+    char *format;
+} Wanted;
+
 static int
-run(const CommandLine *line, bool extents)
+show(const CommandLine *line, bool extents)
 {
     const char *path = line->operands[0];
     g_autoptr(GError) error = NULL;
@@ -127,37 +135,163 @@ run(const CommandLine *line, bool extents)
     return extents ? print_extents(image, list, line) : list_bitmaps(list, line->json);
 }
 
+/* Opens the image for a change of its bitmaps. All of them can be removed even if their
+ * directory is damaged. */
+static QimgImage *
+open_to_change(const CommandLine *line, const Wanted *wanted, GError **error)
+{
+    const QimgBitmapAction *first = wanted->actions->pdata[0];
+    bool removes_all = wanted->actions->len == 1 && first->kind == QIMG_BITMAP_REMOVE_ALL;
+    QimgImage *image = NULL;
+
+    if (qimg_options_set(line->image_options, "rw", NULL, error))
+        image = qimg_image_open(line->operands[0], line->image_options, error);
+    if (image || !removes_all || !g_error_matches(*error, QIMG_ERROR, QIMG_ERROR_REFUSED))
+        return image;
+    g_clear_error(error);
+    return qimg_options_set(line->image_options, "bitmaps", "drop", error)
+               ? qimg_image_open(line->operands[0], line->image_options, error)
+               : NULL;
+}
+
+static int
+change(const CommandLine *line, const Wanted *wanted)
+{
+    const char *path = line->operands[0];
+    const char *name = line->n_operands > 1 ? line->operands[1] : NULL;
+    g_autoptr(GError) error = NULL;
+    g_autoptr(QimgImage) image = open_to_change(line, wanted, &error);
+    int err;
+
+    if (!image ||
+        !qimg_image_change_bitmaps(
+            image, name, (const QimgBitmapAction *const *)wanted->actions->pdata,
+            wanted->actions->len, &error))
+        return output_failure(path, error);
+    err = qimg_image_flush(image);
+    if (err) {
+        fprintf(stderr, "qimg: %s: the image cannot be synced: %s\n", path,
+                g_strerror(-err));
+        return EXIT_FAILED;
+    }
+    return EXIT_GOOD;
+}
+
+static gboolean
+take_action(const char *option, const char *value, gpointer data, GError **error)
+{
+    static const struct {
+        const char *option;
+        QimgBitmapActionKind kind;
+    } kinds[] = {
+        {"--add", QIMG_BITMAP_ADD},         {"--remove", QIMG_BITMAP_REMOVE},
+        {"--clear", QIMG_BITMAP_CLEAR},     {"--remove-all", QIMG_BITMAP_REMOVE_ALL},
+        {"--enable", QIMG_BITMAP_ENABLE},   {"--disable", QIMG_BITMAP_DISABLE},
+        {"--recover", QIMG_BITMAP_RECOVER}, {"--merge", QIMG_BITMAP_MERGE},
+    };
+    QimgBitmapAction *action = g_new0(QimgBitmapAction, 1);
+    Wanted *wanted = data;
+
+    (void)error;
+    action->struct_bytes = sizeof *action;
+    action->source = g_intern_string(value);
+    for (size_t i = 0; i < G_N_ELEMENTS(kinds); i++)
+        if (g_str_equal(kinds[i].option, option))
+            action->kind = kinds[i].kind;
+    g_ptr_array_add(wanted->actions, action);
+    return TRUE;
+}
+
+/* Whether each action has its operands; sets the granularity of added bitmaps. */
+static bool
+check_wanted(const CommandLine *line, const Wanted *wanted, GError **error)
+{
+    unsigned n_actions = wanted->actions->len;
+    bool needs_name = wanted->extents, adds = false;
+
+    for (unsigned i = 0; i < n_actions; i++) {
+        QimgBitmapAction *a = wanted->actions->pdata[i];
+
+        needs_name |= a->kind != QIMG_BITMAP_REMOVE_ALL;
+        if (a->kind != QIMG_BITMAP_ADD)
+            continue;
+        adds = true;
+        if (wanted->granularity &&
+            !qimg_parse_size(wanted->granularity, &a->granularity_bytes, error))
+            return false;
+    }
+    if (wanted->lists + wanted->extents + (n_actions > 0) == 1 &&
+        line->n_operands == (needs_name ? 2 : 1) && (adds || !wanted->granularity))
+        return true;
+    g_set_error(
+        error, QIMG_ERROR, QIMG_ERROR_USAGE,
+        "give --list IMAGE, --extents IMAGE NAME, or actions, IMAGE and NAME (see "
+        "qimg bitmap --help)");
+    return false;
+}
+
+static int
+run(const CommandLine *line, const Wanted *wanted)
+{
+    g_autoptr(GError) error = NULL;
+
+    if (!check_wanted(line, wanted, &error) ||
+        (wanted->format &&
+         !qimg_options_set(line->image_options, "format", wanted->format, &error)))
+        return output_failure(NULL, error);
+    return wanted->actions->len > 0 ? change(line, wanted) : show(line, wanted->extents);
+}
+
 int
 cmd_bitmap(int argc, char **argv)
 {
-    gboolean lists = FALSE, extents = FALSE;
+    Wanted wanted = {.actions = g_ptr_array_new_with_free_func(g_free)};
+    gpointer take = (gpointer)take_action;
+    const int no_value = G_OPTION_FLAG_NO_ARG;
     const GOptionEntry entries[] = {
-        {"list", 0, 0, G_OPTION_ARG_NONE, &lists, "list the bitmaps of the image", NULL},
-        {"extents", 0, 0, G_OPTION_ARG_NONE, &extents,
-         "show which parts of the disk are dirty in the bitmap NAME", NULL},
+        {"list", 0, 0, G_OPTION_ARG_NONE, &wanted.lists, "list the bitmaps", NULL},
+        {"extents", 0, 0, G_OPTION_ARG_NONE, &wanted.extents,
+         "show the dirty and clean parts of the disk in the bitmap NAME", NULL},
+        {"add", 0, no_value, G_OPTION_ARG_CALLBACK, take, "make the bitmap, enabled",
+         NULL},
+        {"remove", 0, no_value, G_OPTION_ARG_CALLBACK, take, "remove the bitmap", NULL},
+        {"remove-all", 0, no_value, G_OPTION_ARG_CALLBACK, take, "remove all bitmaps",
+         NULL},
+        {"clear", 0, no_value, G_OPTION_ARG_CALLBACK, take, "clear all bits", NULL},
+        {"enable", 0, no_value, G_OPTION_ARG_CALLBACK, take, "record changes from now on",
+         NULL},
+        {"disable", 0, no_value, G_OPTION_ARG_CALLBACK, take, "record no changes", NULL},
+        {"merge", 0, 0, G_OPTION_ARG_CALLBACK, take, "add the bits of the bitmap SOURCE",
+         "SOURCE"},
+        {"recover", 0, no_value, G_OPTION_ARG_CALLBACK, take,
+         "make a bitmap usable that was left in use: all bits set", NULL},
+        {"granularity", 'g', 0, G_OPTION_ARG_STRING, &wanted.granularity,
+         "bytes that a bit of an added bitmap stands for", "SIZE"},
+        {"format", 'f', 0, G_OPTION_ARG_STRING, &wanted.format, "as -o format=FORMAT",
+         "FORMAT"},
         {0},
     };
     const CommandSpec spec = {
-        .operands = "--list|--extents IMAGE [NAME]",
-        .summary = "Shows the persistent dirty bitmaps of an image.",
+        .operands = "ACTION... IMAGE [NAME]",
+        .summary =
+            "Lists, shows and changes the persistent dirty bitmaps of an image.\n\n"
+            "Changes are done in the order given: all of them, or nothing.",
         .min_operands = 1,
         .max_operands = 2,
         .has_output = true,
         .opens_image = true,
         .entries = entries,
+        .user = &wanted,
     };
     CommandLine line;
     int exit_code;
 
-    if (!command_line_parse(&spec, argc, argv, &line, &exit_code))
-        return exit_code;
-    if (lists == extents || line.n_operands != (extents ? 2 : 1)) {
-        fprintf(stderr, "qimg bitmap: give --list IMAGE, or --extents IMAGE NAME (see "
-                        "qimg bitmap --help)\n");
-        exit_code = EXIT_FAILED;
-    } else {
-        exit_code = run(&line, extents);
+    if (command_line_parse(&spec, argc, argv, &line, &exit_code)) {
+        exit_code = run(&line, &wanted);
+        command_line_clear(&line);
     }
-    command_line_clear(&line);
+    g_ptr_array_unref(wanted.actions);
+    g_free(wanted.granularity);
+    g_free(wanted.format);
     return exit_code;
 }

@@ -115,6 +115,9 @@ command_line_parse(const CommandSpec *spec, int argc, char **argv, CommandLine *
     g_set_prgname(name); /* for the help */
     g_option_context_set_summary(context, spec->summary);
     g_option_context_set_help_enabled(context, FALSE);
+    if (spec->user)
+        g_option_context_set_main_group(
+            context, g_option_group_new("main", "", "", spec->user, NULL));
     if (spec->entries)
         g_option_context_add_main_entries(context, spec->entries, NULL);
     if (spec->has_output)

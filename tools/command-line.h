@@ -16,6 +16,7 @@ typedef struct {
     bool has_output;             /* --output=human|json */
     bool opens_image;            /* -o NAME=VALUE,... */
     const GOptionEntry *entries; /* the subcommand's own options; NULL: none */
+    void *user;                  /* passed to callbacks of @entries */
 } CommandSpec;
 
 typedef struct {

@@ -10,7 +10,7 @@ static const struct {
     const char *summary;
     int (*run)(int argc, char **argv);
 } commands[] = {
-    {"bitmap", "list persistent dirty bitmaps, show what is dirty", cmd_bitmap},
+    {"bitmap", "list, show and change persistent dirty bitmaps", cmd_bitmap},
     {"check", "whether an image is sound; repairs it", cmd_check},
     {"copy-out", "copies a disk to a raw file, with digests", cmd_copy_out},
     {"create", "make a new image", cmd_create},

@@ -33,6 +33,7 @@ enum {
 
 /* The positions of fields that are written alone. Spec: qcow2 section 2. */
 enum {
+    QCOW2_HEADER_AT_BACKING_NAME = 8, /* offset */
     QCOW2_HEADER_AT_SIZE = 24,
     QCOW2_HEADER_AT_L1 = 36,             /* l1_size, l1_table_offset */
     QCOW2_HEADER_AT_REFCOUNT_TABLE = 48, /* offset, clusters */

@@ -66,6 +66,12 @@ struct QimgDriver {
                             uint64_t guest_offset, bool *is_set_out,
                             uint64_t *length_bytes_out);
 
+    /* Does all of @actions to the bitmap @name (NULL: none of them needs it), or nothing;
+     * durably. NULL: there are none. With the gate closed, by the caller. */
+    bool (*change_bitmaps)(QimgFormat *format, const char *name,
+                           const QimgBitmapAction *const *actions, unsigned n_actions,
+                           GError **error);
+
     /* ---- writing; all NULL where the format cannot ---- */
 
     /* Does what must come before the first change of a layer: feature bits, repair.

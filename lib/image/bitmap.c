@@ -8,6 +8,7 @@
 #include "base/struct-size.h"
 #include "image/chain/changes.h"
 #include "image/chain/handle.h"
+#include "image/write/write.h"
 
 struct QimgBitmapReader {
     QimgImage *image;  /* borrowed */
@@ -163,4 +164,31 @@ qimg_bitmap_reader_next_json(QimgBitmapReader *reader, unsigned layer, uint64_t 
         *place = UINT64_MAX;
     }
     return 0;
+}
+
+gboolean
+qimg_image_change_bitmaps(QimgImage *image, const char *name,
+                          const QimgBitmapAction *const *actions, unsigned n_actions,
+                          GError **error)
+{
+    QimgChain *chain = image->chain;
+    QimgFormat *top = chain->layers[0];
+    bool is_good;
+
+    if (!qimg_image_is_writable(image) || image->whole || chain->image_layer != 0) {
+        qimg_set_error(error, QIMG_ERROR_READ_ONLY,
+                       "the image is not open for writing (open it with the option rw)");
+        return FALSE;
+    }
+    if (!top->driver->change_bitmaps) {
+        qimg_set_error(error, QIMG_ERROR_UNSUPPORTED,
+                       "the format %s has no bitmaps (convert the image to qcow2)",
+                       top->driver->name);
+        return FALSE;
+    }
+    qimg_gate_close(chain->gate);
+    is_good = top->driver->change_bitmaps(top, name, actions, n_actions, error);
+    qimg_gate_open(chain->gate);
+    image_after_change(chain, 0);
+    return is_good;
 }

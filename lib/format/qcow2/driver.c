@@ -10,6 +10,7 @@
 #include "format/qcow2/activate.h"
 #include "format/qcow2/bitmap/bitmap-extents.h"
 #include "format/qcow2/bitmap/bitmap-list.h"
+#include "format/qcow2/bitmap/change.h"
 #include "format/qcow2/bitmap/session.h"
 #include "format/qcow2/bitmap/store.h"
 #include "format/qcow2/check/check.h"
@@ -399,6 +400,7 @@ const QimgDriver qimg_driver_qcow2 = {
     .list_bitmaps = qcow2_list_bitmaps,
     .load_bitmaps = qcow2_load_bitmaps,
     .map_bitmap = qcow2_map_bitmap,
+    .change_bitmaps = qcow2_change_bitmaps,
     .activate = qcow2_activate,
     .before_change = qcow2_before_change,
     .make_room = qcow2_spill_bitmaps,

@@ -2,6 +2,8 @@
 /* Exchanging the directory of bitmaps. */
 #include "format/qcow2/bitmap/directory-change.h"
 
+#include <errno.h>
+
 #include "base/endian.h"
 #include "format/qcow2/layer/header-io.h"
 #include "format/qcow2/refcount/alloc.h"
@@ -45,32 +47,159 @@ write_autoclear(Qcow2 *q, bool has_bitmaps)
     return err;
 }
 
+typedef struct {
+    qimg_be32 n_bitmaps;
+    qimg_be32 reserved;
+    qimg_be64 directory_bytes;
+    qimg_be64 directory_offset;
+} ExtensionData;
+
+_Static_assert(sizeof(ExtensionData) == QCOW2_BITMAPS_EXTENSION_BYTES, "on-disk size");
+
+static ExtensionData
+encode(const Qcow2BitmapsExtension *e)
+{
+    return (ExtensionData){qimg_be32_set(e->n_bitmaps), qimg_be32_set(0),
+                           qimg_be64_set(e->directory_bytes),
+                           qimg_be64_set(e->directory_offset)};
+}
+
+/* Overwrites the data of the extension that is there. */
+static QimgErrno
+replace_data(Qcow2 *q, const Qcow2BitmapsExtension *to)
+{
+    ExtensionData data = encode(to);
+    uint64_t at = q->bitmaps_extension_at;
+    bool is_valid = (q->header.autoclear_features & QCOW2_AUTOCLEAR_BITMAPS) != 0;
+    bool is_atomic = at / QIMG_SECTOR_BYTES == (at + sizeof data - 1) / QIMG_SECTOR_BYTES;
+    QimgErrno err = is_valid && !is_atomic ? write_autoclear(q, false) : 0;
+
+    if (!err)
+        err = qcow2_write_header_field(q, at, &data, sizeof data);
+    if (!err && !(is_valid && is_atomic))
+        err = write_autoclear(q, true);
+    return err;
+}
+
+/* Finds the end of the header extensions in the first cluster: where its 8 bytes lie. */
+static QimgErrno
+find_end(Qcow2 *q, uint8_t *bytes, uint64_t *end_at_out)
+{
+    size_t end = qcow2_header_extensions_end(&q->header);
+    size_t position = q->header.header_bytes, at;
+    Qcow2Extension e;
+    QimgErrno err =
+        qimg_storage_read(q->base.file, QIMG_IO_HEADER, qimg_host(0), bytes, end);
+
+    if (err)
+        return err;
+    do {
+        at = position;
+        if (position > end || qcow2_extension_decode(bytes, end, &position, &e).rule)
+            return -EFBIG;
+    } while (e.type != QCOW2_EXT_END);
+    *end_at_out = at;
+    return at % 8 == 0 && at + 8 <= end ? 0 : -EFBIG;
+}
+
+/* Copies the name of the backing file behind @end, and lets the header name the copy. */
+static QimgErrno
+move_backing_name(Qcow2 *q, uint64_t end)
+{
+    uint64_t old = q->header.backing_name_offset;
+    uint64_t n_bytes = q->header.backing_name_bytes;
+    uint64_t new = qimg_max_u64(end, old + n_bytes);
+    qimg_be64 field;
+    QimgErrno err;
+
+    if (old == 0 || n_bytes == 0 || old >= end)
+        return 0;
+    new = (new + 7) & ~UINT64_C(7);
+    if (new + n_bytes > q->geometry.cluster_bytes)
+        return -EFBIG;
+    err = qimg_storage_write(q->base.file, QIMG_IO_HEADER, qimg_host(new),
+                             q->base.backing_name, n_bytes);
+    if (!err)
+        err = qimg_storage_sync(q->base.file);
+    field = qimg_be64_set(new);
+    if (!err)
+        err = qcow2_write_header_field(q, QCOW2_HEADER_AT_BACKING_NAME, &field,
+                                       sizeof field);
+    if (!err)
+        q->header.backing_name_offset = new;
+    return err;
+}
+
+/* Adds the extension in the place of the mark of the end, which moves behind it: first
+ * all that no reader sees yet, then the 8 bytes that were the mark, then the bit that
+ * makes it valid. */
+static QimgErrno
+add_extension(Qcow2 *q, const Qcow2BitmapsExtension *to)
+{
+    struct {
+        ExtensionData data;
+        uint8_t end[8];
+    } body = {encode(to), {0}};
+    qimg_be32 head[2] = {qimg_be32_set(QCOW2_EXT_BITMAPS),
+                         qimg_be32_set(QCOW2_BITMAPS_EXTENSION_BYTES)};
+    g_autofree uint8_t *bytes = g_try_malloc(q->geometry.cluster_bytes);
+    uint64_t at = 0;
+    QimgErrno err = bytes ? find_end(q, bytes, &at) : -ENOMEM;
+
+    if (!err && at + sizeof head + sizeof body > q->geometry.cluster_bytes)
+        err = -EFBIG;
+    if (!err)
+        err = move_backing_name(q, at + sizeof head + sizeof body);
+    if (!err)
+        err = qimg_storage_write(q->base.file, QIMG_IO_HEADER,
+                                 qimg_host(at + sizeof head), &body, sizeof body);
+    if (!err)
+        err = qimg_storage_sync(q->base.file);
+    if (!err)
+        err = qcow2_write_header_field(q, at, head, sizeof head);
+    if (err)
+        return err;
+    q->bitmaps_extension_at = at + sizeof head;
+    return write_autoclear(q, true);
+}
+
+/* Makes the bitmaps stale, and removes the extension if it is the last one; else it
+ * stays, and nothing refers to its directory any more. */
+static QimgErrno
+remove_extension(Qcow2 *q)
+{
+    g_autofree uint8_t *bytes = g_try_malloc(q->geometry.cluster_bytes);
+    uint64_t end_at = 0;
+    qimg_be64 mark = qimg_be64_set(0);
+    QimgErrno err = bytes ? write_autoclear(q, false) : -ENOMEM;
+
+    if (err || find_end(q, bytes, &end_at) != 0 ||
+        end_at != q->bitmaps_extension_at + QCOW2_BITMAPS_EXTENSION_BYTES)
+        return err;
+    err = qcow2_write_header_field(q, q->bitmaps_extension_at - 8, &mark, sizeof mark);
+    if (!err)
+        q->bitmaps_extension_at = 0;
+    return err;
+}
+
 QimgErrno
 qcow2_switch_bitmap_directory(Qcow2 *q, const Qcow2BitmapsExtension *to)
 {
-    struct {
-        qimg_be32 n_bitmaps;
-        qimg_be32 reserved;
-        qimg_be64 directory_bytes;
-        qimg_be64 directory_offset;
-    } field = {qimg_be32_set(to->n_bitmaps), qimg_be32_set(0),
-               qimg_be64_set(to->directory_bytes), qimg_be64_set(to->directory_offset)};
     Qcow2BitmapsExtension old = q->bitmaps;
-    uint64_t at = q->bitmaps_extension_at;
-    bool is_atomic =
-        at / QIMG_SECTOR_BYTES == (at + sizeof field - 1) / QIMG_SECTOR_BYTES;
-    QimgErrno err = is_atomic ? 0 : write_autoclear(q, false);
+    bool was_valid = (q->header.autoclear_features & QCOW2_AUTOCLEAR_BITMAPS) != 0;
+    QimgErrno err = 0;
 
-    _Static_assert(sizeof field == QCOW2_BITMAPS_EXTENSION_BYTES, "on-disk size");
-    if (!err)
-        err = qcow2_write_header_field(q, at, &field, sizeof field);
-    if (!err && !is_atomic)
-        err = write_autoclear(q, true);
+    if (to->n_bitmaps > 0)
+        err = q->bitmaps_extension_at ? replace_data(q, to) : add_extension(q, to);
+    else if (q->bitmaps_extension_at)
+        err = remove_extension(q);
     if (err)
         return err;
     q->bitmaps = *to;
-    qcow2_free_later(q, (QimgClusters){old.directory_offset >> q->geometry.cluster_bits,
-                                       qimg_div_round_up(old.directory_bytes,
-                                                         q->geometry.cluster_bytes)});
+    if (was_valid && old.n_bitmaps > 0) /* a stale directory may be anything */
+        qcow2_free_later(q,
+                         (QimgClusters){old.directory_offset >> q->geometry.cluster_bits,
+                                        qimg_div_round_up(old.directory_bytes,
+                                                          q->geometry.cluster_bytes)});
     return 0;
 }

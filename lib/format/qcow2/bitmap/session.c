@@ -82,8 +82,11 @@ check_own_clusters(Qcow2Tracker *t)
 {
     Qcow2 *q = t->q;
     QIMG_LOCK_SCOPE(&q->alloc_lock);
-    QimgErrno err =
-        check_counted_once(q, q->bitmaps.directory_offset, q->bitmaps.directory_bytes);
+    QimgErrno err = 0;
+
+    if (t->list->n == 0)
+        return 0;
+    err = check_counted_once(q, q->bitmaps.directory_offset, q->bitmaps.directory_bytes);
 
     for (unsigned i = 0; !err && i < t->list->n; i++) {
         const QimgFormatBitmap *b = &t->list->items[i];

@@ -8,6 +8,9 @@
 #include "base/errors.h"
 #include "format/qcow2/bitmap/directory.h"
 
+/* Of an image that got its first bitmap after it was opened. */
+#define DEFAULT_MAX_BYTES (64 * QIMG_MIB)
+
 uint64_t qcow2_track_ones;
 
 /* ---- life ---- */
@@ -105,7 +108,7 @@ qcow2_tracker_add_metadata(Qcow2Tracker *t)
     QimgErrno err;
     Qcow2 *q;
 
-    if (!t)
+    if (!t || t->q->bitmaps.n_bitmaps == 0)
         return 0;
     q = t->q;
     err = qimg_format_metadata_add(&q->base, q->bitmaps.directory_offset,
@@ -175,6 +178,28 @@ qcow2_tracker_load(Qcow2Tracker *t)
     else
         atomic_store_explicit(&t->is_loaded, true, memory_order_release);
     return err;
+}
+
+QimgErrno
+qcow2_tracker_reload(Qcow2 *q)
+{
+    QimgBitmaps *list = NULL;
+    uint8_t *directory = NULL;
+    QimgErrno err;
+
+    if (!q->tracker)
+        return q->bitmaps.n_bitmaps == 0 || qcow2_tracker_open(q, DEFAULT_MAX_BYTES, NULL)
+                   ? 0
+                   : -EIO;
+    err = qcow2_read_bitmap_directory(q, &list, &directory);
+    if (err)
+        return err;
+    qcow2_tracker_forget(q->tracker);
+    qimg_bitmaps_unref(q->tracker->list);
+    g_free(q->tracker->directory);
+    q->tracker->list = list;
+    q->tracker->directory = directory;
+    return 0;
 }
 
 QimgErrno

@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Adding, removing and changing bitmaps: all or nothing, by one switch of the directory.
+ */
+#pragma once
+
+#include "format/qcow2/bitmap/tracker.h"
+
+/* QimgDriver.change_bitmaps. */
+bool qcow2_change_bitmaps(QimgFormat *format, const char *name,
+                          const QimgBitmapAction *const *actions, unsigned n_actions,
+                          GError **error);
