@@ -35,6 +35,13 @@ struct QimgDriver {
                      QimgGuestOffset guest_offset, uint64_t length_bytes,
                      QimgRun *run_out);
 
+    /* Announces that map will read the slice of the L1 table, or of the L2 table, that
+     * tells of @guest_offset, which lies below the size of @view. NULL without tables.
+     * Threads: any; no lock may be held; TABLE_L2 waits for I/O if the L1 slice is not
+     * in the cache. */
+    void (*will_map)(QimgFormat *format, const QimgView *view,
+                     QimgGuestOffset guest_offset, TableKind level);
+
     /* Reads and inflates a whole compressed cluster. NULL without compression.
      * Threads: any; no lock may be held. Errors: -EIO for a broken stream, -ENOMEM. */
     QimgErrno (*read_compressed)(QimgFormat *format, QimgHostOffset host_offset,

@@ -105,6 +105,17 @@ qimg_count_zero_entries(QimgFormat *format, uint64_t host_offset, uint64_t n_ent
     return count_leading_zeros(words, n_bytes / sizeof(uint64_t)) / entry_words;
 }
 
+void
+qimg_will_read_l1(QimgFormat *format, const QimgView *view, uint64_t l1_index)
+{
+    if (l1_index < view->n_l1_entries_in_file)
+        qimg_storage_will_read(
+            format->file,
+            qimg_host(view->l1_table_offset.v +
+                      qimg_align_down(l1_index, TABLE_SLICE_WORDS) * sizeof(uint64_t)),
+            TABLE_SLICE_BYTES);
+}
+
 QimgErrno
 qimg_count_empty_l1(QimgFormat *format, const QimgView *view, uint64_t l1_index,
                     uint64_t n_wanted, uint64_t offset_mask, uint64_t *entry_out,

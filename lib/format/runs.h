@@ -38,6 +38,9 @@ QimgErrno qimg_count_empty_l1(QimgFormat *format, const QimgView *view, uint64_t
                               uint64_t n_wanted, uint64_t offset_mask,
                               uint64_t *entry_out, uint64_t *n_empty_out);
 
+/* QimgDriver.will_map for TABLE_L1: announces the slice with the entry @l1_index. */
+void qimg_will_read_l1(QimgFormat *format, const QimgView *view, uint64_t l1_index);
+
 /* Turns a decoded entry, [@in_cluster_bytes, + @length_bytes) of it and of those with the
  * same answer, into a run. The part beyond the end of the file is cut off, or damage; a
  * short data file reads as zeros. */

@@ -144,6 +144,15 @@ file_get_status(QimgStorage *storage, struct stat *out)
     return 0;
 }
 
+static void
+file_will_read(QimgStorage *storage, uint64_t file_offset, size_t n_bytes)
+{
+    FileStorage *file = (FileStorage *)storage;
+
+    (void)posix_fadvise(file->fd, (off_t)file_offset, (off_t)n_bytes,
+                        POSIX_FADV_WILLNEED);
+}
+
 static QimgErrno
 file_find_extent(QimgStorage *storage, uint64_t file_offset, bool *is_data_out,
                  uint64_t *end_out)
@@ -207,6 +216,7 @@ file_close(QimgStorage *storage)
 
 static const QimgStorageOps writable_file_ops = {
     .pread = file_pread,
+    .will_read = file_will_read,
     .get_size = file_get_size,
     .find_extent = file_find_extent,
     .get_status = file_get_status,
@@ -222,6 +232,7 @@ static const QimgStorageOps writable_file_ops = {
 
 static const QimgStorageOps unsynced_file_ops = {
     .pread = file_pread,
+    .will_read = file_will_read,
     .get_size = file_get_size,
     .find_extent = file_find_extent,
     .get_status = file_get_status,
@@ -236,6 +247,7 @@ static const QimgStorageOps unsynced_file_ops = {
 
 static const QimgStorageOps file_ops = {
     .pread = file_pread,
+    .will_read = file_will_read,
     .get_size = file_get_size,
     .find_extent = file_find_extent,
     .has_changed = file_has_changed,

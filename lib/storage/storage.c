@@ -490,6 +490,14 @@ find_extent_around(QimgStorage *storage, uint64_t offset, bool *is_data_out,
     return err;
 }
 
+void
+qimg_storage_will_read(QimgStorage *storage, QimgHostOffset host_offset, size_t n_bytes)
+{
+    qimg_lock_assert_metadata_io();
+    if (storage->ops->will_read && host_offset.v < atomic_load(&storage->end_bytes))
+        storage->ops->will_read(storage, host_offset.v, n_bytes);
+}
+
 QimgErrno
 qimg_storage_find_extent(QimgStorage *storage, QimgHostOffset host_offset,
                          bool *is_data_out, uint64_t *end_out)

@@ -46,6 +46,9 @@ typedef struct QimgStorageOps {
      * for storages that inject faults or record; it does not affect the bytes. */
     ssize_t (*pread)(QimgStorage *storage, QimgIoPurpose purpose, uint64_t file_offset,
                      void *buffer, size_t n_bytes);
+    /* Begins to fetch bytes that a pread will ask for soon, and does not wait for them.
+     * May be NULL. */
+    void (*will_read)(QimgStorage *storage, uint64_t file_offset, size_t n_bytes);
     /* The present length of the file. */
     QimgErrno (*get_size)(QimgStorage *storage, uint64_t *size_bytes_out);
     /* Whether @file_offset (below the size) is in data or in a hole, and the end of that.
@@ -123,6 +126,11 @@ void qimg_storage_init(QimgStorage *storage, const QimgStorageOps *ops, const ch
 QimgErrno qimg_storage_read(QimgStorage *storage, QimgIoPurpose purpose,
                             QimgHostOffset host_offset, void *buffer, size_t n_bytes)
     QIMG_MUST_CHECK;
+
+/* Announces a read: of slow storage it begins now, beside others. Never waits for the
+ * bytes and never fails. Threads: any; locks as qimg_storage_read. */
+void qimg_storage_will_read(QimgStorage *storage, QimgHostOffset host_offset,
+                            size_t n_bytes);
 
 /* The present length in bytes. Threads: any. Errors: -EIO if the file was cut. */
 QimgErrno qimg_storage_get_size(QimgStorage *storage, uint64_t *size_bytes_out)

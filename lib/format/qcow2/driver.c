@@ -395,6 +395,7 @@ const QimgDriver qimg_driver_qcow2 = {
     .probe = qcow2_header_probe,
     .open = qcow2_open,
     .map = qcow2_map,
+    .will_map = qcow2_will_map,
     .read_compressed = qcow2_read_compressed,
     .check_snapshot = qcow2_check_snapshot,
     .list_bitmaps = qcow2_list_bitmaps,

@@ -171,6 +171,7 @@ const QimgDriver qimg_driver_qed = {
     .probe = qed_header_probe,
     .open = qed_open,
     .map = qed_map,
+    .will_map = qed_will_map,
     .activate = qed_activate,
     .plan_write = qed_plan_write,
     .publish = qed_publish,

@@ -133,3 +133,25 @@ qed_map(QimgFormat *format, const QimgView *view, QimgGuestOffset guest_offset,
                              (uint64_t)TABLE_SLICE_WORDS << qed->header.cluster_bits,
                              qed_map_step, qed_peek_unallocated, run_out);
 }
+
+void
+qed_will_map(QimgFormat *format, const QimgView *view, QimgGuestOffset guest_offset,
+             TableKind level)
+{
+    Qed *qed = (Qed *)format;
+    uint64_t l1_index = guest_offset.v >> qed->l1_shift;
+    uint64_t entry, n_empty;
+
+    if (level == TABLE_L1) {
+        qimg_will_read_l1(format, view, l1_index);
+        return;
+    }
+    if (l1_index >= view->n_l1_entries_in_file ||
+        qimg_count_empty_l1(format, view, l1_index, 1, UINT64_MAX, &entry, &n_empty) ||
+        n_empty > 0 || !qed_is_place_for_table(qed, entry))
+        return;
+    qimg_storage_will_read(
+        format->file,
+        qimg_host(qed_slice_offset(entry, qed_l2_index(qed, guest_offset.v))),
+        TABLE_SLICE_BYTES);
+}

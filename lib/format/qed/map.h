@@ -7,3 +7,7 @@
 /* QimgDriver.map. */
 QimgErrno qed_map(QimgFormat *format, const QimgView *view, QimgGuestOffset guest_offset,
                   uint64_t length_bytes, QimgRun *run_out);
+
+/* QimgDriver.will_map. */
+void qed_will_map(QimgFormat *format, const QimgView *view, QimgGuestOffset guest_offset,
+                  TableKind level);

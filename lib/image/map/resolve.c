@@ -117,6 +117,27 @@ paint_stretch(Region *region, unsigned layer_index, uint64_t first, uint64_t las
     return 0;
 }
 
+/* Announces the tables that all layers need for the region, so that slow disks read them
+ * beside each other and not one after the other. */
+static void
+announce_tables(const Region *region)
+{
+    QimgChain *chain = region->chain;
+    static const TableKind levels[] = {TABLE_L1, TABLE_L2};
+
+    for (size_t l = 0; l < G_N_ELEMENTS(levels); l++) {
+        for (unsigned i = region->first_layer; i < chain->n_layers; i++) {
+            QimgFormat *layer = chain->layers[i];
+
+            if (region->guest_offset >= qimg_view_size_bytes(&layer->active))
+                break;
+            if (layer->driver->will_map)
+                layer->driver->will_map(layer, &layer->active,
+                                        qimg_guest(region->guest_offset), levels[l]);
+        }
+    }
+}
+
 /* SlotLoad: asks the layers from the top down, each only for granules still open. */
 static QimgErrno
 load_region(void *user, uint64_t key, void *bytes)
@@ -128,6 +149,8 @@ load_region(void *user, uint64_t key, void *bytes)
 
     (void)key;
     region->entries = entries;
+    if (chain->n_layers - region->first_layer > 1)
+        announce_tables(region);
     for (unsigned i = 0; i < GRANULES_PER_REGION; i++)
         entries[i] = (Entry){.word = ENTRY_UNRESOLVED};
     for (unsigned layer = region->first_layer; layer < chain->n_layers; layer++) {

@@ -211,3 +211,30 @@ qcow2_map(QimgFormat *format, const QimgView *view, QimgGuestOffset guest_offset
     return qimg_map_by_steps(format, view, guest_offset.v, length_bytes,
                              slice_guest_bytes, map_step, peek_unallocated, run_out);
 }
+
+void
+qcow2_will_map(QimgFormat *format, const QimgView *view, QimgGuestOffset guest_offset,
+               TableKind level)
+{
+    const Qcow2 *q = (const Qcow2 *)format;
+    const Qcow2Geometry *g = &q->geometry;
+    uint64_t l1_index = guest_offset.v >> g->l1_shift;
+    uint64_t l2_index =
+        (guest_offset.v >> g->cluster_bits) & ((UINT64_C(1) << g->l2_bits) - 1);
+    uint64_t entry, n_empty;
+
+    if (level == TABLE_L1) {
+        qimg_will_read_l1(format, view, l1_index);
+        return;
+    }
+    if (l1_index >= view->n_l1_entries_in_file ||
+        qimg_count_empty_l1(format, view, l1_index, 1, QCOW2_OFFSET_MASK, &entry,
+                            &n_empty) ||
+        n_empty > 0)
+        return;
+    l2_index = qimg_align_down(l2_index, q->slice_words / g->l2_entry_words);
+    qimg_storage_will_read(format->file,
+                           qimg_host((entry & QCOW2_OFFSET_MASK) +
+                                     l2_index * g->l2_entry_words * sizeof(uint64_t)),
+                           q->slice_words * sizeof(uint64_t));
+}

@@ -8,3 +8,7 @@
 QimgErrno qcow2_map(QimgFormat *format, const QimgView *view,
                     QimgGuestOffset guest_offset, uint64_t length_bytes,
                     QimgRun *run_out);
+
+/* QimgDriver.will_map. */
+void qcow2_will_map(QimgFormat *format, const QimgView *view,
+                    QimgGuestOffset guest_offset, TableKind level);
