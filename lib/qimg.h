@@ -221,6 +221,12 @@ QIMG_API QimgImage *qimg_image_open_fd(int fd, const char *path,
  * thread. */
 QIMG_API const char *qimg_probe(const void *bytes, size_t n_bytes);
 
+/* Why the file that is open as @fd, which qimg_probe does not know, would be refused as
+ * an image: it holds a disk in a form that this library does not read (VMDK, E01, ...)
+ * or, where @archives_too, is an archive, a text and the like. NULL: it would not be;
+ * else free with g_free. Any thread. */
+QIMG_API char *qimg_probe_foreign(int fd, gboolean archives_too);
+
 /* Opens another handle on the chain of @image from layer @depth down: 0 is the image
  * itself, 1 its backing file. Costs no I/O. Errors: USAGE beyond the last layer. */
 QIMG_API QimgImage *qimg_image_open_layer(QimgImage *image, unsigned depth,

@@ -11,6 +11,16 @@
 
 #define PROBE_BYTES 512
 
+static void
+other_file_free(gpointer pointer)
+{
+    OtherFile *other = pointer;
+
+    g_free(other->name);
+    g_free(other->reason);
+    g_free(other);
+}
+
 ImageDir *
 image_dir_new(const char *path, GError **error)
 {
@@ -33,6 +43,7 @@ image_dir_new(const char *path, GError **error)
     dir->path = g_strndup(path, n);
     dir->fd = fd;
     dir->files = g_hash_table_new(g_str_hash, g_str_equal);
+    dir->others = g_ptr_array_new_with_free_func(other_file_free);
     return dir;
 }
 
@@ -43,21 +54,30 @@ image_dir_free(ImageDir *dir)
         return;
     close(dir->fd);
     g_hash_table_unref(dir->files);
+    g_ptr_array_unref(dir->others);
     g_free(dir->path);
     g_free(dir);
+}
+
+static int
+open_to_look(const ImageDir *dir, const char *name)
+{
+    int flags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC;
+    int fd = openat(dir->fd, name, flags | O_NOATIME);
+
+    if (fd < 0 && errno == EPERM) /* O_NOATIME is refused for other users' files */
+        fd = openat(dir->fd, name, flags);
+    return fd;
 }
 
 /* Whether the file begins with the magic of an image. */
 static bool
 has_magic(const ImageDir *dir, const char *name)
 {
-    int flags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC;
-    int fd = openat(dir->fd, name, flags | O_NOATIME);
+    int fd = open_to_look(dir, name);
     char bytes[PROBE_BYTES];
     ssize_t n;
 
-    if (fd < 0 && errno == EPERM) /* O_NOATIME is refused for other users' files */
-        fd = openat(dir->fd, name, flags);
     if (fd < 0)
         return false;
     n = pread(fd, bytes, sizeof bytes, 0);
@@ -73,6 +93,53 @@ image_dir_has(const ImageDir *dir, const char *name, struct stat *status_out)
     if (S_ISREG(status_out->st_mode))
         return names_has_suffix(name) || has_magic(dir, name);
     return S_ISLNK(status_out->st_mode) && names_has_suffix(name);
+}
+
+char *
+image_dir_find_other(const ImageDir *dir, const char *name)
+{
+    const char *dot = strrchr(name, '.');
+    g_autofree char *inner = dot ? g_strndup(name, (gsize)(dot - name)) : NULL;
+    struct stat status;
+    char *reason;
+    int fd;
+
+    if (name[0] == '.' || fstatat(dir->fd, name, &status, AT_SYMLINK_NOFOLLOW) < 0 ||
+        !S_ISREG(status.st_mode))
+        return NULL;
+    fd = open_to_look(dir, name);
+    if (fd < 0)
+        return NULL;
+    reason = qimg_probe_foreign(fd, inner && names_has_suffix(inner));
+    close(fd);
+    return reason;
+}
+
+void
+image_dir_set_other(ImageDir *dir, const char *name, char *reason)
+{
+    OtherFile *other = NULL;
+
+    for (guint i = 0; i < dir->others->len && !other; i++) {
+        OtherFile *at = dir->others->pdata[i];
+
+        if (strcmp(at->name, name) != 0)
+            continue;
+        if (!reason) {
+            g_ptr_array_remove_index(dir->others, i);
+            return;
+        }
+        other = at;
+    }
+    if (!reason)
+        return;
+    if (!other) {
+        other = g_new0(OtherFile, 1);
+        other->name = g_strdup(name);
+        g_ptr_array_add(dir->others, other);
+    }
+    g_free(other->reason);
+    other->reason = reason;
 }
 
 /* Whether @entry may be a file or a link, without touching a mount on it. */

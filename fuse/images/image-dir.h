@@ -11,11 +11,18 @@
 
 #include "qimg.h"
 
+/* A file that holds a disk, but none that can be shown. */
+typedef struct {
+    char *name;
+    char *reason;
+} OtherFile;
+
 typedef struct {
     char *path; /* as given, without trailing slashes */
     int fd;
     bool is_watched;       /* const while mounted: changes are reported by a watch */
     GHashTable *files;     /* for images-dir.c: file names to entries */
+    GPtrArray *others;     /* for images-dir.c: OtherFile * */
     struct timespec mtime; /* for images-dir.c: the directory's mtime at its last scan */
     bool has_failed;       /* for images-dir.c: the last scan failed */
 } ImageDir;
@@ -28,6 +35,14 @@ void image_dir_free(ImageDir *dir);
  * file with a suffix or the content of a disk image, or a link with such a suffix, unless
  * hidden. Opens only files without such a suffix. */
 bool image_dir_has(const ImageDir *dir, const char *name, struct stat *status_out);
+
+/* Why the regular file @name, which image_dir_has does not know, holds a disk that cannot
+ * be shown: by its content, or by a name like disk.img.xz. NULL: it holds none; else free
+ * with g_free. */
+char *image_dir_find_other(const ImageDir *dir, const char *name);
+
+/* Notes the @reason (taken over; NULL: none any more) for the file @name in others. */
+void image_dir_set_other(ImageDir *dir, const char *name, char *reason);
 
 /* The sorted names (char *) of the files that may be images. Free with g_ptr_array_unref.
  * NULL with errno set. */

@@ -180,6 +180,8 @@ update(Images *images, ImageDir *dir, const char *name, FileEvent event)
 {
     struct stat status;
     bool is_image = image_dir_has(dir, name, &status);
+    char *other =
+        is_image || event == FILE_CREATED ? NULL : image_dir_find_other(dir, name);
     ImageEntry *entry;
     bool is_same;
     int used = -1;
@@ -189,6 +191,7 @@ update(Images *images, ImageDir *dir, const char *name, FileEvent event)
         (S_ISLNK(status.st_mode) || status.st_nlink > 1))
         event = FILE_COMPLETE;
     qimg_mutex_lock(&images->lock);
+    image_dir_set_other(dir, name, other);
     entry = g_hash_table_lookup(dir->files, name);
     is_same = entry && is_image && is_entry_of_file(entry, dir, &status);
     if (entry && !is_same)
@@ -214,7 +217,7 @@ images_update(Images *images, ImageDir *dir, const char *name, FileEvent event)
     qimg_mutex_unlock(&images->scan_lock);
 }
 
-/* The names of the files of @dir that have entries. */
+/* The names of the files of @dir that have entries, or hold other disks. */
 static GPtrArray *
 known_files(Images *images, const ImageDir *dir)
 {
@@ -226,6 +229,8 @@ known_files(Images *images, const ImageDir *dir)
     g_hash_table_iter_init(&iter, dir->files);
     while (g_hash_table_iter_next(&iter, &name, NULL))
         g_ptr_array_add(names, g_strdup(name));
+    for (guint i = 0; i < dir->others->len; i++)
+        g_ptr_array_add(names, g_strdup(((OtherFile *)dir->others->pdata[i])->name));
     qimg_mutex_unlock(&images->lock);
     return names;
 }
@@ -323,6 +328,29 @@ images_avoid_device(Images *images, dev_t device)
 {
     if (images->dirs->len > 0)
         qimg_options_avoid_device(images->settings.image_options, device);
+}
+
+bool
+images_get_other(Images *images, unsigned place, char **file_out, char **reason_out)
+{
+    bool is_found = false;
+
+    qimg_mutex_lock(&images->lock);
+    for (guint i = 0; i < images->dirs->len && !is_found; i++) {
+        const ImageDir *dir = images->dirs->pdata[i];
+
+        if (place >= dir->others->len) {
+            place -= dir->others->len;
+        } else {
+            const OtherFile *other = dir->others->pdata[place];
+
+            *file_out = image_dir_path_of(dir, other->name);
+            *reason_out = g_strdup(other->reason);
+            is_found = true;
+        }
+    }
+    qimg_mutex_unlock(&images->lock);
+    return is_found;
 }
 
 bool

@@ -235,6 +235,10 @@ GPtrArray *images_take_gone(Images *images);
 /* Avoids @device, the device of the mount itself. Call before anything is served. */
 void images_avoid_device(Images *images, dev_t device);
 
+/* A file of the directories that holds a disk, but none that can be shown, and why; both
+ * to be freed with g_free. False past the last @place. */
+bool images_get_other(Images *images, unsigned place, char **file_out, char **reason_out);
+
 /* Why the last opening of the image failed, or which of its files has changed since: the
  * file and the reason, both to be freed with g_free. False: no error, or not tried. */
 bool images_get_error(Images *images, unsigned number, char **file_out,

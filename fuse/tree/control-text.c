@@ -28,6 +28,7 @@ typedef union {
     uint64_t guest_offset;
     struct {
         unsigned number; /* of an image */
+        unsigned place;  /* of a file that is no image, after these */
         bool is_begun;   /* an element was made */
         bool is_ended;
     } list;
@@ -176,18 +177,25 @@ append_stats(const Source *source, Place *place, GString *out)
     end_list(place, "{}", out);
 }
 
+/* The next image that could not be opened, then the next file that holds another disk. */
+static bool
+next_error(Images *images, Place *place, char **file_out, char **reason_out)
+{
+    while (images_next_error(images, &place->list.number))
+        if (images_get_error(images, place->list.number++, file_out, reason_out))
+            return true;
+    return images_get_other(images, place->list.place++, file_out, reason_out);
+}
+
 /* The images that could not be opened, each with its file and the reason. */
 static void
 append_error(const Source *source, Place *place, GString *out)
 {
-    Images *images = source->tree->images;
+    g_autofree char *file = NULL;
+    g_autofree char *reason = NULL;
 
-    while (!place->list.is_ended && images_next_error(images, &place->list.number)) {
-        g_autofree char *file = NULL;
-        g_autofree char *reason = NULL;
-
-        if (!images_get_error(images, place->list.number++, &file, &reason))
-            continue;
+    if (!place->list.is_ended &&
+        next_error(source->tree->images, place, &file, &reason)) {
         begin_element(place, '[', out);
         g_string_append(out, "{\n        \"file\": ");
         append_string(out, file);

@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-/* Order of probing; raw takes what nobody else wants. */
+/* Order of probing. */
 static const QimgDriver *const drivers[] = {
     &qimg_driver_qcow2,
     &qimg_driver_qed,
@@ -41,11 +41,10 @@ qimg_driver_names(bool made_only)
 }
 
 const QimgDriver *
-qimg_driver_probe(const uint8_t *bytes, size_t n_bytes, const QimgForeign **foreign_out)
+qimg_driver_probe(const uint8_t *bytes, size_t n_bytes)
 {
     for (size_t i = 0; i < G_N_ELEMENTS(drivers); i++)
         if (drivers[i]->probe && drivers[i]->probe(bytes, n_bytes))
             return drivers[i];
-    *foreign_out = qimg_foreign_find(bytes, n_bytes);
-    return *foreign_out ? NULL : &qimg_driver_raw;
+    return NULL;
 }

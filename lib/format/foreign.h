@@ -1,17 +1,37 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Formats that are known by their first bytes and cannot be read here. Taken for raw
- * disks, they would show bytes that are not the disk's, and lose their headers to the
- * first write. */
+/* Files that are no raw disk and cannot be read here: disk formats of other programs,
+ * archives, and what a failed download leaves. Taken for raw disks, they would show bytes
+ * that are not the disk's, and lose their headers to the first write.
+ *
+ * A raw disk may begin with anything. So a short magic number counts together with fields
+ * that must fit, and a trailer together with its checksum or its sizes. */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
-#include <stdint.h>
+
+#include "storage/storage.h"
 
 typedef struct {
-    const char *what; /* "a VMDK image": after "is" */
-    const char *advice;
+    const char *what;   /* "a VMDK image": after "is" */
+    const char *advice; /* what opens it: an imperative */
+    bool is_disk;       /* holds a disk, in another form */
 } QimgForeign;
 
-/* The foreign format of a file that begins with the @n_bytes @bytes (512 are enough);
- * static, NULL: none. Any thread. */
-const QimgForeign *qimg_foreign_find(const uint8_t *bytes, size_t n_bytes);
+#define QIMG_FOREIGN_HEAD_BYTES 4096u
+#define QIMG_FOREIGN_TAIL_BYTES 1024u
+
+/* The beginning and the end of a file; of a short one they overlap. */
+typedef struct {
+    const uint8_t *head; /* the first n_head bytes, as many as there are of the above */
+    size_t n_head;
+    const uint8_t *tail; /* the last n_tail bytes */
+    size_t n_tail;
+    uint64_t size_bytes; /* of the file */
+} QimgForeignBytes;
+
+/* What the file of these @bytes is; static, NULL: none of the known kinds. Any thread. */
+const QimgForeign *qimg_foreign_find(const QimgForeignBytes *bytes);
+
+/* As qimg_foreign_find, of @file, in *@out. Reads its beginning and its end. */
+QimgErrno qimg_foreign_probe(QimgStorage *file, const QimgForeign **out);

@@ -8,6 +8,8 @@
 #include "base/checked.h"
 #include "base/errors.h"
 #include "format/drivers.h"
+#include "image/open/choose-driver.h"
+#include "storage/file.h"
 
 const char *
 qimg_version(void)
@@ -261,10 +263,25 @@ qimg_image_get_stamp(const QimgImage *image)
 const char *
 qimg_probe(const void *bytes, size_t n_bytes)
 {
-    const QimgForeign *foreign;
-    const QimgDriver *driver = qimg_driver_probe(bytes, n_bytes, &foreign);
+    const QimgDriver *driver = qimg_driver_probe(bytes, n_bytes);
 
-    return driver && driver->probe ? driver->name : NULL;
+    return driver ? driver->name : NULL;
+}
+
+char *
+qimg_probe_foreign(int fd, gboolean archives_too)
+{
+    int own_fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    QimgStorage *file =
+        own_fd < 0 ? NULL : qimg_file_storage_new(own_fd, "", false, NULL);
+    const QimgForeign *foreign = NULL;
+    char *text = NULL;
+
+    if (file && qimg_foreign_probe(file, &foreign) == 0 && foreign &&
+        (archives_too || foreign->is_disk))
+        text = choose_driver_refusal(foreign, NULL);
+    qimg_storage_close(file);
+    return text;
 }
 
 uint64_t

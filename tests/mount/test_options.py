@@ -247,10 +247,11 @@ def test_image_without_permission(disk, mnt):
 
 
 def test_empty_file(tmp_path, mnt):
-    """A raw disk of no bytes."""
+    """A raw disk of no bytes, where the user says so: mostly a download has failed."""
     image = tmp_path / "empty.img"
     image.touch()
-    with Mount(image, mnt) as mount:
+    refused(image, mnt, file=image, contains=["empty"])
+    with Mount(image, mnt, "-o", "format=raw") as mount:
         assert os.stat(mount.raw(image)).st_size == 0
         assert read_all(mount.raw(image)) == b""
 

@@ -302,8 +302,9 @@ open_with(const char *path, const char *dir, const char *option, const char *val
 }
 
 #define FOREIGN(name)                                                                    \
-    "is a " name " image, which this version cannot read (convert it with qemu-img "     \
-    "convert, or show its bytes with -o format=raw)"
+    "is a " name                                                                         \
+    " image, not a raw disk (convert it with qemu-img convert, or show its "             \
+    "bytes with -o format=raw)"
 
 /* A signature behind 64 bytes of text. */
 #define VDI_START                                                                        \
@@ -344,12 +345,16 @@ test_formats(void)
         {"vhdxfile", 8, NULL, QIMG_ERROR_UNSUPPORTED, FOREIGN("VHDX")},
         {"conectix", 8, NULL, QIMG_ERROR_UNSUPPORTED, FOREIGN("VHD")},
         {"LUKS\xba\xbe", 6, NULL, QIMG_ERROR_UNSUPPORTED,
-         "is a LUKS container, which this version cannot read (open it with cryptsetup, "
-         "or show its bytes with -o format=raw)"},
+         "is a LUKS container, not a raw disk (open it with cryptsetup, or show its "
+         "bytes "
+         "with -o format=raw)"},
         {"WithoutFreeSpace", 16, NULL, QIMG_ERROR_UNSUPPORTED, FOREIGN("Parallels")},
         {"QED\0", 4, "raw", 0, NULL},
         {"QED", 3, NULL, 0, NULL},
-        {"", 0, NULL, 0, NULL},
+        {"", 0, NULL, QIMG_ERROR_UNSUPPORTED,
+         "is an empty file, not a raw disk (get the image anew: a copy or download has "
+         "failed, or show its bytes with -o format=raw)"},
+        {"", 0, "raw", 0, NULL},
         {"", 0, "qcow2", INVALID,
          "header: is 0 (0x0) and the file is shorter than its header" ADVICE},
         {"some text", 9, "qcow2", QIMG_ERROR_NOT_AN_IMAGE,

@@ -72,7 +72,8 @@ static QimgImage *
 must_open(const char *path, const char *cow_path)
 {
     GError *error = NULL;
-    QimgImage *image = open_cow(path, NULL, cow_path, &error);
+    bool is_raw = g_str_has_suffix(path, ".img");
+    QimgImage *image = open_cow(path, is_raw ? "raw" : NULL, cow_path, &error);
 
     g_assert_no_error(error);
     return image;

@@ -125,6 +125,13 @@ images_get_error(Images *images, unsigned number, char **file_out, char **reason
     return false;
 }
 
+bool
+images_get_other(Images *images, unsigned place, char **file_out, char **reason_out)
+{
+    (void)images, (void)place, (void)file_out, (void)reason_out;
+    return false;
+}
+
 /* ---- tests ---- */
 
 typedef struct {

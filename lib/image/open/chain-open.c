@@ -15,65 +15,13 @@
 #include "format/drivers.h"
 #include "image/chain/backing-name.h"
 #include "image/map/holes.h"
+#include "image/open/choose-driver.h"
 #include "image/open/overlay.h"
 #include "image/open/probed.h"
 #include "image/read/read-ahead.h"
 #include "storage/file.h"
 #include "storage/open-moved.h"
 #include "storage/same-file.h"
-
-#define PROBE_BYTES 512u
-
-/* Refuses a file of a format that is known and cannot be read: as a raw disk it would be
- * shown, and written over, wrongly. @above names it as its backing file; NULL: the user
- * does. */
-static void
-refuse_foreign(const QimgForeign *foreign, const QimgFormat *above, GError **error)
-{
-    const char *as_raw = !above ? "show its bytes with -o format=raw"
-                         : above->driver->records_backing_format
-                             ? "record that it is raw with qemu-img rebase -u -F raw"
-                             : "convert the image above it to qcow2";
-
-    qimg_set_error(error, QIMG_ERROR_UNSUPPORTED,
-                   "is %s, which this version cannot read (%s, or %s)", foreign->what,
-                   foreign->advice, as_raw);
-}
-
-/* The driver by name, or by probing where @name is NULL. @above: as refuse_foreign. */
-static const QimgDriver *
-choose_driver(QimgStorage *file, const char *name, const QimgFormat *above,
-              GError **error)
-{
-    const QimgDriver *driver;
-    const QimgForeign *foreign;
-    uint8_t bytes[PROBE_BYTES] = {0};
-    uint64_t size_bytes = 0;
-    QimgErrno err;
-
-    if (name) {
-        g_autofree char *shown = g_strescape(name, NULL);
-
-        driver = qimg_driver_find(name);
-        if (!driver)
-            qimg_set_error(error, QIMG_ERROR_UNSUPPORTED,
-                           "its recorded format \"%s\" cannot be read by this version "
-                           "(convert it with qemu-img convert)",
-                           shown);
-        return driver;
-    }
-    err = qimg_storage_get_size(file, &size_bytes);
-    if (!err)
-        err = qimg_storage_read(file, QIMG_IO_HEADER, qimg_host(0), bytes, sizeof bytes);
-    if (err) {
-        qimg_set_error_errno(error, -err, NULL, "cannot read its first sector");
-        return NULL;
-    }
-    driver = qimg_driver_probe(bytes, qimg_min_u64(size_bytes, sizeof bytes), &foreign);
-    if (!driver)
-        refuse_foreign(foreign, above, error);
-    return driver;
-}
 
 static bool
 is_same_storage(const QimgStorage *a, const QimgStorage *b)
@@ -183,7 +131,8 @@ add_format(QimgChain *chain, const QimgOptions *options, QimgStorage *file,
     if (!file)
         return false;
     if (check_no_loop(chain, file, error))
-        driver = choose_driver(file, format_name, above, error);
+        driver = choose_driver(file, chain->places[chain->n_layers], format_name, above,
+                               error);
     if (driver)
         format = driver->open(file, &env, error);
     if (!format) {
@@ -550,7 +499,7 @@ chain_open_given(int fd, const char *path, const QimgOptions *options, GError **
 /* As add_format, for a check. */
 static bool
 add_format_for_check(QimgChain *chain, const QimgOptions *options, QimgStorage *file,
-                     GError **error)
+                     const QimgPlace *place, GError **error)
 {
     const QimgFormatEnv env = {
         .tables = chain->tables,
@@ -558,7 +507,7 @@ add_format_for_check(QimgChain *chain, const QimgOptions *options, QimgStorage *
         .has_snapshots = true,
         .for_check = true,
     };
-    const QimgDriver *driver = choose_driver(file, options->format, NULL, error);
+    const QimgDriver *driver = choose_driver(file, place, options->format, NULL, error);
     QimgFormat *format = NULL;
 
     if (driver && !driver->check)
@@ -587,7 +536,7 @@ chain_open_for_check(const char *path, const QimgOptions *options, bool for_repa
         fd = qimg_open_named_by_user(path, for_repair, &place, error);
     if (fd >= 0)
         file = chain_open_storage(chain, options, fd, place->path, for_repair, error);
-    if (!file || !add_format_for_check(chain, options, file, error))
+    if (!file || !add_format_for_check(chain, options, file, place, error))
         g_clear_pointer(&chain, chain_unref);
     return chain;
 }

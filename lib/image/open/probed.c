@@ -9,16 +9,6 @@
 #include "storage/file.h"
 #include "storage/real-path.h"
 
-/* Whether @suffix, without its dot, is one of the NULL-terminated @known. */
-static bool
-is_one_of(const char *suffix, const char *const *known)
-{
-    for (; *known; known++)
-        if (g_ascii_strcasecmp(suffix, *known) == 0)
-            return true;
-    return false;
-}
-
 /* The part of the name behind its last dot, or NULL. */
 static const char *
 suffix_of(const char *file_name)
@@ -38,18 +28,49 @@ probed_is_raw_name(const char *file_name)
     if (!suffix)
         return false;
     /* Of a disk that was split: three digits. More are the times of snapshots. */
-    return is_one_of(suffix, raw) ||
-           (strlen(suffix) == 3 && strspn(suffix, "0123456789") == 3);
+    if (strlen(suffix) == 3 && strspn(suffix, "0123456789") == 3)
+        return true;
+    for (const char *const *known = raw; *known; known++)
+        if (g_ascii_strcasecmp(suffix, *known) == 0)
+            return true;
+    return false;
+}
+
+/* What a suffix says of an image with a header: the format, or one of two. */
+static const struct {
+    const char *suffix;
+    const char *format, *other;
+} image_suffixes[] = {
+    {"qcow2", "qcow2", NULL}, {"qcow3", "qcow2", NULL},  {"qc2", "qcow2", NULL},
+    {"qed", "qed", NULL},     {"qcow", "qcow2", "qcow"},
+};
+
+/* The row of @file_name; -1: it says nothing. */
+static int
+find_suffix(const char *file_name)
+{
+    const char *suffix = suffix_of(file_name);
+
+    for (size_t i = 0; suffix && i < G_N_ELEMENTS(image_suffixes); i++)
+        if (g_ascii_strcasecmp(suffix, image_suffixes[i].suffix) == 0)
+            return (int)i;
+    return -1;
 }
 
 /* Whether @file_name says that its file is an image with a header. */
 static bool
 is_image_name(const char *file_name)
 {
-    static const char *const image[] = {"qcow2", "qcow", "qcow3", "qc2", "qed", NULL};
-    const char *suffix = suffix_of(file_name);
+    return find_suffix(file_name) >= 0;
+}
 
-    return suffix && is_one_of(suffix, image);
+bool
+probed_fits_name(const char *file_name, const char *format)
+{
+    int i = find_suffix(file_name);
+
+    return i < 0 || strcmp(format, image_suffixes[i].format) == 0 ||
+           g_strcmp0(format, image_suffixes[i].other) == 0;
 }
 
 static bool

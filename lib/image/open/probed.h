@@ -17,6 +17,10 @@ typedef enum {
 /* Whether @file_name (without directories) is one that raw disks have. Any thread. */
 bool probed_is_raw_name(const char *file_name);
 
+/* Whether a file called @file_name (without directories) may be of @format, as far as its
+ * suffix tells: one of images with a header belongs to no other content. Any thread. */
+bool probed_fits_name(const char *file_name, const char *format);
+
 /* Checks that the files that @format names may be opened, where neither its format nor
  * the policy was given by the user. @place: where its file was opened. Errors: REFUSED,
  * with the option that allows it. */
