@@ -130,8 +130,10 @@ QIMG_API void qimg_options_free(QimgOptions *options);
  *   bitmaps=keep|drop             effect of writing on persistent dirty bitmaps: they are
  *                                 kept valid (the default), or become stale
  *   bitmap_cache=SIZE             bytes for the bits of bitmaps that are not stored yet
- *   inspect                       (value NULL) open encrypted images, too, to show facts;
- *                                 reading their data fails with ENOKEY
+ *   inspect                       (value NULL) open what cannot be read, too, to show
+ *                                 facts: encrypted images, whose data fail with ENOKEY,
+ *                                 and images whose backing or data file cannot be
+ *                                 opened, with a warning; the data fail with EIO
  *
  * Errors: USAGE, with the option's name and its valid values; also for a NULL @value
  * where the option needs one. */

@@ -81,7 +81,9 @@ cmd_map(int argc, char **argv)
 
     if (!command_line_parse(&spec, argc, argv, &line, &exit_code))
         return exit_code;
-    image = qimg_image_open(line.operands[0], line.image_options, &error);
+    /* Stored parts can be shown even if files below are missing. */
+    if (qimg_options_set(line.image_options, "inspect", NULL, &error))
+        image = qimg_image_open(line.operands[0], line.image_options, &error);
     if (image) {
         output_warnings(image);
         exit_code = print_map(image, &line);

@@ -111,7 +111,8 @@ snapshot_run(const CommandLine *line, size_t verb)
     bool is_good;
     int err = 0;
 
-    if (!verbs[verb].writes || qimg_options_set(line->image_options, "rw", NULL, &error))
+    if (qimg_options_set(line->image_options, verbs[verb].writes ? "rw" : "inspect", NULL,
+                         &error))
         s.image = image = qimg_image_open(path, line->image_options, &error);
     if (!image)
         return output_failure(path, error);

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* qimg: the maintenance tool; each subcommand has its own file. */
+#include <errno.h>
+#include <glib.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -29,6 +31,17 @@ print_program_help(FILE *out)
     fprintf(out, "\nqimg SUBCOMMAND --help tells more.\n");
 }
 
+/* The exit status of a command that ended with @exit_code; an output error counts. */
+static int
+finish_output(int exit_code)
+{
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return exit_code;
+    fprintf(stderr, "qimg: standard output: cannot write: %s (make space there)\n",
+            g_strerror(errno));
+    return exit_code == EXIT_GOOD ? EXIT_FAILED : exit_code;
+}
+
 int
 main(int argc, char **argv)
 {
@@ -46,7 +59,7 @@ main(int argc, char **argv)
     }
     for (size_t i = 0; i < G_N_ELEMENTS(commands); i++)
         if (strcmp(argv[1], commands[i].name) == 0)
-            return commands[i].run(argc - 1, argv + 1);
+            return finish_output(commands[i].run(argc - 1, argv + 1));
     fprintf(stderr, "qimg: %s: no such subcommand (see qimg --help)\n", argv[1]);
     return EXIT_FAILED;
 }

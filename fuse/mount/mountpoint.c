@@ -307,17 +307,19 @@ mountpoint_unmark(const char *absolute_path, int mark_fd)
     close(mark_fd);
 }
 
-/* As mountpoint_wait, for servers whose mark is in @dir. */
-static void
+/* As mountpoint_wait, for servers whose mark is in @dir. Whether there was a mark. */
+static bool
 wait_in(const char *dir, const char *absolute_path)
 {
     g_autofree char *mark = mark_path(dir, absolute_path);
+    bool is_found = false;
     int fd;
 
     /* Until no server is left. A killed server leaves its mark behind, unlocked. */
     while (mark && (fd = open(mark, O_RDONLY | O_CLOEXEC | O_NOFOLLOW)) >= 0) {
         bool is_over;
 
+        is_found = true;
         while (flock(fd, LOCK_SH) < 0 && errno == EINTR)
             ;
         is_over = is_same_inode(mark, fd);
@@ -325,6 +327,19 @@ wait_in(const char *dir, const char *absolute_path)
         if (is_over)
             break;
     }
+    return is_found;
+}
+
+/* Whether nothing has the name @absolute_path; a mount there is not asked. */
+static bool
+is_missing(const char *absolute_path)
+{
+    struct statx status;
+
+    return statx(AT_FDCWD, absolute_path,
+                 AT_SYMLINK_NOFOLLOW | AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, STATX_TYPE,
+                 &status) < 0 &&
+           errno == ENOENT;
 }
 
 bool
@@ -332,13 +347,14 @@ mountpoint_wait(const char *path, GError **error)
 {
     g_autofree char *absolute_path = absolute_of_any(path);
     g_auto(GStrv) dirs = mountpoint_mark_dirs();
+    bool is_found = false;
 
-    if (!absolute_path) {
+    for (char **dir = dirs; absolute_path && *dir; dir++)
+        is_found |= wait_in(*dir, absolute_path);
+    if (!absolute_path || (!is_found && is_missing(absolute_path))) {
         g_set_error(error, QIMG_ERROR, QIMG_ERROR_NOT_FOUND,
                     "no such mountpoint (give the path that was mounted on)");
         return false;
     }
-    for (char **dir = dirs; *dir; dir++)
-        wait_in(*dir, absolute_path);
     return true;
 }

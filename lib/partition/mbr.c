@@ -75,7 +75,7 @@ mbr_has_good_flags(const Mbr *mbr)
 bool
 mbr_entry_is_used(const MbrEntry *entry)
 {
-    return entry->type != 0 && entry->n_sectors != 0;
+    return entry->n_sectors != 0; /* as Linux: of a hybrid ISO the type is 0 */
 }
 
 bool

@@ -21,7 +21,7 @@
 /* Every file system stores non-zero bytes within this distance. */
 #define GUESS_LOOKS_BYTES (68 * QIMG_KIB)
 
-static const unsigned sector_sizes[] = {SMALL_SECTOR, LARGE_SECTOR};
+static const unsigned sector_sizes[] = {SMALL_SECTOR, 1024, 2048, LARGE_SECTOR};
 
 typedef struct {
     const PartitionSource *source;
@@ -289,32 +289,45 @@ has_data_at(const Scan *scan, uint64_t start_bytes)
     return bytes[0] != 0 || memcmp(bytes, bytes + 1, length - 1) != 0;
 }
 
-/* The sector size of the table. Large sectors are rare; counted in them, partitions on a
- * disk with small sectors mostly end beyond the disk. If they do not, the first
- * partition's data decide. */
+/* Whether all partitions of the table lie on the disk, counted in sectors of
+ * @sector_bytes. */
+static bool
+fits_disk(const Scan *scan, const Mbr *mbr, unsigned sector_bytes)
+{
+    for (unsigned i = 0; i < MBR_N_ENTRIES; i++)
+        if (mbr_entry_is_used(&mbr->entries[i]) && mbr->entries[i].type != MBR_TYPE_GPT &&
+            !ends_within(&mbr->entries[i], sector_bytes, scan->source->size_bytes))
+            return false;
+    return true;
+}
+
+/* The size of the sectors that the table counts in. Large ones are rare, and counted in
+ * them partitions mostly end beyond a disk of small ones. If they do not, the data of the
+ * first partition decide. */
 static unsigned
 guess_sector_bytes(Scan *scan, const Mbr *mbr)
 {
     uint32_t first_sector = UINT32_MAX;
 
-    for (unsigned i = 0; i < MBR_N_ENTRIES; i++) {
-        const MbrEntry *entry = &mbr->entries[i];
-
-        if (!mbr_entry_is_used(entry) || entry->type == MBR_TYPE_GPT)
-            continue;
-        if (!ends_within(entry, LARGE_SECTOR, scan->source->size_bytes))
-            return SMALL_SECTOR;
-        first_sector = MIN(first_sector, entry->first_sector);
-    }
+    for (unsigned i = 0; i < MBR_N_ENTRIES; i++)
+        if (mbr_entry_is_used(&mbr->entries[i]) && mbr->entries[i].type != MBR_TYPE_GPT)
+            first_sector = MIN(first_sector, mbr->entries[i].first_sector);
     if (first_sector == 0 || first_sector == UINT32_MAX ||
-        has_data_at(scan, (uint64_t)first_sector * SMALL_SECTOR) ||
-        !has_data_at(scan, (uint64_t)first_sector * LARGE_SECTOR))
+        has_data_at(scan, (uint64_t)first_sector * SMALL_SECTOR))
         return SMALL_SECTOR;
-    scan_note(scan,
-              "sectors are taken to have %u bytes, by where data lie: the table does "
-              "not say it",
-              LARGE_SECTOR);
-    return LARGE_SECTOR;
+    for (size_t i = G_N_ELEMENTS(sector_sizes) - 1; i > 0; i--) {
+        unsigned sector_bytes = sector_sizes[i];
+
+        if (!fits_disk(scan, mbr, sector_bytes) ||
+            !has_data_at(scan, (uint64_t)first_sector * sector_bytes))
+            continue;
+        scan_note(scan,
+                  "sectors are taken to have %u bytes, by where data lie: the table does "
+                  "not say it",
+                  sector_bytes);
+        return sector_bytes;
+    }
+    return SMALL_SECTOR;
 }
 
 static void
@@ -517,18 +530,21 @@ find_table(Scan *scan)
     uint8_t first_sector[MBR_BYTES];
     QimgErrno err = read_at(scan, 0, first_sector, sizeof first_sector);
     unsigned n_protective = 0, n_others = 0;
-    bool has_mbr, is_found = false;
+    bool has_mbr, is_table, is_found = false;
     GptTable table = {0};
     Mbr mbr;
 
-    has_mbr = !err && mbr_decode(first_sector, &mbr) &&
-              !mbr_is_file_system(first_sector) && mbr_has_good_flags(&mbr);
+    has_mbr = !err && mbr_decode(first_sector, &mbr);
     if (has_mbr)
         count_entries(&mbr, &n_protective, &n_others);
+    /* A protective entry counts by its GPT alone, whatever else the sector holds. */
+    is_table = has_mbr && !mbr_is_file_system(first_sector) && mbr_has_good_flags(&mbr);
+    if (!is_table)
+        n_others = 0;
     /* Without a protective entry, remains of an old GPT below a file system or another
      * table must not count. */
     if (n_protective > 0 || err || is_blank(first_sector, sizeof first_sector))
-        is_found = find_gpt(scan, n_protective > 0, &table);
+        is_found = find_gpt(scan, is_table && n_protective > 0, &table);
     if (is_found) {
         list_gpt(scan, &table);
         clear_table(&table);
@@ -544,7 +560,7 @@ find_table(Scan *scan)
     } else if (n_others > 0) {
         list_mbr(scan, &mbr);
         is_found = n_protective > 0 || scan->list->items->len > 0;
-    } else if (n_protective > 0) {
+    } else if (is_table && n_protective > 0) {
         scan->list->kind = PARTITION_TABLE_GPT;
         is_found = true;
     }

@@ -40,6 +40,15 @@ qimg_open_policy_free(QimgOpenPolicy *policy)
     g_free(policy);
 }
 
+static bool
+is_directory_or_device(const char *path)
+{
+    struct stat status;
+
+    return stat(path, &status) == 0 &&
+           (S_ISDIR(status.st_mode) || S_ISBLK(status.st_mode));
+}
+
 bool
 qimg_open_policy_set(QimgOpenPolicy *policy, const char *text, GError **error)
 {
@@ -63,7 +72,7 @@ qimg_open_policy_set(QimgOpenPolicy *policy, const char *text, GError **error)
     for (char **dir = dirs; *dir; dir++) {
         char *real = **dir ? realpath(*dir, NULL) : NULL;
 
-        if (!real || !g_file_test(real, G_FILE_TEST_IS_DIR)) {
+        if (!real || !is_directory_or_device(real)) {
             free(real);
             qimg_set_error(
                 error, QIMG_ERROR_USAGE,
@@ -347,6 +356,16 @@ is_below(const char *path, const char *dir)
     return strncmp(path, dir, n) == 0 && (path[n] == '/' || path[n] == '\0');
 }
 
+/* Whether @name is @old or lies below it, both as Windows writes them: "C:\\disks". */
+static bool
+is_below_on_windows(const char *name, const char *old)
+{
+    size_t n = strlen(old);
+
+    return n > 2 && g_ascii_isalpha(old[0]) && old[1] == ':' && old[2] == '\\' &&
+           g_ascii_strncasecmp(name, old, n) == 0 && name[n] == '\\';
+}
+
 char *
 open_policy_apply_maps(const QimgOpenPolicy *policy, const char *name,
                        const char **new_out)
@@ -354,17 +373,28 @@ open_policy_apply_maps(const QimgOpenPolicy *policy, const char *name,
     for (guint i = 0; i + 1 < policy->maps->len; i += 2) {
         const char *old_name = policy->maps->pdata[i];
         const char *new_name = policy->maps->pdata[i + 1];
+        bool is_windows = is_below_on_windows(name, old_name);
+        size_t n = strlen(old_name);
+        char *path;
 
-        if (is_below(name, old_name)) {
-            size_t n = strlen(old_name);
-
-            while (n > 0 && old_name[n - 1] == '/')
-                n--;
-            *new_out = new_name;
-            return g_strconcat(new_name, name + n, NULL);
-        }
+        if (!is_windows && !is_below(name, old_name))
+            continue;
+        while (!is_windows && n > 0 && old_name[n - 1] == '/')
+            n--;
+        *new_out = new_name;
+        path = g_strconcat(new_name, name + n, NULL);
+        return is_windows ? g_strdelimit(path, "\\", '/') : path;
     }
     return NULL;
+}
+
+bool
+qimg_open_policy_has_map(const QimgOpenPolicy *policy, const char *name)
+{
+    const char *new_name = NULL;
+    g_autofree char *mapped = open_policy_apply_maps(policy, name, &new_name);
+
+    return mapped != NULL;
 }
 
 bool
@@ -421,6 +451,24 @@ open_policy_printable(const char *name)
     return g_strescape(name, NULL);
 }
 
+/* Whether the block device at @real, opened at @place, may be opened for an image: the
+ * policy lists it, its directory, or the directory in /dev of the link that leads to it,
+ * as those of LVM, or permits everything. */
+static bool
+is_device_allowed(const QimgOpenPolicy *policy, const QimgPlace *place, const char *real)
+{
+    if (policy->kind == POLICY_ANY)
+        return true;
+    for (guint i = 0; policy->kind == POLICY_DIRS && i < policy->dirs->len; i++) {
+        const char *dir = policy->dirs->pdata[i];
+
+        if (is_below(real, dir) ||
+            (is_below(dir, "/dev") && place->dir_real && is_below(place->dir_real, dir)))
+            return true;
+    }
+    return false;
+}
+
 int
 qimg_open_named_by_image(const QimgOpenPolicy *policy, const QimgPlace *naming,
                          const char *name, bool for_writing, QimgPlace **place_out,
@@ -436,6 +484,7 @@ qimg_open_named_by_image(const QimgOpenPolicy *policy, const QimgPlace *naming,
     g_autofree char *real = NULL;
     g_autoptr(QimgPlace) place = NULL;
     qimg_autofd path_fd = -1;
+    bool is_mapped, is_device;
     int fd;
 
     if (!mapped)
@@ -483,15 +532,24 @@ qimg_open_named_by_image(const QimgOpenPolicy *policy, const QimgPlace *naming,
         return -1;
     }
     real = qimg_real_path_of(path_fd);
-    if (!real || (!(mapped && is_mapped_by_user(policy, new_name, real)) &&
-                  !open_policy_is_allowed(policy, naming, real))) {
+    is_mapped = real && mapped && is_mapped_by_user(policy, new_name, real);
+    is_device = S_ISBLK(place->status.st_mode);
+    if (is_device && !is_mapped && (!real || !is_device_allowed(policy, place, real))) {
+        qimg_set_error(error, QIMG_ERROR_REFUSED,
+                       "names \"%s\", and \"%s\" is a block device, which an image gets "
+                       "only if it is permitted (give -o backing=%s)",
+                       shown, shown_path, shown_path);
+        return -1;
+    }
+    if (!real ||
+        (!is_device && !is_mapped && !open_policy_is_allowed(policy, naming, real))) {
         qimg_set_error(error, QIMG_ERROR_REFUSED,
                        "names \"%s\", and \"%s\" lies outside the allowed directories "
                        "(allow it with -o backing=DIR or -o backing=any)",
                        shown, shown_path);
         return -1;
     }
-    fd = qimg_file_reopen(path_fd, false, for_writing, error);
+    fd = qimg_file_reopen(path_fd, is_device, for_writing, error);
     if (fd < 0) {
         g_prefix_error(error, "names \"%s\", and \"%s\" ", shown, shown_path);
         return -1;

@@ -22,6 +22,9 @@ bool qimg_open_policy_set(QimgOpenPolicy *policy, const char *text, GError **err
 /* Adds a mapping "OLD=NEW". Errors: USAGE. */
 bool qimg_open_policy_add_map(QimgOpenPolicy *policy, const char *text, GError **error);
 
+/* Whether a mapping applies to @name as it is stored, also to one with a protocol. */
+bool qimg_open_policy_has_map(const QimgOpenPolicy *policy, const char *name);
+
 /* Never opens or examines anything on that device: this process serves it, and would
  * deadlock. Errors of opening are LOOP, or errno EDEADLK in the text. */
 void qimg_open_policy_avoid_device(QimgOpenPolicy *policy, dev_t device);

@@ -335,7 +335,9 @@ def test_header_in_a_raw_disk_names_nothing(name, kind, folders, mnt, tmp_path):
             if command[0] == "snapshot":
                 argv = [*command, guest]
             result = procs.run(env.qimg(), *argv, check=False)
-            assert result.status == 1 and "not followed" in result.errors, result
+            only_shows = command[0] in ("info", "map", "snapshot")
+            assert result.status == (0 if only_shows else 1), result
+            assert "not followed" in result.errors, result
     for option in ("format=qcow2", "backing=same-dir", "backing=any", f"backing={images}"):
         with Mount(guest, mnt, "-o", option) as mount:
             assert read_all(mount.raw(guest)) == BASE
@@ -460,7 +462,6 @@ def test_recorded_qcow2_that_is_none(folders, mnt):
     'json:{"driver":"nbd","host":"localhost","port":"1"}',
     'json:{"driver":"qcow2","file":{"driver":"nbd","host":"localhost","port":"1"}}',
     'json:{"driver":"raw","file.driver":"host_device","file.filename":"/dev/zero"}',
-    'json:{"driver":"raw","file":{"driver":"file","filename":"base.img","aio":"native"}}',
     'json:{"driver":"raw","offset":"512","file":{"driver":"file","filename":"base.img"}}',
     'json:{"driver":"raw","file":"node-name"}',
     'json:{"driver":"raw","file":{"driver":"file","filename":["base.img"]}}',
@@ -479,6 +480,7 @@ def test_no_other_protocol(name, folders, mnt):
     'json:{"driver":"raw","file":{"driver":"file","filename":"base.img"}}',
     'json:{"driver":"raw","file.driver":"file","file.filename":"base.img"}',
     'json:{"file":{"filename":"base.img","driver":"file"},"driver":"raw"}',
+    'json:{"driver":"raw","file":{"driver":"file","filename":"base.img","aio":"native"}}',
     "file:base.img", "./base.img",
 ])
 def test_plain_files_by_other_spellings(name, folders, mnt):

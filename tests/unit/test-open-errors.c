@@ -419,7 +419,8 @@ static const ChainRow chain_rows[] = {
      "with -o backing=same-dir or -o backing=DIR)"},
     {"nbd:x", "raw", NULL, NULL, QIMG_ERROR_REFUSED,
      "backing file name \"nbd:x\": begins with a protocol, and only local files can be "
-     "opened (a local name with a colon needs ./ before it: qemu-img rebase -u)"},
+     "opened (say which file it is with -o backing_map='nbd:x'=FILE; a local name with a "
+     "colon needs ./ before it: qemu-img rebase -u)"},
     {"sound", "vmdk\033", NULL, NULL, QIMG_ERROR_UNSUPPORTED,
      "backing file \"@/sound\": its recorded format \"vmdk\\033\" cannot be read by this "
      "version (convert it with qemu-img convert)"},

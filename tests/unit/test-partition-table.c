@@ -153,6 +153,27 @@ make_gpt_4k(Disk *disk)
 }
 
 static void
+make_gpt_2k(Disk *disk)
+{
+    put_gpt(disk, 2048);
+}
+
+static void
+make_gpt_odd_flag(Disk *disk)
+{
+    put_gpt(disk, 512);
+    disk->bytes[446] = 0x01;
+}
+
+static void
+make_gpt_behind_fat(Disk *disk)
+{
+    put_gpt(disk, 512);
+    memcpy(disk->bytes, "\xeb\x3c\x90", 3);
+    memcpy(disk->bytes + 54, "FAT16   ", 8);
+}
+
+static void
 make_hybrid(Disk *disk)
 {
     put_gpt(disk, 512);
@@ -317,6 +338,22 @@ make_mbr_4k(Disk *disk)
 }
 
 static void
+make_mbr_2k(Disk *disk)
+{
+    put_mbr(disk->bytes, 0, 0x83, 256, 256);
+    disk->bytes[256 * 2048 + 1080] = 0x53;
+}
+
+/* As xorriso makes them for hybrid ISO images. */
+static void
+make_hybrid_iso(Disk *disk)
+{
+    put_mbr(disk->bytes, 0, 0x00, 0, 16000);
+    put_mbr(disk->bytes, 1, 0xef, 400, 64);
+    disk->bytes[446] = 0x80;
+}
+
+static void
 make_mbr_small_part(Disk *disk)
 {
     put_mbr(disk->bytes, 0, 0x83, 256, 256);
@@ -440,6 +477,14 @@ static const struct {
 } cases[] = {
     {"gpt", make_gpt, P(1, 40, 10) P(3, 100, 100), 512, ""},
     {"gpt-4k", make_gpt_4k, P(1, 40, 10) P(3, 100, 100), 4096, ""},
+    {"gpt-2k", make_gpt_2k, P(1, 40, 10) P(3, 100, 100), 2048, ""},
+    {"gpt-odd-flag", make_gpt_odd_flag, P(1, 40, 10) P(3, 100, 100), 512, ""},
+    {"gpt-behind-fat", make_gpt_behind_fat, P(1, 40, 10) P(3, 100, 100), 512, ""},
+    {"hybrid-iso", make_hybrid_iso, P(1, 0, 16000) P(2, 400, 64), 512,
+     "partitions 1 and 2 overlap"},
+    {"mbr-2k", make_mbr_2k, P(1, 256, 256), 2048,
+     "sectors are taken to have 2048 bytes, by where data lie: the table does not say "
+     "it"},
     {"hybrid", make_hybrid, P(1, 40, 10) P(3, 100, 100), 512,
      "the disk has a hybrid table: the MBR has 1 entries besides, which are not used"},
     {"bad-primary", make_bad_primary, P(1, 40, 10) P(3, 100, 100), 512,

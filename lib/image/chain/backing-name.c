@@ -31,15 +31,55 @@ take_text(json_t *object, const char *name, const char **out, GError **error)
     return true;
 }
 
-/* Whether all members of @object have one of the @n_known names. */
-static bool
-has_only(json_t *object, const char *const *known, size_t n_known)
-{
-    size_t n_found = 0;
+/* Members of a format and of a file that change how it is read, and not what is read. */
+static const char *const harmless[] = {
+    "node-name",
+    "read-only",
+    "auto-read-only",
+    "force-share",
+    "discard",
+    "detect-zeroes",
+    "cache",
+    "cache.direct",
+    "cache.no-flush",
+    "aio",
+    "aio-max-batch",
+    "locking",
+    "lazy-refcounts",
+    "pass-discard-request",
+    "pass-discard-snapshot",
+    "pass-discard-other",
+    "discard-no-unref",
+    "overlap-check",
+    "cache-size",
+    "l2-cache-size",
+    "l2-cache-entry-size",
+    "refcount-cache-size",
+    "cache-clean-interval",
+    NULL,
+};
 
-    for (size_t i = 0; i < n_known; i++)
-        n_found += json_object_get(object, known[i]) != NULL;
-    return n_found == json_object_size(object);
+/* Whether each member of @object is one of @known, harmless, or a harmless one of its
+ * file. The refusal names the member. */
+static bool
+check_members(json_t *object, const char *const *known, const char *whose, GError **error)
+{
+    const char *name;
+    json_t *value;
+
+    json_object_foreach(object, name, value)
+    {
+        const char *of_file = g_str_has_prefix(name, "file.") ? name + 5 : name;
+        g_autofree char *shown = NULL;
+        g_autofree char *what = NULL;
+
+        if (g_strv_contains(known, name) || g_strv_contains(harmless, of_file))
+            continue;
+        shown = g_strescape(name, NULL);
+        what = g_strdup_printf("%s has the member \"%s\"", whose, shown);
+        return refuse_graph(error, what);
+    }
+    return true;
 }
 
 /* The content of a graph; the texts belong to the parsed JSON. */
@@ -52,13 +92,12 @@ typedef struct {
 static bool
 take_file(json_t *file, Graph *graph, GError **error)
 {
-    static const char *const known[] = {"driver", "filename"};
+    static const char *const known[] = {"driver", "filename", NULL};
 
     if (!json_is_object(file))
         return refuse_graph(error, "its file is a reference");
-    if (!has_only(file, known, G_N_ELEMENTS(known)))
-        return refuse_graph(error, "its file has members other than driver, filename");
-    return take_text(file, "driver", &graph->file_driver, error) &&
+    return check_members(file, known, "its file", error) &&
+           take_text(file, "driver", &graph->file_driver, error) &&
            take_text(file, "filename", &graph->filename, error);
 }
 
@@ -69,12 +108,11 @@ static bool
 take_graph(json_t *object, Graph *graph, GError **error)
 {
     static const char *const known[] = {"driver",        "file",     "file.driver",
-                                        "file.filename", "filename", "node-name"};
+                                        "file.filename", "filename", NULL};
     json_t *file = json_object_get(object, "file");
 
-    if (!has_only(object, known, G_N_ELEMENTS(known)))
-        return refuse_graph(error, "it has members other than driver and file");
-    if (!take_text(object, "driver", &graph->driver, error) ||
+    if (!check_members(object, known, "it", error) ||
+        !take_text(object, "driver", &graph->driver, error) ||
         !take_text(object, "file.driver", &graph->file_driver, error) ||
         !take_text(object, "file.filename", &graph->filename, error) ||
         (file && !take_file(file, graph, error)))
@@ -88,7 +126,8 @@ take_graph(json_t *object, Graph *graph, GError **error)
     }
     if (!graph->filename || !*graph->filename)
         return refuse_graph(error, "it names no file");
-    if (graph->file_driver && strcmp(graph->file_driver, "file") != 0)
+    if (graph->file_driver && strcmp(graph->file_driver, "file") != 0 &&
+        strcmp(graph->file_driver, "host_device") != 0)
         return refuse_graph(error, "its file is not a plain one");
     return true;
 }
@@ -133,9 +172,9 @@ backing_name_parse(const char *name, char **path_out, char **format_out, GError 
         qimg_set_error(
             error, QIMG_ERROR_REFUSED,
             "backing file name \"%s\": begins with a protocol, and only local "
-            "files can be opened (a local name with a colon needs ./ before it: "
-            "qemu-img rebase -u)",
-            shown);
+            "files can be opened (say which file it is with -o backing_map='%s'=FILE; a "
+            "local name with a colon needs ./ before it: qemu-img rebase -u)",
+            shown, shown);
         return false;
     }
     *path_out = g_strdup(name);

@@ -8,6 +8,7 @@
  *     Only the snapshot list (limits of the format) and names grow with the image. */
 #pragma once
 
+#include <errno.h>
 #include <stdatomic.h>
 
 #include "base/workers.h"
@@ -17,6 +18,9 @@
 #include "storage/open-policy.h"
 
 #define IMAGE_MAX_LAYERS 200u
+
+/* The data_error of a layer whose data file is not open, in a chain for inspection. */
+#define CHAIN_NO_DATA_FILE (-ENOENT)
 
 typedef enum {
     COUNTER_READS,
@@ -61,8 +65,11 @@ typedef struct {
     uint64_t data_cache_bytes; /* const */
     GPtrArray *warnings;       /* const after open; NULL-terminated */
     struct stat status;        /* const after open */
-    unsigned image_layer;      /* const after open: 1 below an own overlay, else 0 */
-    bool is_watched; /* const after open: other programs are not expected to write */
+    /* const after open, of a chain opened for inspection: the last layer has a backing
+     * file, which is not open */
+    bool is_cut;
+    unsigned image_layer; /* const after open: 1 below an own overlay, else 0 */
+    bool is_watched;      /* const after open: other programs are not expected to write */
     _Atomic int64_t next_look_ms; /* atomic, relaxed: of the monotonic clock */
     /* Atomic: a file that another program has changed; NULL: none. Set once. */
     const QimgStorage *_Atomic changed;

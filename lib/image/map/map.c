@@ -99,6 +99,7 @@ walk_step(Walk *walk, ImageRun *out)
     const QimgImage *image = walk->image;
     uint64_t left = image_size_bytes(image) - walk->guest_offset;
     uint64_t length_bytes = qimg_min_u64(left, walk->chunk_bytes);
+    const QimgFormat *layer;
     QimgErrno err =
         image_map_run(image, image->base_bytes + walk->guest_offset, length_bytes, out);
 
@@ -110,8 +111,9 @@ walk_step(Walk *walk, ImageRun *out)
         walk->chunk_bytes = UINT64_MAX;
     else if (walk->chunk_bytes < UINT64_MAX / 2)
         walk->chunk_bytes *= 2;
-    if (out->run.kind == QIMG_RUN_DATA && qimg_storage_is_sparse(qimg_format_data_storage(
-                                              image->chain->layers[out->layer_index]))) {
+    layer = image->chain->layers[out->layer_index];
+    if (out->run.kind == QIMG_RUN_DATA && layer->data_error != CHAIN_NO_DATA_FILE &&
+        qimg_storage_is_sparse(qimg_format_data_storage(layer))) {
         err = cut_at_host_holes(image->chain, out);
         if (err)
             return err;
@@ -135,6 +137,23 @@ is_same_extent(const ImageRun *run, const ImageRun *next)
     }
 }
 
+/* Why the bytes of @r cannot be had, in a chain of which not all is open; NULL: they can.
+ */
+static const char *
+find_lost(const QimgImage *image, const ImageRun *r)
+{
+    const QimgChain *chain = image->chain;
+    const QimgFormat *layer = chain->layers[r->layer_index];
+
+    if (r->run.kind == QIMG_RUN_UNALLOCATED && chain->is_cut &&
+        r->layer_index == chain->n_layers - 1)
+        return "backing file: is not open";
+    if ((r->run.kind == QIMG_RUN_DATA || r->run.kind == QIMG_RUN_COMPRESSED) &&
+        layer->data_error == CHAIN_NO_DATA_FILE)
+        return "data file: is not open";
+    return NULL;
+}
+
 static void
 extent_of(const QimgImage *image, const ImageRun *r, uint64_t guest_offset,
           QimgExtent *out)
@@ -155,7 +174,11 @@ extent_of(const QimgImage *image, const ImageRun *r, uint64_t guest_offset,
         .depth = r->layer_index - image->first_layer,
         .present = r->run.kind != QIMG_RUN_UNALLOCATED,
     };
-    if (r->run.kind == QIMG_RUN_DATA) {
+    out->reason = find_lost(image, r);
+    if (out->reason) {
+        out->kind = QIMG_EXTENT_DAMAGED;
+        out->present = true;
+    } else if (r->run.kind == QIMG_RUN_DATA) {
         out->host_offset = r->run.host_offset.v;
         out->host_path =
             qimg_format_data_storage(image->chain->layers[r->layer_index])->path;

@@ -40,11 +40,53 @@ is_in_chain(const QimgChain *chain, const QimgStorage *storage)
     return false;
 }
 
+/* Opens the file @name, which the image at @naming names as its @what. If it is missing,
+ * takes a moved file for it, with a warning; but never if lasting writes depend on it: a
+ * wrong file would be mixed into them. */
+static int
+open_named(QimgChain *chain, const QimgOptions *options, const QimgPlace *naming,
+           const char *name, const char *what, bool for_writing, QimgPlace **place_out,
+           GError **error)
+{
+    bool may_be_moved =
+        options->is_cow ? options->cow_path == NULL : !options->is_writable;
+    g_autoptr(GError) reason = NULL;
+    g_autoptr(GError) moved_reason = NULL;
+    g_autofree char *shown = NULL;
+    g_autofree char *shown_place = NULL;
+    g_autofree char *text = NULL;
+    int fd = qimg_open_named_by_image(options->policy, naming, name, for_writing,
+                                      place_out, &reason);
+
+    if (fd >= 0)
+        return fd;
+    if (g_error_matches(reason, QIMG_ERROR, QIMG_ERROR_NOT_FOUND))
+        fd = qimg_open_moved(options->policy, naming, name, may_be_moved, place_out,
+                             &moved_reason);
+    if (fd < 0) {
+        g_propagate_prefixed_error(error,
+                                   moved_reason ? g_steal_pointer(&moved_reason)
+                                                : g_steal_pointer(&reason),
+                                   "%s: ", what);
+        return -1;
+    }
+    shown = g_strescape(name, NULL);
+    shown_place = g_strescape((*place_out)->path, NULL);
+    text = g_strdup_printf("its %s \"%s\" is not there, and \"%s\" is taken for it (if "
+                           "that is another one, all is wrong: say which with -o "
+                           "backing_map='%s'=NEW)",
+                           what, shown, shown_place, shown);
+    chain_warn(chain, naming->path, text);
+    return fd;
+}
+
 static bool
 attach_data_file(QimgChain *chain, const QimgOptions *options, QimgFormat *format,
                  GError **error)
 {
     g_autoptr(QimgPlace) place = NULL;
+    g_autofree char *shown = NULL;
+    QimgStorage *file;
     int fd;
 
     if (!format->needs_data_file)
@@ -57,24 +99,24 @@ attach_data_file(QimgChain *chain, const QimgOptions *options, QimgFormat *forma
         return false;
     }
     /* Always a plain name: prefixes have no meaning here. Spec: qcow2 section 10. */
-    fd = qimg_open_named_by_image(options->policy, chain->places[chain->n_layers - 1],
-                                  format->data_file_name, format->is_writable, &place,
-                                  error);
-    if (fd >= 0)
-        format->data_file = chain_open_storage(chain, options, fd, place->path,
-                                               format->is_writable, error);
-    if (format->data_file && !is_in_chain(chain, format->data_file))
+    fd = open_named(chain, options, chain->places[chain->n_layers - 1],
+                    format->data_file_name, "data file", format->is_writable, &place,
+                    error);
+    if (fd < 0)
+        return false;
+    file =
+        chain_open_storage(chain, options, fd, place->path, format->is_writable, error);
+    if (file && !is_in_chain(chain, file)) {
+        format->data_file = file;
         return true;
-    if (format->data_file)
+    }
+    if (file)
         qimg_set_error(error, QIMG_ERROR_LOOP,
                        "is a file of the chain itself (name another one with qemu-img "
                        "amend -o data_file=NAME)");
-    if (place) {
-        g_autofree char *shown = g_strescape(place->path, "\"'");
-
-        g_prefix_error(error, "\"%s\" ", shown);
-    }
-    g_prefix_error(error, "data file: ");
+    qimg_storage_close(file);
+    shown = g_strescape(place->path, "\"'");
+    g_prefix_error(error, "data file: \"%s\" ", shown);
     return false;
 }
 
@@ -190,6 +232,25 @@ check_probed(const QimgChain *chain, const QimgOptions *options, ProbedOrigin or
                : probed_check(chain->layers[last], chain->places[last], origin, error);
 }
 
+/* A file that the last layer needs is not open because of @reason (owned). False with
+ * @error, or, where only facts are wanted, true with a warning: then reading fails. */
+static bool
+do_without(QimgChain *chain, const QimgOptions *options, GError *reason, GError **error)
+{
+    QimgFormat *last = chain->layers[chain->n_layers - 1];
+
+    if (!options->inspect) {
+        g_propagate_error(error, reason);
+        return false;
+    }
+    if (!last->data_error)
+        last->data_error =
+            last->needs_data_file && !last->data_file ? CHAIN_NO_DATA_FILE : -EIO;
+    chain_warn(chain, last->file->path, reason->message);
+    g_error_free(reason);
+    return true;
+}
+
 /* Adds the image in @fd (owned), opened at @place (owned), as the next layer.
  * @format_name may be NULL: then it is probed, and @origin decides what its header may
  * name. */
@@ -200,52 +261,18 @@ add_layer(QimgChain *chain, const QimgOptions *options, int fd, QimgPlace *place
     bool is_writable = chain->n_layers == 0 && options->is_writable; /* no overlay */
     QimgStorage *file =
         chain_open_storage(chain, options, fd, place->path, is_writable, error);
+    GError *reason = NULL;
 
     chain->places[chain->n_layers] = place;
-    return add_format(chain, options, file, format_name, error) &&
-           (format_name || check_probed(chain, options, origin, error)) &&
-           attach_data_file(chain, options, chain->layers[chain->n_layers - 1], error);
-}
-
-/* Opens the file @name, which the last layer names as its backing file. Where it is
- * missing, one that was moved is taken for it, which is told, and never where something
- * is written that stays: if it were the wrong one, it would be mixed into that. */
-static int
-chain_open_backing(QimgChain *chain, const QimgOptions *options, const char *name,
-                   QimgPlace **place_out, GError **error)
-{
-    bool may_be_moved =
-        options->is_cow ? options->cow_path == NULL : !options->is_writable;
-    const QimgPlace *naming = chain->places[chain->n_layers - 1];
-    g_autoptr(GError) reason = NULL;
-    g_autoptr(GError) moved_reason = NULL;
-    g_autofree char *shown = NULL;
-    g_autofree char *shown_place = NULL;
-    g_autofree char *text = NULL;
-    int fd = qimg_open_named_by_image(options->policy, naming, name, false, place_out,
-                                      &reason);
-
-    if (fd >= 0)
-        return fd;
-    if (g_error_matches(reason, QIMG_ERROR, QIMG_ERROR_NOT_FOUND))
-        fd = qimg_open_moved(options->policy, naming, name, may_be_moved, place_out,
-                             &moved_reason);
-    if (fd < 0) {
-        g_propagate_prefixed_error(error,
-                                   moved_reason ? g_steal_pointer(&moved_reason)
-                                                : g_steal_pointer(&reason),
-                                   "backing file: ");
-        return -1;
+    if (!add_format(chain, options, file, format_name, error))
+        return false;
+    if (!format_name && !check_probed(chain, options, origin, &reason)) {
+        chain->is_cut = chain->layers[chain->n_layers - 1]->backing_name != NULL;
+        return do_without(chain, options, g_steal_pointer(&reason), error);
     }
-    shown = g_strescape(name, NULL);
-    shown_place = g_strescape((*place_out)->path, NULL);
-    text =
-        g_strdup_printf("its backing file \"%s\" is not there, and \"%s\" is taken for "
-                        "it (if that is another one, all is wrong: say which with -o "
-                        "backing_map='%s'=NEW)",
-                        shown, shown_place, shown);
-    chain_warn(chain, naming->path, text);
-    return fd;
+    return attach_data_file(chain, options, chain->layers[chain->n_layers - 1],
+                            &reason) ||
+           do_without(chain, options, g_steal_pointer(&reason), error);
 }
 
 /* Opens the backing file of the last layer as the next one. */
@@ -266,9 +293,12 @@ add_backing(QimgChain *chain, const QimgOptions *options, GError **error)
                        IMAGE_MAX_LAYERS);
         return false;
     }
-    if (!backing_name_parse(above->backing_name, &name, &format_name, error))
+    if (qimg_open_policy_has_map(options->policy, above->backing_name))
+        name = g_strdup(above->backing_name); /* whatever it means to others */
+    else if (!backing_name_parse(above->backing_name, &name, &format_name, error))
         return false;
-    fd = chain_open_backing(chain, options, name, &place, error);
+    fd = open_named(chain, options, chain->places[chain->n_layers - 1], name,
+                    "backing file", false, &place, error);
     if (fd < 0)
         return false;
     if (!format_name) {
@@ -378,9 +408,15 @@ open_layers(QimgChain *chain, int fd, QimgPlace *place, ProbedOrigin origin,
     chain->n_layers = chain->image_layer = options->is_cow ? 1 : 0;
     if (!add_layer(chain, options, fd, place, options->format, origin, error))
         return false;
-    while (chain->layers[chain->n_layers - 1]->backing_name)
-        if (!add_backing(chain, options, error))
+    while (chain->layers[chain->n_layers - 1]->backing_name && !chain->is_cut) {
+        GError *reason = NULL;
+
+        if (add_backing(chain, options, &reason))
+            continue;
+        chain->is_cut = true;
+        if (!do_without(chain, options, reason, error))
             return false;
+    }
     if (!options->is_cow)
         return true;
     chain->layers[0] = overlay_open(chain, options, error);

@@ -75,6 +75,15 @@ create_in(QimgChain *chain, QimgStorage *file, const char *backing_name, const c
 
         chain_warn(chain, image->file->path, text);
     }
+    if (backing_name && S_ISBLK(image->file->status.st_mode)) {
+        g_autofree char *shown = g_strescape(backing_name, NULL);
+        g_autofree char *text = g_strdup_printf(
+            "is a block device: programs that open the overlay later need -o "
+            "backing=%s",
+            shown);
+
+        chain_warn(chain, image->file->path, text);
+    }
     return true;
 }
 
