@@ -13,8 +13,8 @@ const QimgDriver *qimg_driver_find(const char *name);
 char *qimg_driver_names(bool made_only);
 
 /* The driver for a file that begins with @bytes: that of the format whose magic number
- * they have, whether or not it can read the rest. NULL: none, so the file is a raw disk or
- * foreign (format/foreign.h). */
+ * they have, whether or not it can read the rest. NULL: none, so the file is a raw disk
+ * or foreign (format/foreign.h). */
 const QimgDriver *qimg_driver_probe(const uint8_t *bytes, size_t n_bytes);
 
 extern const QimgDriver qimg_driver_raw;
