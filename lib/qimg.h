@@ -630,32 +630,32 @@ QIMG_API gboolean qimg_image_revert_to_snapshot(QimgImage *image, uint32_t seria
 
 /* ---- bitmaps ----
  *
- * Persistent dirty bitmaps of qcow2: a bit for each granule of the disk, set where it was
- * changed since the bitmap was made or cleared. */
+ * Persistent dirty bitmaps of qcow2: one bit for each granule of the disk, set if it was
+ * changed since the bitmap was created or cleared. */
 
 typedef struct QimgBitmap {
     size_t struct_bytes;
-    const char *name; /* bytes as stored, NUL-terminated; may be anything but UTF-8 */
+    const char *name; /* bytes as stored, NUL-terminated; may be invalid UTF-8 */
     size_t name_bytes;
-    uint64_t granularity_bytes; /* of the disk, that a bit stands for */
-    uint64_t size_bytes;        /* of the disk that it is about: its layer's */
+    uint64_t granularity_bytes; /* of the disk, per bit */
+    uint64_t size_bytes;        /* of the bitmap's disk: its layer's */
     gboolean is_enabled;        /* every change of the disk is recorded */
-    /* Its bits mean nothing where one of these is set: */
-    gboolean is_in_use; /* a writer has not stored it, or another one is at it */
-    gboolean is_stale;  /* the disk was changed by a program that does not know bitmaps */
-    const char *damage; /* static: what of it breaks the format's rules; NULL: nothing */
+    /* Its bits are invalid if one of these is set: */
+    gboolean is_in_use; /* a writer has not stored it, or has it open now */
+    gboolean is_stale; /* the disk was changed by a program without support for bitmaps */
+    const char *damage; /* static: the broken rule of the format; NULL: none */
 } QimgBitmap;
 
-/* The bitmaps of a layer at one moment, in the order of their directory. Never changes.
- */
+/* The bitmaps of a layer at one moment, in the order of their directory. Never
+ * changes. */
 typedef struct QimgBitmaps QimgBitmaps;
 
-/* Reads the list of bitmaps of the first layer of @image; one without any is empty, also
- * for formats that have none and for snapshots. Free with qimg_bitmaps_unref.
+/* Reads the list of bitmaps of the first layer of @image; it is empty if there are none,
+ * also for formats without bitmaps and for snapshots. Free with qimg_bitmaps_unref.
  * Threads: any. Errors: FAILED, NO_MEMORY. */
 QIMG_API QimgBitmaps *qimg_image_read_bitmaps(QimgImage *image, GError **error);
 
-/* One more reference on @list, and one less; unref accepts NULL. Any thread. */
+/* Adds or drops a reference on @list; unref accepts NULL. Any thread. */
 QIMG_API QimgBitmaps *qimg_bitmaps_ref(QimgBitmaps *list);
 QIMG_API void qimg_bitmaps_unref(QimgBitmaps *list);
 
@@ -665,10 +665,10 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(QimgBitmaps, qimg_bitmaps_unref)
 QIMG_API unsigned qimg_bitmaps_get_n(const QimgBitmaps *list);
 QIMG_API const QimgBitmap *qimg_bitmaps_get(const QimgBitmaps *list, unsigned place);
 
-/* Why there may be more bitmaps than the list has: static text; NULL: there are none. */
+/* Why the list may be incomplete: static text; NULL: it is complete. */
 QIMG_API const char *qimg_bitmaps_get_damage(const QimgBitmaps *list);
 
-/* Gives the place of the bitmap called @name. Errors: NOT_FOUND. */
+/* Finds the place of the bitmap with @name. Errors: NOT_FOUND. */
 QIMG_API gboolean qimg_bitmaps_find(const QimgBitmaps *list, const char *name,
                                     unsigned *place_out, GError **error);
 
@@ -699,17 +699,18 @@ QIMG_API gboolean qimg_image_change_bitmaps(QimgImage *image, const char *name,
                                             const QimgBitmapAction *const *actions,
                                             unsigned n_actions, GError **error);
 
-/* Why the bits of @bitmap mean nothing, as a static text; NULL: they do. */
+/* Why the bits of @bitmap are invalid, as a static text; NULL: they are valid. */
 QIMG_API const char *qimg_bitmap_get_reason(const QimgBitmap *bitmap);
 
-/* A JSON object of what is known of @bitmap. Free with g_free. */
+/* The properties of @bitmap as a JSON object. Free with g_free. */
 QIMG_API char *qimg_bitmap_json(const QimgBitmap *bitmap);
 
 /* Reads the bits of one bitmap. Not thread-safe, takes about 70 KiB. */
 typedef struct QimgBitmapReader QimgBitmapReader;
 
-/* Of the bitmap at @place of @list (a reference is kept), which was read of @image, which
- * is not closed before. Free with qimg_bitmap_reader_free, which accepts NULL. */
+/* Creates a reader of the bitmap at @place of @list (keeps a reference), which was read
+ * from @image; close @image only after the reader is freed. Free with
+ * qimg_bitmap_reader_free, which accepts NULL. */
 QIMG_API QimgBitmapReader *qimg_bitmap_reader_new(QimgImage *image, QimgBitmaps *list,
                                                   unsigned place);
 QIMG_API void qimg_bitmap_reader_free(QimgBitmapReader *reader);
@@ -723,16 +724,17 @@ typedef struct QimgBitmapExtent {
     gboolean is_dirty;
 } QimgBitmapExtent;
 
-/* Gives the maximal extent of equal bits that begins at @guest_offset (below the size of
- * the bitmap's disk). One that would take longer than about a second to follow is cut.
- * Returns 0, -EINVAL (also of a bitmap whose bits mean nothing, and where
- * @out->struct_bytes is not set), -EIO, -ENOMEM. */
+/* Returns the maximal extent of equal bits that begins at @guest_offset (below the size
+ * of the bitmap's disk). An extent that takes longer than about a second to follow is
+ * cut. Returns 0, -EINVAL (also for a bitmap with invalid bits, and if @out->struct_bytes
+ * is not set), -EIO, -ENOMEM. */
 QIMG_API int qimg_bitmap_reader_map(QimgBitmapReader *reader, uint64_t guest_offset,
                                     QimgBitmapExtent *out);
 
-/* Appends the next piece of a JSON object with all extents of the bitmap to @out: that at
- * *@place (0 at first), which it moves behind it; nothing at the end. @layer is shown.
- * Returns 0, or as qimg_bitmap_reader_map, having appended nothing. */
+/* Appends the next piece of a JSON object with all extents of the bitmap to @out: the
+ * piece at *@place (0 at first), which it advances; nothing at the end. @layer becomes a
+ * member. Returns 0, or an error like qimg_bitmap_reader_map without appending
+ * anything. */
 QIMG_API int qimg_bitmap_reader_next_json(QimgBitmapReader *reader, unsigned layer,
                                           uint64_t *place, GString *out);
 

@@ -30,7 +30,7 @@ qimg_bitmaps_ref(QimgBitmaps *list)
 void
 qimg_bitmaps_unref(QimgBitmaps *list)
 {
-    /* Acquire and release: the last one sees what the others have done. */
+    /* Acquire and release: the last one sees the writes of the others. */
     if (!list || atomic_fetch_sub_explicit(&list->refs, 1, memory_order_acq_rel) > 1)
         return;
     for (unsigned i = 0; i < list->n; i++)

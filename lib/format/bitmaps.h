@@ -9,19 +9,19 @@
 #define QIMG_BITMAP_WINDOW_WORDS 512u
 #define QIMG_BITMAP_WINDOW_BYTES (64u * 1024)
 
-/* A persistent bitmap: which parts of the disk have changed. */
+/* A persistent bitmap: the changed parts of the disk. */
 typedef struct {
     char *name; /* owned by the list */
     size_t name_bytes;
-    unsigned granularity_bits; /* a bit stands for 2^this bytes */
-    bool is_in_use;            /* was not stored properly: its bits mean nothing */
+    unsigned granularity_bits; /* one bit stands for 2^this bytes */
+    bool is_in_use;            /* was not stored properly: its bits are invalid */
     bool is_auto;              /* all changes of the disk are recorded */
 } QimgListedBitmap;
 
 typedef struct {
     QimgBitmap facts; /* name owned */
     /* The driver's own: */
-    uint64_t directory_position; /* bytes: where the entry begins in the directory */
+    uint64_t directory_position; /* bytes: start of the entry in the directory */
     uint64_t entry_bytes;
     uint64_t table_offset; /* host offset */
     uint32_t n_table_entries;
@@ -33,18 +33,18 @@ struct QimgBitmaps {
     atomic_uint refs; /* atomic */
     unsigned n;
     QimgFormatBitmap *items; /* @n */
-    const char *damage;      /* static: why no more could be listed; NULL */
-    gboolean is_stale;       /* the disk was changed without regard to them */
+    const char *damage;      /* static: why the list ends early; NULL */
+    gboolean is_stale;       /* the disk was changed by a program that ignored them */
 };
 
-/* An empty list with room for @n bitmaps; NULL where memory is short. */
+/* An empty list with room for @n bitmaps; NULL if memory is short. */
 QimgBitmaps *qimg_bitmaps_new(unsigned n);
 
-/* The place of the bitmap of that name; -1: there is none. */
+/* The place of the bitmap with that name; -1: there is none. */
 int qimg_bitmaps_place_of(const QimgBitmaps *list, const char *name, size_t name_bytes);
 
-/* Where a reader of one bitmap stands: what was read last, so that short extents do not
- * cost a read each. Zeros at first, but for @list and @place. */
+/* A reader's position in one bitmap, with the data read last, so that short extents do
+ * not cost a read each. Initially zeros, except @list and @place. */
 typedef struct {
     const QimgBitmaps *list; /* borrowed */
     unsigned place;

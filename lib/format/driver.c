@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The end of an open layer. */
+/* Closing an open layer. */
 #include "format/driver.h"
 
 void

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What all open layers share. */
+/* State that all open layers share. */
 #include "format/format.h"
 
 #include <errno.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* An open layer: the part of it that all formats share. A format knows its own file (and
- * data file) and nothing of chains. */
+/* An open layer: the part that all formats share. A format knows only its own file (and
+ * data file), no chain. */
 #pragma once
 
 #include <glib.h>
@@ -20,7 +20,7 @@
 typedef struct QimgDriver QimgDriver; /* format/driver.h */
 typedef struct QimgFormat QimgFormat;
 
-/* A format-specific fact for people: one member of the "format-specific" object. */
+/* A format-specific property for users: one member of the "format-specific" object. */
 typedef struct {
     const char *name; /* static */
     enum { QIMG_FACT_BOOL, QIMG_FACT_NUMBER, QIMG_FACT_TEXT } kind;
@@ -31,8 +31,8 @@ typedef struct {
 
 #define QIMG_MAX_FACTS 16
 
-/* The head of every open layer; all fields are const once the chain is open, but where a
- * comment says else. */
+/* The head of every open layer; all fields are const once the chain is open, unless a
+ * comment says otherwise. */
 struct QimgFormat {
     const QimgDriver *driver;
     QimgStorage *file;        /* owned */
@@ -43,28 +43,28 @@ struct QimgFormat {
     QimgBehind *behind;       /* owned; NULL unless is_writable */
     uint64_t zero_unit_bytes; /* a writable layer's: see zero */
 
-    QimgGate *gate;   /* the chain's; NULL: nothing is ever written */
-    bool is_writable; /* this layer takes writes */
-    /* atomic, relaxed: the file's length in bytes, rounded up to a sector; looked up
-     * again when something seems to lie beyond it, since a running VM's file grows
+    QimgGate *gate;   /* the chain's; NULL: read-only */
+    bool is_writable; /* this layer receives writes */
+    /* atomic, relaxed: the file's length in bytes, rounded up to a sector; read again
+     * when an offset seems to lie beyond it, since a running VM's file grows
      * (format/table-file.h) */
     _Atomic uint64_t file_end_bytes;
-    _Atomic bool broken;        /* atomic: nothing is changed any more */
+    _Atomic bool broken;        /* atomic: all further changes are refused */
     QimgRuleSet reported_rules; /* damage logged already */
-    /* owned, a writable layer's: host clusters in which metadata lie. Atomic to look up,
+    /* owned, a writable layer's: host clusters that hold metadata. Atomic to look up,
      * added to under the driver's allocation lock */
     QimgIndexSet *metadata;
-    /* a writable layer's changes while the gate is closed, but for the size (view.h) */
+    /* a writable layer's changes while the gate is closed, except the size (view.h) */
     QimgView active;
     uint64_t cluster_bytes;
     uint64_t
-        alloc_unit_bytes; /* runs begin and end at multiples, but for the disk's end */
+        alloc_unit_bytes; /* runs begin and end at multiples, except at the disk's end */
     bool may_compress;    /* COMPRESSED runs are possible */
-    QimgErrno data_error; /* opened for inspection only: what reading answers */
+    QimgErrno data_error; /* opened for inspection only: error of each read */
 
     char *backing_name;   /* as stored, NULL: none */
     char *backing_format; /* NULL: not recorded */
-    bool lets_probe;      /* it is not recorded since it is not raw */
+    bool lets_probe;      /* not recorded because it is not raw */
     bool needs_data_file;
     char *data_file_name; /* as stored, NULL: not recorded */
 
@@ -81,18 +81,18 @@ struct QimgFormat {
     unsigned n_facts;
 };
 
-/* What a driver may use to open a layer. */
+/* A driver's environment for opening a layer. */
 typedef struct {
     TableCache *tables;
     unsigned layer_index;
-    bool inspect;       /* open what cannot be decrypted, for its facts */
+    bool inspect;       /* open encrypted images, for their properties */
     bool has_snapshots; /* load the list of internal snapshots */
     QimgGate *gate;     /* NULL: read-only */
-    QimgKeeper *keeper; /* of a writable layer; NULL: nothing is written behind */
-    bool is_writable;   /* refuse what cannot be written to */
+    QimgKeeper *keeper; /* of a writable layer; NULL: no write-behind */
+    bool is_writable;   /* refuse images that cannot be written */
     bool drops_bitmaps; /* of a writable layer: they become stale at the first change */
-    uint64_t bitmap_cache_bytes; /* what their bits may take in memory */
-    bool for_check; /* open what is damaged, too, for check and repair alone */
+    uint64_t bitmap_cache_bytes; /* limit of the memory for their bits */
+    bool for_check;              /* open damaged images, too, only for check and repair */
 } QimgFormatEnv;
 
 /* Sets the common head of a new layer. */
@@ -102,15 +102,15 @@ void qimg_format_init(QimgFormat *format, const QimgDriver *driver, QimgStorage 
 /* Adds a warning about the layer. */
 void qimg_format_warn(QimgFormat *format, const char *text, ...) G_GNUC_PRINTF(2, 3);
 
-/* Sets @error to what is wrong with a header, followed by @advice: what the image may be
- * then and what to do. Rule @magic says that it is no image of the format. Returns false.
- */
+/* Sets @error to the problem of a header, followed by @advice: other possible formats and
+ * the user's remedy. Rule @magic says that the file is no image of the format. Returns
+ * false. */
 bool qimg_refuse_header(GError **error, QimgDecode broken, QimgRule magic,
                         const char *advice);
 
 /* Reads and inflates the compressed cluster in the @stream_bytes at @host_offset of the
- * layer's file; what lies behind the stream does not matter.
- * Threads, errors: as QimgDriver.read_compressed. */
+ * layer's file; bytes behind the stream are ignored. Threads, errors: as
+ * QimgDriver.read_compressed. */
 QimgErrno qimg_format_read_stream(QimgFormat *format, QimgCodec codec,
                                   QimgHostOffset host_offset, uint32_t stream_bytes,
                                   uint8_t *cluster_out) QIMG_MUST_CHECK;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What a layer says of a stretch of the disk: the answer of QimgDriver.map. */
+/* The state of a range of the disk in one layer: the answer of QimgDriver.map. */
 #pragma once
 
 #include "base/types.h"
@@ -10,16 +10,16 @@ typedef enum {
     QIMG_RUN_ZERO,
     QIMG_RUN_DATA,       /* bytes at host_offset of the layer's data storage */
     QIMG_RUN_COMPRESSED, /* (part of) one compressed cluster */
-    QIMG_RUN_DAMAGED,    /* rule says why */
+    QIMG_RUN_DAMAGED,    /* see rule */
 } QimgRunKind;
 
-/* What a stretch of the guest's disk is, in one layer. */
+/* The state of a guest range in one layer. */
 typedef struct {
     QimgRunKind kind;
     QimgRule rule;              /* DAMAGED */
     uint64_t length_bytes;      /* > 0 */
     QimgHostOffset host_offset; /* DATA: of the first byte; COMPRESSED: of the stream */
-    uint32_t stream_bytes;      /* COMPRESSED: what may be read of the stream */
+    uint32_t stream_bytes;      /* COMPRESSED: bytes of the stream that may be read */
 } QimgRun;
 
 static inline QimgRun

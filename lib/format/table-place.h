@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Where a request lies in the tables of a format with two levels of them. */
+/* The place of a request in the tables of a format with two levels of them. */
 #pragma once
 
 #include "base/checked.h"
 
-/* Where a request lies in its L2 table. */
+/* The place of a request in its L2 table. */
 typedef struct {
     uint64_t l1_index;
     uint64_t l2_index;

@@ -113,7 +113,7 @@ qimg_bitmap_reader_map(QimgBitmapReader *reader, uint64_t guest_offset,
     return qimg_struct_give(out, &extent, sizeof extent) ? 0 : -EINVAL;
 }
 
-/* The members that come before the extents, or all of them. */
+/* The members before the extents, or all of them. */
 static void
 append_bitmap_head(const QimgBitmapReader *reader, unsigned layer, const char *reason,
                    GString *out)

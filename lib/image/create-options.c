@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The properties of a new image, by name. What follows from several of them together is
- * for image/create.c and the format to check. */
+/* The properties of a new image, by name. image/create.c and the format check
+ * combinations of properties. */
 #include "image/create-options.h"
 
 #include <string.h>
@@ -55,7 +55,7 @@ qimg_create_get_size_bytes(const QimgCreate *create)
     return create->fields.size_bytes;
 }
 
-/* Where @value stands in @words, which end with NULL; -1 with @error set. */
+/* Index of @value in @words, which end with NULL; -1 with @error set. */
 static int
 find_word(const char *name, const char *value, const char *const *words, GError **error)
 {

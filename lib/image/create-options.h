@@ -19,6 +19,6 @@ struct QimgCreate {
     GPtrArray *notes;             /* char *, NULL-terminated */
 };
 
-/* A property that was set and that images of the format do not have,
- * NULL: there is none. Static. */
+/* A property that was set and that images of the format do not have; NULL: none.
+ * Static. */
 const char *create_find_foreign_property(const QimgCreate *create);

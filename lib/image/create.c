@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Making a new image with its data file. The backing file is opened first, so that a new
- * image is one that can be opened; the formats' drivers write the content, and the names
- * are for storage/new-file.c. */
+/* Creation of an image with its data file. The backing file is opened first, so that the
+ * new image can be opened; the formats' drivers write the content, storage/new-file.c
+ * handles the names. */
 #include "image/create-options.h"
 
 #include <errno.h>
@@ -22,11 +22,12 @@
 
 #define NEW_MODE 0644
 
-/* A file that is made. */
+/* A file being created. */
 typedef struct {
     QimgNewFile *file;
     QimgStorage *storage;
-    /* What it replaces, held locked: nobody else may begin to use it. NULL: nothing. */
+    /* The file to be replaced, held locked so that no other program begins to use it.
+     * NULL: none. */
     QimgStorage *old;
 } Target;
 
@@ -50,7 +51,7 @@ static void G_GNUC_PRINTF(2, 3) add_note(QimgCreate *create, const char *format,
     va_end(args);
 }
 
-/* Where a name that is stored in the image at @image_path leads. */
+/* Resolves a name that is stored in the image at @image_path. */
 static char *
 resolve(const char *image_path, const char *name)
 {
@@ -84,7 +85,7 @@ choose_backing_format(QimgCreate *create, const char *named_format, GError **err
     return true;
 }
 
-/* Takes what the image does not say itself from its backing file. */
+/* Takes unset properties from the backing file. */
 static bool
 take_backing_facts(QimgCreate *create, const QimgImage *backing, GError **error)
 {
@@ -117,7 +118,7 @@ take_backing_facts(QimgCreate *create, const QimgImage *backing, GError **error)
 }
 
 /* Opens the backing file of the new image @path, and with it the chain below. NULL with
- * @error set, and without it where there is none to open. */
+ * @error set, or without it if there is none to open. */
 static QimgImage *
 create_open_backing(QimgCreate *create, const char *path, GError **error)
 {
@@ -145,7 +146,7 @@ create_open_backing(QimgCreate *create, const char *path, GError **error)
 /* ---- rules ----------------------------------------------------------------------------
  */
 
-/* What no format's driver can tell, before anything is opened. */
+/* Checks that need neither a driver nor an open file. */
 static bool
 check_properties(const QimgCreate *create, GError **error)
 {
@@ -183,7 +184,7 @@ refuse_itself(GError **error, const char *what)
     return false;
 }
 
-/* Refuses the file with @status as one to replace where the new image is based on it. */
+/* Refuses to replace the file with @status if the new image is based on it. */
 static bool
 check_not_below(const QimgImage *backing, const struct stat *status, GError **error)
 {
@@ -199,7 +200,7 @@ check_not_below(const QimgImage *backing, const struct stat *status, GError **er
     return true;
 }
 
-/* Whether @path leads to @target or to what that replaces. */
+/* Whether @path leads to @target or to the file that it replaces. */
 static bool
 is_target(const Target *target, const char *path)
 {
@@ -218,7 +219,7 @@ lock_target(const QimgCreate *create, QimgStorage *storage, GError **error)
                           QIMG_LOCK_RW_UNSHARED, error) != QIMG_LOCK_CONFLICT;
 }
 
-/* Holds the file that @path shall replace, if there is one and that may be done. */
+/* Locks the file that @path shall replace, if it exists and may be replaced. */
 static bool
 open_old(const QimgCreate *create, const QimgImage *backing, const char *path,
          Target *target, GError **error)
@@ -228,7 +229,7 @@ open_old(const QimgCreate *create, const QimgImage *backing, const char *path,
     int fd;
 
     if (!create->replaces || stat(path, &status) < 0)
-        return true; /* making the new one tells more */
+        return true; /* the creation of the new file reports the error */
     if (!S_ISREG(status.st_mode)) {
         qimg_set_error(error, QIMG_ERROR_REFUSED,
                        "is no regular file, and is not replaced (give another name)");
@@ -242,7 +243,7 @@ open_old(const QimgCreate *create, const QimgImage *backing, const char *path,
     return target->old && lock_target(create, target->old, error);
 }
 
-/* Makes the empty file @path. */
+/* Creates the empty file @path. */
 static bool
 open_target(const QimgCreate *create, const QimgImage *backing, const char *path,
             Target *target, GError **error)
@@ -267,8 +268,7 @@ open_target(const QimgCreate *create, const QimgImage *backing, const char *path
     if (target->old) {
         const struct stat *old = &target->old->status;
 
-        /* Whose it was and who may read it; that only root may give files away is fine.
-         */
+        /* Keeps owner and mode; without root, chown may fail. */
         if (fchown(fd, old->st_uid, old->st_gid) < 0)
             g_debug("the owner of %s stays the process's", path);
         if (fchmod(fd, old->st_mode & 0777) < 0)
@@ -288,7 +288,7 @@ keep_target(Target *target, GError **error)
     return !err;
 }
 
-/* Makes the data file of the image @image_path, @image. */
+/* Creates the data file of the image @image_path, @image. */
 static bool
 make_data_file(const QimgCreate *create, const QimgImage *backing, const char *image_path,
                const Target *image, Target *target, GError **error)
@@ -330,7 +330,7 @@ make_image(QimgCreate *create, const QimgImage *backing, const char *path, GErro
         g_prefix_error(error, "data file \"%s\": ", shown);
         return false;
     }
-    /* The image refers to the data file, so that is there first. */
+    /* The image refers to the data file, so create that first. */
     return create->driver->create(image.storage, &fields, error) &&
            (!create->data_file || keep_target(&data, error)) &&
            keep_target(&image, error);

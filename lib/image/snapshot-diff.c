@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What differs between two disks of one layer, from the tables alone. */
+/* The differences between two disks of one layer, from the tables alone. */
 #include "image/snapshot-diff.h"
 
 #include "base/checked.h"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The life of a writable layer: what is refused at open, what must be done before the
- * first change, and the end. */
+/* The life of a writable layer: checks at open, preparation of the first change, and the
+ * end. */
 #define G_LOG_DOMAIN "qimg-format"
 
 #include "format/qcow2/activate.h"
@@ -22,7 +22,7 @@
 #include "format/qcow2/tables/overlap.h"
 #include "format/qcow2/write/flush.h"
 
-/* Autoclear bits that stay right, since what they promise is kept up. */
+/* Autoclear bits that stay valid, because writes here maintain their guarantees. */
 static uint64_t
 kept_autoclear_bits(const Qcow2 *q)
 {
@@ -139,9 +139,9 @@ clear_autoclear_bits(Qcow2 *q)
     return err;
 }
 
-/* A file that ends before a cluster that is counted may be cut, and extending it would
- * turn what is missing into zeros; or the end of a machine has lost the length of
- * clusters that nobody uses yet. What the tables refer to tells. */
+/* A file that ends before a counted cluster may be truncated, and extending it would turn
+ * missing data into zeros; or a crash of the machine has lost the length of clusters that
+ * are not in use yet. The references in the tables decide. */
 static QimgErrno
 check_not_cut(Qcow2 *q)
 {

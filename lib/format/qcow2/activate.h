@@ -4,12 +4,12 @@
 
 #include "format/qcow2/layer/qcow2.h"
 
-/* Makes the parts of Qcow2 that a writable layer has; refuses images that must not be
- * written to. At open; writes nothing. */
+/* Creates the state of a writable layer; refuses images that must not be written. At
+ * open; writes nothing. */
 bool qcow2_open_for_writing(Qcow2 *q, const QimgFormatEnv *env, GError **error);
 void qcow2_close_for_writing(Qcow2 *q);
 
-/* Makes the parts that check and repair need, whatever is wrong with the image. */
+/* Creates the state for check and repair, however damaged the image is. */
 void qcow2_open_for_check(Qcow2 *q);
 
 /* QimgDriver.end_writing. */

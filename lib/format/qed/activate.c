@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The life of a writable layer: what is refused at open, what must be done before the
- * first change, and the end. Spec: qed section 4. */
+/* The life of a writable layer: checks at open, preparation of the first change, and the
+ * end. Spec: qed section 4. */
 #define G_LOG_DOMAIN "qimg-format"
 
 #include "format/qed/activate.h"
@@ -50,7 +50,7 @@ refuse_damaged(Qed *qed, const QedWalk *walk)
     return -EIO;
 }
 
-/* Collects the tables, as far as they are sound. */
+/* Collects the tables, as far as they are valid. */
 static QimgErrno
 collect(Qed *qed, bool mends, QedWalk *walk)
 {
@@ -61,8 +61,8 @@ collect(Qed *qed, bool mends, QedWalk *walk)
     return qed_walk(qed, &options, walk);
 }
 
-/* Collects the tables of a sound image. What a program that died has left, entries that
- * are no places, is mended where NEED_CHECK says that one did. */
+/* Collects the tables of a valid image. Invalid entries left by a program that died are
+ * zeroed if NEED_CHECK is set. */
 static QimgErrno
 look_at_tables(Qed *qed, QedWalk *walk)
 {
@@ -84,8 +84,8 @@ look_at_tables(Qed *qed, QedWalk *walk)
     return err;
 }
 
-/* Clusters to which nothing refers are what a program that died has left: those at the
- * end of the file are cut off, the others taken for new data, zeros again (E2). Under
+/* Clusters without references are left by a program that died: those at the end of the
+ * file are truncated, the others zeroed and reused for new data (E2). Under
  * alloc_lock. */
 static QimgErrno
 reclaim_leaks(Qed *qed, const QedWalk *walk)
@@ -94,9 +94,9 @@ reclaim_leaks(Qed *qed, const QedWalk *walk)
     QimgErrno err = 0;
     QimgClusters run = {0};
 
-    g_array_set_size(qed->returned, 0); /* of an attempt that failed */
-    /* What an entry that had to be dropped referred to may be among them, and be all that
-     * is left of it: it stays for who looks for it. */
+    g_array_set_size(qed->returned, 0); /* of a failed attempt */
+    /* They may include data of an entry that had to be dropped: these stay, for recovery
+     * by the user. */
     if (!qed->base.is_dirty || walk->n_mended > 0)
         return 0;
     while (!err && qed_walk_find_unused(walk, &run)) {
@@ -124,8 +124,8 @@ qed_activate(QimgFormat *format)
     if (!err)
         err = qimg_storage_get_size(qed->base.file, &qed->first_file_bytes);
     if (!err) {
-        /* A cluster whose end is cut is nobody's: it is used anew. Its last sector
-         * counts as whole. */
+        /* A truncated last cluster is unused, and is taken again. Its last sector counts
+         * as whole. */
         qed->first_cluster = qed->next_cluster = qed->end_cluster =
             qimg_div_round_up(qed->first_file_bytes, QIMG_SECTOR_BYTES) /
             (qed->base.cluster_bytes / QIMG_SECTOR_BYTES);
@@ -162,7 +162,7 @@ qed_end_writing(QimgFormat *format)
     if (!err && !atomic_load(&format->broken)) {
         qimg_mutex_lock(&qed->alloc_lock);
         err = qed_alloc_release_reserve(qed);
-        /* That the bit is clear shall mean that there are no leaks, too. */
+        /* A clear bit shall also mean that there are no leaks. */
         if (!err)
             err = qimg_storage_sync(format->file);
         if (!err)

@@ -4,8 +4,8 @@
 
 #include "format/qed/qed.h"
 
-/* Makes the parts that a writable layer has; refuses images that must not be written to.
- * At open; writes nothing. */
+/* Creates the state of a writable layer; refuses images that must not be written. At
+ * open; writes nothing. */
 bool qed_open_for_writing(Qed *qed, GError **error);
 
 /* QimgDriver.activate. */

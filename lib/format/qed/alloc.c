@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Clusters at the end of the file, taken from a reserve (E2). Filling it costs one sync;
- * so it grows with what was used, up to a bound. */
+/* Clusters at the end of the file, taken from a reserve (E2). A fill costs one sync; so
+ * its size grows with use, up to a bound. */
 #include "format/qed/alloc.h"
 
 #include <errno.h>
@@ -8,7 +8,7 @@
 #include "base/checked.h"
 #include "format/qed/header-io.h"
 
-/* Lets the reserve have at least @n_min clusters. */
+/* Extends the reserve to at least @n_min clusters. */
 static QimgErrno
 refill(Qed *qed, uint64_t n_min)
 {
@@ -22,12 +22,13 @@ refill(Qed *qed, uint64_t n_min)
     if (end > (uint64_t)INT64_MAX >> bits)
         return -EFBIG;
     err = qed_set_need_check(qed, true); /* E1 */
-    /* What a cut cluster at the file's end holds is nobody's, and must become zeros. */
+    /* The content of a truncated cluster at the file's end is unused, and must become
+     * zeros. */
     if (!err && qed->end_cluster << bits < qed->first_file_bytes)
         err = qimg_storage_set_size(qed->base.file, qed->end_cluster << bits);
     if (!err)
         err = qimg_storage_set_size(qed->base.file, end << bits);
-    /* Entries that wait come after a sync in any case. */
+    /* Pending entries are written after a sync in any case. */
     if (!err && !qimg_format_is_behind(&qed->base))
         err = qimg_storage_sync(qed->base.file);
     if (err)
@@ -37,7 +38,7 @@ refill(Qed *qed, uint64_t n_min)
     return 0;
 }
 
-/* Takes up to @n_max clusters out of what was given back. */
+/* Takes up to @n_max of the returned clusters. */
 static bool
 take_returned(Qed *qed, uint64_t n_max, QimgClusters *out)
 {
@@ -102,7 +103,7 @@ qed_cut_file(Qed *qed, uint64_t end_bytes)
 {
     QimgErrno err = qimg_storage_set_size(qed->base.file, end_bytes);
 
-    /* Afterwards: who looked the end up meanwhile has noted the old one again. */
+    /* Afterwards: a concurrent look-up of the end has stored the old one again. */
     if (!err)
         atomic_store_explicit(&qed->base.file_end_bytes, end_bytes, memory_order_relaxed);
     return err;

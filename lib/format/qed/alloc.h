@@ -11,11 +11,11 @@ QimgErrno qed_alloc(Qed *qed, uint64_t n_max, QimgClusters *out) QIMG_MUST_CHECK
 QimgErrno qed_alloc_exactly(Qed *qed, uint64_t n, uint64_t *first_cluster_out)
     QIMG_MUST_CHECK;
 
-/* Gives clusters back to which no entry in the file refers, durably. */
+/* Returns clusters to which no entry in the file refers, durably. */
 void qed_alloc_undo(Qed *qed, QimgClusters run);
 
-/* Cuts the file at @end_bytes; from then on what lies behind is beyond its end. */
+/* Truncates the file at @end_bytes; from then on higher offsets are beyond its end. */
 QimgErrno qed_cut_file(Qed *qed, uint64_t end_bytes) QIMG_MUST_CHECK;
 
-/* Cuts the file behind the last cluster that was taken. */
+/* Truncates the file behind the last cluster that was taken. */
 QimgErrno qed_alloc_release_reserve(Qed *qed) QIMG_MUST_CHECK;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Checking and repairing by the user's wish. Spec: qed section 6.
+/* Check and repair at the user's request. Spec: qed section 6.
  *
- * Leaks inside the file stay, since nothing can list them as free; those at its end are
- * cut off. */
+ * Leaks inside the file stay, since the format has no list of free clusters; those at its
+ * end are truncated. */
 #include "format/qed/check.h"
 
 #include <errno.h>
@@ -27,7 +27,7 @@ report_leak(const Qed *qed, QimgClusters run, QimgCheckReport *report)
                               "cluster: nothing refers to it");
 }
 
-/* Adds the clusters that nothing refers to, those that lie together as one finding. */
+/* Reports clusters without references, adjacent ones as one finding. */
 static void
 report_leaks(const Qed *qed, const QedWalk *walk, QimgCheckReport *report)
 {
@@ -81,7 +81,7 @@ repair_tables(Qed *qed, QimgRepair mode, const QimgTask *task)
     QedWalk walk;
     QimgErrno err = qed_walk(qed, &options, &walk);
 
-    /* Where something is wrong still, nothing is known to be of no use. */
+    /* With a remaining problem, no cluster is known to be unused. */
     if (!err && walk.n_invalid == walk.n_mended && walk.n_shared == 0 &&
         walk.n_errors == 0 && walk.used_end_cluster < walk.n_clusters)
         err = qed_cut_file(qed, walk.used_end_cluster << qed->header.cluster_bits);

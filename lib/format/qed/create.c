@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Making a new image: the header's cluster with the backing file's name, and an empty L1
- * table. Spec: qed section 7. */
+/* Creation of a new image: the header's cluster with the backing file's name, and an
+ * empty L1 table. Spec: qed section 7. */
 #include "format/qed/create.h"
 
 #include <string.h>
@@ -10,8 +10,8 @@
 
 #define DEFAULT_TABLE_CLUSTERS 4u
 
-/* QEMU computes the largest disk in 64 bits, and takes a table whose last cluster is its
- * first for one that wraps around. We read such images, but make none. */
+/* QEMU computes the largest disk in 64 bits, and rejects a table whose last cluster is
+ * its first as one that wraps around. Such images can be read, but not created. */
 static bool
 can_be_opened_by_others(const QedHeader *h, GError **error)
 {
@@ -21,7 +21,8 @@ can_be_opened_by_others(const QedHeader *h, GError **error)
         return qimg_misuse(error,
                            "table_size: is 1, and QEMU opens no such image (give 2 to "
                            "16)");
-    /* cluster_bits, and two tables with an index of 3 bits less than they have bytes */
+    /* cluster_bits, and two tables whose index has 3 bits less than their size in
+     * bytes */
     if (3 * h->cluster_bits + 2 * table_bits - 6 >= 64)
         return qimg_misuse(
             error,
@@ -53,7 +54,7 @@ qed_make_header(const QimgCreateOptions *o, QedHeader *out, GError **error)
     h.l1_table_offset = qed_header_end(&h);
     if (o->backing_name) {
         h.features |= QED_FEATURE_BACKING;
-        /* Other formats cannot be recorded: they are found by a look at the file. */
+        /* Other formats cannot be recorded: they are probed. */
         if (g_strcmp0(o->backing_format, "raw") == 0)
             h.features |= QED_FEATURE_BACKING_RAW;
         h.backing_name_offset = QED_HEADER_BYTES;
@@ -66,7 +67,7 @@ qed_make_header(const QimgCreateOptions *o, QedHeader *out, GError **error)
             qimg_min_u64(QED_MAX_BACKING_NAME, qed_header_end(&h) - QED_HEADER_BYTES));
     if (o->preallocation != QIMG_PREALLOCATION_OFF)
         return qimg_misuse(error, "preallocation: a QED image has none (leave it out)");
-    /* The rest is what the decoder checks. */
+    /* The decoder checks the rest. */
     qed_header_encode(&h, bytes);
     decoded = qed_header_decode(bytes, sizeof bytes, out);
     if (decoded.rule == QIMG_RULE_QED_IMAGE_SIZE)

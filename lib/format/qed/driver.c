@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Opening a QED layer: the header is checked, features decided, nothing of the tables is
- * read yet. Spec: qed section 3. */
+/* Opening a QED layer: checks the header and decides on features; reads no tables yet.
+ * Spec: qed section 3. */
 #include <string.h>
 
 #include "base/checked.h"
@@ -104,7 +104,7 @@ qed_fill(Qed *qed, const QimgFormatEnv *env, GError **error)
     uint64_t n_entries = qed_table_bytes(h) / sizeof(uint64_t);
     uint64_t n_in_file = 0;
 
-    /* Features first: an unknown one may have changed the meaning of all else. */
+    /* Features first: an unknown one may have changed the meaning of all other fields. */
     if (!qed_check_features(h, error) || !qed_load_backing_name(qed, error) ||
         !qimg_format_look_at_end(base, error))
         return false;

@@ -6,7 +6,7 @@
 #include "format/qed/place.h"
 #include "format/runs.h"
 
-/* The run of the entries from @index of the slice on that go on in the same way. */
+/* The run of the entries from @index of the slice on that continue each other. */
 static QimgRun
 qed_scan(Qed *qed, const TableSlice *slice, uint64_t index, uint64_t n_max,
          uint64_t in_cluster_bytes)
@@ -40,7 +40,7 @@ qed_scan(Qed *qed, const TableSlice *slice, uint64_t index, uint64_t n_max,
     return run;
 }
 
-/* What one slice of the L2 table at @table_offset tells. */
+/* The run according to one slice of the L2 table at @table_offset. */
 static QimgErrno
 qed_map_in_table(Qed *qed, uint64_t table_offset, uint64_t guest_offset,
                  uint64_t length_bytes, QimgRun *run_out, bool *at_end_out)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Places: of entries in tables, and what an entry may name. Spec: qed section 2. */
+/* Places of entries in tables, and valid offsets in entries. Spec: qed section 2. */
 #include "format/qed/place.h"
 
 #include "base/checked.h"

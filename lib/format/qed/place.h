@@ -1,20 +1,20 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Places: of entries in tables, and what an entry may name. */
+/* Places of entries in tables, and valid offsets in entries. */
 #pragma once
 
 #include "format/qed/qed.h"
 #include "format/table-place.h"
 
-/* What an L2 entry says beside a place. Spec: qed section 2. */
+/* Values of an L2 entry that are no offsets. Spec: qed section 2. */
 #define QED_ENTRY_UNALLOCATED 0u
 #define QED_ENTRY_ZERO        1u
 
-/* Whether @host_offset is a place for a cluster, or for a table: aligned, behind the
+/* Whether @host_offset is valid for a cluster, or for a table: aligned, behind the
  * header, and within the file. Spec: qed section 2. Any thread. */
 bool qed_is_place_for_cluster(Qed *qed, uint64_t host_offset);
 bool qed_is_place_for_table(Qed *qed, uint64_t host_offset);
 
-/* The place of a table's slice that holds entry @index. */
+/* The offset of a table's slice that holds entry @index. */
 static inline uint64_t
 qed_slice_offset(uint64_t table_offset, uint64_t index)
 {

@@ -13,8 +13,8 @@ qed_extend_tables(QimgFormat *format, uint64_t size_bytes)
     Qed *qed = (Qed *)format;
     uint64_t max_bytes;
 
-    /* The tables that there are can map the largest disk. The caller's last cluster may
-     * lie across its end. */
+    /* The existing tables can map the largest disk. The caller's last cluster may cross
+     * its end. */
     if (!qimg_align_up(qed_max_size_bytes(&qed->header), format->cluster_bytes,
                        &max_bytes) ||
         size_bytes > max_bytes)
@@ -30,7 +30,7 @@ qed_resize(QimgFormat *format, uint64_t size_bytes)
     qimg_le64 field, old_field;
     QimgErrno err;
 
-    /* What is refused changes nothing, so it comes before the first change. */
+    /* A refused size changes nothing, so check it before the first change. */
     if (!qimg_align_up(size_bytes, QIMG_SECTOR_BYTES, &size_bytes) ||
         size_bytes > qed_max_size_bytes(&qed->header))
         return -EFBIG;
@@ -39,7 +39,7 @@ qed_resize(QimgFormat *format, uint64_t size_bytes)
     err = qed_begin_change(qed);
     if (err || size_bytes == old_bytes)
         return err;
-    /* Not synced: what a larger size shows is durable already. */
+    /* Not synced: the range that a larger size shows is durable already. */
     field = qimg_le64_set(size_bytes);
     old_field = qimg_le64_set(old_bytes);
     err = qimg_format_write_or_undo(format, QIMG_IO_HEADER, QED_HEADER_AT_IMAGE_SIZE,

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Looking up and making L2 tables, for writers. */
+/* Look-up and creation of L2 tables, for writers. */
 #include "format/qed/tables.h"
 
 #include "base/checked.h"
@@ -45,7 +45,7 @@ store_l1_entry(Qed *qed, uint64_t l1_index, uint64_t entry)
                                  });
 }
 
-/* Makes an empty table, which the reserve's zeros are (E2). Under alloc_lock. */
+/* Makes an empty table from the reserve's zeros (E2). Under alloc_lock. */
 static QimgErrno
 make_l2_table(Qed *qed, uint64_t l1_index, uint64_t *offset_out)
 {
@@ -61,7 +61,7 @@ make_l2_table(Qed *qed, uint64_t l1_index, uint64_t *offset_out)
         err = store_l1_entry(qed, l1_index, offset);
     if (err) {
         qimg_format_metadata_remove(&qed->base, offset, n_bytes);
-        /* Perhaps the entry got to the file for a moment. */
+        /* The entry may have been in the file for a moment. */
         if (!atomic_load(&qed->base.broken) && qimg_storage_sync(qed->base.file) == 0)
             qed_alloc_undo(qed,
                            (QimgClusters){first_cluster, qed->header.table_clusters});

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* A look at all tables: which clusters are used, and what is wrong. Spec: qed section 6.
+/* A walk over all tables, to find used clusters and problems. Spec: qed section 6.
  *
- * I1  The work is bounded by the file's length and its data: a table is walked once
- *     however many entries name it, and holes of the file are passed over. */
+ * I1  The work is bounded by the file's length and its data: a table is walked once, for
+ *     any number of entries that name it, and holes of the file are skipped. */
 #include "format/qed/walk.h"
 
 #include <errno.h>
@@ -10,8 +10,8 @@
 #include "base/checked.h"
 #include "format/qed/place.h"
 
-/* Stands for 128 TiB of file with clusters of 64 KiB; pages of the bitmap that no cluster
- * of a sparse file needs are never touched. */
+/* Enough for 128 TiB of file with clusters of 64 KiB; pages of the bitmap for holes of a
+ * sparse file are never touched. */
 #define MAX_BITMAP_BYTES (256 * QIMG_MIB)
 
 #define READ_BYTES (256 * QIMG_KIB)
@@ -46,8 +46,8 @@ walk_note(Walk *w, QimgRule rule, uint64_t host_offset, uint64_t guest_offset)
                               qimg_rule_field(rule), qimg_rule_text(rule));
 }
 
-/* Takes @n_clusters at @host_offset, which lie in the file, as used. False where one of
- * them was used already. */
+/* Marks @n_clusters at @host_offset, inside the file, as used. False if one of them was
+ * used already. */
 static bool
 use(Walk *w, uint64_t host_offset, uint64_t n_clusters, uint64_t guest_offset)
 {
@@ -73,7 +73,7 @@ use(Walk *w, uint64_t host_offset, uint64_t n_clusters, uint64_t guest_offset)
     return is_free;
 }
 
-/* An entry is no place: it becomes 0 where that is asked for. */
+/* Handles an invalid entry: it becomes 0 if the options say so. */
 static QimgErrno
 meet_invalid(Walk *w, QimgRule rule, TableKind kind, uint64_t table_offset,
              uint64_t index, uint64_t guest_offset)
@@ -104,8 +104,8 @@ meet_invalid(Walk *w, QimgRule rule, TableKind kind, uint64_t table_offset,
     return err;
 }
 
-/* Reads a part of a table. What is a hole of the file is passed over: *@n_words is how
- * far that reaches then, and the answer is false, as it is after an error. */
+/* Reads a part of a table. Skips a hole of the file: then sets *@n_words to its length,
+ * and returns false, as after an error. */
 static bool
 walk_read_part(Walk *w, QimgIoPurpose purpose, uint64_t host_offset, uint64_t *words,
                uint64_t *n_words, QimgErrno *err)
@@ -114,7 +114,7 @@ walk_read_part(Walk *w, QimgIoPurpose purpose, uint64_t host_offset, uint64_t *w
     bool is_data = true;
     uint64_t end = 0;
 
-    /* A table of one part is not worth asking for. */
+    /* A table of one part is not worth the query. */
     if (n_bytes > READ_BYTES &&
         qimg_storage_find_extent(w->qed->base.file, qimg_host(host_offset), &is_data,
                                  &end) == 0 &&
@@ -126,7 +126,7 @@ walk_read_part(Walk *w, QimgIoPurpose purpose, uint64_t host_offset, uint64_t *w
     *err = qimg_format_read_words(&w->qed->base, purpose, host_offset, words, *n_words);
     if (!*err)
         return true;
-    if (*err != -ENOMEM) { /* the rest can be looked at */
+    if (*err != -ENOMEM) { /* the rest can be checked */
         w->out->n_errors++;
         walk_note(w, QIMG_RULE_UNREADABLE, host_offset, QIMG_NO_GUEST_OFFSET);
         *err = 0;
@@ -200,7 +200,7 @@ walk_l1_entry(Walk *w, uint64_t l1_index, uint64_t entry)
         w->out->n_clusters);
     if (err)
         return err;
-    /* What is named twice was walked, or is no table. */
+    /* The table was walked already, or is no table. */
     if (!use(w, entry, qed->header.table_clusters, guest_offset))
         return 0;
     if (w->options->collects) {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Planning and publishing writes: in place where the entry is a place, else into new
+/* Planning and publishing of writes: in place if the entry has an offset, else into new
  * clusters. Spec: qed section 4. */
 #include "format/qed/write.h"
 
@@ -46,8 +46,8 @@ plan_in_place(QimgFormat *format, const QimgTablePlace *p, uint64_t guest_offset
     return 0;
 }
 
-/* How many entries from the first one of the announced range on are alike, and not data:
- * 0 where the write can be done in place. */
+/* The number of entries from the first one of the announced range on that are alike, and
+ * not data: 0 if the write can be done in place. */
 static QimgErrno
 look_at_entries(Qed *qed, const QimgTablePlace *p, const QimgWritePlan *plan,
                 uint64_t *entry_out, uint64_t *n_out)
@@ -117,7 +117,7 @@ qed_plan_write(QimgFormat *format, QimgGuestOffset guest_offset, uint64_t length
                                           plan_in_place, plan_new_clusters, plan_out);
 }
 
-/* Gives the plan's clusters back; @was_written: entries may have got to the file for a
+/* Returns the plan's clusters; @was_written: entries may have been in the file for a
  * moment. */
 static void
 give_back(Qed *qed, const QimgWritePlan *plan, bool was_written)

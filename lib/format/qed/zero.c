@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Letting clusters read as zeros. A cluster that is allocated stays
- * so, since there is no list that its place could be put on: its bytes become zeros, and
- * the host's file system gets their space back. Spec: qed section 4. */
+/* Zeroing of clusters. An allocated cluster stays allocated, since the format has no list
+ * of free clusters: its bytes become zeros, and the host's file system frees their space.
+ * Spec: qed section 4. */
 #include "format/qed/zero.h"
 
 #include "base/checked.h"
@@ -23,7 +23,7 @@ typedef struct {
     uint64_t index; /* in the slice */
 } Entries;
 
-/* Makes the bytes of clusters zeros that lie side by side. */
+/* Makes the bytes of adjacent clusters zeros. */
 static QimgErrno
 zero_data(const Zeroing *z, uint64_t host_offset, uint64_t n_bytes)
 {
@@ -36,8 +36,7 @@ zero_data(const Zeroing *z, uint64_t host_offset, uint64_t n_bytes)
     return err;
 }
 
-/* Lets the entries at the beginning that go the same way read as zeros; *@n_out > 0 of
- * @n_max. */
+/* Makes the first entries that are treated alike read as zeros; *@n_out > 0 of @n_max. */
 static QimgErrno
 zero_alike(const Zeroing *z, Entries *e, uint64_t n_max, uint64_t *n_out)
 {
@@ -97,7 +96,8 @@ qed_zero_announced(const Zeroing *z, const QimgTablePlace *p, uint64_t *done_out
     }
     table_slice_unpin(&e.slice);
     *done_out = qimg_min_u64(z->start + (n_done << bits), z->end) - z->start;
-    return n_done > 0 ? 0 : err; /* an error is met again by who goes on there */
+    return n_done > 0 ? 0
+                      : err; /* a request that continues there meets the error again */
 }
 
 QimgErrno

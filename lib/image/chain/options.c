@@ -15,8 +15,8 @@
 #define MIN_BITMAP_CACHE_BYTES     (64 * QIMG_KIB)
 #define MAX_CACHE_BYTES            (QIMG_MIB << 20)
 #define MAX_THREADS                1024u
-/* Digits behind the point of a size that count: with all of them, and the largest suffix,
- * sums stay within 128 bits. */
+/* Significant digits behind the decimal point of a size: with all of them, and the
+ * largest suffix, sums stay within 128 bits. */
 #define MAX_FRACTION_UNIT UINT64_C(1000000000000000000)
 
 unsigned
@@ -66,8 +66,8 @@ qimg_options_avoid_device(QimgOptions *options, dev_t device)
     qimg_open_policy_avoid_device(options->policy, device);
 }
 
-/* Reads the suffix of a size, which must be all of @text: as a shift, -1 if it is none.
- */
+/* Parses the suffix of a size, which must be all of @text: as a shift, -1 if it is
+ * invalid. */
 static int
 parse_size_suffix(const char *text)
 {
@@ -81,7 +81,7 @@ parse_size_suffix(const char *text)
     return is_whole ? 10 * (int)(suffix - suffixes) : -1;
 }
 
-/* False where @text is no size, or none of 64 bits. */
+/* False if @text is no size, or does not fit in 64 bits. */
 static bool
 parse_bytes(const char *text, uint64_t *bytes_out)
 {
@@ -100,7 +100,7 @@ parse_bytes(const char *text, uint64_t *bytes_out)
         }
     }
     shift = parse_size_suffix(text);
-    /* A half of a byte is none. */
+    /* Refuses a fraction of a byte. */
     if (bytes > UINT64_MAX || shift < 0 || (fraction_unit > 1 && shift == 0))
         return false;
     bytes = (bytes << shift) + ((fraction << shift) + fraction_unit / 2) / fraction_unit;

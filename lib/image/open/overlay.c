@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Making and opening the overlay of the option "cow": one that vanishes, which never has
- * a name, or a file that is kept and can be opened again.
+/* Creation and opening of the overlay of the option "cow": a temporary one, which never
+ * has a name, or a file that is kept and can be opened again.
  *
- * The overlay's backing file is not opened by the name that it stores: the image below is
- * open already. What is stored is for those who use the file later, and is what an
- * existing file is recognised by. */
+ * The overlay's backing file is not opened by its stored name: the image below is already
+ * open. The name is stored for later users of the file, and serves to recognise an
+ * existing file. */
 #include "image/open/overlay.h"
 
 #include <errno.h>
@@ -26,10 +26,10 @@
 #define OVERLAY_CLUSTER_BITS   16u
 #define OVERLAY_REFCOUNT_ORDER 4u
 
-/* Whether the one that vanishes has extended L2 entries: what a small write must copy
- * from below is then 2 KiB, not 64. Random writes of 4 KiB are several times as fast
- * (16000 and 140000 a second into a file of ext4), long ones as fast as without. The one
- * that is kept goes without, for programs that do not know them (QEMU before 5.2). */
+/* Whether the temporary overlay has extended L2 entries: a small write then copies 2 KiB
+ * from below, not 64. Random writes of 4 KiB are several times as fast (16000 and 140000
+ * per second into a file of ext4), long ones as fast as without. A kept overlay has none,
+ * for programs that do not support them (QEMU before 5.2). */
 #define VANISHING_HAS_SUBCLUSTERS true
 
 #define TEMPORARY_HINT                                                                   \
@@ -37,11 +37,11 @@
     "cow=FILE"
 #define FILE_HINT "give a name in a directory of yours that has space"
 
-/* Not /tmp, which often is memory. */
+/* Not /tmp, which is often in memory. */
 #define DEFAULT_TEMPORARY_DIR "/var/tmp"
 
-/* Makes a new overlay of the chain in @file. @backing_name is NULL for the one that
- * vanishes; @hint: what to do when it fails. */
+/* Makes a new overlay of the chain in @file. @backing_name is NULL for a temporary one;
+ * @hint: the user's remedy if it fails. */
 static bool
 create_in(QimgChain *chain, QimgStorage *file, const char *backing_name, const char *hint,
           GError **error)
@@ -100,7 +100,7 @@ open_format(QimgChain *chain, const QimgOptions *options, QimgStorage *file,
         .is_writable = true,
         .drops_bitmaps = options->drops_bitmaps,
         .bitmap_cache_bytes = options->bitmap_cache_bytes,
-        .has_snapshots = true, /* an existing file may have some, to be left alone */
+        .has_snapshots = true, /* an existing file may have some, which are left alone */
     };
     QimgFormat *overlay = qimg_driver_qcow2.open(file, &env, error);
 
@@ -109,7 +109,7 @@ open_format(QimgChain *chain, const QimgOptions *options, QimgStorage *file,
     return overlay;
 }
 
-/* ---- one that vanishes ---- */
+/* ---- temporary overlay ---- */
 
 /* A file without a name in @dir; -1 with errno. */
 static int
@@ -118,7 +118,7 @@ open_nameless(const char *dir)
     int fd = open(dir, O_TMPFILE | O_RDWR | O_EXCL | O_CLOEXEC, 0600);
     g_autofree char *name = NULL;
 
-    /* File systems without such files; EISDIR is how old kernels say it. */
+    /* File systems without nameless files; old kernels return EISDIR. */
     if (fd >= 0 || (errno != EOPNOTSUPP && errno != EISDIR))
         return fd;
     name = g_build_filename(dir, "qimg-overlay-XXXXXX", NULL);
@@ -143,7 +143,7 @@ open_vanishing(QimgChain *chain, const QimgOptions *options, GError **error)
     else
         file = qimg_file_storage_new(fd, shown, true, error);
     if (file) {
-        /* Nobody can open it after a crash, so nothing needs to outlive one. */
+        /* No program can open it after a crash, so no data need to survive one. */
         qimg_file_storage_skip_syncs(file);
         chain_go_direct(chain, options, file);
         if (create_in(chain, file, NULL, TEMPORARY_HINT, error))
@@ -155,16 +155,16 @@ open_vanishing(QimgChain *chain, const QimgOptions *options, GError **error)
         g_prefix_error(error, "overlay in \"%s\": ", dir);
         return NULL;
     }
-    /* For who asks what the disk is made of; in the file there is no limit to think of.
-     */
+    /* Shown in the information about the disk; here, the file's length limit does not
+     * apply. */
     overlay->backing_name = g_strdup(chain->layers[1]->file->path);
     overlay->backing_format = g_strdup(chain->layers[1]->driver->name);
     return overlay;
 }
 
-/* ---- one that is kept ---- */
+/* ---- kept overlay ---- */
 
-/* Refuses what an overlay must not be, before it is opened for writing. */
+/* Refuses unsuitable files, before one is opened for writing. */
 static bool
 check_file(const QimgChain *chain, const struct stat *status, GError **error)
 {
@@ -257,7 +257,7 @@ open_existing(QimgChain *chain, const QimgOptions *options, GError **error)
     if (fd < 0)
         return NULL;
     file = chain_open_storage(chain, options, fd, options->cow_path, true, error);
-    /* The file may have taken the place of what was there a moment ago. */
+    /* The file may be a different one than a moment ago. */
     if (file && check_file(chain, &file->status, error) && check_is_qcow2(file, error)) {
         overlay = open_format(chain, options, file, error);
         file = NULL;
@@ -268,9 +268,9 @@ open_existing(QimgChain *chain, const QimgOptions *options, GError **error)
     return overlay;
 }
 
-/* How an overlay in the directory @dir_fd names the image: by its name alone where that
- * directory is the image's, else from the root. NULL with @error set where it has none
- * that will be the same later. */
+/* The name of the image in an overlay in the directory @dir_fd: the file name alone if
+ * that directory is the image's, else the path from the root. NULL with @error set if the
+ * image has no lasting name. */
 static char *
 name_of_image(const QimgChain *chain, int dir_fd, GError **error)
 {
@@ -282,7 +282,7 @@ name_of_image(const QimgChain *chain, int dir_fd, GError **error)
 
     if (fstat(dir_fd, &overlay_dir) == 0 && fstat(place->dir_fd, &image_dir) == 0 &&
         qimg_is_same_file(&overlay_dir, &image_dir)) {
-        /* What stands before a colon would be taken for a protocol. */
+        /* A prefix before a colon would be taken for a protocol. */
         name = g_strconcat(strchr(base, ':') ? "./" : "", base, NULL);
     } else if (place->dir_real && !g_str_has_prefix(place->dir_real, "/proc/")) {
         name = g_build_filename(place->dir_real, base, NULL);

@@ -20,5 +20,5 @@ void image_after_change(QimgChain *chain, QimgErrno err);
 QimgErrno image_before_change(QimgChain *chain, uint64_t guest_offset,
                               uint64_t length_bytes, bool may_exceed) QIMG_MUST_CHECK;
 
-/* Makes room for what image_before_change records. Outside the gate. */
+/* Makes room for the records of image_before_change. Outside the gate. */
 void image_make_room(QimgChain *chain);

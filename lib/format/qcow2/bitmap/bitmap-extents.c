@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Runs of equal bits. Memory: the cursor, whatever the bitmap's size. */
+/* Runs of equal bits. Memory: the cursor, for any size of the bitmap. */
 #include "format/qcow2/bitmap/bitmap-extents.h"
 
 #include <errno.h>
@@ -10,7 +10,8 @@
 
 #define MAX_WALK_USECS 1000000
 
-/* The bitmap as this process keeps it up; NULL: it is as in the file. Inside the gate. */
+/* The bitmap as maintained by this process; NULL: it is as in the file. Inside the
+ * gate. */
 static Qcow2TrackedBitmap *
 find_tracked(const Qcow2 *q, unsigned place)
 {
@@ -25,7 +26,7 @@ find_tracked(const Qcow2 *q, unsigned place)
     return NULL;
 }
 
-/* Gives the table's word for entry @index. */
+/* Returns the table's word for entry @index. */
 static QimgErrno
 get_word(Qcow2 *q, QimgBitmapCursor *c, uint64_t index, uint64_t *word_out)
 {
@@ -71,7 +72,7 @@ add_live_bits(const uint64_t *chunk, uint64_t first_byte, uint64_t n_bytes,
     }
 }
 
-/* Makes the cursor hold the bits of byte @byte, whose cluster lies at @host_offset. */
+/* Loads the bits of byte @byte, whose cluster lies at @host_offset, into the cursor. */
 static QimgErrno
 load_bits(Qcow2 *q, QimgBitmapCursor *c, uint64_t byte, uint64_t host_offset,
           const uint64_t *chunk)
@@ -101,7 +102,8 @@ load_bits(Qcow2 *q, QimgBitmapCursor *c, uint64_t byte, uint64_t host_offset,
     return 0;
 }
 
-/* The value of bit @n, and in *@end_out how far it is known to hold, at most @n_bits. */
+/* The value of bit @n, and in *@end_out the end of the run known to have it, at most
+ * @n_bits. */
 static QimgErrno
 look(Qcow2 *q, QimgBitmapCursor *c, uint64_t n, uint64_t n_bits, bool *value_out,
      uint64_t *end_out)
@@ -149,7 +151,7 @@ qcow2_load_bitmaps(QimgFormat *format, QimgBitmaps **list_out)
     g_autofree uint8_t *bytes = NULL;
     QimgErrno err = qcow2_read_bitmap_directory(q, list_out, &bytes);
 
-    /* What is in use by this process has its bits here. */
+    /* Bitmaps in use by this process have their bits here. */
     for (unsigned i = 0; !err && t && i < (*list_out)->n; i++) {
         (*list_out)->items[i].facts.is_in_use = t->list->items[i].facts.is_in_use;
         (*list_out)->items[i].facts.damage = t->list->items[i].facts.damage;
@@ -157,8 +159,8 @@ qcow2_load_bitmaps(QimgFormat *format, QimgBitmaps **list_out)
     return err;
 }
 
-/* Whether the cursor's bitmap is still the one that its list says: a change of the disk's
- * size moves the tables. */
+/* Whether the cursor's bitmap is still the one in its list: a change of the disk's size
+ * moves the tables. */
 static bool
 is_same_as_live(const Qcow2 *q, const QimgBitmapCursor *c)
 {
@@ -200,7 +202,7 @@ qcow2_map_bitmap(QimgFormat *format, QimgBitmapCursor *cursor, uint64_t guest_of
         uint64_t next_end;
         bool next_is_set;
 
-        /* A failure is met again by the next call. */
+        /* The next call meets a failure again. */
         if (look(q, cursor, end, n_bits, &next_is_set, &next_end) ||
             next_is_set != is_set)
             break;

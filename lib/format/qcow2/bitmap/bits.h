@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Bits as they lie in the file: bit 0 of a byte comes first. Inline and pure. */
+/* Bits in file order: bit 0 of a byte comes first. Inline and pure. */
 #pragma once
 
 #include <stdbool.h>

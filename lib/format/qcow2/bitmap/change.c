@@ -106,7 +106,7 @@ load_words(Change *c, Edit *e)
     return err;
 }
 
-/* Lets the table of @e be new, with @word in all of the entries that the disk needs. */
+/* Gives @e a new table, with @word in all of the entries that the disk needs. */
 static QimgErrno
 reset_words(Change *c, Edit *e, uint64_t word)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Exchanging the directory of bitmaps. */
+/* Replacing the directory of bitmaps. */
 #include "format/qcow2/bitmap/directory-change.h"
 
 #include <errno.h>
@@ -27,7 +27,7 @@ qcow2_write_bitmap_directory(Qcow2 *q, const uint8_t *bytes, uint64_t n_bytes,
     if (!err)
         err = qimg_format_metadata_add(&q->base, host_offset, n_bytes);
     if (err)
-        return err; /* leaked: what was written of it is not known */
+        return err; /* leaked: the written part is unknown */
     *host_offset_out = host_offset;
     return 0;
 }
@@ -102,7 +102,7 @@ find_end(Qcow2 *q, uint8_t *bytes, uint64_t *end_at_out)
     return at % 8 == 0 && at + 8 <= end ? 0 : -EFBIG;
 }
 
-/* Copies the name of the backing file behind @end, and lets the header name the copy. */
+/* Copies the name of the backing file behind @end, and makes the header name the copy. */
 static QimgErrno
 move_backing_name(Qcow2 *q, uint64_t end)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The directory of bitmaps. Nothing that is wrong with a bitmap is a reason to refuse the
- * disk, or another bitmap: each gets the reason why its bits mean nothing. */
+/* The directory of bitmaps. A damaged bitmap prevents use neither of the disk nor of
+ * another bitmap: each gets the reason why its bits are invalid. */
 #include "format/qcow2/bitmap/directory.h"
 
 #include <errno.h>
@@ -9,7 +9,7 @@
 #include "base/endian.h"
 #include "base/scratch.h"
 
-/* So many entries of a table are judged at once. */
+/* Table entries checked at once, in bytes. */
 #define TABLE_READ_BYTES (64 * QIMG_KIB)
 
 bool
@@ -19,7 +19,7 @@ qcow2_bitmaps_are_valid(const Qcow2 *q)
            (q->header.autoclear_features & QCOW2_AUTOCLEAR_BITMAPS) != 0;
 }
 
-/* What is wrong with what the entry says of itself; NULL: nothing. */
+/* The problem of the entry's own fields; NULL: none. */
 static const char *
 judge_entry(Qcow2 *q, const Qcow2BitmapEntry *e, const char *name)
 {
@@ -50,7 +50,7 @@ judge_entry(Qcow2 *q, const Qcow2BitmapEntry *e, const char *name)
     return NULL;
 }
 
-/* What is wrong with the entries of a sound bitmap's table; NULL: nothing. */
+/* The problem of the entries in a valid bitmap's table; NULL: none. */
 static QimgErrno
 judge_table(Qcow2 *q, const QimgFormatBitmap *b, const char **damage_out)
 {
@@ -107,7 +107,7 @@ is_same_name(gconstpointer a, gconstpointer b)
     return x->name_bytes == y->name_bytes && memcmp(x->name, y->name, x->name_bytes) == 0;
 }
 
-/* Of several bitmaps of one name nobody knows which is meant. */
+/* With several bitmaps of one name, it is unknown which one is meant. */
 static void
 judge_names(QimgBitmaps *list)
 {
@@ -134,7 +134,7 @@ copy_name(const char *name, size_t n_bytes)
     return copy;
 }
 
-/* Fills @list with what the directory's @bytes say. */
+/* Fills @list from the directory's @bytes. */
 static QimgErrno
 parse(Qcow2 *q, const uint8_t *bytes, QimgBitmaps *list)
 {

@@ -16,9 +16,9 @@
 
 struct Qcow2BitmapsResize {
     uint64_t size_bytes;
-    uint8_t *directory; /* owned: with the flags as the session has them */
+    uint8_t *directory; /* owned: with the flags of the session */
     Qcow2BitmapsExtension to;
-    GArray *gone; /* QimgClusters: tables and bits that nothing will refer to */
+    GArray *gone; /* QimgClusters: tables and bits to be freed */
 };
 
 static bool
@@ -102,8 +102,8 @@ cut_bits(Qcow2 *q, uint64_t *word, uint64_t n_bits, GArray *gone)
                               cluster_bytes);
 }
 
-/* Fits the @n_old entries in @words, which has room for more, to a disk of @size_bytes.
- */
+/* Fits the @n_old entries in @words, which has room for more, to a disk of
+ * @size_bytes. */
 static QimgErrno
 fit_words(Qcow2 *q, const QimgFormatBitmap *b, uint64_t *words, uint64_t size_bytes,
           GArray *gone)

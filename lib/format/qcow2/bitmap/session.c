@@ -52,8 +52,8 @@ store_when_idle(void *data)
 
 /* ---- the begin ---- */
 
-/* Whether the directory and the tables are nobody else's: each of their clusters is
- * counted once. Under alloc_lock. */
+/* Whether each cluster of the directory and the tables is counted only once, so that
+ * nothing else uses it. Under alloc_lock. */
 static QimgErrno
 check_counted_once(Qcow2 *q, uint64_t host_offset, uint64_t n_bytes)
 {
@@ -98,7 +98,7 @@ check_own_clusters(Qcow2Tracker *t)
     return err;
 }
 
-/* Sets IN_USE in the file, and syncs. Damaged ones that are enabled get it, too: nobody
+/* Sets IN_USE in the file, and syncs. Damaged enabled bitmaps get it, too: no program
  * shall take their bits for complete. */
 static QimgErrno
 mark_in_use(Qcow2Tracker *t, bool with_disabled)
@@ -115,7 +115,7 @@ mark_in_use(Qcow2Tracker *t, bool with_disabled)
     return err ? err : qimg_storage_sync(t->q->base.file);
 }
 
-/* What is left where IN_USE cannot be set: the file says that all bitmaps are stale. */
+/* The fallback if IN_USE cannot be set: the file says that all bitmaps are stale. */
 static QimgErrno
 drop(Qcow2Tracker *t)
 {

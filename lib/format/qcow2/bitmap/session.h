@@ -7,7 +7,7 @@
 QimgErrno qcow2_before_change(QimgFormat *format, uint64_t guest_offset,
                               uint64_t length_bytes, bool may_exceed);
 
-/* Sets IN_USE, durably, unless that is done: of all enabled bitmaps, and where
- * @with_disabled of the sound disabled ones, too. Threads: any, inside the gate or while
- * it is closed. Errors: as plan_write. */
+/* Sets IN_USE, durably, unless that is done: for all enabled bitmaps and, with
+ * @with_disabled, for the valid disabled ones, too. Threads: any, inside the gate or
+ * while it is closed. Errors: as plan_write. */
 QimgErrno qcow2_bitmaps_begin(Qcow2Tracker *t, bool with_disabled) QIMG_MUST_CHECK;

@@ -25,7 +25,7 @@ host_offset_of(uint64_t word)
 
 /* ---- one cluster of bits ---- */
 
-/* Lets entry @e of the table be @word; what it referred to is added to @gone. */
+/* Sets entry @e of the table to @word; adds the clusters of the old value to @gone. */
 static void
 set_word(Qcow2Tracker *t, Qcow2TrackedBitmap *b, uint64_t e, uint64_t word, GArray *gone)
 {
@@ -36,9 +36,9 @@ set_word(Qcow2Tracker *t, Qcow2TrackedBitmap *b, uint64_t e, uint64_t word, GArr
         qimg_clusters_append(gone, (QimgClusters){old >> t->q->geometry.cluster_bits, 1});
 }
 
-/* A place for the bits of entry @e: that which this process has written already, since
- * the content means nothing while the bitmap is in use; else a new cluster, since a
- * damaged image may share the old one with guest data. */
+/* A place for the bits of entry @e: the cluster that this process has written already,
+ * since its content is invalid while the bitmap is in use; else a new cluster, since in a
+ * damaged image the old one may hold guest data. */
 static QimgErrno
 choose_place(Qcow2Tracker *t, const Qcow2TrackedBitmap *b, uint64_t e,
              uint64_t *host_offset_out)
@@ -80,7 +80,8 @@ store_chunk(Qcow2Tracker *t, Qcow2TrackedBitmap *b, uint64_t e, const uint64_t *
     for (uint64_t w = 0; w < cluster_bytes / 8; w++)
         words[w] |= chunk[w];
     qimg_le64_array_to_host(words, cluster_bytes / 8); /* its own inverse */
-    /* Not where the disk ends within the entry: when it grows, what is added is clean. */
+    /* Except if the disk ends within the entry: when it grows, the added part is
+     * clean. */
     if (qcow2_bits_find_other((const uint8_t *)words, 0, cluster_bytes * 8, true) ==
         cluster_bytes * 8) {
         set_word(t, b, e, 1, gone);
@@ -123,8 +124,8 @@ write_words(Qcow2Tracker *t, const Qcow2TrackedBitmap *b, uint64_t first, uint64
     return 0;
 }
 
-/* Sets all bits of a bitmap whose table is not in memory: what it refers to is read from
- * the file and goes. */
+/* Sets all bits of a bitmap whose table is not in memory: reads the clusters it refers to
+ * from the file, and frees them. */
 static QimgErrno
 store_all_ones(Qcow2Tracker *t, Qcow2TrackedBitmap *b)
 {
@@ -163,7 +164,7 @@ drop_chunk(Qcow2Tracker *t, Qcow2TrackedBitmap *b, uint64_t e, uint64_t *chunk)
                           memory_order_relaxed);
 }
 
-/* The bits of @b, without a sync: first all clusters of bits, then the entries. */
+/* Stores the bits of @b, without a sync: first all clusters of bits, then the entries. */
 static QimgErrno
 store_bits(Qcow2Tracker *t, Qcow2TrackedBitmap *b)
 {
@@ -194,7 +195,7 @@ store_bits(Qcow2Tracker *t, Qcow2TrackedBitmap *b)
         err = qimg_storage_sync(t->q->base.file);
     if (first < end && !err)
         err = write_words(t, b, first, end);
-    /* After a failure nobody knows which bits the file has: too many are never wrong. */
+    /* After a failure the bits in the file are unknown: extra bits are always safe. */
     atomic_store_explicit(&b->is_all, err != 0, memory_order_relaxed);
     for (guint i = 0; !err && i < gone->len; i++)
         qcow2_free_later(t->q, g_array_index(gone, QimgClusters, i));
@@ -244,7 +245,7 @@ qcow2_store_bitmaps(Qcow2Tracker *t)
     err = store_all_bits(t);
     if (!err)
         err = qimg_storage_sync(t->q->base.file);
-    if (!err) /* IN_USE is not known any more from here on, where this fails */
+    if (!err) /* if this fails, IN_USE is unknown from here on */
         atomic_store(&t->is_session, false);
     for (unsigned i = 0; !err && i < t->list->n; i++) {
         const QimgFormatBitmap *b = &t->list->items[i];

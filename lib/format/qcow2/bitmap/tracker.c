@@ -125,7 +125,7 @@ qcow2_tracker_add_metadata(Qcow2Tracker *t)
 
 /* ---- tables in memory ---- */
 
-/* Makes the tables and chunks of one bitmap, or leaves it without: all bits set. */
+/* Creates the tables and chunks of one bitmap, or leaves them out: all bits set. */
 static QimgErrno
 load_tracked(Qcow2Tracker *t, unsigned place, Qcow2TrackedBitmap *b)
 {
@@ -205,7 +205,7 @@ qcow2_tracker_reload(Qcow2 *q)
 QimgErrno
 qcow2_tracker_adopt(Qcow2Tracker *t, QimgBitmaps *list, uint8_t *directory)
 {
-    /* All of them were sound and stored before: what is in use is so by this session. */
+    /* All of them were valid and stored before: this session uses those in use. */
     for (unsigned i = 0; i < list->n; i++) {
         list->items[i].facts.is_in_use = FALSE;
         list->items[i].flags &= ~QCOW2_BITMAP_IN_USE;
@@ -220,7 +220,7 @@ qcow2_tracker_adopt(Qcow2Tracker *t, QimgBitmaps *list, uint8_t *directory)
 
 /* ---- setting bits ---- */
 
-/* Gives the bits of entry @e, made where there are none; NULL: no room. */
+/* Returns the bits of entry @e, and creates missing ones; NULL: no room. */
 static uint64_t *
 ensure_chunk(Qcow2Tracker *t, Qcow2TrackedBitmap *b, uint64_t e, bool may_exceed)
 {
@@ -247,8 +247,8 @@ ensure_chunk(Qcow2Tracker *t, Qcow2TrackedBitmap *b, uint64_t e, bool may_exceed
     return chunk;
 }
 
-/* Sets bits [@first, @end) of a chunk. The words are those of the file: bit n of the
- * bitmap is bit n % 64 of a little-endian word. */
+/* Sets bits [@first, @end) of a chunk. The words are in file order: bit n of the bitmap
+ * is bit n % 64 of a little-endian word. */
 static void
 set_in_chunk(uint64_t *chunk, uint64_t first, uint64_t end)
 {
@@ -257,7 +257,7 @@ set_in_chunk(uint64_t *chunk, uint64_t first, uint64_t end)
         uint64_t mask = (n == 64 ? UINT64_MAX : (UINT64_C(1) << n) - 1) << first % 64;
         _Atomic uint64_t *word = (_Atomic uint64_t *)&chunk[first / 64];
 
-        /* Relaxed: the store that reads it comes after the gate was closed. */
+        /* Relaxed: the store reads it after the gate was closed. */
         if ((atomic_load_explicit(word, memory_order_relaxed) & mask) != mask)
             atomic_fetch_or_explicit(word, mask, memory_order_relaxed);
         first += n;
@@ -282,7 +282,7 @@ set_bits(Qcow2Tracker *t, Qcow2TrackedBitmap *b, uint64_t first, uint64_t end,
         chunk = ensure_chunk(t, b, e, may_exceed);
         if (!chunk && !may_exceed)
             return false;
-        if (!chunk) { /* no memory: too many bits are never wrong */
+        if (!chunk) { /* no memory: extra bits are always safe */
             atomic_store_explicit(&b->is_all, true, memory_order_relaxed);
             return true;
         }

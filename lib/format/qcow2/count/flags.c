@@ -20,8 +20,8 @@ typedef struct {
     Qcow2 *q;
     const QimgView *view;
     const Qcow2Counts *counts; /* NULL: all is shared */
-    bool knows_tables;  /* @counts identifies the L2 tables, and covers only these */
-    bool mends_entries; /* removes unaligned offsets of zero clusters */
+    bool knows_tables;         /* @counts tells the L2 tables; only these are corrected */
+    bool mends_entries;        /* removes unaligned offsets of zero clusters */
     bool passes_over_errors;
     uint64_t n_corrected;
 } Flags;

@@ -1,26 +1,25 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Taking, deleting and renaming snapshots, and going back to one. Spec: qcow2-write
+/* Taking, deleting and renaming snapshots, and reverting to one. Spec: qcow2-write
  * section 7.
  *
- * A snapshot is one more L1 table that refers to the L2 tables of the disk: what costs is
- * counting all that they refer to once more, or once less. All of it runs with the gate
- * closed, so the tables stand still.
+ * A snapshot is one more L1 table that refers to the L2 tables of the disk: the cost is
+ * in raising, or lowering, the refcounts of everything that they refer to. The gate is
+ * closed throughout, so the tables do not change.
  *
  * S1  The image is marked dirty (version 3) before the first refcount is changed, and
- *     clean when all is done: whoever opens it in between repairs refcounts and COPIED
- *     flags from the tables, which at any moment are those before or those after the
- *     change.
+ *     clean when all is done: an open in between repairs refcounts and COPIED flags from
+ *     the tables, which at any moment are those before or those after the change.
  *
- * S2  Refcounts are raised, durably, before the header refers to what they count; they
- *     are lowered after it has ceased to. Without the dirty bit (version 2) a change that
- *     is cut short leaves leaks, and COPIED flags that a check finds, but nothing that a
- *     write could damage: a flag is cleared before two disks share the cluster, and set
- *     after only one is left.
+ * S2  Refcounts are raised, durably, before the header refers to the counted clusters;
+ *     they are lowered after it has ceased to. Without the dirty bit (version 2) an
+ *     interrupted change leaves leaks, and COPIED flags that a check finds, but nothing
+ *     that a write could damage: a flag is cleared before two disks share the cluster,
+ *     and set after only one is left.
  *
  * S3  All clusters are allocated, and all refcounts known to have room, before S1.
  *
- * S4  The caller's task can end a change while it counts, before S1; what has begun is
- *     brought to its end. */
+ * S4  The caller's task can cancel a change while it counts, before S1; after that, the
+ *     change is completed. */
 #define G_LOG_DOMAIN "qimg-format"
 
 #include "format/qcow2/snapshot/snapshot-change.h"
@@ -47,8 +46,8 @@
 
 #define READ_BYTES (64 * QIMG_KIB)
 
-/* What must come before any of the changes; takes alloc_lock itself. A reference that
- * still waits to go would be counted: a cluster could be found shared that is not. */
+/* Prepares each of the changes; takes alloc_lock itself. A pending drop would still be
+ * counted: an unshared cluster could be taken for shared. */
 static QimgErrno
 change_prepare(Qcow2 *q)
 {
@@ -83,8 +82,8 @@ count_tree(Qcow2 *q, const QimgView *view, bool with_l1, int sign, const QimgTas
     return err;
 }
 
-/* Whether what the tree of @counts refers to is counted at least as often as all tables
- * refer to it. Else lowering its refcounts could free what others use. */
+/* Whether the refcounts of everything in the tree of @counts are at least the references
+ * of all tables. Otherwise lowering them could free clusters that others use. */
 static QimgErrno
 check_other_uses(Qcow2 *q, const Qcow2Counts *counts, const QimgTask *task)
 {
@@ -105,9 +104,8 @@ check_other_uses(Qcow2 *q, const Qcow2Counts *counts, const QimgTask *task)
     return err;
 }
 
-/* Writes the L1 table of @view to @to_offset, without COPIED flags: who refers to the
- * same tables from elsewhere must not write to them. What is behind its end is zeros
- * (W1). */
+/* Writes the L1 table of @view to @to_offset, without COPIED flags: other users of the
+ * same tables must not write to them. The range behind its end is zeros (W1). */
 static QimgErrno
 copy_l1_table(Qcow2 *q, const QimgView *view, uint64_t to_offset)
 {
@@ -141,7 +139,7 @@ l1_clusters(const Qcow2 *q, uint64_t n_entries)
     return qimg_div_round_up(n_entries * 8, q->geometry.cluster_bytes);
 }
 
-/* Makes the flags of the active tables right after refcounts fell. */
+/* Corrects the flags of the active tables after refcounts fell. */
 static QimgErrno
 correct_flags(Qcow2 *q)
 {
@@ -154,9 +152,9 @@ correct_flags(Qcow2 *q)
     return err;
 }
 
-/* Lowers refcounts, frees what fell to 0, corrects the flags, and ends the change. What
- * goes wrong here leaves the image dirty, to be repaired: the change itself is done, so
- * what has been freed stays so. */
+/* Lowers refcounts, frees clusters that fell to 0, corrects the flags, and ends the
+ * change. A failure here leaves the image dirty, to be repaired: the change itself is
+ * done, so freed clusters stay free. */
 static QimgErrno
 finish(Qcow2 *q, const Qcow2Counts *gone)
 {
@@ -172,7 +170,7 @@ finish(Qcow2 *q, const Qcow2Counts *gone)
     return err ? err : qcow2_set_dirty(q, false);
 }
 
-/* What finish could not do is no failure of the change. */
+/* A failure of finish is no failure of the change. */
 static QimgErrno
 finish_or_leave_dirty(Qcow2 *q, const Qcow2Counts *gone)
 {
@@ -186,7 +184,7 @@ finish_or_leave_dirty(Qcow2 *q, const Qcow2Counts *gone)
     return 0;
 }
 
-/* Switches to the table, or takes back its clusters from @first_cluster on. */
+/* Switches to the table, or frees its clusters from @first_cluster on. */
 static QimgErrno
 switch_snapshot_table(Qcow2 *q, const GByteArray *table, uint64_t first_cluster,
                       unsigned n_snapshots, unsigned removed_place)
@@ -203,9 +201,9 @@ switch_snapshot_table(Qcow2 *q, const GByteArray *table, uint64_t first_cluster,
     return err;
 }
 
-/* ---- taking one ---- */
+/* ---- taking ---- */
 
-/* Undoes what raised the refcounts, as far as that can be: else the image stays dirty. */
+/* Undoes the raising of refcounts if possible: else the image stays dirty. */
 static void
 undo_create(Qcow2 *q, const Qcow2Counts *counts, QimgClusters run, bool is_raised)
 {
@@ -365,9 +363,9 @@ qcow2_rename_snapshot(QimgFormat *format, unsigned place, const char *name)
     return err ? err : replace_table(q, table, q->header.n_snapshots, UINT_MAX);
 }
 
-/* ---- going back ---- */
+/* ---- reverting ---- */
 
-/* Lets the header name the new L1 table and the disk's size, in one write. */
+/* Makes the header refer to the new L1 table and sets the disk's size, in one write. */
 static QimgErrno
 switch_disk(Qcow2 *q, uint64_t size_bytes, uint64_t l1_offset, uint32_t n_l1_entries)
 {
@@ -413,7 +411,7 @@ exchange(Qcow2 *q, const QimgView *view, uint32_t n_l1_entries, const Qcow2Count
     if (!err)
         err = qcow2_refcount_add_counts(q, wanted, 1, NULL);
     is_raised = !err;
-    /* Tables of snapshots may have flags that mean nothing there. */
+    /* Flags in snapshots' tables are ignored, and may be wrong. */
     if (!err)
         err = qcow2_correct_copied_flags(q, view, NULL);
     if (!err)
@@ -430,7 +428,7 @@ revert_disk(QimgFormat *format, unsigned place, const QimgTask *task)
 {
     Qcow2 *q = (Qcow2 *)format;
     const QimgView *view = &format->snapshots->items[place].view;
-    /* A disk of no bytes has a table, too: its cluster would be nobody's. */
+    /* A disk of no bytes has a table, too: otherwise its cluster would be leaked. */
     uint64_t n_l1_entries = qimg_max_u64(
         1, qimg_max_u64(qcow2_geometry_l1_entries_for(&q->geometry, view->size_bytes),
                         view->n_l1_entries));
@@ -452,8 +450,7 @@ revert_disk(QimgFormat *format, unsigned place, const QimgTask *task)
         err = exchange(q, view, (uint32_t)n_l1_entries, &wanted, run);
     if (!err) {
         err = finish_or_leave_dirty(q, &gone);
-        /* Other L2 tables are the active ones now; nothing is written to a disk of which
-         * they are not known. */
+        /* Other L2 tables are active now; without their list, no write is allowed. */
         if (qcow2_collect_metadata(q) || qcow2_tracker_add_metadata(q->tracker))
             err = qimg_format_break(&q->base, -EIO);
     }
