@@ -12,8 +12,7 @@ import tokenize
 
 import sources
 
-FOLDERS = ["fuse", "tools", "lib/base", "lib/storage", "lib/cache", "lib/behind", "lib/transform",
-           "lib/copy", "lib/partition", "lib/codec", "tests", "docs", "packaging"]
+FOLDERS = ["fuse", "tools", "lib", "tests", "docs", "packaging"]
 START = r"(?:^|[.;!?] |: |\n\n)"
 
 # The refused patterns, and a replacement for each.
