@@ -77,7 +77,7 @@ is_vmdk_descriptor(const Bytes *b)
 #define VHD_TYPE_AT      60u
 #define VHD_TYPE_FIXED   2u
 
-/* The footer of a fixed VHD, which is a raw disk but for it. Early programs wrote one of
+/* The footer of a fixed VHD, which otherwise is a raw disk. Early programs wrote one of
  * 511 bytes. */
 static bool
 is_fixed_vhd(const Bytes *b)

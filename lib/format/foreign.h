@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Files that are no raw disk and cannot be read here: disk formats of other programs,
- * archives, and what a failed download leaves. Taken for raw disks, they would show bytes
+ * archives, and remains of failed downloads. Taken for raw disks, they would show bytes
  * that are not the disk's, and lose their headers to the first write.
  *
  * A raw disk may begin with anything. So a short magic number counts together with fields
@@ -30,7 +30,8 @@ typedef struct {
     uint64_t size_bytes; /* of the file */
 } QimgForeignBytes;
 
-/* What the file of these @bytes is; static, NULL: none of the known kinds. Any thread. */
+/* The kind of the file with these @bytes; static, NULL: none of the known kinds. Any
+ * thread. */
 const QimgForeign *qimg_foreign_find(const QimgForeignBytes *bytes);
 
 /* As qimg_foreign_find, of @file, in *@out. Reads its beginning and its end. */

@@ -185,7 +185,7 @@ add_format(QimgChain *chain, const QimgOptions *options, QimgStorage *file,
     return true;
 }
 
-/* What to do where @above does not say of which format its backing file is. */
+/* Advice if @above does not record the format of its backing file. */
 static char *
 how_to_record(const QimgFormat *above)
 {
@@ -387,7 +387,7 @@ choose_granule(QimgChain *chain)
             qimg_min_u64(chain->granule_bytes, chain->layers[i]->alloc_unit_bytes);
 }
 
-/* What stat shows: the image's status, with the space of all files. */
+/* The status for stat: the image's own, with the space of all files. */
 static void
 sum_status(QimgChain *chain)
 {
@@ -482,7 +482,7 @@ writes_to_image(const QimgOptions *options)
     return options->is_writable && !options->is_cow;
 }
 
-/* As open_layers, with what comes before and behind. */
+/* As open_layers, with the steps before and after it. */
 static QimgChain *
 open_chain(int fd, QimgPlace *place, ProbedOrigin origin, const QimgOptions *options,
            GError **error)
@@ -598,8 +598,8 @@ chain_open_storages(QimgStorage *const *storages, unsigned n_storages,
     return chain;
 }
 
-/* Adds the layer that was @old. What it names must be what it named, since that is what
- * is open. */
+/* Adds the layer that was @old. It must name the same files as before, since those are
+ * open. */
 static bool
 add_again(QimgChain *chain, const QimgOptions *options, const QimgFormat *old,
           const char *format_name, GError **error)

@@ -40,7 +40,7 @@ find_by_name(const char *name, GError **error)
     return driver;
 }
 
-/* The driver by what @file holds. */
+/* The driver by the content of @file. */
 static const QimgDriver *
 probe(QimgStorage *file, const QimgFormat *above, GError **error)
 {

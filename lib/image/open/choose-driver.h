@@ -11,7 +11,7 @@
  * @above: the layer that names the file as its backing file; NULL: the user does.
  * Errors: UNSUPPORTED for a format that has no driver, and for a file that is known to be
  * no raw disk (format/foreign.h); NOT_AN_IMAGE where the file's name tells another format
- * than its content. The text says what the file is and what opens it. */
+ * than its content. The text names the kind of the file and a program that opens it. */
 const QimgDriver *choose_driver(QimgStorage *file, const QimgPlace *place,
                                 const char *name, const QimgFormat *above,
                                 GError **error);

@@ -36,7 +36,7 @@ probed_is_raw_name(const char *file_name)
     return false;
 }
 
-/* What a suffix says of an image with a header: the format, or one of two. */
+/* Suffixes that belong to images with a header: of the format, or of one of two. */
 static const struct {
     const char *suffix;
     const char *format, *other;

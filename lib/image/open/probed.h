@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What a header that was found by probing may lead to. The guest of a raw disk can write
+/* The files that a header found by probing may lead to. The guest of a raw disk can write
  * any bytes to its first sector, and so a header of another format, whose names would be
  * those of other guests' disks. */
 #pragma once
@@ -29,6 +29,6 @@ bool probed_check(const QimgFormat *format, const QimgPlace *place, ProbedOrigin
 
 /* Checks that the format of @format, the layer of a file, may be stored in an image that
  * is based on it, where it was probed: it is raw, which holds whatever is written to the
- * file later, or what the file's name says. Errors: REFUSED, with @option ("-F ") as what
- * decides. */
+ * file later, or the one that the file's name tells. Errors: REFUSED; the text names
+ * @option ("-F "), which decides. */
 bool probed_check_stored(const QimgFormat *format, const char *option, GError **error);
