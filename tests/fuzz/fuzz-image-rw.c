@@ -38,7 +38,7 @@ check_answer(int err)
 {
     FUZZ_CHECK(err == 0 || err == -EIO || err == -ENOSPC || err == -EROFS ||
                err == -ENOMEM || err == -EINVAL || err == -EFBIG || err == -EOPNOTSUPP ||
-               err == -ENOKEY);
+               err == -ENOKEY || err == -EBUSY);
 }
 
 /* The pieces of a write in different clusters may be at one place of the file; the last

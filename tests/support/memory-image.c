@@ -20,8 +20,9 @@ memory_image_create(const QimgDriver *driver, const QimgCreateOptions *options)
     return bytes;
 }
 
-MemoryImage
-memory_image_open(const GByteArray *bytes)
+/* @format_name: NULL to probe. */
+static MemoryImage
+open_as(const GByteArray *bytes, const char *format_name)
 {
     MemoryImage image = {
         .file = memory_storage_new_writable(bytes->data, bytes->len, "image")};
@@ -30,6 +31,8 @@ memory_image_open(const GByteArray *bytes)
     QimgChain *chain;
 
     options->is_writable = options->is_growable = true;
+    if (format_name)
+        qimg_options_set(options, "format", format_name, NULL);
     chain = chain_open_storages(&image.file, 1, options, &error);
     g_assert_no_error(error);
     image.data = image.file;
@@ -39,10 +42,16 @@ memory_image_open(const GByteArray *bytes)
 }
 
 MemoryImage
+memory_image_open(const GByteArray *bytes)
+{
+    return open_as(bytes, NULL);
+}
+
+MemoryImage
 memory_image_new(const QimgDriver *driver, const QimgCreateOptions *options)
 {
     g_autoptr(GByteArray) bytes = memory_image_create(driver, options);
-    MemoryImage image = memory_image_open(bytes);
+    MemoryImage image = open_as(bytes, driver->name);
 
     if (options->data_file_name)
         image.disk->chain->layers[0]->data_file = image.data =
