@@ -451,6 +451,18 @@ open_policy_printable(const char *name)
     return g_strescape(name, NULL);
 }
 
+/* Whether only root can make links in the directory of @place: it lies in the file system
+ * of /dev (/dev/shm does not), and others cannot write to it. */
+static bool
+is_in_dev(const QimgPlace *place)
+{
+    struct stat dev, dir;
+
+    return place->dir_fd >= 0 && stat("/dev", &dev) == 0 &&
+           fstat(place->dir_fd, &dir) == 0 && dir.st_dev == dev.st_dev &&
+           dir.st_uid == 0 && !(dir.st_mode & 022);
+}
+
 /* Whether the block device at @real, opened at @place, may be opened for an image: the
  * policy lists it, its directory, or the directory in /dev of the link that leads to it,
  * as those of LVM, or permits everything. */
@@ -463,7 +475,7 @@ is_device_allowed(const QimgOpenPolicy *policy, const QimgPlace *place, const ch
         const char *dir = policy->dirs->pdata[i];
 
         if (is_below(real, dir) ||
-            (is_below(dir, "/dev") && place->dir_real && is_below(place->dir_real, dir)))
+            (place->dir_real && is_below(place->dir_real, dir) && is_in_dev(place)))
             return true;
     }
     return false;
