@@ -159,7 +159,8 @@ def test_key_derivation_gets_more_time(tmp_path, monkeypatch):
 
     monkeypatch.setattr(qemu, "img", img)
     qemu.create_encrypted(tmp_path / "disk.qcow2", 1 << 20)
-    assert [text.rpartition("=")[2] for text in given] == ["10", "100", "1000"]
+    # A very fast machine cannot measure the third, either.
+    assert [text.rpartition("=")[2] for text in given][:3] == ["10", "100", "1000"]
 
 
 @pytest.mark.parametrize("options", [{}, {"cluster_size": 512, "size": 16 << 30}, {"extended_l2": "on"},
