@@ -151,13 +151,13 @@ stage_asan() {
     build asan -Db_sanitize=address,undefined -Db_lundef=false || return
     export ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1:abort_on_error=1:detect_stack_use_after_return=1:log_path=$dir/asan
     export UBSAN_OPTIONS=halt_on_error=1:abort_on_error=1:print_stacktrace=1:log_path=$dir/ubsan
-    export G_SLICE=always-malloc CRASH_TRIES=${CRASH_TRIES:-2}
+    export G_SLICE=always-malloc CRASH_TRIES=${CRASH_TRIES:-2} CRASH_ONE_IN=${CRASH_ONE_IN:-12}
     export QCOWFS_TEST_WRITE_OPS=${QCOWFS_TEST_WRITE_OPS:-120}
     meson_suites asan 5 unit fuzz stress crash
     pytest_suite asan oracle 0.08 -k "$asan_oracle"
     pytest_suite asan mount 0.12 -k "$asan_mount"
     collect_reports asan
-    unset ASAN_OPTIONS UBSAN_OPTIONS G_SLICE CRASH_TRIES QCOWFS_TEST_WRITE_OPS
+    unset ASAN_OPTIONS UBSAN_OPTIONS G_SLICE CRASH_TRIES CRASH_ONE_IN QCOWFS_TEST_WRITE_OPS
 }
 
 stage_tsan() {

@@ -33,11 +33,12 @@ run_script(const char *dir, const char *script, char **output_out)
 bool
 crash_is_chosen(unsigned kind, unsigned way, uint32_t seed)
 {
-    const char *only = g_getenv("CRASH_KIND");
+    const char *only = g_getenv("CRASH_KIND"), *one_in = g_getenv("CRASH_ONE_IN");
+    unsigned n = one_in ? MAX((unsigned)atoi(one_in), 1) : 4;
 
     if (only)
         return g_str_equal(only, crash_kinds[kind].name);
-    return g_strcmp0(g_getenv("ALL"), "1") == 0 || (kind + 2 * way + seed) % 4 == 0;
+    return g_strcmp0(g_getenv("ALL"), "1") == 0 || (kind + n / 2 * way + seed) % n == 0;
 }
 
 void

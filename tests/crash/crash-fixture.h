@@ -39,8 +39,8 @@ typedef struct {
     QimgKeeper *keeper;    /* not owned; NULL: writes nothing behind */
 } CrashFixture;
 
-/* Whether to test kind number @kind in way number @way: each run takes every fourth pair,
- * chosen by @seed; with ALL=1 or CRASH_KIND set, all of them. */
+/* Whether to test kind number @kind in way number @way: each run takes one pair in
+ * CRASH_ONE_IN (4), chosen by @seed; with ALL=1 or CRASH_KIND set, all of them. */
 bool crash_is_chosen(unsigned kind, unsigned way, uint32_t seed);
 
 /* Skips the program (exit 77) if qemu-img is missing. */
