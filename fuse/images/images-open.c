@@ -71,6 +71,8 @@ close_image(ImageEntry *entry, const char *file_name, ImageFacts *facts,
 {
     snapshot_dir_cache_clear(&entry->snapshots);
     snapshot_dir_cache_init(&entry->snapshots);
+    bitmap_dir_cache_clear(&entry->bitmaps);
+    bitmap_dir_cache_init(&entry->bitmaps);
     g_clear_pointer(&entry->image, qimg_image_close);
     *closed_out = facts->status;
     if (!facts->is_writable)
@@ -359,6 +361,8 @@ reopen_named(Images *images, ImageEntry *entry)
         signature = signature_of(image);
         snapshot_dir_cache_clear(&entry->snapshots);
         snapshot_dir_cache_init(&entry->snapshots);
+        bitmap_dir_cache_clear(&entry->bitmaps);
+        bitmap_dir_cache_init(&entry->bitmaps);
         qimg_image_close(entry->image);
     }
     qimg_mutex_lock(&images->lock);

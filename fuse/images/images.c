@@ -18,6 +18,7 @@ free_entry(gpointer data)
 
     qimg_image_close(entry->image);
     snapshot_dir_cache_clear(&entry->snapshots);
+    bitmap_dir_cache_clear(&entry->bitmaps);
     partition_dir_cache_clear(&entry->partitions);
     g_hash_table_unref(entry->fresh);
     g_free(entry->name);
@@ -120,6 +121,7 @@ images_add_entry(Images *images, char *name)
     entry->generation = images->generation;
     entry->fresh = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, NULL);
     snapshot_dir_cache_init(&entry->snapshots);
+    bitmap_dir_cache_init(&entry->bitmaps);
     partition_dir_cache_init(&entry->partitions);
     g_ptr_array_insert(images->entries, (int)lower_bound(images, entry->number), entry);
     g_hash_table_insert(images->by_name, entry->name, entry);

@@ -17,6 +17,7 @@
 #include <stdbool.h>
 #include <sys/stat.h>
 
+#include "images/bitmap-dir.h"
 #include "images/image-dir.h"
 #include "images/partition-dir.h"
 #include "images/snapshot-dir.h"
@@ -50,6 +51,7 @@ typedef struct ImageEntry {
     unsigned first_index;
 
     PartitionDirCache partitions;
+    BitmapDirCache bitmaps;
     uint64_t opening; /* serial number of this opening among all; const while pinned */
 
     /* The rest is for images*.c. */

@@ -38,6 +38,9 @@ names_is_reserved(const char *name)
     return g_strv_contains(reserved, name);
 }
 
+/* More than the bitmaps of a chain. */
+#define NUMBER_STEP (1u << 24)
+
 /* Appends @n_bytes of @text to @out, encoded, up to @max_bytes. Returns whether all of it
  * fit. */
 static bool
@@ -76,30 +79,44 @@ id_suffix(const QimgSnapshot *s)
     return g_string_free(suffix, FALSE);
 }
 
+/* @text as a file name that is no key of @taken: encoded, with @ending. An empty or
+ * repeated name, and one too long for a file, which is cut, get @distinction before that;
+ * if the result is repeated, too, the numbers @number, @number + @step, … distinguish
+ * them: each taken one costs one more step. Free with g_free. */
+static char *
+unique_name(const char *text, size_t n_bytes, const char *distinction, const char *ending,
+            guint64 number, guint64 step, GHashTable *taken)
+{
+    g_autoptr(GString) name = g_string_new(NULL);
+    size_t max_bytes = NAME_MAX - strlen(ending);
+    bool is_whole = append_encoded(name, text, n_bytes, max_bytes);
+    bool is_empty = name->len == 0;
+    gsize base_bytes;
+
+    g_string_append(name, ending);
+    if (is_whole && !is_empty && !g_hash_table_contains(taken, name->str))
+        return g_strdup(name->str);
+    g_string_truncate(name, 0);
+    (void)append_encoded(name, text, n_bytes, max_bytes - strlen(distinction));
+    g_string_append(name, distinction);
+    base_bytes = MIN(name->len, (gsize)(max_bytes - 21));
+    g_string_append(name, ending);
+    for (; g_hash_table_contains(taken, name->str); number += step) {
+        g_string_truncate(name, base_bytes);
+        g_string_append_printf(name, "@%" G_GUINT64_FORMAT "%s", number, ending);
+    }
+    return g_strdup(name->str);
+}
+
+/* A damaged image may also repeat IDs: then the place in the table distinguishes them. */
 static char *
 name_of_snapshot(const QimgSnapshot *s, unsigned index, unsigned n_snapshots,
                  GHashTable *taken)
 {
-    g_autoptr(GString) name = g_string_new(NULL);
-    bool is_whole = append_encoded(name, s->name, s->name_bytes, NAME_MAX);
+    g_autofree char *suffix = id_suffix(s);
 
-    if (!is_whole || name->len == 0 || g_hash_table_contains(taken, name->str)) {
-        g_autofree char *suffix = id_suffix(s);
-        gsize base_bytes;
-
-        g_string_truncate(name, 0);
-        (void)append_encoded(name, s->name, s->name_bytes, NAME_MAX - strlen(suffix));
-        g_string_append(name, suffix);
-        /* A damaged image may also repeat IDs: then the place in the table distinguishes
-         * them. Each stored name that looks like the result costs one more step. */
-        base_bytes = MIN(name->len, (gsize)(NAME_MAX - 21));
-        for (guint64 n = index + 1; g_hash_table_contains(taken, name->str);
-             n += n_snapshots) {
-            g_string_truncate(name, base_bytes);
-            g_string_append_printf(name, "@%" G_GUINT64_FORMAT, n);
-        }
-    }
-    return g_strdup(name->str);
+    return unique_name(s->name, s->name_bytes, suffix, "", (guint64)index + 1,
+                       n_snapshots, taken);
 }
 
 GPtrArray *
@@ -116,6 +133,16 @@ names_of_snapshots(const QimgSnapshots *list)
         g_hash_table_add(taken, name);
     }
     return names;
+}
+
+char *
+names_of_bitmap(const QimgBitmap *bitmap, unsigned layer, unsigned index,
+                GHashTable *taken)
+{
+    g_autofree char *distinction = g_strdup_printf("@%u", layer);
+
+    return unique_name(bitmap->name, bitmap->name_bytes, distinction, BITMAP_SUFFIX,
+                       index, NUMBER_STEP, taken);
 }
 
 char *

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Names of images and snapshots as file names. */
+/* Names of images, snapshots and bitmaps as file names. */
 #pragma once
 
 #include <glib.h>
@@ -27,6 +27,14 @@ bool names_is_reserved(const char *name);
  * is appended to an empty or repeated name, and to a name too long for a file, which is
  * cut. The array owns the strings. */
 GPtrArray *names_of_snapshots(const QimgSnapshots *list);
+
+/* The file name of a bitmap of layer number @layer: its name, encoded like that of a
+ * snapshot, and BITMAP_SUFFIX; "@LAYER" is appended to a name that would be cut, empty or
+ * one of the keys of @taken, and, if that is taken, too, "@" and a number from @index on.
+ * Free with g_free. */
+#define BITMAP_SUFFIX ".json"
+char *names_of_bitmap(const QimgBitmap *bitmap, unsigned layer, unsigned index,
+                      GHashTable *taken);
 
 /* The name of the snapshot that would be shown as @file_name; NULL if none would (exactly
  * the characters to be encoded must be encoded). Free with g_free. */

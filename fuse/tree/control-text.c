@@ -44,8 +44,10 @@ typedef struct {
     const Tree *tree;
     Node node;
     ImageEntry *entry; /* pinned if the node belongs to an image */
-    QimgImage *image;  /* of map.json */
-    QimgInfo *info;    /* of info.json */
+    QimgImage *image;  /* of map.json and of a bitmap: its layer */
+    QimgBitmapReader *bitmap;
+    unsigned layer; /* of the bitmap */
+    QimgInfo *info; /* of info.json */
 } Source;
 
 struct ControlText {
@@ -234,6 +236,9 @@ append_piece(const Source *source, Place *place, GString *out)
         return 0;
     case NODE_MAP:
         return append_extent(source, place, out);
+    case NODE_BITMAP:
+        return qimg_bitmap_reader_next_json(source->bitmap, source->layer,
+                                            &place->guest_offset, out);
     case NODE_STATS:
         append_stats(source, place, out);
         return 0;
@@ -253,7 +258,8 @@ make_whole(const Source *source)
     Place place = {0};
     gsize n_before;
 
-    if (source->node.kind == NODE_MAP) /* each extent may be expensive */
+    /* Each extent may be expensive. */
+    if (source->node.kind == NODE_MAP || source->node.kind == NODE_BITMAP)
         return NULL;
     out = g_string_new(NULL);
     do {
@@ -326,7 +332,7 @@ control_text_open(const Tree *tree, Node node, GError **error)
     QimgImage *image = NULL;
     GString *whole;
 
-    if (node.kind == NODE_MAP)
+    if (node.kind == NODE_MAP || node.kind == NODE_BITMAP)
         image = tree_open_image(tree, node, &entry, error);
     else if (node_is_of_image(node))
         entry = images_pin(tree->images, node.image_index, error);
@@ -337,7 +343,14 @@ control_text_open(const Tree *tree, Node node, GError **error)
     text->source = (Source){.tree = tree, .node = node, .entry = entry, .image = image};
     if (node.kind == NODE_INFO)
         text->source.info = qimg_image_info_new(entry->image);
+    if (node.kind == NODE_BITMAP)
+        text->source.bitmap =
+            tree_read_bitmap(entry, node, image, &text->source.layer, error);
     text->piece = g_string_new(NULL);
+    if (node.kind == NODE_BITMAP && !text->source.bitmap) {
+        control_text_close(text);
+        return NULL;
+    }
     text->mark_distance = MARK_BYTES;
     whole = make_whole(&text->source);
     if (whole) {
@@ -352,6 +365,7 @@ void
 control_text_close(ControlText *text)
 {
     qimg_info_free(text->source.info);
+    qimg_bitmap_reader_free(text->source.bitmap);
     qimg_image_close(text->source.image);
     image_entry_unpin(text->source.entry);
     g_string_free(text->piece, TRUE);

@@ -160,6 +160,8 @@ open_handle(const Tree *tree, ImageEntry *entry, Node node, GError **error)
                                        error);
     case NODE_LAYER:
         return qimg_image_open_layer(entry->image, node.index, error);
+    case NODE_BITMAP:
+        return tree_open_bitmap_layer(entry, node, error);
     default:
         return qimg_image_open_layer(entry->image, 0, error);
     }

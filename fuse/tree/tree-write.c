@@ -34,6 +34,7 @@ tree_is_live(const Tree *tree, Node node)
     case NODE_PARTITIONS_INFO:
     case NODE_INFO:
     case NODE_MAP:
+    case NODE_BITMAP:
         return images_is_writable(tree->images, node.image_index);
     case NODE_SNAPSHOT_INFO: /* it contains the snapshot's name */
         return can_change_snapshots(tree, node);

@@ -31,6 +31,8 @@ static const struct {
     [NODE_MAP] = {NODE_CONTROL_IMAGE, false, false, "map.json"},
     [NODE_LAYERS] = {NODE_CONTROL_IMAGE, true, false, "layers"},
     [NODE_LAYER] = {NODE_LAYERS, false, false, NULL},
+    [NODE_BITMAPS] = {NODE_CONTROL_IMAGE, true, false, "bitmaps"},
+    [NODE_BITMAP] = {NODE_BITMAPS, false, false, NULL},
     [NODE_STATS] = {NODE_CONTROL, false, false, STATS_NAME},
     [NODE_ERRORS] = {NODE_CONTROL, false, false, ERRORS_NAME},
     [NODE_PARTITIONS] = {NODE_ROOT, true, true, ".partitions"},
@@ -135,6 +137,8 @@ tree_check(const Tree *tree, Node node)
     case NODE_VMSTATE:
     case NODE_LAYER:
         return check_in_image(tree, node);
+    case NODE_BITMAP:
+        return tree_check_bitmap(tree, node);
     default:
         return node.index == 0 && node.part == 0 ? 0 : -ENOENT;
     }
@@ -258,6 +262,8 @@ tree_child(const Tree *tree, Node parent, uint64_t *position, Node *child_out,
         return snapshot_at(tree, parent, position, child_out, name_out);
     if (node_kind_is_partitions(parent.kind))
         return tree_child_partition(tree, parent, position, child_out, name_out);
+    if (parent.kind == NODE_BITMAPS)
+        return tree_child_bitmap(tree, parent, position, child_out, name_out);
     for (; next_place(tree, parent, &place); place++, kind = 0) {
         if (place != first)
             kind = 0;
@@ -360,6 +366,8 @@ tree_lookup(const Tree *tree, Node parent, const char *name, Node *child_out)
         return lookup_layer(tree, parent, name, child_out);
     if (node_kind_is_partitions(parent.kind))
         return tree_lookup_partition(tree, parent, name, child_out);
+    if (parent.kind == NODE_BITMAPS)
+        return tree_lookup_bitmap(tree, parent, name, child_out);
     if (lookup_of_image(tree, parent, name, child_out))
         return child_out->kind == NODE_PARTITIONS ? tree_check(tree, *child_out) : 0;
     name = fixed_name(tree, parent, name);

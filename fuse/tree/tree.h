@@ -31,6 +31,8 @@ typedef enum {
     NODE_MAP,           /* … map.json */
     NODE_LAYERS,        /* … layers/ */
     NODE_LAYER,         /* … layers/N.raw */
+    NODE_BITMAPS,       /* … bitmaps/ */
+    NODE_BITMAP,        /* … BITMAP.json */
     NODE_STATS,         /* .qcowfs/stats.json */
     NODE_ERRORS,        /* .qcowfs/errors.json, if there are directories of images */
     /* Each kind of directory of partitions is followed by its two other kinds in this
@@ -50,9 +52,9 @@ typedef enum {
 typedef struct {
     NodeKind kind;
     unsigned image_index; /* for a node of an image: the image's number; else 0 */
-    /* A snapshot: serial number plus first_index. A layer: its number. A partition of the
-     * disk, which may be written to: how often the number has changed its partition. Else
-     * 0. */
+    /* A snapshot: serial number plus first_index. A layer, a bitmap: its number. A
+     * partition of the disk, which may be written to: how often the number has changed
+     * its partition. Else 0. */
     unsigned index;
     unsigned part; /* the partition's number; else 0 */
 } Node;
@@ -128,6 +130,22 @@ QimgImage *tree_open_partitions(const Tree *tree, ImageEntry *entry, Node node,
 /* As tree_text, for a node whose image is pinned. */
 char *tree_partitions_text(const Tree *tree, ImageEntry *entry, Node node,
                            GError **error);
+
+/* tree-bitmaps.c: the directory of bitmaps. */
+
+/* As tree_check, tree_child and tree_lookup, for NODE_BITMAP and its parent. */
+int tree_check_bitmap(const Tree *tree, Node node);
+int tree_child_bitmap(const Tree *tree, Node parent, uint64_t *position, Node *child_out,
+                      char **name_out);
+int tree_lookup_bitmap(const Tree *tree, Node parent, const char *name, Node *child_out);
+
+/* Opens the layer with the bitmap; its image is pinned. NULL with @error set. */
+QimgImage *tree_open_bitmap_layer(ImageEntry *entry, Node node, GError **error);
+
+/* Makes a reader of the bitmap as it is now; @layer is its layer, which the reader
+ * borrows, and *@layer_out the layer's number. NULL with @error set. */
+QimgBitmapReader *tree_read_bitmap(ImageEntry *entry, Node node, QimgImage *layer,
+                                   unsigned *layer_out, GError **error);
 
 /* Parses a file name of the form "NUMBER@suffix". */
 bool tree_parse_number(const char *name, const char *suffix, unsigned *number_out);

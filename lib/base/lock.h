@@ -5,7 +5,7 @@
  *   SCAN        a scan for images coming and going in a directory (fuse)
  *   IMAGES      the registry of images (fuse)
  *   PARTITIONS  the cache of partition tables (fuse)
- *   SNAPSHOTS   the cached list of snapshots (fuse)
+ *   SNAPSHOTS   the cached list of snapshots, of bitmaps (fuse)
  *   FILES       the open files (fuse)
  *   MEASURED    the cached sizes of control files (fuse)
  *   COHERENCE   the changes to be told to views of a disk (fuse)

@@ -40,7 +40,7 @@ def test_whole_tree(with_snapshot, mnt):
             "disk.raw", "disk.snapshots", "disk.snapshots/before-upgrade",
             "disk.snapshots/before-upgrade/disk.raw", "disk.snapshots/before-upgrade/info.json",
             ".qcowfs", ".qcowfs/stats.json", ".qcowfs/errors.json", ".qcowfs/disk", ".qcowfs/disk/info.json",
-            ".qcowfs/disk/map.json", ".qcowfs/disk/layers", ".qcowfs/disk/layers/0.raw"])
+            ".qcowfs/disk/map.json", ".qcowfs/disk/bitmaps", ".qcowfs/disk/layers", ".qcowfs/disk/layers/0.raw"])
 
 
 def test_hidden_from_ls(disk, mnt):

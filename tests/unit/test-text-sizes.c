@@ -70,6 +70,14 @@ tree_get_partitions(const Tree *tree, ImageEntry *entry, Node node,
     return -ENOENT;
 }
 
+QimgBitmapReader *
+tree_read_bitmap(ImageEntry *entry, Node node, QimgImage *layer, unsigned *layer_out,
+                 GError **error)
+{
+    (void)entry, (void)node, (void)layer, (void)layer_out, (void)error;
+    return NULL;
+}
+
 QimgImage *
 tree_open_image(const Tree *tree, Node node, ImageEntry **entry_out, GError **error)
 {
