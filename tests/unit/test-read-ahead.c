@@ -112,7 +112,7 @@ drain_workers(QimgChain *chain)
 }
 
 /* Sequential readers, each of its own part, take turns; the windows of all of them
- * together would be twice the cache. What is read ahead for one is still there when its
+ * together would be twice the cache. Clusters read ahead for one are still there when its
  * turn comes, except where a set of the cache was full: hardly a cluster is inflated
  * twice (each is if the windows are not divided among the readers). */
 static void
