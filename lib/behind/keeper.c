@@ -99,7 +99,7 @@ write_file(void *user, uint64_t host_offset, const void *bytes, size_t n_bytes)
 }
 
 static QimgErrno
-publish(const Kept *kept)
+keeper_publish(const Kept *kept)
 {
     const BehindLog *log = is_same(&kept->log) ? behind_log_map(kept->log.fd) : NULL;
     int fd = kept->file.fd;
@@ -128,7 +128,7 @@ static void
 publish_all(const Kept *kept)
 {
     for (unsigned i = 0; i < MAX_KEPT; i++) {
-        QimgErrno err = atomic_load(&kept[i].is_kept) ? publish(&kept[i]) : 0;
+        QimgErrno err = atomic_load(&kept[i].is_kept) ? keeper_publish(&kept[i]) : 0;
 
         if (err)
             g_warning("image %u: its server has died, and its last writes could not be "

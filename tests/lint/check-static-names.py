@@ -13,9 +13,6 @@ import sources
 # Files of their own programs: no backtrace has both.
 PROGRAMS = ("lib/", "fuse/"), ("lib/", "tools/")
 DEFINITION = re.compile(r"^static (?!inline\b)[^;={}()]*\n(\w+)\(", re.MULTILINE)
-# To be renamed when the write path is at rest.
-SHARED_NAMES = {"look_at_entries", "make_l2_table", "plan_allocation", "plan_in_place",
-                "plan_new_clusters", "publish", "refill"}
 
 
 def main():
@@ -25,12 +22,11 @@ def main():
         with open(os.path.join(root, path), encoding="utf-8") as file:
             for name in sorted(set(DEFINITION.findall(file.read()))):
                 places[name].append(path)
-    problems = [f"{name}: is not shared any more (take it out of SHARED_NAMES)"
-                for name in sorted(SHARED_NAMES) if len(places[name]) < 2]
+    problems = []
     for name, paths in sorted(places.items()):
         for folders in PROGRAMS:
             of_program = [path for path in paths if path.startswith(folders)]
-            if len(of_program) > 1 and name not in SHARED_NAMES:
+            if len(of_program) > 1:
                 problems.append(f"{name}: is a static function of {', '.join(of_program)}")
                 break
     return sources.report(problems, f"the names of {sum(map(len, places.values()))} static "

@@ -231,8 +231,7 @@ test_raw_data_file(void)
     write_value(&o, 0, 4096, 7, 0);
     top = o.disk->chain->layers[0];
     g_assert_cmpint(top->driver->plan_write(top, qimg_guest(0), 512, &plan), ==, 0);
-    g_assert_cmpint(plan.kind, ==, QIMG_PLAN_IN_PLACE);
-    g_assert_true(plan.is_announced);
+    g_assert_cmpint(plan.kind, ==, QIMG_PLAN_IN_PLACE_HELD);
     discard.disk = o.disk;
     pthread_create(&thread, NULL, discard_first_cluster, &discard);
     g_usleep(20000);

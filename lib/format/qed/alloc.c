@@ -10,7 +10,7 @@
 
 /* Extends the reserve to at least @n_min clusters. */
 static QimgErrno
-refill(Qed *qed, uint64_t n_min)
+qed_refill(Qed *qed, uint64_t n_min)
 {
     unsigned bits = qed->header.cluster_bits;
     uint64_t n_wanted =
@@ -63,7 +63,7 @@ qed_alloc(Qed *qed, uint64_t n_max, QimgClusters *out)
     if (take_returned(qed, n_max, out))
         return 0;
     if (qed->next_cluster == qed->end_cluster)
-        err = refill(qed, 1);
+        err = qed_refill(qed, 1);
     if (err)
         return err;
     *out = (QimgClusters){qed->next_cluster,
@@ -76,7 +76,7 @@ QimgErrno
 qed_alloc_exactly(Qed *qed, uint64_t n, uint64_t *first_cluster_out)
 {
     QimgErrno err =
-        qed->end_cluster - qed->next_cluster < n ? refill(qed, n) : (QimgErrno)0;
+        qed->end_cluster - qed->next_cluster < n ? qed_refill(qed, n) : (QimgErrno)0;
 
     if (err)
         return err;

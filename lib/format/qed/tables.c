@@ -47,7 +47,7 @@ store_l1_entry(Qed *qed, uint64_t l1_index, uint64_t entry)
 
 /* Makes an empty table from the reserve's zeros (E2). Under alloc_lock. */
 static QimgErrno
-make_l2_table(Qed *qed, uint64_t l1_index, uint64_t *offset_out)
+qed_make_l2_table(Qed *qed, uint64_t l1_index, uint64_t *offset_out)
 {
     uint64_t n_bytes = qed_table_bytes(&qed->header);
     uint64_t first_cluster, offset;
@@ -82,7 +82,7 @@ qed_ensure_l2_table(Qed *qed, uint64_t l1_index, uint64_t *offset_out)
     err = qed_find_l2_table(qed, l1_index, offset_out);
     if (err || *offset_out != 0)
         return err;
-    return make_l2_table(qed, l1_index, offset_out);
+    return qed_make_l2_table(qed, l1_index, offset_out);
 }
 
 QimgErrno

@@ -26,13 +26,13 @@ read_old(QimgImage *image, uint64_t start, uint64_t end, uint8_t *target)
 }
 
 /* Whether the disk holds zeros at [@start, @end); the top layer's answer is
- * @plan->old_kind. */
+ * @a->old_kind. */
 static QimgErrno
-holds_zeros(const QimgImage *image, const QimgWritePlan *plan, uint64_t start,
-            uint64_t end, bool *holds_zeros_out)
+holds_zeros(const QimgImage *image, const QimgAllocation *a, uint64_t start, uint64_t end,
+            bool *holds_zeros_out)
 {
-    *holds_zeros_out = plan->old_kind == QIMG_RUN_ZERO;
-    if (plan->old_kind != QIMG_RUN_UNALLOCATED)
+    *holds_zeros_out = a->old_kind == QIMG_RUN_ZERO;
+    if (a->old_kind != QIMG_RUN_UNALLOCATED)
         return 0;
     return image_is_zero_below(image->chain, start, end - start, holds_zeros_out);
 }
@@ -45,11 +45,11 @@ fill(QimgImage *image, const QimgWritePlan *plan, uint64_t guest_offset,
 {
     QimgFormat *top = image->chain->layers[0];
     uint64_t data_end = buffer ? guest_offset + plan->length_bytes : guest_offset;
-    uint64_t head_bytes = guest_offset - plan->fill_start;
+    uint64_t head_bytes = guest_offset - plan->allocation.fill_start;
     /* An external data file, which may be the disk itself, ends where the disk ends. */
-    uint64_t limit =
-        top->data_file ? qimg_max_u64(image_size_bytes(image), data_end) : plan->fill_end;
-    uint64_t tail_bytes = qimg_min_u64(plan->fill_end, limit) - data_end;
+    uint64_t limit = top->data_file ? qimg_max_u64(image_size_bytes(image), data_end)
+                                    : plan->allocation.fill_end;
+    uint64_t tail_bytes = qimg_min_u64(plan->allocation.fill_end, limit) - data_end;
     uint8_t *old = NULL;
     struct iovec parts[3];
     QimgErrno err = 0;
@@ -61,7 +61,7 @@ fill(QimgImage *image, const QimgWritePlan *plan, uint64_t guest_offset,
             return -ENOMEM;
     }
     if (head_bytes > 0) {
-        err = read_old(image, plan->fill_start, guest_offset, old);
+        err = read_old(image, plan->allocation.fill_start, guest_offset, old);
         parts[n++] = (struct iovec){old, head_bytes};
     }
     if (buffer)
@@ -76,10 +76,14 @@ fill(QimgImage *image, const QimgWritePlan *plan, uint64_t guest_offset,
                                qimg_host(plan->host_offset.v - head_bytes), parts, n);
 }
 
-/* Reserves host space for a plan without data. */
+/* Writes only the request; without data, reserves host space for it if @reserves. */
 static QimgErrno
-reserve(QimgStorage *storage, const QimgWritePlan *plan, bool reserves)
+store_request(QimgStorage *storage, const QimgWritePlan *plan, const uint8_t *buffer,
+              bool reserves)
 {
+    if (buffer)
+        return qimg_storage_write(storage, QIMG_IO_DATA, plan->host_offset, buffer,
+                                  plan->length_bytes);
     return reserves
                ? qimg_storage_allocate(storage, plan->host_offset, plan->length_bytes)
                : 0;
@@ -91,35 +95,30 @@ prepare(QimgImage *image, QimgWritePlan *plan, uint64_t guest_offset,
         const uint8_t *buffer, bool reserves)
 {
     QimgStorage *storage = qimg_format_data_storage(image->chain->layers[0]);
+    QimgAllocation *a = &plan->allocation;
     bool is_zero_there;
-    QimgErrno err =
-        holds_zeros(image, plan, plan->fill_start, plan->fill_end, &is_zero_there);
+    QimgErrno err = holds_zeros(image, a, a->fill_start, a->fill_end, &is_zero_there);
 
-    if (!err && is_zero_there && plan->is_zeroed && plan->clusters_end > 0)
-        err = holds_zeros(image, plan, plan->clusters_start, plan->clusters_end,
-                          &plan->all_is_zero);
+    if (!err && is_zero_there && a->is_zeroed && a->clusters_end > 0)
+        err = holds_zeros(image, a, a->clusters_start, a->clusters_end, &a->all_is_zero);
     if (err)
         return err;
-    if (is_zero_there && plan->is_zeroed) {
+    if (is_zero_there && a->is_zeroed)
         /* A disk may hold any mixture of old and new bytes after a crash: nothing needs
          * to be durable first. */
-        if (!buffer)
-            return reserve(storage, plan, reserves);
-        return qimg_storage_write(storage, QIMG_IO_DATA, plan->host_offset, buffer,
-                                  plan->length_bytes);
-    }
-    plan->data_first = true;
+        return store_request(storage, plan, buffer, reserves);
+    a->data_first = true;
     return fill(image, plan, guest_offset, buffer);
 }
 
-/* @buffer may be NULL: the content stays; @reserves: reserves space in the host's
- * file. */
+/* Writes the next piece of a request: plan, then write in place, or fill and publish.
+ * @buffer may be NULL: the content stays; @reserves: reserves space in the host's file.
+ */
 static QimgErrno
 write_piece(QimgImage *image, uint64_t guest_offset, const uint8_t *buffer, bool reserves,
             uint64_t length_bytes, uint64_t *done_out)
 {
     QimgFormat *top = image->chain->layers[0];
-    QimgStorage *storage = qimg_format_data_storage(top);
     QimgWritePlan plan;
     QimgErrno err =
         top->driver->plan_write(top, qimg_guest(guest_offset), length_bytes, &plan);
@@ -127,21 +126,22 @@ write_piece(QimgImage *image, uint64_t guest_offset, const uint8_t *buffer, bool
     if (err)
         return err;
     *done_out = plan.length_bytes;
-    if (plan.kind == QIMG_PLAN_IN_PLACE) {
-        err = buffer ? qimg_storage_write(storage, QIMG_IO_DATA, plan.host_offset, buffer,
-                                          plan.length_bytes)
-                     : reserve(storage, &plan, reserves);
-        if (plan.is_announced)
-            top->driver->abandon(top, &plan);
+    switch (plan.kind) {
+    case QIMG_PLAN_IN_PLACE:
+        return store_request(qimg_format_data_storage(top), &plan, buffer, reserves);
+    case QIMG_PLAN_IN_PLACE_HELD:
+        err = store_request(qimg_format_data_storage(top), &plan, buffer, reserves);
+        top->driver->abandon(top, &plan);
         return err;
+    case QIMG_PLAN_ALLOCATES:
+        break;
     }
     chain_count(image->chain, COUNTER_ALLOCATING_WRITES, 1);
     err = prepare(image, &plan, guest_offset, buffer, reserves);
-    if (err) {
-        top->driver->abandon(top, &plan);
-        return err;
-    }
-    return top->driver->publish(top, &plan);
+    if (!err)
+        return top->driver->publish(top, &plan);
+    top->driver->abandon(top, &plan);
+    return err;
 }
 
 QimgErrno

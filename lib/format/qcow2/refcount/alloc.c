@@ -52,7 +52,7 @@ claim_some(Qcow2 *q, QimgClusters *run)
 /* Fills the empty reserve, from several places if free clusters are scattered: the cost
  * is in the sync. */
 static QimgErrno
-refill(Qcow2 *q)
+qcow2_refill(Qcow2 *q)
 {
     uint64_t n_wanted = qimg_max_u64(
         qimg_reserve_bytes(&q->base, q->next_reserve_bytes) >> q->geometry.cluster_bits,
@@ -91,7 +91,7 @@ QimgErrno
 qcow2_alloc(Qcow2 *q, uint64_t n_max, QimgClusters *out)
 {
     QimgClusters *run = &q->reserve[0];
-    QimgErrno err = q->n_reserve == 0 ? refill(q) : 0;
+    QimgErrno err = q->n_reserve == 0 ? qcow2_refill(q) : 0;
 
     if (err)
         return err;

@@ -75,7 +75,8 @@ copy_table(Qcow2 *q, uint64_t from_offset, uint64_t to_offset)
 /* Makes a table for @l1_index in a fresh cluster, which is zeros (W1), from the shared
  * one at @old_offset unless that is 0. Under alloc_lock. */
 static QimgErrno
-make_l2_table(Qcow2 *q, uint64_t l1_index, uint64_t old_offset, uint64_t *new_offset_out)
+qcow2_make_l2_table(Qcow2 *q, uint64_t l1_index, uint64_t old_offset,
+                    uint64_t *new_offset_out)
 {
     uint64_t cluster_bytes = q->geometry.cluster_bytes;
     uint64_t new_offset;
@@ -118,7 +119,7 @@ qcow2_ensure_l2_table(Qcow2 *q, uint64_t l1_index, uint64_t *l2_table_offset_out
     err = qcow2_find_l2_table(q, l1_index, l2_table_offset_out, &is_private);
     if (err || is_private)
         return err;
-    return make_l2_table(q, l1_index, *l2_table_offset_out, l2_table_offset_out);
+    return qcow2_make_l2_table(q, l1_index, *l2_table_offset_out, l2_table_offset_out);
 }
 
 QimgErrno

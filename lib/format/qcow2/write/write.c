@@ -51,12 +51,12 @@ check_target(Qcow2 *q, uint64_t host_offset, uint64_t n_bytes)
     return 0;
 }
 
-/* QimgPlanStep. */
+/* Plans the part of the request for which one slice has consecutive, unshared clusters. A
+ * length of 0: the request must be allocated. */
 static QimgErrno
-plan_in_place(QimgFormat *format, const QimgTablePlace *p, uint64_t guest_offset,
-              uint64_t length_bytes, QimgWritePlan *plan)
+qcow2_plan_in_place(Qcow2 *q, const QimgTablePlace *p, uint64_t guest_offset,
+                    uint64_t length_bytes, QimgWritePlan *plan)
 {
-    Qcow2 *q = (Qcow2 *)format;
     const Qcow2Geometry *g = &q->geometry;
     uint64_t in_cluster = guest_offset - p->cluster_start;
     uint64_t table_offset, done = 0, host_offset = 0;
@@ -101,20 +101,20 @@ plan_in_place(QimgFormat *format, const QimgTablePlace *p, uint64_t guest_offset
 
 /* In a raw data file, which is the disk to its readers, a write in place must not follow
  * the zeros of a discard that has changed the entry meanwhile: until it is done the entry
- * stays. QimgPlanStep. Spec: qcow2-write section 12. */
+ * stays. Spec: qcow2-write section 12. */
 static QimgErrno
-plan_in_raw_data_file(QimgFormat *format, const QimgTablePlace *p, uint64_t guest_offset,
+plan_in_raw_data_file(Qcow2 *q, const QimgTablePlace *p, uint64_t guest_offset,
                       uint64_t length_bytes, QimgWritePlan *plan)
 {
-    uint64_t end = p->cluster_start + p->n_entries * format->cluster_bytes;
+    uint64_t end = p->cluster_start + p->n_entries * q->geometry.cluster_bytes;
     QimgErrno err;
 
-    inflight_begin_shared(format->inflight, &plan->inflight, p->cluster_start, &end);
+    plan->kind = QIMG_PLAN_IN_PLACE_HELD;
+    inflight_begin_shared(q->base.inflight, &plan->inflight, p->cluster_start, &end);
     length_bytes = qimg_min_u64(length_bytes, end - guest_offset);
-    err = plan_in_place(format, p, guest_offset, length_bytes, plan);
-    plan->is_announced = plan->length_bytes > 0 && !err;
-    if (!plan->is_announced)
-        inflight_end(format->inflight, &plan->inflight);
+    err = qcow2_plan_in_place(q, p, guest_offset, length_bytes, plan);
+    if (err || plan->length_bytes == 0)
+        inflight_end(q->base.inflight, &plan->inflight);
     return err;
 }
 
@@ -186,6 +186,7 @@ plan_addition(const Qcow2 *q, const QimgTablePlace *p, Qcow2L2Words e,
               uint64_t guest_offset, uint64_t length_bytes, QimgWritePlan *plan)
 {
     const Qcow2Geometry *g = &q->geometry;
+    QimgAllocation *a = &plan->allocation;
     uint64_t in_cluster = guest_offset - p->cluster_start;
     uint64_t end = qimg_min_u64(in_cluster + length_bytes, g->cluster_bytes);
     uint64_t unit_bytes = UINT64_C(1) << g->subcluster_bits;
@@ -202,29 +203,30 @@ plan_addition(const Qcow2 *q, const QimgTablePlace *p, Qcow2L2Words e,
     }
     plan->length_bytes = end - in_cluster;
     plan->host_offset = qimg_host(host_cluster + in_cluster);
-    plan->fill_start = p->cluster_start + (first << g->subcluster_bits);
-    plan->fill_end = p->cluster_start + qimg_align_down(end + unit_bytes - 1, unit_bytes);
-    plan->n_clusters = 1;
-    plan->host_cluster_offset = host_cluster;
+    a->fill_start = p->cluster_start + (first << g->subcluster_bits);
+    a->fill_end = p->cluster_start + qimg_align_down(end + unit_bytes - 1, unit_bytes);
+    a->n_clusters = 1;
+    a->host_cluster_offset = host_cluster;
     if (is_zeroed_in_data_file(q, e, p->cluster_start)) {
-        plan->is_zeroed = true;
-        plan->clusters_start = p->cluster_start;
-        plan->clusters_end = p->cluster_start + g->cluster_bytes;
+        a->is_zeroed = true;
+        a->clusters_start = p->cluster_start;
+        a->clusters_end = p->cluster_start + g->cluster_bytes;
     }
-    plan->old_kind = old_kind_of(
+    a->old_kind = old_kind_of(
         g, e,
-        g->extended_l2 ? qcow2_subcluster_mask(g, plan->fill_start - p->cluster_start,
-                                               plan->fill_end - p->cluster_start)
+        g->extended_l2 ? qcow2_subcluster_mask(g, a->fill_start - p->cluster_start,
+                                               a->fill_end - p->cluster_start)
                        : 0);
 }
 
 /* Plans a piece into new clusters for the @n_entries entries from the first on, all
  * treated as @how. */
 static QimgErrno
-plan_new_clusters(Qcow2 *q, const QimgTablePlace *p, How how, uint64_t n_entries,
-                  uint64_t guest_offset, uint64_t length_bytes, QimgWritePlan *plan)
+qcow2_plan_new_clusters(Qcow2 *q, const QimgTablePlace *p, How how, uint64_t n_entries,
+                        uint64_t guest_offset, uint64_t length_bytes, QimgWritePlan *plan)
 {
     const Qcow2Geometry *g = &q->geometry;
+    QimgAllocation *a = &plan->allocation;
     uint64_t in_cluster = guest_offset - p->cluster_start;
     uint64_t unit_bytes =
         how == HOW_REPLACE ? g->cluster_bytes : UINT64_C(1) << g->subcluster_bits;
@@ -242,21 +244,21 @@ plan_new_clusters(Qcow2 *q, const QimgTablePlace *p, How how, uint64_t n_entries
                                      run.n_clusters << g->cluster_bits))
         return qcow2_mark_corrupt(q, QIMG_RULE_REFCOUNT_TOO_LOW,
                                   run.first_cluster << g->cluster_bits);
-    plan->n_clusters = run.n_clusters;
-    plan->is_new_cluster = true;
-    plan->is_zeroed = true;
-    plan->host_cluster_offset = run.first_cluster << g->cluster_bits;
-    plan->host_offset = qimg_host(plan->host_cluster_offset + in_cluster);
+    a->n_clusters = run.n_clusters;
+    a->is_new_cluster = true;
+    a->is_zeroed = true;
+    a->host_cluster_offset = run.first_cluster << g->cluster_bits;
+    plan->host_offset = qimg_host(a->host_cluster_offset + in_cluster);
     plan->length_bytes =
         qimg_min_u64(length_bytes, (run.n_clusters << g->cluster_bits) - in_cluster);
-    plan->fill_start = qimg_align_down(guest_offset, unit_bytes);
-    plan->fill_end =
+    a->fill_start = qimg_align_down(guest_offset, unit_bytes);
+    a->fill_end =
         qimg_align_down(guest_offset + plan->length_bytes + unit_bytes - 1, unit_bytes);
-    plan->clusters_start = p->cluster_start;
-    plan->clusters_end = p->cluster_start + (run.n_clusters << g->cluster_bits);
-    plan->old_kind = how == HOW_UNALLOCATED ? QIMG_RUN_UNALLOCATED
-                     : how == HOW_ZERO      ? QIMG_RUN_ZERO
-                                            : QIMG_RUN_DATA;
+    a->clusters_start = p->cluster_start;
+    a->clusters_end = p->cluster_start + (run.n_clusters << g->cluster_bits);
+    a->old_kind = how == HOW_UNALLOCATED ? QIMG_RUN_UNALLOCATED
+                  : how == HOW_ZERO      ? QIMG_RUN_ZERO
+                                         : QIMG_RUN_DATA;
     return 0;
 }
 
@@ -264,14 +266,15 @@ plan_new_clusters(Qcow2 *q, const QimgTablePlace *p, How how, uint64_t n_entries
  * the same treatment. *@how_out is set if *@n_out > 0; that is 0 if the write can be done
  * in place. */
 static QimgErrno
-look_at_entries(Qcow2 *q, const QimgTablePlace *p, const QimgWritePlan *plan,
-                uint64_t in_cluster_bytes, Qcow2L2Words *first_out, How *how_out,
-                uint64_t *n_out)
+qcow2_look_at_entries(Qcow2 *q, const QimgTablePlace *p, const QimgWritePlan *plan,
+                      uint64_t in_cluster_bytes, Qcow2L2Words *first_out, How *how_out,
+                      uint64_t *n_out)
 {
     const Qcow2Geometry *g = &q->geometry;
     uint64_t n_max = (plan->inflight.end - p->cluster_start) >> g->cluster_bits;
     Qcow2L2Slice slice = {0};
-    QimgErrno err = qcow2_l2_pin(q, plan->l2_table_offset, p->l2_index, &slice);
+    QimgErrno err =
+        qcow2_l2_pin(q, plan->allocation.l2_table_offset, p->l2_index, &slice);
 
     *n_out = 0;
     for (uint64_t i = 0; i < n_max && !err; i++) {
@@ -294,30 +297,29 @@ look_at_entries(Qcow2 *q, const QimgTablePlace *p, const QimgWritePlan *plan,
     return err;
 }
 
-/* QimgPlanStep. */
+/* With the entries at @p announced: takes clusters for those of the same treatment, or
+ * adds to the cluster of the first one. */
 static QimgErrno
-plan_allocation(QimgFormat *format, const QimgTablePlace *p, uint64_t guest_offset,
-                uint64_t length_bytes, QimgWritePlan *plan)
+qcow2_plan_allocation(Qcow2 *q, const QimgTablePlace *p, uint64_t guest_offset,
+                      uint64_t length_bytes, QimgWritePlan *plan)
 {
-    Qcow2 *q = (Qcow2 *)format;
     How how = HOW_ADD;
     uint64_t n_entries;
     Qcow2L2Words first = {0};
-    QimgErrno err = qcow2_ensure_l2_table(q, p->l1_index, &plan->l2_table_offset);
+    QimgErrno err =
+        qcow2_ensure_l2_table(q, p->l1_index, &plan->allocation.l2_table_offset);
 
     if (!err)
-        err = look_at_entries(q, p, plan, guest_offset - p->cluster_start, &first, &how,
-                              &n_entries);
+        err = qcow2_look_at_entries(q, p, plan, guest_offset - p->cluster_start, &first,
+                                    &how, &n_entries);
     if (err || n_entries == 0)
         return err;
-    plan->l2_index = p->l2_index;
-    if (how == HOW_ADD)
-        plan_addition(q, p, first, guest_offset, length_bytes, plan);
-    else
-        err = plan_new_clusters(q, p, how, n_entries, guest_offset, length_bytes, plan);
-    if (!err && !plan->is_new_cluster)
-        err = check_target(q, plan->host_offset.v, plan->length_bytes);
-    return err;
+    plan->allocation.l2_index = p->l2_index;
+    if (how != HOW_ADD)
+        return qcow2_plan_new_clusters(q, p, how, n_entries, guest_offset, length_bytes,
+                                       plan);
+    plan_addition(q, p, first, guest_offset, length_bytes, plan);
+    return check_target(q, plan->host_offset.v, plan->length_bytes);
 }
 
 QimgErrno
@@ -328,11 +330,22 @@ qcow2_plan_write(QimgFormat *format, QimgGuestOffset guest_offset, uint64_t leng
     QimgTablePlace place = qcow2_place_of(q, guest_offset.v, length_bytes);
     QimgErrno err = qcow2_begin_change(q);
 
-    return err ? err
-               : qimg_plan_write_by_steps(
-                     format, &place, guest_offset.v, length_bytes,
-                     qcow2_has_raw_data_file(q) ? plan_in_raw_data_file : plan_in_place,
-                     plan_allocation, plan_out);
+    plan_out->length_bytes = 0;
+    while (!err && plan_out->length_bytes == 0) {
+        *plan_out = (QimgWritePlan){.kind = QIMG_PLAN_IN_PLACE};
+        if (qcow2_has_raw_data_file(q))
+            err =
+                plan_in_raw_data_file(q, &place, guest_offset.v, length_bytes, plan_out);
+        else
+            err = qcow2_plan_in_place(q, &place, guest_offset.v, length_bytes, plan_out);
+        if (err || plan_out->length_bytes > 0)
+            break;
+        qimg_plan_announce(format, &place, plan_out);
+        err = qcow2_plan_allocation(q, &place, guest_offset.v, length_bytes, plan_out);
+        err = qimg_plan_settle(format, &place, plan_out, err);
+        /* Nothing planned by either: another writer has allocated it meanwhile. */
+    }
+    return err;
 }
 
 /* The new value of the entry @old for cluster number @i of the plan. */
@@ -340,11 +353,12 @@ static Qcow2L2Words
 new_entry(const Qcow2 *q, const QimgWritePlan *plan, uint64_t i, Qcow2L2Words old)
 {
     const Qcow2Geometry *g = &q->geometry;
+    const QimgAllocation *a = &plan->allocation;
     uint64_t cluster_start = plan->inflight.start + (i << g->cluster_bits);
-    uint64_t start = qimg_max_u64(plan->fill_start, cluster_start) - cluster_start;
+    uint64_t start = qimg_max_u64(a->fill_start, cluster_start) - cluster_start;
     uint64_t end =
-        qimg_min_u64(plan->fill_end, cluster_start + g->cluster_bytes) - cluster_start;
-    Qcow2L2Words e = {.word = (plan->host_cluster_offset + (i << g->cluster_bits)) |
+        qimg_min_u64(a->fill_end, cluster_start + g->cluster_bytes) - cluster_start;
+    Qcow2L2Words e = {.word = (a->host_cluster_offset + (i << g->cluster_bits)) |
                               QCOW2_ENTRY_COPIED};
     uint64_t mask;
 
@@ -352,7 +366,7 @@ new_entry(const Qcow2 *q, const QimgWritePlan *plan, uint64_t i, Qcow2L2Words ol
         return e;
     /* If the whole cluster is zeros, in the file and on the disk, the next write is in
      * place. */
-    mask = plan->all_is_zero ? QCOW2_ALL_ALLOCATED : qcow2_subcluster_mask(g, start, end);
+    mask = a->all_is_zero ? QCOW2_ALL_ALLOCATED : qcow2_subcluster_mask(g, start, end);
     if (!(old.word & QCOW2_L2_COMPRESSED)) /* its bitmap has no meaning */
         e.bitmap = old.bitmap & ~(mask << 32);
     e.bitmap |= mask;
@@ -363,19 +377,19 @@ QimgErrno
 qcow2_publish(QimgFormat *format, QimgWritePlan *plan)
 {
     Qcow2 *q = (Qcow2 *)format;
+    const QimgAllocation *a = &plan->allocation;
     uint64_t n_words = q->geometry.l2_entry_words;
-    QimgClusters run = {plan->host_cluster_offset >> q->geometry.cluster_bits,
-                        plan->n_clusters};
+    QimgClusters run = {a->host_cluster_offset >> q->geometry.cluster_bits,
+                        a->n_clusters};
     uint64_t old_words[TABLE_SLICE_WORDS], words[TABLE_SLICE_WORDS];
     /* New clusters are prepared durably, unless entries are pending. */
-    Qcow2L2Order order = {.data_first =
-                              plan->data_first ||
-                              (plan->is_new_cluster && qimg_format_is_behind(format))};
+    Qcow2L2Order order = {.data_first = a->data_first || (a->is_new_cluster &&
+                                                          qimg_format_is_behind(format))};
     Qcow2L2Slice slice = {0};
-    QimgErrno err = qcow2_l2_pin(q, plan->l2_table_offset, plan->l2_index, &slice);
+    QimgErrno err = qcow2_l2_pin(q, a->l2_table_offset, a->l2_index, &slice);
 
-    for (uint64_t i = 0; !err && i < plan->n_clusters; i++) {
-        Qcow2L2Words old = qcow2_l2_get(q, &slice, plan->l2_index + i);
+    for (uint64_t i = 0; !err && i < a->n_clusters; i++) {
+        Qcow2L2Words old = qcow2_l2_get(q, &slice, a->l2_index + i);
         Qcow2L2Words e = new_entry(q, plan, i, old);
 
         order.is_bitmap_first |= (old.word & QCOW2_L2_COMPRESSED) != 0;
@@ -385,32 +399,38 @@ qcow2_publish(QimgFormat *format, QimgWritePlan *plan)
             words[i * 2 + 1] = e.bitmap;
     }
     if (!err)
-        err = qcow2_l2_store(q, &slice, plan->l2_index * n_words % q->slice_words, words,
-                             plan->n_clusters * n_words, order);
+        err = qcow2_l2_store(q, &slice, a->l2_index * n_words % q->slice_words, words,
+                             a->n_clusters * n_words, order);
     table_slice_unpin(&slice.slice);
     if (err && q->geometry.has_data_file)
         atomic_store(&q->data_zeros_start_bytes, UINT64_MAX);
-    if (err && plan->is_new_cluster) /* an entry may have been in the file for a moment */
+    if (err && a->is_new_cluster) /* an entry may have been in the file for a moment */
         qcow2_free_later(q, run);
-    for (uint64_t i = 0; !err && plan->is_new_cluster && i < plan->n_clusters; i++)
+    for (uint64_t i = 0; !err && a->is_new_cluster && i < a->n_clusters; i++)
         qcow2_free_entry_later(q, old_words[i]);
     inflight_end(format->inflight, &plan->inflight);
     return err;
 }
 
-void
-qcow2_abandon(QimgFormat *format, QimgWritePlan *plan)
+/* Of a plan whose entries were not changed. */
+static void
+undo_allocation(Qcow2 *q, const QimgAllocation *a)
 {
-    Qcow2 *q = (Qcow2 *)format;
-
-    if (plan->is_zeroed && !plan->is_new_cluster) /* some of the data may be there */
+    if (a->is_zeroed && !a->is_new_cluster) /* some of the data may be there */
         atomic_store(&q->data_zeros_start_bytes, UINT64_MAX);
-    if (plan->is_new_cluster) {
+    if (a->is_new_cluster) {
         QIMG_LOCK_SCOPE(&q->alloc_lock);
 
         qcow2_alloc_undo(
-            q, (QimgClusters){plan->host_cluster_offset >> q->geometry.cluster_bits,
-                              plan->n_clusters});
+            q, (QimgClusters){a->host_cluster_offset >> q->geometry.cluster_bits,
+                              a->n_clusters});
     }
+}
+
+void
+qcow2_abandon(QimgFormat *format, QimgWritePlan *plan)
+{
+    if (plan->kind == QIMG_PLAN_ALLOCATES)
+        undo_allocation((Qcow2 *)format, &plan->allocation);
     inflight_end(format->inflight, &plan->inflight);
 }
