@@ -118,18 +118,6 @@ qcow2_bitmap_entry_decode(const uint8_t *bytes, uint64_t n_bytes, Qcow2BitmapEnt
     return qimg_decode_ok();
 }
 
-/* Whether an entry's table can be one: its place and its length. */
-static inline QimgDecode
-qcow2_bitmap_entry_check_table(const Qcow2BitmapEntry *entry, uint64_t cluster_bytes)
-{
-    if (entry->table_offset == 0 || !qimg_is_aligned(entry->table_offset, cluster_bytes))
-        return qimg_decode_broken(QIMG_RULE_BITMAP_DIRECTORY, entry->table_offset);
-    if (entry->n_table_entries == 0 ||
-        entry->n_table_entries > QCOW2_MAX_BITMAP_TABLE_ENTRIES)
-        return qimg_decode_broken(QIMG_RULE_BITMAP_DIRECTORY, entry->n_table_entries);
-    return qimg_decode_ok();
-}
-
 /* How many bytes of bits a disk of @size_bytes needs, and how many entries its table has.
  */
 static inline uint64_t
@@ -147,6 +135,53 @@ qcow2_bitmap_entries_for(uint64_t size_bytes, unsigned granularity_bits,
 {
     return qimg_div_round_up(qcow2_bitmap_bytes_for(size_bytes, granularity_bits),
                              cluster_bytes);
+}
+
+/* Whether an entry's table can be one: its place and its length. */
+static inline QimgDecode
+qcow2_bitmap_entry_check_table(const Qcow2BitmapEntry *entry, uint64_t cluster_bytes)
+{
+    if (entry->table_offset == 0 || !qimg_is_aligned(entry->table_offset, cluster_bytes))
+        return qimg_decode_broken(QIMG_RULE_BITMAP_TABLE_PLACE, entry->table_offset);
+    if (entry->n_table_entries == 0 ||
+        entry->n_table_entries > QCOW2_MAX_BITMAP_TABLE_ENTRIES ||
+        entry->n_table_entries > QCOW2_MAX_BITMAP_BYTES / cluster_bytes)
+        return qimg_decode_broken(QIMG_RULE_BITMAP_TABLE_PLACE, entry->n_table_entries);
+    return qimg_decode_ok();
+}
+
+/* Checks the fields of an entry but its table; @name has its name_bytes. */
+static inline QimgDecode
+qcow2_bitmap_entry_check_fields(const Qcow2BitmapEntry *entry, const uint8_t *name)
+{
+    if (entry->type != QCOW2_BITMAP_TYPE_DIRTY)
+        return qimg_decode_broken(QIMG_RULE_BITMAP_TYPE, entry->type);
+    if (entry->granularity_bits < QCOW2_MIN_BITMAP_GRANULARITY_BITS ||
+        entry->granularity_bits > QCOW2_MAX_BITMAP_GRANULARITY_BITS)
+        return qimg_decode_broken(QIMG_RULE_BITMAP_GRANULARITY, entry->granularity_bits);
+    if (entry->flags & ~(QCOW2_BITMAP_IN_USE | QCOW2_BITMAP_AUTO))
+        return qimg_decode_broken(QIMG_RULE_BITMAP_FLAGS, entry->flags);
+    if (entry->extra_bytes > 0)
+        return qimg_decode_broken(QIMG_RULE_BITMAP_EXTRA_DATA, entry->extra_bytes);
+    if (entry->name_bytes == 0 || entry->name_bytes > QCOW2_MAX_BITMAP_NAME)
+        return qimg_decode_broken(QIMG_RULE_BITMAP_NAME_SIZE, entry->name_bytes);
+    if (memchr(name, '\0', entry->name_bytes))
+        return qimg_decode_broken(QIMG_RULE_BITMAP_NAME_NUL, 0);
+    return qimg_decode_ok();
+}
+
+/* Whether the table of an entry with sound fields has the size that a disk of @size_bytes
+ * needs. A bitmap in use may have any. */
+static inline QimgDecode
+qcow2_bitmap_entry_check_size(const Qcow2BitmapEntry *entry, uint64_t size_bytes,
+                              uint64_t cluster_bytes)
+{
+    uint64_t n =
+        qcow2_bitmap_entries_for(size_bytes, entry->granularity_bits, cluster_bytes);
+
+    return entry->flags & QCOW2_BITMAP_IN_USE || entry->n_table_entries == n
+               ? qimg_decode_ok()
+               : qimg_decode_broken(QIMG_RULE_BITMAP_TABLE_SIZE, entry->n_table_entries);
 }
 
 #define QCOW2_BITMAP_OFFSET_MASK UINT64_C(0x00fffffffffffe00)

@@ -110,6 +110,7 @@ add_bitmap(Image *image)
 
     image_builder_put_be64(b, directory, directory + CLUSTER);
     image_builder_put_be32(b, directory + 8, 2);
+    image_builder_put_be32(b, directory + 12, 1); /* in use: of any size */
     image_builder_put_be32(b, directory + 16, 1u << 24 | 16u << 16 | 1u);
     image_builder_write(b, directory + 24, "n", 1);
     image_builder_put_be64(b, directory + CLUSTER, directory + 2 * CLUSTER);
@@ -185,6 +186,57 @@ long_bitmap_table(Image *image)
 }
 
 static void
+put_in_entry(Image *image, unsigned at, uint8_t value)
+{
+    add_bitmap(image);
+    image_builder_write(image->b, image->area + at, &value, 1);
+}
+
+static void
+bitmap_type(Image *image)
+{
+    put_in_entry(image, 16, 2);
+}
+
+static void
+bitmap_granularity(Image *image)
+{
+    put_in_entry(image, 17, 8);
+}
+
+static void
+bitmap_flags(Image *image)
+{
+    put_in_entry(image, 15, 5);
+}
+
+static void
+bitmap_extra_data(Image *image) /* one byte of it, and no name */
+{
+    put_in_entry(image, 23, 1);
+    image_builder_put_be32(image->b, image->area + 16, 1u << 24 | 16u << 16);
+}
+
+static void
+bitmap_name_empty(Image *image)
+{
+    put_in_entry(image, 19, 0);
+    image->data[15] = 24;
+}
+
+static void
+bitmap_name_nul(Image *image)
+{
+    put_in_entry(image, 24, 0);
+}
+
+static void
+bitmap_table_size(Image *image) /* two entries, and one is enough */
+{
+    put_in_entry(image, 15, 2);
+}
+
+static void
 bitmap_entry(Image *image)
 {
     add_bitmap(image);
@@ -256,8 +308,15 @@ test_problems(void)
         {longer_directory, QIMG_RULE_BITMAP_DIRECTORY},
         {far_directory, QIMG_RULE_TABLE_BEYOND_EOF},
         {short_extension, QIMG_RULE_BITMAP_DIRECTORY},
-        {unaligned_bitmap_table, QIMG_RULE_BITMAP_DIRECTORY},
-        {long_bitmap_table, QIMG_RULE_TABLE_BEYOND_EOF},
+        {unaligned_bitmap_table, QIMG_RULE_BITMAP_TABLE_PLACE},
+        {long_bitmap_table, QIMG_RULE_BITMAP_TABLE_PLACE},
+        {bitmap_type, QIMG_RULE_BITMAP_TYPE},
+        {bitmap_granularity, QIMG_RULE_BITMAP_GRANULARITY},
+        {bitmap_flags, QIMG_RULE_BITMAP_FLAGS},
+        {bitmap_extra_data, QIMG_RULE_BITMAP_EXTRA_DATA},
+        {bitmap_name_empty, QIMG_RULE_BITMAP_NAME_SIZE},
+        {bitmap_name_nul, QIMG_RULE_BITMAP_NAME_NUL},
+        {bitmap_table_size, QIMG_RULE_BITMAP_TABLE_SIZE},
         {bitmap_entry, QIMG_RULE_BITMAP_TABLE},
         {bitmap_on_l1, QIMG_RULE_METADATA_OVERLAP},
         {l1_reserved, QIMG_RULE_L1_RESERVED},

@@ -21,33 +21,19 @@ qcow2_bitmaps_are_valid(const Qcow2 *q)
 
 /* The problem of the entry's own fields; NULL: none. */
 static const char *
-judge_entry(Qcow2 *q, const Qcow2BitmapEntry *e, const char *name)
+judge_entry(Qcow2 *q, const Qcow2BitmapEntry *e, const uint8_t *name)
 {
     uint64_t cluster_bytes = q->geometry.cluster_bytes;
-    uint64_t n_entries = e->n_table_entries;
+    QimgRule rule = qcow2_bitmap_entry_check_fields(e, name).rule;
 
-    if (e->type != QCOW2_BITMAP_TYPE_DIRTY)
-        return "its type is unknown";
-    if (e->granularity_bits < QCOW2_MIN_BITMAP_GRANULARITY_BITS ||
-        e->granularity_bits > QCOW2_MAX_BITMAP_GRANULARITY_BITS)
-        return "its granularity is not between 512 bytes and 2 GiB";
-    if (e->flags & ~(QCOW2_BITMAP_IN_USE | QCOW2_BITMAP_AUTO))
-        return "it has unknown flags";
-    if (e->extra_bytes > 0)
-        return "it has extra data that this version does not know";
-    if (e->name_bytes == 0 || e->name_bytes > QCOW2_MAX_BITMAP_NAME)
-        return "its name has not 1 to 1023 bytes";
-    if (memchr(name, '\0', e->name_bytes))
-        return "its name has a NUL in it";
-    if (qcow2_bitmap_entry_check_table(e, cluster_bytes).rule)
-        return "its table has no valid place or size";
-    if (qimg_format_is_beyond_end(&q->base, e->table_offset + n_entries * 8 - 1))
+    if (!rule)
+        rule = qcow2_bitmap_entry_check_table(e, cluster_bytes).rule;
+    if (!rule && qimg_format_is_beyond_end(
+                     &q->base, e->table_offset + (uint64_t)e->n_table_entries * 8 - 1))
         return "its table lies beyond the end of the file";
-    if (!(e->flags & QCOW2_BITMAP_IN_USE) &&
-        n_entries != qcow2_bitmap_entries_for(q->header.size_bytes, e->granularity_bits,
-                                              cluster_bytes))
-        return "its table has not the size that the disk needs";
-    return NULL;
+    if (!rule)
+        rule = qcow2_bitmap_entry_check_size(e, q->header.size_bytes, cluster_bytes).rule;
+    return rule ? qimg_rule_text(rule) : NULL;
 }
 
 /* The problem of the entries in a valid bitmap's table; NULL: none. */
@@ -120,13 +106,13 @@ judge_names(QimgBitmaps *list)
             g_hash_table_add(seen, &list->items[i]);
         else
             first->facts.damage = list->items[i].facts.damage =
-                "another one has the same name";
+                qimg_rule_text(QIMG_RULE_BITMAP_NAME_TWICE);
     }
 }
 
 /* All of its bytes, NULs too, and a NUL behind them. */
 static char *
-copy_name(const char *name, size_t n_bytes)
+copy_name(const uint8_t *name, size_t n_bytes)
 {
     char *copy = g_malloc0(n_bytes + 1);
 
@@ -144,14 +130,14 @@ parse(Qcow2 *q, const uint8_t *bytes, QimgBitmaps *list)
     while (list->n < ext->n_bitmaps) {
         QimgFormatBitmap *b = &list->items[list->n];
         Qcow2BitmapEntry e;
-        const char *name;
+        const uint8_t *name;
         QimgErrno err = 0;
 
         if (qcow2_bitmap_entry_decode(bytes + at, ext->directory_bytes - at, &e).rule) {
             list->damage = "the directory of its bitmaps is damaged";
             return 0;
         }
-        name = (const char *)bytes + at + e.name_position;
+        name = bytes + at + e.name_position;
         *b = (QimgFormatBitmap){
             .facts = {.struct_bytes = sizeof b->facts,
                       .name = copy_name(name, e.name_bytes),

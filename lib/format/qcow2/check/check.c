@@ -34,6 +34,7 @@ typedef struct {
     QimgCheckReport *report;
     Qcow2Counts counts;
     Run run;
+    uint64_t n_unknown; /* clusters that a damaged bitmap may use */
 } Check;
 
 /* ---- problems of the tables ---- */
@@ -79,7 +80,9 @@ end_run(Check *c)
         .guest_offset = QIMG_NO_GUEST_OFFSET,
     };
 
-    if (run->n_clusters > 0)
+    if (finding.kind == QIMG_FINDING_LEAK && c->counts.has_damaged_bitmaps)
+        c->n_unknown += run->n_clusters;
+    else if (run->n_clusters > 0)
         qimg_check_report_add(c->report, &finding, run->n_clusters,
                               "refcount: is %" PRIu64 " and must be %" PRIu64,
                               run->refcount, run->n_references);
@@ -160,6 +163,15 @@ compare_refcounts(Check *c)
             err = compare_block(c, i, per_block, block);
     }
     end_run(c);
+    if (c->n_unknown > 0)
+        qimg_check_report_add(c->report,
+                              &(QimgFinding){.kind = QIMG_FINDING_CORRUPTION,
+                                             .guest_offset = QIMG_NO_GUEST_OFFSET},
+                              0,
+                              "bitmap: %" PRIu64
+                              " clusters may belong to the damaged ones (remove those: "
+                              "qimg bitmap --remove, --remove-all)",
+                              c->n_unknown);
     return err;
 }
 

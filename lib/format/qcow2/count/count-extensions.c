@@ -43,12 +43,41 @@ count_bitmap_table(Qcow2Walk *w, const Qcow2BitmapEntry *bitmap)
     return 0;
 }
 
+static void
+unref_bytes(gpointer data)
+{
+    g_bytes_unref(data);
+}
+
+/* Counts the table and the data of one bitmap, as far as they are known. A damaged one
+ * may also refer to other clusters, so none is a leak then. */
+static QimgErrno
+count_bitmap(Qcow2Walk *w, const Qcow2BitmapEntry *bitmap, const uint8_t *name,
+             uint64_t host_offset)
+{
+    uint64_t cluster_bytes = w->q->geometry.cluster_bytes;
+    QimgRule table_rule = qcow2_bitmap_entry_check_table(bitmap, cluster_bytes).rule;
+    QimgRule rule = qcow2_bitmap_entry_check_fields(bitmap, name).rule;
+
+    if (!rule)
+        rule = table_rule;
+    if (!rule)
+        rule =
+            qcow2_bitmap_entry_check_size(bitmap, w->q->header.size_bytes, cluster_bytes)
+                .rule;
+    if (rule)
+        qcow2_walk_unread(w, rule, host_offset);
+    return table_rule ? 0 : count_bitmap_table(w, bitmap);
+}
+
 /* Counts the directory, the tables and the data of all bitmaps. */
 static QimgErrno
 count_bitmaps(Qcow2Walk *w, const Qcow2Extension *extension)
 {
     uint64_t cluster_bytes = w->q->geometry.cluster_bytes;
     g_autofree uint8_t *directory = NULL;
+    g_autoptr(GHashTable) names =
+        g_hash_table_new_full(g_bytes_hash, g_bytes_equal, unref_bytes, NULL);
     Qcow2BitmapsExtension e;
     uint64_t at = 0;
     QimgErrno err;
@@ -70,20 +99,21 @@ count_bitmaps(Qcow2Walk *w, const Qcow2Extension *extension)
         return qcow2_walk_error(w, err, e.directory_offset);
     for (uint32_t i = 0; !err && i < e.n_bitmaps; i++) {
         Qcow2BitmapEntry bitmap;
+        const uint8_t *name;
 
         if (qcow2_bitmap_entry_decode(directory + at, e.directory_bytes - at, &bitmap)
                 .rule) {
             qcow2_walk_unread(w, QIMG_RULE_BITMAP_DIRECTORY, e.directory_offset + at);
             return 0;
         }
-        if (qcow2_bitmap_entry_check_table(&bitmap, cluster_bytes).rule)
-            qcow2_walk_unread(w, QIMG_RULE_BITMAP_DIRECTORY, e.directory_offset + at);
-        else
-            err = count_bitmap_table(w, &bitmap);
+        name = directory + at + bitmap.name_position;
+        if (!g_hash_table_add(names, g_bytes_new_static(name, bitmap.name_bytes)))
+            qcow2_walk_unread(w, QIMG_RULE_BITMAP_NAME_TWICE, e.directory_offset + at);
+        err = count_bitmap(w, &bitmap, name, e.directory_offset + at);
         at += bitmap.entry_bytes;
     }
     if (!err && at != e.directory_bytes)
-        qcow2_walk_problem(w, QIMG_RULE_BITMAP_DIRECTORY, e.directory_offset);
+        qcow2_walk_unread(w, QIMG_RULE_BITMAP_DIRECTORY, e.directory_offset);
     return err;
 }
 
@@ -114,6 +144,7 @@ qcow2_walk_extensions(Qcow2Walk *w)
     size_t position = h->header_bytes;
     g_autofree uint8_t *bytes = g_try_malloc(end);
     Qcow2Extension e;
+    uint64_t n_unread;
     QimgErrno err;
 
     if (!bytes)
@@ -131,6 +162,7 @@ qcow2_walk_extensions(Qcow2Walk *w)
         }
         if (e.type == QCOW2_EXT_END)
             return 0;
+        n_unread = w->counts->n_unread;
         if (e.type == QCOW2_EXT_BITMAPS &&
             (w->options->counts_stale_bitmaps ||
              (h->autoclear_features & QCOW2_AUTOCLEAR_BITMAPS)))
@@ -140,6 +172,8 @@ qcow2_walk_extensions(Qcow2Walk *w)
         else if (e.type != QCOW2_EXT_BITMAPS && e.type != QCOW2_EXT_BACKING_FORMAT &&
                  e.type != QCOW2_EXT_FEATURE_NAMES && e.type != QCOW2_EXT_DATA_FILE)
             w->counts->has_unknown_owner = true;
+        if (e.type == QCOW2_EXT_BITMAPS && w->counts->n_unread > n_unread)
+            w->counts->has_damaged_bitmaps = true;
     }
     return err;
 }

@@ -61,6 +61,7 @@ typedef struct {
     /* The header has unknown fields, features or extensions: they may own clusters that
      * are not counted. */
     bool has_unknown_owner;
+    bool has_damaged_bitmaps;  /* of n_unread */
     bool are_refcounts_ruined; /* the refcount table, or a block, is not reliable */
 } Qcow2Counts;
 
