@@ -3,6 +3,7 @@
 #include "format/qcow2/count/count.h"
 #include "format/qcow2/count/flags.h"
 #include "format/qcow2/count/refcount-bulk.h"
+#include "format/qcow2/refcount/alloc.h"
 #include "format/qcow2/refcount/refcount.h"
 
 #include <errno.h>
@@ -22,7 +23,7 @@
 static QimgErrno
 count(TestLayer *layer, Qcow2Counts *out)
 {
-    QIMG_LOCK_SCOPE(&layer->q->alloc_lock);
+    QIMG_LOCK_SCOPE(qcow2_alloc_lock(layer->q));
     g_assert_cmpint(qcow2_refcount_load_table(layer->q), ==, 0);
     return qcow2_count_references(layer->q, NULL, out);
 }

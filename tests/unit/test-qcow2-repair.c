@@ -8,6 +8,8 @@
 #include "event-storage.h"
 #include "format/qcow2/check/repair.h"
 #include "format/qcow2/count/count.h"
+#include "format/qcow2/layer/header-io.h"
+#include "format/qcow2/refcount/alloc.h"
 #include "format/qcow2/refcount/refcount.h"
 #include "format/qcow2/tables/tables.h"
 #include "image-builder.h"
@@ -25,7 +27,7 @@ repair(TestLayer *layer)
     Qcow2 *q = layer->q;
     QimgErrno err;
 
-    QIMG_LOCK_SCOPE(&q->alloc_lock);
+    QIMG_LOCK_SCOPE(qcow2_alloc_lock(q));
     err = qcow2_refcount_load_table(q);
     return err ? err : qcow2_repair_dirty(q);
 }
@@ -110,7 +112,7 @@ assert_clean(const GByteArray *bytes)
     Qcow2Counts counts;
 
     g_assert_cmpuint(get_be64(bytes, 72) & DIRTY, ==, 0);
-    qimg_mutex_lock(&q->alloc_lock);
+    qimg_mutex_lock(qcow2_alloc_lock(q));
     g_assert_cmpint(qcow2_refcount_load_table(q), ==, 0);
     g_assert_cmpint(qcow2_count_references(q, NULL, &counts), ==, 0);
     g_assert_cmpuint(counts.n_problems, ==, 0);
@@ -127,7 +129,7 @@ assert_clean(const GByteArray *bytes)
         for (unsigned k = 0; (entry & OFFSET_MASK) && k < CLUSTER; k += 8)
             assert_flag(&counts, get_be64(bytes, (entry & OFFSET_MASK) + k));
     }
-    qimg_mutex_unlock(&q->alloc_lock);
+    qimg_mutex_unlock(qcow2_alloc_lock(q));
     qcow2_counts_clear(&counts);
     test_layer_close(&layer);
 }
@@ -155,7 +157,7 @@ test_all_widths(void)
             assert_clean(layer.storage->bytes);
             assert_mapping_is(layer.storage->bytes, before);
             g_assert_false(layer.q->base.is_dirty);
-            g_assert_cmpuint(layer.q->header.incompatible_features & DIRTY, ==, 0);
+            g_assert_cmpuint(qcow2_get_incompatible(layer.q) & DIRTY, ==, 0);
         }
         if (order == 6) { /* 64 clusters a block, all in use */
             g_assert_cmpuint(b->bytes->len, >=, 128 * CLUSTER);
@@ -247,7 +249,7 @@ assert_none_too_low(const GByteArray *bytes)
     Qcow2 *q = layer.q;
     Qcow2Counts counts;
 
-    qimg_mutex_lock(&q->alloc_lock);
+    qimg_mutex_lock(qcow2_alloc_lock(q));
     g_assert_cmpint(qcow2_refcount_load_table(q), ==, 0);
     g_assert_cmpint(qcow2_count_references(q, NULL, &counts), ==, 0);
     for (uint64_t c = 0; c < counts.n_clusters; c++) {
@@ -256,7 +258,7 @@ assert_none_too_low(const GByteArray *bytes)
         g_assert_cmpint(qcow2_refcount_get(q, c, &refcount), ==, 0);
         g_assert_cmpuint(refcount, >=, qcow2_counts_get(&counts, c));
     }
-    qimg_mutex_unlock(&q->alloc_lock);
+    qimg_mutex_unlock(qcow2_alloc_lock(q));
     qcow2_counts_clear(&counts);
     test_layer_close(&layer);
 }
@@ -376,11 +378,11 @@ test_hostile(void)
                 image_builder_put_be64(b, at, flags | cluster * CLUSTER);
         }
         layer = test_layer_open(b->bytes, true);
-        qimg_mutex_lock(&layer.q->alloc_lock);
+        qimg_mutex_lock(qcow2_alloc_lock(layer.q));
         if (qcow2_refcount_load_table(layer.q) == 0) {
             QimgErrno err = qcow2_repair_dirty(layer.q);
 
-            qimg_mutex_unlock(&layer.q->alloc_lock);
+            qimg_mutex_unlock(qcow2_alloc_lock(layer.q));
             if (err) {
                 g_assert_cmpint(err, ==, -EIO);
                 g_assert_cmpuint(layer.storage->events->len, ==, 0);
@@ -390,7 +392,7 @@ test_hostile(void)
                 n_repaired++;
             }
         } else {
-            qimg_mutex_unlock(&layer.q->alloc_lock);
+            qimg_mutex_unlock(qcow2_alloc_lock(layer.q));
         }
         test_layer_close(&layer);
     }

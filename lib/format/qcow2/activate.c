@@ -16,10 +16,12 @@
 #include "format/qcow2/count/count.h"
 #include "format/qcow2/count/counts.h"
 #include "format/qcow2/layer/header-io.h"
+#include "format/qcow2/refcount/alloc-state.h"
 #include "format/qcow2/refcount/alloc.h"
 #include "format/qcow2/refcount/pending.h"
 #include "format/qcow2/refcount/refcount.h"
 #include "format/qcow2/tables/overlap.h"
+#include "format/qcow2/write/data-zeros.h"
 #include "format/qcow2/write/flush.h"
 
 /* Autoclear bits that stay valid, because writes here maintain their guarantees. */
@@ -64,10 +66,10 @@ qcow2_open_for_writing(Qcow2 *q, const QimgFormatEnv *env, GError **error)
         qimg_format_warn(base, "has stale bitmaps, which only take space (qimg check -r "
                                "leaks gives it back)");
     base->zero_unit_bytes = UINT64_C(1) << q->geometry.subcluster_bits;
-    qimg_mutex_init(&q->alloc_lock, QIMG_RANK_ALLOC);
-    qimg_mutex_init(&q->header_lock, QIMG_RANK_HEADER);
+    q->header_state = qcow2_header_state_new(q);
+    q->alloc = qcow2_alloc_new();
     q->pending = qcow2_pending_new();
-    atomic_init(&q->data_zeros_start_bytes, UINT64_MAX);
+    q->data_zeros = qcow2_data_zeros_new();
     q->is_open_for_writing = true;
     return true;
 }
@@ -75,25 +77,18 @@ qcow2_open_for_writing(Qcow2 *q, const QimgFormatEnv *env, GError **error)
 void
 qcow2_close_for_writing(Qcow2 *q)
 {
-    if (q->is_open_for_check) {
-        g_free(q->refcount_table);
-        qimg_mutex_clear(&q->header_lock);
-        qimg_mutex_clear(&q->alloc_lock);
-    }
-    if (!q->is_open_for_writing)
-        return;
     qcow2_tracker_free(q->tracker);
+    qcow2_data_zeros_free(q->data_zeros);
     qcow2_pending_free(q->pending);
-    g_free(q->refcount_table);
-    qimg_mutex_clear(&q->header_lock);
-    qimg_mutex_clear(&q->alloc_lock);
+    qcow2_alloc_free(q->alloc);
+    qcow2_header_state_free(q->header_state);
 }
 
 void
 qcow2_open_for_check(Qcow2 *q)
 {
-    qimg_mutex_init(&q->alloc_lock, QIMG_RANK_ALLOC);
-    qimg_mutex_init(&q->header_lock, QIMG_RANK_HEADER);
+    q->header_state = qcow2_header_state_new(q);
+    q->alloc = qcow2_alloc_new();
     q->is_open_for_check = true;
 }
 
@@ -103,20 +98,20 @@ qcow2_end_writing(QimgFormat *format)
     Qcow2 *q = (Qcow2 *)format;
     QimgErrno err;
 
-    if (!q->is_open_for_writing || !atomic_load(&q->is_active))
+    if (!q->is_open_for_writing || !qcow2_has_begun_changes(q))
         return;
     qcow2_tracker_end(q->tracker);
     qcow2_store_bitmaps(q->tracker);
     err = qcow2_flush(format);
     if (!err && !atomic_load(&q->base.broken)) {
-        qimg_mutex_lock(&q->alloc_lock);
-        err = qcow2_alloc_release_reserve(q, q->first_file_bytes);
+        qimg_mutex_lock(qcow2_alloc_lock(q));
+        err = qcow2_alloc_release_reserve(q, q->alloc->first_file_bytes);
         if (!err)
             err = qimg_storage_sync(format->file);
-        qimg_mutex_unlock(&q->alloc_lock);
+        qimg_mutex_unlock(qcow2_alloc_lock(q));
     }
     /* It may be ahead of a disk that has grown. */
-    if (!err && q->data_zeros_end_bytes > q->header.size_bytes)
+    if (!err && qcow2_data_zeros_end(q) > q->header.size_bytes)
         err = qimg_storage_set_size(format->data_file, q->header.size_bytes);
     if (err)
         g_warning("%s: not all could be written when it was closed: %s (run qemu-img "
@@ -135,7 +130,7 @@ clear_autoclear_bits(Qcow2 *q)
         return 0;
     err = qcow2_write_header_field(q, QCOW2_HEADER_AT_AUTOCLEAR, &field, sizeof field);
     if (!err)
-        q->header.autoclear_features = kept;
+        qcow2_header_to_change(q)->autoclear_features = kept;
     return err;
 }
 
@@ -146,7 +141,7 @@ static QimgErrno
 check_not_cut(Qcow2 *q)
 {
     uint64_t n_clusters =
-        qimg_div_round_up(q->first_file_bytes, q->geometry.cluster_bytes);
+        qimg_div_round_up(q->alloc->first_file_bytes, q->geometry.cluster_bytes);
     uint64_t last_cluster = 0;
     Qcow2Counts counts;
     QimgErrno err = qcow2_refcount_find_last(q, UINT64_MAX, &last_cluster);
@@ -167,7 +162,7 @@ QimgErrno
 qcow2_activate(QimgFormat *format)
 {
     Qcow2 *q = (Qcow2 *)format;
-    QimgErrno err = qimg_storage_get_size(q->base.file, &q->first_file_bytes);
+    QimgErrno err = qimg_storage_get_size(q->base.file, &q->alloc->first_file_bytes);
 
     if (!err)
         err = qcow2_refcount_load_table(q);

@@ -16,6 +16,7 @@
 #include "format/qcow2/check/check.h"
 #include "format/qcow2/check/repair.h"
 #include "format/qcow2/create.h"
+#include "format/qcow2/layer/header-io.h"
 #include "format/qcow2/layer/qcow2.h"
 #include "format/qcow2/snapshot/snapshot-change.h"
 #include "format/qcow2/snapshot/snapshot.h"
@@ -315,7 +316,7 @@ add_facts(Qcow2 *q)
     if (base->needs_data_file) {
         if (base->data_file_name)
             TEXT("data-file", base->data_file_name);
-        BOOL("data-file-raw", qcow2_has_raw_data_file(q));
+        BOOL("data-file-raw", q->has_raw_data_file);
     }
     NUMBER("incompatible-features", h->incompatible_features);
     NUMBER("compatible-features", h->compatible_features);
@@ -343,6 +344,7 @@ qcow2_fill(Qcow2 *q, const uint8_t *bytes, size_t n_bytes, const QimgFormatEnv *
         !qcow2_load_backing_name(q, bytes, n_bytes, error) ||
         !decide_features(q, env->inspect, error))
         return false;
+    q->has_raw_data_file = (h->autoclear_features & QCOW2_AUTOCLEAR_DATA_FILE_RAW) != 0;
     q->base.active = (QimgView){
         .size_bytes = h->size_bytes,
         .l1_table_offset = qimg_host(h->l1_table_offset),
@@ -373,7 +375,8 @@ qcow2_open(QimgStorage *file, const QimgFormatEnv *env, GError **error)
     size_t n_bytes = 0;
 
     qimg_format_init(&q->base, &qimg_driver_qcow2, file, env);
-    bytes = load_header_area(file, env->for_check, &n_bytes, &q->header, error);
+    bytes = load_header_area(file, env->for_check, &n_bytes, qcow2_header_to_change(q),
+                             error);
     if (!bytes || !qcow2_fill(q, bytes, n_bytes, env, error)) {
         q->base.file = NULL; /* stays the caller's */
         qimg_format_close(&q->base);

@@ -177,7 +177,7 @@ finish_target(Target *t)
     if (t->index == UINT64_MAX)
         return 0;
     {
-        QIMG_LOCK_SCOPE(&t->c->q->alloc_lock);
+        QIMG_LOCK_SCOPE(qcow2_alloc_lock(t->c->q));
 
         err = qcow2_alloc(t->c->q, 1, &run);
     }
@@ -515,7 +515,7 @@ commit(Change *c)
 {
     g_autoptr(GByteArray) directory = g_byte_array_new();
     Qcow2BitmapsExtension to = {.n_bitmaps = c->edits->len};
-    QIMG_LOCK_SCOPE(&c->q->alloc_lock);
+    QIMG_LOCK_SCOPE(qcow2_alloc_lock(c->q));
     QimgErrno err = 0;
 
     for (guint i = 0; !err && i < c->edits->len; i++)

@@ -43,7 +43,7 @@ write_autoclear(Qcow2 *q, bool has_bitmaps)
     field = qimg_be64_set(bits);
     err = qcow2_write_header_field(q, QCOW2_HEADER_AT_AUTOCLEAR, &field, sizeof field);
     if (!err)
-        q->header.autoclear_features = bits;
+        qcow2_header_to_change(q)->autoclear_features = bits;
     return err;
 }
 
@@ -126,7 +126,7 @@ move_backing_name(Qcow2 *q, uint64_t end)
         err = qcow2_write_header_field(q, QCOW2_HEADER_AT_BACKING_NAME, &field,
                                        sizeof field);
     if (!err)
-        q->header.backing_name_offset = new;
+        qcow2_header_to_change(q)->backing_name_offset = new;
     return err;
 }
 

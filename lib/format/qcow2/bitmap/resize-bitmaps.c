@@ -173,7 +173,7 @@ static QimgErrno
 make_all(Qcow2 *q, Qcow2BitmapsResize *r)
 {
     const Qcow2Tracker *t = q->tracker;
-    QIMG_LOCK_SCOPE(&q->alloc_lock);
+    QIMG_LOCK_SCOPE(qcow2_alloc_lock(q));
     QimgErrno err = 0;
 
     r->directory = g_memdup2(t->directory, q->bitmaps.directory_bytes);
@@ -230,7 +230,7 @@ qcow2_finish_bitmaps_resize(Qcow2 *q, Qcow2BitmapsResize *r)
         return 0;
     err = qimg_storage_sync(q->base.file); /* the size */
     if (!err) {
-        QIMG_LOCK_SCOPE(&q->alloc_lock);
+        QIMG_LOCK_SCOPE(qcow2_alloc_lock(q));
 
         err = qcow2_switch_bitmap_directory(q, &r->to);
     }

@@ -12,6 +12,7 @@
 #include "format/qcow2/bitmap/directory.h"
 #include "format/qcow2/bitmap/store.h"
 #include "format/qcow2/layer/header-io.h"
+#include "format/qcow2/refcount/alloc.h"
 #include "format/qcow2/refcount/refcount.h"
 
 #define IDLE_TICK_S 1
@@ -81,7 +82,7 @@ static QimgErrno
 check_own_clusters(Qcow2Tracker *t)
 {
     Qcow2 *q = t->q;
-    QIMG_LOCK_SCOPE(&q->alloc_lock);
+    QIMG_LOCK_SCOPE(qcow2_alloc_lock(q));
     QimgErrno err = 0;
 
     if (t->list->n == 0)
@@ -122,13 +123,13 @@ drop(Qcow2Tracker *t)
     Qcow2 *q = t->q;
     uint64_t kept = q->header.autoclear_features & ~(uint64_t)QCOW2_AUTOCLEAR_BITMAPS;
     qimg_be64 field = qimg_be64_set(kept);
-    QIMG_LOCK_SCOPE(&q->alloc_lock);
+    QIMG_LOCK_SCOPE(qcow2_alloc_lock(q));
     QimgErrno err =
         qcow2_write_header_field(q, QCOW2_HEADER_AT_AUTOCLEAR, &field, sizeof field);
 
     if (err)
         return err;
-    q->header.autoclear_features = kept;
+    qcow2_header_to_change(q)->autoclear_features = kept;
     atomic_store(&t->is_dropped, true);
     g_warning("%s: its bitmaps could not be marked as in use and are stale from now on",
               q->base.file->path);

@@ -43,7 +43,7 @@ static QimgErrno
 choose_place(Qcow2Tracker *t, const Qcow2TrackedBitmap *b, uint64_t e,
              uint64_t *host_offset_out)
 {
-    QIMG_LOCK_SCOPE(&t->q->alloc_lock);
+    QIMG_LOCK_SCOPE(qcow2_alloc_lock(t->q));
     QimgClusters run;
     QimgErrno err;
 

@@ -18,6 +18,9 @@
 #include "format/qcow2/count/count.h"
 #include "format/qcow2/count/counts.h"
 #include "format/qcow2/count/flags.h"
+#include "format/qcow2/layer/header-io.h"
+#include "format/qcow2/refcount/alloc-state.h"
+#include "format/qcow2/refcount/alloc.h"
 
 #define READ_BYTES (64 * QIMG_KIB)
 
@@ -116,7 +119,7 @@ compare_block(Check *c, uint64_t index, uint64_t per_block, uint8_t *block)
 {
     Qcow2 *q = c->q;
     uint64_t host_offset =
-        index < q->n_refcount_table_entries ? q->refcount_table[index] : 0;
+        index < q->alloc->n_refcount_table_entries ? q->alloc->refcount_table[index] : 0;
     uint64_t first = index * per_block;
     uint64_t end = qimg_min_u64(first + per_block, c->counts.n_clusters);
     QimgErrno err;
@@ -344,9 +347,8 @@ check(Check *c)
 
     result->n_total_clusters =
         qimg_div_round_up(q->header.size_bytes, q->geometry.cluster_bytes);
-    result->is_dirty = q->header.incompatible_features & QCOW2_INCOMPAT_DIRTY;
-    result->is_marked_corrupt =
-        (q->header.incompatible_features & QCOW2_INCOMPAT_CORRUPT) != 0;
+    result->is_dirty = (qcow2_get_incompatible(q) & QCOW2_INCOMPAT_DIRTY) != 0;
+    result->is_marked_corrupt = (qcow2_get_incompatible(q) & QCOW2_INCOMPAT_CORRUPT) != 0;
     if (!err)
         err = qcow2_check_snapshot_entries(q, c->report, &n_bad_snapshots);
     if (!err)
@@ -365,7 +367,7 @@ qcow2_check(QimgFormat *format, QimgCheckReport *report, GError **error)
     Check c = {.q = q, .report = report};
     QimgErrno err;
 
-    QIMG_LOCK_SCOPE(&q->alloc_lock); /* no other thread uses the layer */
+    QIMG_LOCK_SCOPE(qcow2_alloc_lock(q)); /* no other thread uses the layer */
     err = check(&c);
     qcow2_counts_clear(&c.counts);
     if (err == -EFBIG)

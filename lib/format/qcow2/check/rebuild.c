@@ -17,6 +17,7 @@
 #include "format/qcow2/count/count.h"
 #include "format/qcow2/count/counts.h"
 #include "format/qcow2/layer/header-io.h"
+#include "format/qcow2/refcount/alloc-state.h"
 
 typedef struct {
     Qcow2Repair *r;
@@ -40,12 +41,12 @@ plan_rebuild(Rebuild *b)
         !qcow2_repair_take_run(r, b->n_table_clusters, &first))
         return -EFBIG;
     b->table_offset = first << bits;
-    g_free(q->refcount_table);
-    q->n_refcount_table_entries = 0;
-    q->refcount_table = g_try_malloc0(b->n_table_clusters << bits);
-    if (!q->refcount_table)
+    g_free(q->alloc->refcount_table);
+    q->alloc->n_refcount_table_entries = 0;
+    q->alloc->refcount_table = g_try_malloc0(b->n_table_clusters << bits);
+    if (!q->alloc->refcount_table)
         return -ENOMEM;
-    q->n_refcount_table_entries = (b->n_table_clusters << bits) / sizeof(uint64_t);
+    q->alloc->n_refcount_table_entries = (b->n_table_clusters << bits) / sizeof(uint64_t);
     r->is_partial = true; /* no free cluster inside the file */
     return qcow2_repair_plan_blocks(r) ? -EFBIG : 0;
 }
@@ -83,8 +84,8 @@ switch_header(const Rebuild *b)
 
     if (err)
         return err;
-    q->header.refcount_table_offset = b->table_offset;
-    q->header.n_refcount_table_clusters = (uint32_t)b->n_table_clusters;
+    qcow2_header_to_change(q)->refcount_table_offset = b->table_offset;
+    qcow2_header_to_change(q)->n_refcount_table_clusters = (uint32_t)b->n_table_clusters;
     return 0;
 }
 

@@ -27,6 +27,7 @@
 #include "format/qcow2/count/count.h"
 #include "format/qcow2/count/counts.h"
 #include "format/qcow2/count/refcount-bulk.h"
+#include "format/qcow2/refcount/alloc-state.h"
 #include "format/qcow2/refcount/refcount.h"
 #include "format/qcow2/write/flush.h"
 
@@ -39,7 +40,7 @@ has_sign(Qcow2 *q, uint64_t *last_cluster_out)
 {
     unsigned bits = q->geometry.cluster_bits;
     uint64_t n_clusters =
-        qimg_div_round_up(q->first_file_bytes, q->geometry.cluster_bytes);
+        qimg_div_round_up(q->alloc->first_file_bytes, q->geometry.cluster_bytes);
     uint64_t refcount = 0, start, n_bytes;
     g_autofree uint8_t *bytes = g_try_malloc(q->geometry.cluster_bytes);
 
@@ -48,7 +49,7 @@ has_sign(Qcow2 *q, uint64_t *last_cluster_out)
         qcow2_refcount_get(q, *last_cluster_out, &refcount) != 0 || refcount != 1)
         return false;
     start = *last_cluster_out << bits;
-    n_bytes = qimg_min_u64(q->geometry.cluster_bytes, q->first_file_bytes - start);
+    n_bytes = qimg_min_u64(q->geometry.cluster_bytes, q->alloc->first_file_bytes - start);
     return qimg_storage_read(q->base.file, QIMG_IO_RESERVE, qimg_host(start), bytes,
                              n_bytes) == 0 &&
            memcmp(bytes, qimg_zeros, n_bytes) == 0;
@@ -63,9 +64,9 @@ is_cheap(const Qcow2 *q)
 
     for (unsigned i = 0; i < snapshots->n; i++)
         n_tables += snapshots->items[i].view.n_l1_entries;
-    return q->first_file_bytes >> q->geometry.cluster_bits <= MAX_CLUSTERS &&
-           qimg_min_u64(n_tables << q->geometry.cluster_bits, q->first_file_bytes) <=
-               MAX_TABLE_BYTES;
+    return q->alloc->first_file_bytes >> q->geometry.cluster_bits <= MAX_CLUSTERS &&
+           qimg_min_u64(n_tables << q->geometry.cluster_bits,
+                        q->alloc->first_file_bytes) <= MAX_TABLE_BYTES;
 }
 
 /* Replaces the refcounts in @stored by 1 for each cluster to be freed, else 0; returns
@@ -108,10 +109,10 @@ free_chosen(Qcow2 *q, const Qcow2Counts *chosen, uint64_t n_chosen, uint64_t las
               q->base.file->path, n_chosen);
     /* The dead process extended the file: the end of writing may cut it. */
     if (last_cluster + 1 >=
-        qimg_div_round_up(q->first_file_bytes, q->geometry.cluster_bytes)) {
+        qimg_div_round_up(q->alloc->first_file_bytes, q->geometry.cluster_bytes)) {
         err = qcow2_refcount_find_last(q, last_cluster, &last_cluster);
         if (!err)
-            q->first_file_bytes = (last_cluster + 1) << q->geometry.cluster_bits;
+            q->alloc->first_file_bytes = (last_cluster + 1) << q->geometry.cluster_bits;
     }
     return err;
 }

@@ -7,6 +7,7 @@
 #include "base/endian.h"
 #include "codec/qcow2-refcounts.h"
 #include "format/qcow2/count/counts.h"
+#include "format/qcow2/refcount/alloc-state.h"
 
 /* ---- planning ---- */
 
@@ -73,11 +74,13 @@ qcow2_repair_plan_blocks(Qcow2Repair *r)
     for (uint64_t i = 0; i * r->per_block < r->counts.n_words; i++) {
         Qcow2NewBlock block = {.index = i};
 
-        if (i < r->q->n_refcount_table_entries && r->q->refcount_table[i] != 0)
+        if (i < r->q->alloc->n_refcount_table_entries &&
+            r->q->alloc->refcount_table[i] != 0)
             continue;
         if (!qcow2_repair_is_range_used(r, i))
             continue;
-        if (i >= r->q->n_refcount_table_entries || !find_place(r, i, &block.cluster))
+        if (i >= r->q->alloc->n_refcount_table_entries ||
+            !find_place(r, i, &block.cluster))
             return QIMG_RULE_REFTABLE_TOO_SMALL;
         qcow2_counts_take(&r->counts, block.cluster);
         g_array_append_val(r->new_blocks, block);
@@ -176,21 +179,21 @@ qcow2_repair_correct_blocks(Qcow2Repair *r, Qcow2Pass pass)
 {
     Qcow2 *q = r->q;
 
-    for (uint64_t i = 0; i < q->n_refcount_table_entries; i++) {
-        QimgErrno err = qimg_task_step(r->task, i, q->n_refcount_table_entries);
+    for (uint64_t i = 0; i < q->alloc->n_refcount_table_entries; i++) {
+        QimgErrno err = qimg_task_step(r->task, i, q->alloc->n_refcount_table_entries);
 
         if (err)
             return err;
-        if (q->refcount_table[i] == 0) {
+        if (q->alloc->refcount_table[i] == 0) {
             if (pass == QCOW2_PASS_LOWER && qcow2_repair_is_range_used(r, i))
                 r->n_too_low++;
             continue;
         }
         err = qimg_storage_read(q->base.file, QIMG_IO_REFCOUNT,
-                                qimg_host(q->refcount_table[i]), r->block,
+                                qimg_host(q->alloc->refcount_table[i]), r->block,
                                 q->geometry.cluster_bytes);
         if (!err && correct_block(r, i, pass))
-            err = write_block(r, q->refcount_table[i]);
+            err = write_block(r, q->alloc->refcount_table[i]);
         if (!err)
             err = release_freed(r);
         if (err)
@@ -221,7 +224,8 @@ qcow2_repair_settle(Qcow2Repair *r, bool is_rebuilding)
     Qcow2 *q = r->q;
 
     for (uint64_t i = 0; i * r->per_block < r->counts.n_clusters; i++) {
-        uint64_t host_offset = i < q->n_refcount_table_entries ? q->refcount_table[i] : 0;
+        uint64_t host_offset =
+            i < q->alloc->n_refcount_table_entries ? q->alloc->refcount_table[i] : 0;
         /* A block that overlaps another structure is no longer valid. */
         bool has_block =
             host_offset != 0 &&
@@ -280,7 +284,7 @@ qcow2_repair_add_blocks(Qcow2Repair *r)
             qimg_host(q->header.refcount_table_offset + block->index * sizeof entry),
             &entry, sizeof entry);
         if (!err)
-            q->refcount_table[block->index] = host_offset;
+            q->alloc->refcount_table[block->index] = host_offset;
     }
     return err;
 }

@@ -40,6 +40,8 @@
 #include "format/qcow2/count/counts.h"
 #include "format/qcow2/count/flags.h"
 #include "format/qcow2/layer/header-io.h"
+#include "format/qcow2/refcount/alloc-state.h"
+#include "format/qcow2/refcount/alloc.h"
 
 /* Refuses all changes of the layer from now on; reads still work. */
 static QimgErrno
@@ -185,7 +187,7 @@ repair_leaks(Qcow2Repair *r)
     err = qcow2_check_snapshot_entries(r->q, NULL, &n_bad_snapshots);
     if (!err)
         err = qcow2_repair_correct_blocks(r, QCOW2_PASS_LOWER);
-    for (uint64_t i = r->q->n_refcount_table_entries;
+    for (uint64_t i = r->q->alloc->n_refcount_table_entries;
          !err && i * r->per_block < r->counts.n_clusters; i++)
         r->n_too_low += qcow2_repair_is_range_used(r, i);
     /* Flags are no leaks, but are corrected if nothing else is left to do. */
@@ -250,10 +252,10 @@ qcow2_repair(QimgFormat *format, QimgRepair mode, QimgCheckReport *report, GErro
     QimgErrno err = r.block ? 0 : -ENOMEM;
 
     r.freed = g_array_new(FALSE, FALSE, sizeof(QimgClusters));
-    qimg_mutex_lock(&q->alloc_lock); /* no other thread uses the layer */
+    qimg_mutex_lock(qcow2_alloc_lock(q)); /* no other thread uses the layer */
     if (!err)
         err = mode == QIMG_REPAIR_LEAKS ? repair_leaks(&r) : repair_all(&r);
-    qimg_mutex_unlock(&q->alloc_lock);
+    qimg_mutex_unlock(qcow2_alloc_lock(q));
     repair_clear(&r);
     if (err) {
         set_repair_error(error, err);

@@ -23,6 +23,7 @@
 #include "format/qcow2/count/count-extensions.h"
 #include "format/qcow2/count/count-walk.h"
 #include "format/qcow2/count/counts.h"
+#include "format/qcow2/refcount/alloc-state.h"
 #include "format/qcow2/refcount/refcount.h"
 #include "format/qcow2/tables/overlap.h"
 
@@ -257,16 +258,16 @@ load_refcount_table(Qcow2Walk *w)
     if (rule) {
         qcow2_walk_problem(w, rule, q->header.refcount_table_offset);
         w->counts->are_refcounts_ruined = true;
-        g_clear_pointer(&q->refcount_table, g_free);
-        q->n_refcount_table_entries = 0;
+        g_clear_pointer(&q->alloc->refcount_table, g_free);
+        q->alloc->n_refcount_table_entries = 0;
     }
-    for (uint64_t i = 0; i < q->n_refcount_table_entries; i++) {
-        if (qcow2_refcount_is_entry_sound(q, q->refcount_table[i]))
+    for (uint64_t i = 0; i < q->alloc->n_refcount_table_entries; i++) {
+        if (qcow2_refcount_is_entry_sound(q, q->alloc->refcount_table[i]))
             continue;
         qcow2_walk_problem(w, QIMG_RULE_REFTABLE_ENTRY,
                            q->header.refcount_table_offset + i * sizeof(uint64_t));
         w->counts->are_refcounts_ruined = true;
-        q->refcount_table[i] = 0;
+        q->alloc->refcount_table[i] = 0;
     }
     return 0;
 }
@@ -276,13 +277,14 @@ count_refcounts(Qcow2Walk *w)
 {
     Qcow2 *q = w->q;
 
-    if (w->options->leaves_out_refcounts || q->n_refcount_table_entries == 0)
+    if (w->options->leaves_out_refcounts || q->alloc->n_refcount_table_entries == 0)
         return;
     (void)qcow2_walk_alone(w, q->header.refcount_table_offset,
-                           q->n_refcount_table_entries * sizeof(uint64_t));
-    for (uint64_t i = 0; i < q->n_refcount_table_entries; i++)
-        if (q->refcount_table[i] != 0)
-            (void)qcow2_walk_alone(w, q->refcount_table[i], q->geometry.cluster_bytes);
+                           q->alloc->n_refcount_table_entries * sizeof(uint64_t));
+    for (uint64_t i = 0; i < q->alloc->n_refcount_table_entries; i++)
+        if (q->alloc->refcount_table[i] != 0)
+            (void)qcow2_walk_alone(w, q->alloc->refcount_table[i],
+                                   q->geometry.cluster_bytes);
 }
 
 /* Whether a cluster of the refcount table or of a block has another use, too. */
@@ -292,14 +294,14 @@ are_refcounts_shared(const Qcow2Walk *w)
     const Qcow2 *q = w->q;
     unsigned bits = q->geometry.cluster_bits;
     uint64_t first = q->header.refcount_table_offset >> bits;
-    uint64_t n = q->n_refcount_table_entries * sizeof(uint64_t) >> bits;
+    uint64_t n = q->alloc->n_refcount_table_entries * sizeof(uint64_t) >> bits;
 
     for (uint64_t c = first; c < first + n; c++)
         if (qcow2_counts_get(w->counts, c) != 1)
             return true;
-    for (uint64_t i = 0; i < q->n_refcount_table_entries; i++)
-        if (q->refcount_table[i] != 0 &&
-            qcow2_counts_get(w->counts, q->refcount_table[i] >> bits) != 1)
+    for (uint64_t i = 0; i < q->alloc->n_refcount_table_entries; i++)
+        if (q->alloc->refcount_table[i] != 0 &&
+            qcow2_counts_get(w->counts, q->alloc->refcount_table[i] >> bits) != 1)
             return true;
     return false;
 }

@@ -9,6 +9,8 @@
 #include "base/checked.h"
 #include "codec/qcow2-refcounts.h"
 #include "format/qcow2/count/counts.h"
+#include "format/qcow2/layer/header-io.h"
+#include "format/qcow2/refcount/alloc-state.h"
 
 /* The written part of a block: from the first piece with a change to the last. */
 #define PIECE_BYTES 4096u
@@ -58,10 +60,11 @@ load_block(Bulk *b, uint64_t index)
 {
     Qcow2 *q = b->q;
 
-    if (index >= q->n_refcount_table_entries || q->refcount_table[index] == 0)
+    if (index >= q->alloc->n_refcount_table_entries ||
+        q->alloc->refcount_table[index] == 0)
         return -ERANGE;
     return qimg_storage_read(q->base.file, QIMG_IO_REFCOUNT,
-                             qimg_host(q->refcount_table[index]), b->old,
+                             qimg_host(q->alloc->refcount_table[index]), b->old,
                              q->geometry.cluster_bytes);
 }
 
@@ -103,8 +106,8 @@ store_block(Bulk *b, uint64_t index)
     if (start == end)
         return 0;
     return qimg_format_write_or_undo(&b->q->base, QIMG_IO_REFCOUNT,
-                                     b->q->refcount_table[index] + start, b->new + start,
-                                     b->old + start, end - start);
+                                     b->q->alloc->refcount_table[index] + start,
+                                     b->new + start, b->old + start, end - start);
 }
 
 static void
@@ -162,7 +165,7 @@ qcow2_refcount_add_counts(Qcow2 *q, const Qcow2Counts *counts, int sign, GArray 
     while (err && !freed && b.old && i-- > 0)
         if (has_counts(&b, i) &&
             (load_block(&b, i) || change_block(&b, i) || store_block(&b, i)))
-            q->stays_dirty = true;
+            qcow2_keep_dirty(q);
     g_free(b.old);
     return err;
 }
@@ -188,9 +191,9 @@ qcow2_refcount_load_all(Qcow2 *q, Qcow2Counts *out)
         err = -EFBIG;
     else if (!(out->words = g_try_malloc0(out->n_words * sizeof *out->words)))
         err = -ENOMEM;
-    for (uint64_t i = 0; !err && i < n_blocks(&b) && i < q->n_refcount_table_entries;
-         i++) {
-        if (q->refcount_table[i] == 0)
+    for (uint64_t i = 0;
+         !err && i < n_blocks(&b) && i < q->alloc->n_refcount_table_entries; i++) {
+        if (q->alloc->refcount_table[i] == 0)
             continue;
         err = load_block(&b, i);
         for (uint64_t j = 0; !err && j < b.per_block; j++) {

@@ -7,6 +7,39 @@
 #include <errno.h>
 
 #include "base/endian.h"
+#include "base/lock.h"
+
+struct Qcow2HeaderState {
+    QimgMutex lock;                 /* rank QIMG_RANK_HEADER */
+    uint64_t incompatible_features; /* guarded by lock */
+    bool is_marked;   /* guarded by lock: marked corrupt since open; never reset */
+    bool stays_dirty; /* changed with the gate closed */
+};
+
+Qcow2HeaderState *
+qcow2_header_state_new(const Qcow2 *q)
+{
+    Qcow2HeaderState *state = g_new0(Qcow2HeaderState, 1);
+
+    qimg_mutex_init(&state->lock, QIMG_RANK_HEADER);
+    state->incompatible_features = q->header.incompatible_features;
+    return state;
+}
+
+void
+qcow2_header_state_free(Qcow2HeaderState *state)
+{
+    if (!state)
+        return;
+    qimg_mutex_clear(&state->lock);
+    g_free(state);
+}
+
+Qcow2Header *
+qcow2_header_to_change(Qcow2 *q)
+{
+    return (Qcow2Header *)&q->header;
+}
 
 QimgErrno
 qcow2_write_header_field(Qcow2 *q, uint64_t position, const void *bytes, size_t n_bytes)
@@ -29,26 +62,27 @@ qcow2_write_header_field(Qcow2 *q, uint64_t position, const void *bytes, size_t 
 uint64_t
 qcow2_get_incompatible(Qcow2 *q)
 {
-    QIMG_LOCK_SCOPE(&q->header_lock);
+    QIMG_LOCK_SCOPE(&q->header_state->lock);
 
-    return q->header.incompatible_features;
+    return q->header_state->incompatible_features;
 }
 
 QimgErrno
 qcow2_change_incompatible(Qcow2 *q, uint64_t set, uint64_t clear)
 {
-    QIMG_LOCK_SCOPE(&q->header_lock);
-    uint64_t kept = q->is_marked ? QCOW2_INCOMPAT_CORRUPT : 0;
-    uint64_t features = ((q->header.incompatible_features | set) & ~clear) | kept;
+    Qcow2HeaderState *state = q->header_state;
+    QIMG_LOCK_SCOPE(&state->lock);
+    uint64_t kept = state->is_marked ? QCOW2_INCOMPAT_CORRUPT : 0;
+    uint64_t features = ((state->incompatible_features | set) & ~clear) | kept;
     qimg_be64 field = qimg_be64_set(features);
     QimgErrno err;
 
-    if (features == q->header.incompatible_features)
+    if (features == state->incompatible_features)
         return 0;
     err = qcow2_write_header_field(q, QCOW2_HEADER_AT_INCOMPATIBLE, &field, sizeof field);
     if (err)
         return err;
-    q->header.incompatible_features = features;
+    state->incompatible_features = features;
     q->base.is_dirty = (features & QCOW2_INCOMPAT_DIRTY) != 0;
     if (!kept)
         q->base.is_corrupt = (features & QCOW2_INCOMPAT_CORRUPT) != 0;
@@ -58,22 +92,29 @@ qcow2_change_incompatible(Qcow2 *q, uint64_t set, uint64_t clear)
 QimgErrno
 qcow2_set_dirty(Qcow2 *q, bool is_dirty)
 {
-    if (q->header.version < 3 || (!is_dirty && q->stays_dirty))
+    if (q->header.version < 3 || (!is_dirty && q->header_state->stays_dirty))
         return 0;
     return qcow2_change_incompatible(q, is_dirty ? QCOW2_INCOMPAT_DIRTY : 0,
                                      is_dirty ? 0 : QCOW2_INCOMPAT_DIRTY);
+}
+
+void
+qcow2_keep_dirty(Qcow2 *q)
+{
+    q->header_state->stays_dirty = true;
 }
 
 /* Tries to set the corrupt bit: the layer is broken in any case. */
 static void
 store_corrupt_bit(Qcow2 *q)
 {
-    QIMG_LOCK_SCOPE(&q->header_lock);
+    Qcow2HeaderState *state = q->header_state;
+    QIMG_LOCK_SCOPE(&state->lock);
     qimg_be64 field;
 
-    q->is_marked = true;
-    q->header.incompatible_features |= QCOW2_INCOMPAT_CORRUPT;
-    field = qimg_be64_set(q->header.incompatible_features);
+    state->is_marked = true;
+    state->incompatible_features |= QCOW2_INCOMPAT_CORRUPT;
+    field = qimg_be64_set(state->incompatible_features);
     if (!qimg_storage_write(q->base.file, QIMG_IO_HEADER,
                             qimg_host(QCOW2_HEADER_AT_INCOMPATIBLE), &field,
                             sizeof field))

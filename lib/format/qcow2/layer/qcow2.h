@@ -30,77 +30,49 @@
  *     may still use the old one; only from then on can it be found free.
  *
  * W4  The guest range of an entry that is being changed is announced (format/inflight.h);
- *     L1 entries, refcounts and the reserve change under alloc_lock.
+ *     L1 entries, refcounts and the reserve change under the lock of refcount/alloc.h.
  *
  * And T1, T2 of format/table-file.h. */
 #pragma once
 
-#include <stdatomic.h>
-
-#include "base/lock.h"
 #include "codec/qcow2-bitmaps.h"
 #include "codec/qcow2-geometry.h"
 #include "codec/qcow2-header.h"
 #include "format/table-file.h"
 #include "transform/compress.h"
 
-#define QCOW2_MAX_RESERVED_RUNS 256u
-
-typedef struct Qcow2Pending Qcow2Pending; /* refcount/pending.c */
-typedef struct Qcow2Tracker Qcow2Tracker; /* bitmap/tracker.c */
+/* Each of these is defined beside its functions, so that no other code can name its
+ * fields. */
+typedef struct Qcow2HeaderState Qcow2HeaderState; /* layer/header-io.c */
+typedef struct Qcow2Alloc Qcow2Alloc;             /* refcount/alloc-state.h */
+typedef struct Qcow2Pending Qcow2Pending;         /* refcount/pending.c */
+typedef struct Qcow2DataZeros Qcow2DataZeros;     /* write/data-zeros.c */
+typedef struct Qcow2Tracker Qcow2Tracker;         /* bitmap/tracker.c */
 
 typedef struct Qcow2 {
     QimgFormat base;
-    /* const after open; of a writable layer, incompatible_features: header_lock,
-     * autoclear_features: see activate.c */
-    Qcow2Header header;
-    Qcow2Geometry geometry; /* const after open */
-    unsigned slice_words;   /* const after open: words of an L2 slice */
-    QimgCodec codec;        /* const after open */
 
-    /* The rest: writable layers only. */
-    QimgMutex alloc_lock;  /* rank QIMG_RANK_ALLOC */
-    QimgMutex header_lock; /* rank QIMG_RANK_HEADER */
-    bool is_marked; /* guarded by header_lock: marked corrupt since open; never reset */
-    _Atomic bool is_active;            /* atomic: the first change has been prepared */
-    bool is_open_for_writing;          /* const after open */
-    bool is_open_for_check;            /* const after open */
-    uint64_t *refcount_table;          /* guarded by alloc_lock: host-endian entries */
-    uint64_t n_refcount_table_entries; /* guarded by alloc_lock */
-    uint64_t search_from;              /* guarded by alloc_lock: no free cluster below */
-    QimgClusters reserve[QCOW2_MAX_RESERVED_RUNS]; /* guarded by alloc_lock */
-    unsigned n_reserve;                            /* guarded by alloc_lock */
-    uint64_t next_reserve_bytes;                   /* guarded by alloc_lock */
-    /* changed with the gate closed: refcounts or flags are wrong, and nothing corrects
-     * them before the next open */
-    bool stays_dirty;
-    /* The range of an external data file that growing the disk has zeroed, durably; it
-     * may reach behind the disk's end, and no part of it without an entry was written
-     * since. Grows while the gate is closed; the start: atomic, UINT64_MAX: none */
-    _Atomic uint64_t data_zeros_start_bytes;
-    uint64_t data_zeros_end_bytes;
-    uint64_t first_file_bytes; /* const once active: the file's length at activation */
-    uint64_t snapshot_table_bytes; /* const after open */
-    Qcow2BitmapsExtension bitmaps; /* changes with the gate closed; no bitmaps: all 0 */
-    bool has_damaged_bitmaps;      /* const after open: their extension is */
-    uint64_t bitmaps_extension_at; /* const after open: its data in the file; 0: none */
+    /* ---- const after open: for all ---- */
+    Qcow2Geometry geometry;
+    unsigned slice_words; /* words of an L2 slice */
+    QimgCodec codec;
+    bool has_raw_data_file; /* an external data file is the disk, byte for byte */
+    bool is_open_for_writing;
+    bool is_open_for_check;
+    bool has_damaged_bitmaps; /* their extension is */
 
-    /* owned; const after open; NULL: there are no bitmaps, or they are given up */
-    Qcow2Tracker *tracker;
-    Qcow2Pending
-        *pending; /* owned, has a lock of its own; NULL unless open for writing */
+    /* ---- of a writable layer: changes while the gate is closed, or under the allocation
+     * lock; no use for readers ---- */
+    const Qcow2Header header; /* changed by qcow2_header_to_change; the incompatible
+                                 features are those at open: see layer/header-io.h */
+    uint64_t snapshot_table_bytes;
+    Qcow2BitmapsExtension bitmaps; /* no bitmaps: all 0 */
+    uint64_t bitmaps_extension_at; /* its data in the file; 0: none */
+
+    /* ---- with locks of their own; owned, NULL in read-only layers ---- */
+    Qcow2HeaderState *header_state;
+    Qcow2Alloc *alloc;
+    Qcow2Pending *pending;      /* NULL for check, too */
+    Qcow2DataZeros *data_zeros; /* NULL for check, too */
+    Qcow2Tracker *tracker;      /* NULL: there are no bitmaps, or they are given up */
 } Qcow2;
-
-/* Whether the image has an external data file that is the disk, byte for byte. */
-static inline bool
-qcow2_has_raw_data_file(const Qcow2 *q)
-{
-    return (q->header.autoclear_features & QCOW2_AUTOCLEAR_DATA_FILE_RAW) != 0;
-}
-
-/* Precedes every change: see qimg_format_activate. */
-static inline QimgErrno
-qcow2_begin_change(Qcow2 *q)
-{
-    return qimg_format_activate(&q->base, &q->alloc_lock, &q->is_active);
-}

@@ -10,7 +10,45 @@
 #include "base/checked.h"
 #include "codec/qcow2-refcounts.h"
 #include "format/qcow2/layer/header-io.h"
+#include "format/qcow2/refcount/alloc-state.h"
 #include "format/qcow2/refcount/refcount.h"
+
+Qcow2Alloc *
+qcow2_alloc_new(void)
+{
+    Qcow2Alloc *alloc = g_new0(Qcow2Alloc, 1);
+
+    qimg_mutex_init(&alloc->lock, QIMG_RANK_ALLOC);
+    return alloc;
+}
+
+void
+qcow2_alloc_free(Qcow2Alloc *alloc)
+{
+    if (!alloc)
+        return;
+    g_free(alloc->refcount_table);
+    qimg_mutex_clear(&alloc->lock);
+    g_free(alloc);
+}
+
+QimgMutex *
+qcow2_alloc_lock(Qcow2 *q)
+{
+    return &q->alloc->lock;
+}
+
+QimgErrno
+qcow2_begin_change(Qcow2 *q)
+{
+    return qimg_format_activate(&q->base, &q->alloc->lock, &q->alloc->is_active);
+}
+
+bool
+qcow2_has_begun_changes(const Qcow2 *q)
+{
+    return atomic_load(&q->alloc->is_active);
+}
 
 /* Zeroes free clusters, in a file extended behind them, and then counts them, so that
  * they are not found free; in this order: without room, nothing was counted. The caller
@@ -54,14 +92,13 @@ claim_some(Qcow2 *q, QimgClusters *run)
 static QimgErrno
 qcow2_refill(Qcow2 *q)
 {
-    uint64_t n_wanted = qimg_max_u64(
-        qimg_reserve_bytes(&q->base, q->next_reserve_bytes) >> q->geometry.cluster_bits,
-        1);
+    uint64_t n_wanted =
+        qimg_max_u64(qcow2_alloc_next_bytes(q) >> q->geometry.cluster_bits, 1);
     uint64_t n_found = 0;
-    uint64_t from = q->search_from;
+    uint64_t from = q->alloc->search_from;
     QimgErrno err = 0;
 
-    while (n_found < n_wanted && q->n_reserve < QCOW2_MAX_RESERVED_RUNS) {
+    while (n_found < n_wanted && q->alloc->n_reserve < QCOW2_MAX_RESERVED_RUNS) {
         QimgClusters run;
 
         err = qcow2_refcount_find_free(q, from, n_wanted - n_found, &run);
@@ -69,29 +106,29 @@ qcow2_refill(Qcow2 *q)
             err = claim_some(q, &run);
         if (err)
             break;
-        q->reserve[q->n_reserve++] = run;
+        q->alloc->reserve[q->alloc->n_reserve++] = run;
         n_found += run.n_clusters;
         from = run.first_cluster + run.n_clusters;
     }
-    if (q->n_reserve == 0)
+    if (q->alloc->n_reserve == 0)
         return err;
     /* Pending entries are written after a sync in any case. */
     err = qimg_format_is_behind(&q->base) ? 0 : qimg_storage_sync(q->base.file);
     if (err) {
-        while (q->n_reserve > 0)
-            qcow2_alloc_undo(q, q->reserve[--q->n_reserve]);
+        while (q->alloc->n_reserve > 0)
+            qcow2_alloc_undo(q, q->alloc->reserve[--q->alloc->n_reserve]);
         return err;
     }
-    q->search_from = from;
-    q->next_reserve_bytes = (n_wanted << q->geometry.cluster_bits) * 2;
+    q->alloc->search_from = from;
+    q->alloc->next_reserve_bytes = (n_wanted << q->geometry.cluster_bits) * 2;
     return 0;
 }
 
 QimgErrno
 qcow2_alloc(Qcow2 *q, uint64_t n_max, QimgClusters *out)
 {
-    QimgClusters *run = &q->reserve[0];
-    QimgErrno err = q->n_reserve == 0 ? qcow2_refill(q) : 0;
+    QimgClusters *run = &q->alloc->reserve[0];
+    QimgErrno err = q->alloc->n_reserve == 0 ? qcow2_refill(q) : 0;
 
     if (err)
         return err;
@@ -99,7 +136,7 @@ qcow2_alloc(Qcow2 *q, uint64_t n_max, QimgClusters *out)
     run->first_cluster += out->n_clusters;
     run->n_clusters -= out->n_clusters;
     if (run->n_clusters == 0)
-        memmove(run, run + 1, --q->n_reserve * sizeof *run);
+        memmove(run, run + 1, --q->alloc->n_reserve * sizeof *run);
     return 0;
 }
 
@@ -107,7 +144,7 @@ qcow2_alloc(Qcow2 *q, uint64_t n_max, QimgClusters *out)
 static QimgErrno
 find_together(Qcow2 *q, uint64_t n, uint64_t *first_cluster_out)
 {
-    uint64_t from = q->search_from;
+    uint64_t from = q->alloc->search_from;
     uint64_t n_together = 0; /* free clusters before @from */
 
     /* A search never finds more than a new block leaves free. */
@@ -148,7 +185,19 @@ void
 qcow2_alloc_undo(Qcow2 *q, QimgClusters run)
 {
     if (qcow2_refcount_add(q, run, -1) == 0)
-        q->search_from = qimg_min_u64(q->search_from, run.first_cluster);
+        qcow2_alloc_search_from(q, run.first_cluster);
+}
+
+void
+qcow2_alloc_search_from(Qcow2 *q, uint64_t cluster)
+{
+    q->alloc->search_from = qimg_min_u64(q->alloc->search_from, cluster);
+}
+
+uint64_t
+qcow2_alloc_next_bytes(const Qcow2 *q)
+{
+    return qimg_reserve_bytes(&q->base, q->alloc->next_reserve_bytes);
 }
 
 /* Truncates the file behind its last used cluster. */
@@ -177,8 +226,8 @@ qcow2_alloc_release_reserve(Qcow2 *q, uint64_t min_file_bytes)
 {
     QimgErrno err = 0;
 
-    while (q->n_reserve > 0 && !err) {
-        QimgClusters run = q->reserve[--q->n_reserve];
+    while (q->alloc->n_reserve > 0 && !err) {
+        QimgClusters run = q->alloc->reserve[--q->alloc->n_reserve];
 
         err = qcow2_refcount_add(q, run, -1);
         if (err == -ERANGE) {
@@ -187,8 +236,8 @@ qcow2_alloc_release_reserve(Qcow2 *q, uint64_t min_file_bytes)
                                run.first_cluster << q->geometry.cluster_bits);
             err = 0;
         }
-        q->search_from = qimg_min_u64(q->search_from, run.first_cluster);
+        qcow2_alloc_search_from(q, run.first_cluster);
     }
-    q->next_reserve_bytes = 0;
+    q->alloc->next_reserve_bytes = 0;
     return err ? err : cut_file(q, min_file_bytes);
 }

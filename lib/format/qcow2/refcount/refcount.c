@@ -12,6 +12,7 @@
 #include "codec/qcow2-refcounts.h"
 #include "codec/qcow2-tables.h"
 #include "format/qcow2/layer/header-io.h"
+#include "format/qcow2/refcount/alloc-state.h"
 #include "format/qcow2/refcount/pending.h"
 
 #define REFTABLE_RESERVED_BITS UINT64_C(0x1ff)
@@ -55,9 +56,9 @@ qcow2_refcount_read_table(Qcow2 *q)
     if (err)
         return err;
     qimg_be64_array_to_host(table, n_bytes / sizeof *table);
-    g_free(q->refcount_table);
-    q->refcount_table = g_steal_pointer(&table);
-    q->n_refcount_table_entries = n_bytes / sizeof *table;
+    g_free(q->alloc->refcount_table);
+    q->alloc->refcount_table = g_steal_pointer(&table);
+    q->alloc->n_refcount_table_entries = n_bytes / sizeof *table;
     return 0;
 }
 
@@ -66,9 +67,10 @@ qcow2_refcount_load_table(Qcow2 *q)
 {
     QimgErrno err = qcow2_refcount_read_table(q);
 
-    for (uint64_t i = 0; !err && i < q->n_refcount_table_entries; i++)
-        if (!qcow2_refcount_is_entry_sound(q, q->refcount_table[i]))
-            err = qcow2_mark_corrupt(q, QIMG_RULE_REFTABLE_ENTRY, q->refcount_table[i]);
+    for (uint64_t i = 0; !err && i < q->alloc->n_refcount_table_entries; i++)
+        if (!qcow2_refcount_is_entry_sound(q, q->alloc->refcount_table[i]))
+            err = qcow2_mark_corrupt(q, QIMG_RULE_REFTABLE_ENTRY,
+                                     q->alloc->refcount_table[i]);
     return err;
 }
 
@@ -77,7 +79,7 @@ static QimgErrno
 load_piece(Qcow2 *q, uint64_t cluster, Piece *piece)
 {
     uint64_t per_block = clusters_per_block(q);
-    uint64_t block_offset = q->refcount_table[cluster / per_block];
+    uint64_t block_offset = q->alloc->refcount_table[cluster / per_block];
     uint64_t per_piece;
 
     piece->n_bytes = qimg_min_u64(PIECE_BYTES, q->geometry.cluster_bytes);
@@ -95,7 +97,8 @@ has_block(const Qcow2 *q, uint64_t cluster)
 {
     uint64_t index = cluster / clusters_per_block(q);
 
-    return index < q->n_refcount_table_entries && q->refcount_table[index] != 0;
+    return index < q->alloc->n_refcount_table_entries &&
+           q->alloc->refcount_table[index] != 0;
 }
 
 static uint64_t
@@ -185,7 +188,8 @@ qcow2_refcount_find_last(Qcow2 *q, uint64_t end_cluster, uint64_t *cluster_out)
 {
     uint64_t per_block = clusters_per_block(q);
     /* No block counts more than the table has entries for. */
-    uint64_t c = qimg_min_u64(end_cluster, q->n_refcount_table_entries * per_block);
+    uint64_t c =
+        qimg_min_u64(end_cluster, q->alloc->n_refcount_table_entries * per_block);
 
     *cluster_out = 0;
     while (c > 0) {
@@ -256,7 +260,7 @@ make_block(Qcow2 *q, uint64_t index)
         qimg_format_metadata_remove(&q->base, offset, q->geometry.cluster_bytes);
         return err;
     }
-    q->refcount_table[index] = offset;
+    q->alloc->refcount_table[index] = offset;
     return 0;
 }
 
@@ -264,7 +268,7 @@ make_block(Qcow2 *q, uint64_t index)
 static QimgErrno
 plan_larger_table(const Qcow2 *q, uint64_t *n_table_clusters_out, uint64_t *n_blocks_out)
 {
-    uint64_t n_old = q->n_refcount_table_entries;
+    uint64_t n_old = q->alloc->n_refcount_table_entries;
     uint64_t n_blocks = 1, n_table_clusters = 0, n_before;
 
     do {
@@ -323,8 +327,8 @@ switch_table(Qcow2 *q, uint64_t table_offset, uint64_t n_table_clusters)
 
     if (err)
         return err;
-    q->header.refcount_table_offset = table_offset;
-    q->header.n_refcount_table_clusters = (uint32_t)n_table_clusters;
+    qcow2_header_to_change(q)->refcount_table_offset = table_offset;
+    qcow2_header_to_change(q)->n_refcount_table_clusters = (uint32_t)n_table_clusters;
     return 0;
 }
 
@@ -334,7 +338,7 @@ static QimgErrno
 grow_table(Qcow2 *q)
 {
     unsigned bits = q->geometry.cluster_bits;
-    uint64_t n_old = q->n_refcount_table_entries;
+    uint64_t n_old = q->alloc->n_refcount_table_entries;
     uint64_t start = n_old * clusters_per_block(q);
     QimgClusters old_place = {q->header.refcount_table_offset >> bits,
                               q->header.n_refcount_table_clusters};
@@ -353,7 +357,7 @@ grow_table(Qcow2 *q)
     table = g_try_malloc0(n_entries * 8);
     if (!table)
         return -ENOMEM;
-    memcpy(table, q->refcount_table, n_old * 8);
+    memcpy(table, q->alloc->refcount_table, n_old * 8);
     for (uint64_t i = 0; i < n_blocks; i++)
         table[n_old + i] = (start + i) << bits;
     err = write_larger_table(q, start, n_blocks, table, n_entries);
@@ -367,9 +371,9 @@ grow_table(Qcow2 *q)
                                     (n_blocks + n_table_clusters) << bits);
         return err;
     }
-    g_free(q->refcount_table);
-    q->refcount_table = g_steal_pointer(&table);
-    q->n_refcount_table_entries = n_entries;
+    g_free(q->alloc->refcount_table);
+    q->alloc->refcount_table = g_steal_pointer(&table);
+    q->alloc->n_refcount_table_entries = n_entries;
     qcow2_free_later(q, old_place);
     return 0;
 }
@@ -385,12 +389,12 @@ plan_room(Qcow2 *q, uint64_t n, uint64_t *first_block_out, uint64_t *n_blocks_ou
     while (n_blocks * per_block < n_blocks + n)
         n_blocks = qimg_div_round_up(n_blocks + n, per_block);
     for (;;) {
-        uint64_t first = q->n_refcount_table_entries;
+        uint64_t first = q->alloc->n_refcount_table_entries;
         QimgErrno err;
 
-        while (first > 0 && q->refcount_table[first - 1] == 0)
+        while (first > 0 && q->alloc->refcount_table[first - 1] == 0)
             first--;
-        if (n_blocks <= q->n_refcount_table_entries - first) {
+        if (n_blocks <= q->alloc->n_refcount_table_entries - first) {
             *first_block_out = first;
             *n_blocks_out = n_blocks;
             return 0;
@@ -438,13 +442,13 @@ qcow2_refcount_make_room(Qcow2 *q, uint64_t n, uint64_t *first_cluster_out)
         err = qimg_format_metadata_add(&q->base, start << bits, n_blocks << bits);
     if (err)
         return err;
-    memcpy(q->refcount_table + first_block, entries, n_blocks * 8);
+    memcpy(q->alloc->refcount_table + first_block, entries, n_blocks * 8);
     qimg_host_to_be64_array(entries, n_blocks);
     err = qimg_format_write_or_undo(&q->base, QIMG_IO_REFCOUNT_TABLE,
                                     q->header.refcount_table_offset + first_block * 8,
                                     entries, no_entries, n_blocks * 8);
     if (err) {
-        memset(q->refcount_table + first_block, 0, n_blocks * 8);
+        memset(q->alloc->refcount_table + first_block, 0, n_blocks * 8);
         qimg_format_metadata_remove(&q->base, start << bits, n_blocks << bits);
         return err;
     }
@@ -486,7 +490,7 @@ qcow2_refcount_find_free(Qcow2 *q, uint64_t from, uint64_t n_max, QimgClusters *
 
         if (cluster >= QCOW2_MAX_HOST_OFFSET >> q->geometry.cluster_bits)
             return -EFBIG;
-        if (cluster / clusters_per_block(q) >= q->n_refcount_table_entries)
+        if (cluster / clusters_per_block(q) >= q->alloc->n_refcount_table_entries)
             err = found.n_clusters ? 0 : grow_table(q);
         else if (!has_block(q, cluster))
             err = found.n_clusters ? 0 : make_block(q, cluster / clusters_per_block(q));

@@ -176,7 +176,8 @@ finish_or_leave_dirty(Qcow2 *q, const Qcow2Counts *gone)
 {
     QimgErrno err = finish(q, gone);
 
-    q->stays_dirty |= err != 0;
+    if (err)
+        qcow2_keep_dirty(q);
     if (err)
         g_warning("%s: clusters that snapshots used could not be freed: %s (they are "
                   "leaked; run qimg check -r leaks)",
@@ -211,7 +212,7 @@ undo_create(Qcow2 *q, const Qcow2Counts *counts, QimgClusters run, bool is_raise
         return;
     if (is_raised &&
         (qcow2_refcount_add_counts(q, counts, -1, NULL) || correct_flags(q))) {
-        q->stays_dirty = true;
+        qcow2_keep_dirty(q);
         return;
     }
     qcow2_alloc_undo(q, run);
@@ -267,7 +268,7 @@ qcow2_create_snapshot(QimgFormat *format, const QimgNewSnapshot *snapshot,
 
     if (err)
         return err;
-    QIMG_LOCK_SCOPE(&q->alloc_lock);
+    QIMG_LOCK_SCOPE(qcow2_alloc_lock(q));
     err = count_tree(q, &format->active, false, 1, task, &counts);
     if (!err)
         err = qcow2_snapshot_table_load(q, &table);
@@ -326,7 +327,7 @@ qcow2_delete_snapshot(QimgFormat *format, unsigned place, const QimgTask *task)
 
     if (err)
         return err;
-    QIMG_LOCK_SCOPE(&q->alloc_lock);
+    QIMG_LOCK_SCOPE(qcow2_alloc_lock(q));
     err = count_tree(q, &format->snapshots->items[place].view, true, -1, task, &counts);
     if (!err)
         err = check_other_uses(q, &counts, task);
@@ -356,7 +357,7 @@ qcow2_rename_snapshot(QimgFormat *format, unsigned place, const char *name)
 
     if (err)
         return err;
-    QIMG_LOCK_SCOPE(&q->alloc_lock);
+    QIMG_LOCK_SCOPE(qcow2_alloc_lock(q));
     err = qcow2_snapshot_table_load(q, &table);
     if (!err)
         err = qcow2_snapshot_table_rename(table, place, name);
@@ -385,9 +386,9 @@ switch_disk(Qcow2 *q, uint64_t size_bytes, uint64_t l1_offset, uint32_t n_l1_ent
 
     if (err)
         return err;
-    q->header.size_bytes = size_bytes;
-    q->header.l1_table_offset = l1_offset;
-    q->header.n_l1_entries = n_l1_entries;
+    qcow2_header_to_change(q)->size_bytes = size_bytes;
+    qcow2_header_to_change(q)->l1_table_offset = l1_offset;
+    qcow2_header_to_change(q)->n_l1_entries = n_l1_entries;
     q->base.active.l1_table_offset = qimg_host(l1_offset);
     q->base.active.n_l1_entries = n_l1_entries;
     q->base.active.n_l1_entries_in_file = n_l1_entries;
@@ -438,7 +439,7 @@ revert_disk(QimgFormat *format, unsigned place, const QimgTask *task)
 
     if (n_l1_entries > QCOW2_MAX_L1_BYTES / 8)
         return -EFBIG;
-    QIMG_LOCK_SCOPE(&q->alloc_lock);
+    QIMG_LOCK_SCOPE(qcow2_alloc_lock(q));
     err = count_tree(q, view, false, 1, task, &wanted);
     if (!err)
         err = count_tree(q, &format->active, true, -1, task, &gone);

@@ -182,8 +182,8 @@ qcow2_snapshot_table_store_place(Qcow2 *q, uint64_t host_offset, uint32_t n_snap
 
     if (err)
         return err;
-    q->header.snapshots_offset = host_offset;
-    q->header.n_snapshots = n_snapshots;
+    qcow2_header_to_change(q)->snapshots_offset = host_offset;
+    qcow2_header_to_change(q)->n_snapshots = n_snapshots;
     return 0;
 }
 

@@ -9,6 +9,7 @@
 #include "base/scratch.h"
 #include "codec/qcow2-tables.h"
 #include "format/qcow2/layer/header-io.h"
+#include "format/qcow2/refcount/alloc-state.h"
 
 #define READ_BYTES (64 * QIMG_KIB)
 
@@ -27,10 +28,11 @@ add_alone(Qcow2 *q, uint64_t host_offset, uint64_t n_bytes)
 static QimgErrno
 add_refcount_blocks(Qcow2 *q)
 {
-    for (uint64_t i = 0; i < q->n_refcount_table_entries; i++) {
-        QimgErrno err = q->refcount_table[i] ? add_alone(q, q->refcount_table[i],
-                                                         q->geometry.cluster_bytes)
-                                             : 0;
+    for (uint64_t i = 0; i < q->alloc->n_refcount_table_entries; i++) {
+        QimgErrno err =
+            q->alloc->refcount_table[i]
+                ? add_alone(q, q->alloc->refcount_table[i], q->geometry.cluster_bytes)
+                : 0;
 
         if (err)
             return err;

@@ -115,7 +115,7 @@ qcow2_ensure_l2_table(Qcow2 *q, uint64_t l1_index, uint64_t *l2_table_offset_out
 
     if (err || is_private)
         return err;
-    QIMG_LOCK_SCOPE(&q->alloc_lock);
+    QIMG_LOCK_SCOPE(qcow2_alloc_lock(q));
     err = qcow2_find_l2_table(q, l1_index, l2_table_offset_out, &is_private);
     if (err || is_private)
         return err;

@@ -8,6 +8,7 @@
 #include "base/checked.h"
 #include "codec/qcow2-tables.h"
 #include "format/qcow2/layer/qcow2.h"
+#include "format/qcow2/refcount/alloc.h"
 #include "format/qcow2/tables/tables.h"
 #include "format/qcow2/write/old-entry.h"
 
@@ -150,7 +151,7 @@ zero_announced(const Zeroing *z, const QimgTablePlace *p, uint64_t *done_out)
         qimg_min_u64(p->cluster_start + (change.n_entries << g->cluster_bits), z->end) -
         z->start;
     /* First in a raw data file: it must not keep data that the image no longer shows. */
-    if (!err && qcow2_has_raw_data_file(q))
+    if (!err && q->has_raw_data_file)
         err = zero_data_file(z, z->start + *done_out);
     if (!err &&
         memcmp(change.old_words, change.new_words, n_words * sizeof(uint64_t)) != 0) {
@@ -161,7 +162,7 @@ zero_announced(const Zeroing *z, const QimgTablePlace *p, uint64_t *done_out)
             free_old(q, &change);
     }
     table_slice_unpin(&slice.slice);
-    if (!err && !qcow2_has_raw_data_file(q) && z->mode == QIMG_ZERO_UNMAP)
+    if (!err && !q->has_raw_data_file && z->mode == QIMG_ZERO_UNMAP)
         err = zero_data_file(z, z->start + *done_out);
     return err;
 }

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 
+#include "format/qcow2/refcount/alloc.h"
 #include "format/qcow2/refcount/pending.h"
 #include "format/qcow2/refcount/refcount.h"
 #include "format/qcow2/tables/tables.h"
@@ -24,7 +25,7 @@ qcow2_forget_clusters(Qcow2 *q, QimgClusters run)
         qcow2_forget_table(q, TABLE_L2, c << bits, q->geometry.cluster_bytes);
         qcow2_forget_table(q, TABLE_L1, c << bits, q->geometry.cluster_bytes);
     }
-    q->search_from = qimg_min_u64(q->search_from, run.first_cluster);
+    qcow2_alloc_search_from(q, run.first_cluster);
     qimg_storage_discard(q->base.file, QIMG_IO_RESERVE,
                          qimg_host(run.first_cluster << bits), run.n_clusters << bits);
 }
@@ -66,7 +67,7 @@ free_runs(Qcow2 *q, const GArray *list)
     g_autoptr(GArray) freed = g_array_new(FALSE, FALSE, sizeof(QimgClusters));
 
     for (guint i = 0; i < list->len;) {
-        QIMG_LOCK_SCOPE(&q->alloc_lock);
+        QIMG_LOCK_SCOPE(qcow2_alloc_lock(q));
 
         for (unsigned n = 0; n < RUNS_AT_ONCE && i < list->len; n++, i++) {
             g_array_set_size(freed, 0);
@@ -84,7 +85,7 @@ qcow2_flush(QimgFormat *format)
     g_autoptr(GArray) list = NULL;
     QimgErrno err;
 
-    if (!atomic_load(&q->is_active)) /* a sync before the first change may have failed */
+    if (!qcow2_has_begun_changes(q)) /* a sync before the first change may have failed */
         return atomic_load(&format->file->sync_error);
     list = qcow2_pending_take(q); /* their entries were replaced before the sync begins */
     err = qimg_format_sync(format);

@@ -18,6 +18,7 @@
 #include "format/qcow2/refcount/alloc.h"
 #include "format/qcow2/refcount/pending.h"
 #include "format/qcow2/tables/tables.h"
+#include "format/qcow2/write/data-zeros.h"
 #include "format/qcow2/write/flush.h"
 #include "format/qcow2/write/old-entry.h"
 
@@ -61,8 +62,8 @@ switch_l1(Qcow2 *q, uint64_t offset, uint32_t n_entries)
 
     if (err)
         return err;
-    q->header.l1_table_offset = offset;
-    q->header.n_l1_entries = n_entries;
+    qcow2_header_to_change(q)->l1_table_offset = offset;
+    qcow2_header_to_change(q)->n_l1_entries = n_entries;
     q->base.active.l1_table_offset = qimg_host(offset);
     q->base.active.n_l1_entries = n_entries;
     q->base.active.n_l1_entries_in_file = n_entries;
@@ -124,7 +125,7 @@ qcow2_extend_tables(QimgFormat *format, uint64_t size_bytes)
         err = qcow2_begin_change(q);
     if (err || n_needed <= format->active.n_l1_entries)
         return err;
-    QIMG_LOCK_SCOPE(&q->alloc_lock);
+    QIMG_LOCK_SCOPE(qcow2_alloc_lock(q));
     return grow_l1(q, n_needed);
 }
 
@@ -210,9 +211,9 @@ drop_table(Qcow2 *q, uint64_t l1_index)
 
     if (err || !table_offset)
         return err;
-    qimg_mutex_lock(&q->alloc_lock);
+    qimg_mutex_lock(qcow2_alloc_lock(q));
     err = qcow2_l1_store(q, l1_index, 0, false);
-    qimg_mutex_unlock(&q->alloc_lock);
+    qimg_mutex_unlock(qcow2_alloc_lock(q));
     if (!err)
         err = free_entries(q, l1_index, table_offset, 0, false);
     if (!err)
@@ -251,8 +252,7 @@ cut_off(Qcow2 *q, uint64_t size_bytes, uint64_t old_size_bytes)
 {
     QimgErrno err = qimg_storage_sync(q->base.file);
 
-    atomic_store(&q->data_zeros_start_bytes, UINT64_MAX);
-    q->data_zeros_end_bytes = 0;
+    qcow2_data_zeros_clear(q);
     /* First: unlike the tables, it takes no room. */
     if (!err && q->base.data_file)
         err = qimg_storage_set_size(q->base.data_file, size_bytes);
@@ -261,7 +261,7 @@ cut_off(Qcow2 *q, uint64_t size_bytes, uint64_t old_size_bytes)
     if (err)
         return err;
     /* Frees the tail of the file, too. */
-    QIMG_LOCK_SCOPE(&q->alloc_lock);
+    QIMG_LOCK_SCOPE(qcow2_alloc_lock(q));
     return qcow2_alloc_release_reserve(q, 0);
 }
 
@@ -276,7 +276,7 @@ store_size(Qcow2 *q, uint64_t size_bytes)
 
     if (err)
         return err;
-    q->header.size_bytes = size_bytes;
+    qcow2_header_to_change(q)->size_bytes = size_bytes;
     qimg_view_set_size_bytes(&q->base.active, size_bytes);
     return 0;
 }
@@ -288,14 +288,14 @@ static QimgErrno
 grow_data_file(Qcow2 *q, uint64_t size_bytes, uint64_t old_size_bytes)
 {
     QimgStorage *data_file = q->base.data_file;
-    uint64_t start = qimg_max_u64(old_size_bytes, q->data_zeros_end_bytes);
+    uint64_t start = qimg_max_u64(old_size_bytes, qcow2_data_zeros_end(q));
     uint64_t end = size_bytes;
     QimgErrno err = -ENOSPC;
 
-    if (size_bytes <= q->data_zeros_end_bytes)
+    if (size_bytes <= qcow2_data_zeros_end(q))
         return 0;
     if (size_bytes - old_size_bytes <= MAX_STEP_BYTES) {
-        end += qimg_reserve_bytes(&q->base, q->next_reserve_bytes);
+        end += qcow2_alloc_next_bytes(q);
         err = qimg_storage_set_size(data_file, end);
     }
     if (err) {
@@ -308,10 +308,7 @@ grow_data_file(Qcow2 *q, uint64_t size_bytes, uint64_t old_size_bytes)
         err = qimg_storage_sync(data_file);
     if (err)
         return err;
-    if (start > q->data_zeros_end_bytes ||
-        atomic_load(&q->data_zeros_start_bytes) == UINT64_MAX)
-        atomic_store(&q->data_zeros_start_bytes, start);
-    q->data_zeros_end_bytes = end;
+    qcow2_data_zeros_add(q, start, end);
     return 0;
 }
 
@@ -356,7 +353,7 @@ qcow2_grow(QimgFormat *format, uint64_t size_bytes)
         return -EOPNOTSUPP;
     if (!qimg_align_up(size_bytes, QIMG_SECTOR_BYTES, &size_bytes))
         return -EFBIG;
-    if (format->data_file && size_bytes > q->data_zeros_end_bytes)
+    if (format->data_file && size_bytes > qcow2_data_zeros_end(q))
         return -EAGAIN;
     err = qcow2_check_bitmaps_size(q, size_bytes);
     if (!err && !qcow2_bitmaps_fit(q, size_bytes))

@@ -12,6 +12,7 @@
 #include "format/qcow2/refcount/alloc.h"
 #include "format/qcow2/refcount/pending.h"
 #include "format/qcow2/tables/tables.h"
+#include "format/qcow2/write/data-zeros.h"
 #include "format/qcow2/write/old-entry.h"
 
 /* How many bytes from @in_cluster_bytes on, of @n_bytes, can be written at the entry's
@@ -174,8 +175,7 @@ static bool
 is_zeroed_in_data_file(const Qcow2 *q, Qcow2L2Words e, uint64_t cluster_start)
 {
     return q->geometry.has_data_file && e.word == 0 && e.bitmap == 0 &&
-           cluster_start >= atomic_load(&q->data_zeros_start_bytes) &&
-           cluster_start < q->data_zeros_end_bytes;
+           qcow2_data_zeros_has(q, cluster_start);
 }
 
 /* Plans a piece inside the cluster that the first entry has already (HOW_ADD): the
@@ -233,9 +233,9 @@ qcow2_plan_new_clusters(Qcow2 *q, const QimgTablePlace *p, How how, uint64_t n_e
     QimgClusters run;
     QimgErrno err;
 
-    qimg_mutex_lock(&q->alloc_lock);
+    qimg_mutex_lock(qcow2_alloc_lock(q));
     err = qcow2_alloc(q, n_entries, &run);
-    qimg_mutex_unlock(&q->alloc_lock);
+    qimg_mutex_unlock(qcow2_alloc_lock(q));
     if (err)
         return err;
     /* If entries of the image refer to free clusters, one may have been allocated
@@ -333,7 +333,7 @@ qcow2_plan_write(QimgFormat *format, QimgGuestOffset guest_offset, uint64_t leng
     plan_out->length_bytes = 0;
     while (!err && plan_out->length_bytes == 0) {
         *plan_out = (QimgWritePlan){.kind = QIMG_PLAN_IN_PLACE};
-        if (qcow2_has_raw_data_file(q))
+        if (q->has_raw_data_file)
             err =
                 plan_in_raw_data_file(q, &place, guest_offset.v, length_bytes, plan_out);
         else
@@ -403,7 +403,7 @@ qcow2_publish(QimgFormat *format, QimgWritePlan *plan)
                              a->n_clusters * n_words, order);
     table_slice_unpin(&slice.slice);
     if (err && q->geometry.has_data_file)
-        atomic_store(&q->data_zeros_start_bytes, UINT64_MAX);
+        qcow2_data_zeros_forget(q);
     if (err && a->is_new_cluster) /* an entry may have been in the file for a moment */
         qcow2_free_later(q, run);
     for (uint64_t i = 0; !err && a->is_new_cluster && i < a->n_clusters; i++)
@@ -417,9 +417,9 @@ static void
 undo_allocation(Qcow2 *q, const QimgAllocation *a)
 {
     if (a->is_zeroed && !a->is_new_cluster) /* some of the data may be there */
-        atomic_store(&q->data_zeros_start_bytes, UINT64_MAX);
+        qcow2_data_zeros_forget(q);
     if (a->is_new_cluster) {
-        QIMG_LOCK_SCOPE(&q->alloc_lock);
+        QIMG_LOCK_SCOPE(qcow2_alloc_lock(q));
 
         qcow2_alloc_undo(
             q, (QimgClusters){a->host_cluster_offset >> q->geometry.cluster_bits,
