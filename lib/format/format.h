@@ -66,7 +66,8 @@ struct QimgFormat {
     char *backing_format; /* NULL: not recorded */
     bool lets_probe;      /* not recorded because it is not raw */
     bool needs_data_file;
-    char *data_file_name; /* as stored, NULL: not recorded */
+    bool has_raw_data_file; /* which is the disk, byte for byte */
+    char *data_file_name;   /* as stored, NULL: not recorded */
 
     const char *encryption; /* static; NULL: none */
     /* atomic: a writable layer is repaired at its first change */

@@ -22,6 +22,7 @@
 #include "format/qcow2/snapshot/snapshot.h"
 #include "format/qcow2/tables/compressed.h"
 #include "format/qcow2/tables/map.h"
+#include "format/qcow2/truncated.h"
 #include "format/qcow2/write/discard.h"
 #include "format/qcow2/write/flush.h"
 #include "format/qcow2/write/resize.h"
@@ -249,6 +250,9 @@ decide_features(Qcow2 *q, bool inspect, GError **error)
     QimgFormat *base = &q->base;
 
     base->needs_data_file = q->geometry.has_data_file;
+    base->has_raw_data_file =
+        base->needs_data_file &&
+        (h->autoclear_features & QCOW2_AUTOCLEAR_DATA_FILE_RAW) != 0;
     if (!base->needs_data_file) {
         if (h->autoclear_features & QCOW2_AUTOCLEAR_DATA_FILE_RAW)
             return qcow2_refuse(error, qimg_decode_broken(QIMG_RULE_RAW_WITHOUT_DATA_FILE,
@@ -316,7 +320,7 @@ add_facts(Qcow2 *q)
     if (base->needs_data_file) {
         if (base->data_file_name)
             TEXT("data-file", base->data_file_name);
-        BOOL("data-file-raw", q->has_raw_data_file);
+        BOOL("data-file-raw", base->has_raw_data_file);
     }
     NUMBER("incompatible-features", h->incompatible_features);
     NUMBER("compatible-features", h->compatible_features);
@@ -344,7 +348,6 @@ qcow2_fill(Qcow2 *q, const uint8_t *bytes, size_t n_bytes, const QimgFormatEnv *
         !qcow2_load_backing_name(q, bytes, n_bytes, error) ||
         !decide_features(q, env->inspect, error))
         return false;
-    q->has_raw_data_file = (h->autoclear_features & QCOW2_AUTOCLEAR_DATA_FILE_RAW) != 0;
     q->base.active = (QimgView){
         .size_bytes = h->size_bytes,
         .l1_table_offset = qimg_host(h->l1_table_offset),
@@ -363,6 +366,8 @@ qcow2_fill(Qcow2 *q, const uint8_t *bytes, size_t n_bytes, const QimgFormatEnv *
         qcow2_open_for_check(q);
     if (env->has_snapshots && !qcow2_header_check_snapshot_table(h).rule)
         qcow2_load_snapshots(q);
+    if (!env->for_check)
+        qcow2_warn_if_truncated(q);
     add_facts(q);
     return !q->base.is_writable || qcow2_open_for_writing(q, env, error);
 }

@@ -10,9 +10,11 @@
 #include "format/qed/check.h"
 #include "format/qed/create.h"
 #include "format/qed/map.h"
+#include "format/qed/place.h"
 #include "format/qed/resize.h"
 #include "format/qed/write.h"
 #include "format/qed/zero.h"
+#include "format/truncated.h"
 
 static bool
 qed_refuse_header(GError **error, QimgDecode broken)
@@ -89,6 +91,30 @@ qed_load_backing_name(Qed *qed, GError **error)
     return true;
 }
 
+/* A first look at the file's end: the place of the last L2 table, and the clusters to
+ * which a part of it refers. */
+static void
+qed_warn_if_truncated(Qed *qed)
+{
+    uint64_t cluster_bytes = qed->base.cluster_bytes, table = 0, end_bytes;
+    uint64_t n_words = qimg_min_u64(UINT64_C(1) << qed->entry_bits, QIMG_MIB / 8);
+    g_autofree uint64_t *words = NULL;
+
+    if (qimg_format_warn_if_truncated(
+            &qed->base, qimg_find_l2_end(&qed->base, &qed->base.active, UINT64_MAX,
+                                         qed_table_bytes(&qed->header), &table)) ||
+        !qed_is_place_for_table(qed, table))
+        return;
+    words = g_new(uint64_t, n_words);
+    if (qimg_format_read_words(&qed->base, QIMG_IO_L2, table, words, n_words) != 0)
+        return;
+    for (uint64_t i = 0; i < n_words; i++)
+        if (qimg_is_aligned(words[i], cluster_bytes))
+            table = qimg_max_u64(table, words[i]);
+    if (qimg_add_u64(table, cluster_bytes, &end_bytes))
+        qimg_format_warn_if_truncated(&qed->base, end_bytes);
+}
+
 static void
 add_number(QimgFormat *base, const char *name, uint64_t number)
 {
@@ -123,6 +149,8 @@ qed_fill(Qed *qed, const QimgFormatEnv *env, GError **error)
     if (n_in_file < n_entries)
         qimg_format_warn(base, "l1_table_offset: the L1 table is cut by the end of the "
                                "file; reads of the range that it should map fail");
+    if (!env->for_check)
+        qed_warn_if_truncated(qed);
     base->is_dirty = (h->features & QED_FEATURE_NEED_CHECK) != 0;
     if (base->is_dirty)
         qimg_format_warn(base, "was not closed properly (the need-check bit is set); "

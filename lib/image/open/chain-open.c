@@ -80,6 +80,25 @@ open_named(QimgChain *chain, const QimgOptions *options, const QimgPlace *naming
     return fd;
 }
 
+/* Where the data file is the disk, byte for byte, it is as long; a missing part reads as
+ * zeros. */
+static void
+warn_if_data_file_is_short(QimgChain *chain, const QimgFormat *format)
+{
+    uint64_t size_bytes = 0, disk_bytes = qimg_view_size_bytes(&format->active);
+    g_autofree char *text = NULL;
+
+    if (!format->has_raw_data_file ||
+        qimg_storage_get_size(format->data_file, &size_bytes) != 0 ||
+        size_bytes >= disk_bytes)
+        return;
+    text = g_strdup_printf("its data file is truncated: it has %" PRIu64
+                           " bytes, the disk %" PRIu64
+                           "; the missing part reads as zeros (copy the whole file)",
+                           size_bytes, disk_bytes);
+    chain_warn(chain, format->file->path, text);
+}
+
 static bool
 attach_data_file(QimgChain *chain, const QimgOptions *options, QimgFormat *format,
                  GError **error)
@@ -108,6 +127,7 @@ attach_data_file(QimgChain *chain, const QimgOptions *options, QimgFormat *forma
         chain_open_storage(chain, options, fd, place->path, format->is_writable, error);
     if (file && !is_in_chain(chain, file)) {
         format->data_file = file;
+        warn_if_data_file_is_short(chain, format);
         return true;
     }
     if (file)

@@ -56,7 +56,6 @@ typedef struct Qcow2 {
     Qcow2Geometry geometry;
     unsigned slice_words; /* words of an L2 slice */
     QimgCodec codec;
-    bool has_raw_data_file; /* an external data file is the disk, byte for byte */
     bool is_open_for_writing;
     bool is_open_for_check;
     bool has_damaged_bitmaps; /* their extension is */

@@ -151,7 +151,7 @@ zero_announced(const Zeroing *z, const QimgTablePlace *p, uint64_t *done_out)
         qimg_min_u64(p->cluster_start + (change.n_entries << g->cluster_bits), z->end) -
         z->start;
     /* First in a raw data file: it must not keep data that the image no longer shows. */
-    if (!err && q->has_raw_data_file)
+    if (!err && q->base.has_raw_data_file)
         err = zero_data_file(z, z->start + *done_out);
     if (!err &&
         memcmp(change.old_words, change.new_words, n_words * sizeof(uint64_t)) != 0) {
@@ -162,7 +162,7 @@ zero_announced(const Zeroing *z, const QimgTablePlace *p, uint64_t *done_out)
             free_old(q, &change);
     }
     table_slice_unpin(&slice.slice);
-    if (!err && !q->has_raw_data_file && z->mode == QIMG_ZERO_UNMAP)
+    if (!err && !q->base.has_raw_data_file && z->mode == QIMG_ZERO_UNMAP)
         err = zero_data_file(z, z->start + *done_out);
     return err;
 }

@@ -333,7 +333,7 @@ qcow2_plan_write(QimgFormat *format, QimgGuestOffset guest_offset, uint64_t leng
     plan_out->length_bytes = 0;
     while (!err && plan_out->length_bytes == 0) {
         *plan_out = (QimgWritePlan){.kind = QIMG_PLAN_IN_PLACE};
-        if (q->has_raw_data_file)
+        if (q->base.has_raw_data_file)
             err =
                 plan_in_raw_data_file(q, &place, guest_offset.v, length_bytes, plan_out);
         else
