@@ -628,6 +628,18 @@ QIMG_API gboolean qimg_image_revert_to_snapshot(QimgImage *image, uint32_t seria
                                                 QimgProgress progress, void *user,
                                                 GError **error);
 
+/* Receives a range of a disk; FALSE ends the walk. */
+typedef gboolean (*QimgRangeFunc)(uint64_t guest_offset, uint64_t length_bytes,
+                                  void *user);
+
+/* Calls @func for each range in which the disks @a and @b may differ, in their order and
+ * joined: those that are not stored at one place of the file, and the rest of the larger
+ * one. Both are handles on one image: its disk, or snapshots of it. Reads tables, but no
+ * data. Holds back changes of the image's snapshots meanwhile. Errors: USAGE for other
+ * handles, CANCELED if @func ended the walk, FAILED. */
+QIMG_API gboolean qimg_image_diff(QimgImage *a, QimgImage *b, QimgRangeFunc func,
+                                  void *user, GError **error);
+
 /* ---- bitmaps ----
  *
  * Persistent dirty bitmaps of qcow2: one bit for each granule of the disk, set if it was
@@ -898,6 +910,18 @@ QIMG_API gboolean qimg_copy_uses_path(const QimgCopy *copy, const char *path);
  * whether the text is about the target or the image. Threads: waits for those that it
  * makes. */
 QIMG_API gboolean qimg_copy_run(QimgCopy *copy, GError **error);
+
+/* Copies only the parts of @image's disk that are dirty in its bitmap called @bitmap, to
+ * the existing file or block device @options->target_path, which holds an earlier copy of
+ * the disk; the rest of it is neither read nor written. Of @options only target_path,
+ * keep_zeros, on_progress (in bytes of the disk) and user count. An interrupted copy has
+ * changed a part; the same call again completes it. Stores in *@report (may be NULL) the
+ * sizes of the disk and of the dirty parts (done_bytes), and whose fault a failure is.
+ * Errors: NOT_FOUND (no such bitmap), REFUSED (its bits are invalid; the target is no
+ * copy of that size, or is a file of the chain), BUSY, CANCELED, FAILED, NO_SPACE. */
+QIMG_API gboolean qimg_copy_dirty(QimgImage *image, const char *bitmap,
+                                  const QimgCopyOptions *options, QimgCopyReport *report,
+                                  GError **error);
 
 /* Makes qimg_copy_run fail soon. Any thread, also from a signal handler. */
 QIMG_API void qimg_copy_stop(QimgCopy *copy);

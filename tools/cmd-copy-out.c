@@ -32,11 +32,14 @@ typedef struct {
     gboolean verify;
     gboolean vmstate;
     gint layer;
+    char *bitmap;
 } Settings;
 
 static Settings settings = {.layer = -1};
 
 static const GOptionEntry entries[] = {
+    {"bitmap", 0, 0, G_OPTION_ARG_FILENAME, &settings.bitmap,
+     "copy only what is dirty in the bitmap NAME to the earlier copy OUT", "NAME"},
     {"force", 0, 0, G_OPTION_ARG_NONE, &settings.force,
      "replace OUT where it is a file, at the end", NULL},
     {"hash", 0, 0, G_OPTION_ARG_STRING_ARRAY, &settings.hashes,
@@ -67,8 +70,9 @@ static const GOptionEntry entries[] = {
 static const CommandSpec spec = {
     .operands = "IMAGE OUT",
     .summary = "Copies a disk to OUT: a file that is made, a block device, a FIFO, or - "
-               "for standard output.",
-    .min_operands = 2,
+               "for standard output.\nWith --bitmap, OUT is an earlier copy, or is left "
+               "out to list with --output=json what is dirty.",
+    .min_operands = 1,
     .max_operands = 2,
     .has_output = true,
     .opens_image = true,
@@ -97,7 +101,7 @@ parse_hashes(const char *list, unsigned *kinds)
 }
 
 static bool
-parse_settings(QimgCopyOptions *options)
+parse_settings(QimgCopyOptions *options, bool has_target, bool wants_json)
 {
     const char *wrong = NULL;
 
@@ -130,6 +134,14 @@ parse_settings(QimgCopyOptions *options)
         wrong = "--resume: a copy to standard output cannot go on";
     if (options->target_path == NULL && settings.verify)
         wrong = "--verify: standard output cannot be read back";
+    if (settings.bitmap && (settings.snapshot || settings.force || settings.resume ||
+                            settings.rescue || settings.verify || settings.hashes))
+        wrong = "--bitmap: does not go with --snapshot, --force, --resume, --rescue, "
+                "--verify or --hash";
+    if (settings.bitmap && has_target && !options->target_path)
+        wrong = "--bitmap: an earlier copy is not on standard output";
+    if (!has_target && (!settings.bitmap || !wants_json))
+        wrong = "give IMAGE and OUT, or --bitmap, --output=json and IMAGE";
     if (wrong)
         fprintf(stderr, "qimg: %s\n", wrong);
     return !wrong;
@@ -503,6 +515,74 @@ run_copy(QimgImage *source, const CommandLine *line, QimgCopyOptions *options)
     return report_success(line, options->target_path ? stdout : stderr, copy, seconds);
 }
 
+/* ---- incremental copies ---- */
+
+/* Prints the dirty extents as a list. */
+static bool
+print_dirty(QimgImage *source, GError **error)
+{
+    g_autoptr(QimgBitmaps) list = qimg_image_read_bitmaps(source, error);
+    g_autoptr(QimgBitmapReader) reader = NULL;
+    QimgBitmapExtent extent = {.struct_bytes = sizeof extent};
+    bool is_first = true;
+    unsigned place;
+
+    if (!list || !qimg_bitmaps_find(list, settings.bitmap, &place, error))
+        return false;
+    reader = qimg_bitmap_reader_new(source, list, place);
+    for (uint64_t at = 0; at < qimg_bitmaps_get(list, place)->size_bytes;
+         at += extent.length_bytes) {
+        int err = qimg_bitmap_reader_map(reader, at, &extent);
+
+        if (err) {
+            const char *reason = qimg_bitmap_get_reason(qimg_bitmaps_get(list, place));
+
+            g_set_error(error, QIMG_ERROR, QIMG_ERROR_FAILED,
+                        "the bits of the bitmap \"%s\" cannot be told: %s",
+                        settings.bitmap, reason ? reason : g_strerror(-err));
+            return false;
+        }
+        if (!extent.is_dirty)
+            continue;
+        printf("%s\n    {\"start\": %" PRIu64 ", \"length\": %" PRIu64 "}",
+               is_first ? "[" : ",", extent.guest_offset, extent.length_bytes);
+        is_first = false;
+    }
+    printf(is_first ? "[]\n" : "\n]\n");
+    return true;
+}
+
+static int
+copy_dirty(QimgImage *source, const CommandLine *line, QimgCopyOptions *options)
+{
+    QimgCopyReport report = {.struct_bytes = sizeof report};
+    gint64 begin_us = g_get_monotonic_time();
+    g_autoptr(GError) error = NULL;
+    bool is_good = true;
+
+    if (line->n_operands > 1) {
+        interrupt_begin(NULL, NULL); /* progress_update ends the copy */
+        progress_begin("copied", true, false);
+        is_good = qimg_copy_dirty(source, settings.bitmap, options, &report, &error);
+        progress_end();
+        interrupt_end();
+    }
+    if (is_good && line->json)
+        is_good = print_dirty(source, &error);
+    if (!is_good)
+        return output_failure(line->operands[report.is_target_at_fault ? 1 : 0], error);
+    if (!line->json) {
+        report.size_bytes = report.done_bytes;
+        print_summary(&report,
+                      (double)(g_get_monotonic_time() - begin_us) / G_USEC_PER_SEC);
+    }
+    if (fflush(stdout) != 0) {
+        fprintf(stderr, "qimg: standard output: %s\n", g_strerror(errno));
+        return EXIT_FAILED;
+    }
+    return EXIT_GOOD;
+}
+
 /* Whether @path is another name of the pipe on standard output. */
 static bool
 is_standard_output(const char *path)
@@ -517,10 +597,11 @@ is_standard_output(const char *path)
 static int
 open_and_copy(const CommandLine *line)
 {
-    const char *target_path = line->operands[1];
+    const char *target_path = line->n_operands > 1 ? line->operands[1] : NULL;
     QimgCopyOptions options = {
         .struct_bytes = sizeof options,
-        .target_path = strcmp(target_path, "-") == 0 || is_standard_output(target_path)
+        .target_path = !target_path || strcmp(target_path, "-") == 0 ||
+                               is_standard_output(target_path)
                            ? NULL
                            : target_path,
         .stream_fd = STDOUT_FILENO,
@@ -532,9 +613,9 @@ open_and_copy(const CommandLine *line)
     g_autoptr(QimgImage) source = NULL;
     g_autofree char *source_name = NULL;
 
-    if (!parse_settings(&options))
+    if (!parse_settings(&options, target_path != NULL, line->json))
         return EXIT_FAILED;
-    if (!options.target_path && isatty(STDOUT_FILENO) == 1) {
+    if (target_path && !options.target_path && isatty(STDOUT_FILENO) == 1) {
         fprintf(stderr, "qimg: standard output is a terminal (redirect it, or name a "
                         "file)\n");
         return EXIT_FAILED;
@@ -549,6 +630,8 @@ open_and_copy(const CommandLine *line)
     if (!source)
         return output_failure(line->operands[0], error);
     options.source_name = source_name;
+    if (settings.bitmap)
+        return copy_dirty(source, line, &options);
     return run_copy(source, line, &options);
 }
 
@@ -566,5 +649,6 @@ cmd_copy_out(int argc, char **argv)
     g_clear_pointer(&settings.log_path, g_free);
     g_clear_pointer(&settings.hashes, g_strfreev);
     g_clear_pointer(&settings.snapshot, g_free);
+    g_clear_pointer(&settings.bitmap, g_free);
     return exit_code;
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* qimg snapshot: lists and changes the internal snapshots of an image. */
+#include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <string.h>
@@ -72,26 +73,83 @@ revert(const Snapshots *s, GError **error)
                                                   progress_update, NULL, error);
 }
 
+/* ---- differences ---- */
+
+typedef struct {
+    bool json;
+    bool is_begun;
+} Shown;
+
+static gboolean
+show_range(uint64_t guest_offset, uint64_t length_bytes, void *user)
+{
+    Shown *shown = user;
+
+    if (shown->json)
+        printf("%s\n    {\"start\": %" PRIu64 ", \"length\": %" PRIu64 "}",
+               shown->is_begun ? "," : "", guest_offset, length_bytes);
+    else
+        printf("%-#16" PRIx64 "%#" PRIx64 "\n", guest_offset, length_bytes);
+    shown->is_begun = true;
+    return TRUE;
+}
+
+/* Opens the disk of the snapshot @name; NULL: the present disk. */
+static QimgImage *
+open_state(const Snapshots *s, const char *name, GError **error)
+{
+    const QimgSnapshot *found = name ? qimg_snapshots_find(s->list, name, error) : NULL;
+
+    if (name && !found)
+        return NULL;
+    return name ? qimg_image_open_snapshot(s->image, found->serial, error)
+                : qimg_image_open_layer(s->image, 0, error);
+}
+
+static bool
+diff(const Snapshots *s, GError **error)
+{
+    Shown shown = {.json = s->json};
+    g_autoptr(QimgImage) a = open_state(s, s->names[0], error);
+    g_autoptr(QimgImage) b = a ? open_state(s, s->names[1], error) : NULL;
+    bool is_good;
+
+    if (!b)
+        return false;
+    if (s->json)
+        putchar('[');
+    else
+        printf("%-16s%s\n", "Offset", "Length");
+    is_good = qimg_image_diff(a, b, show_range, &shown, error);
+    if (s->json)
+        printf(shown.is_begun ? "\n]\n" : "]\n");
+    return is_good;
+}
+
 static const struct {
     const char *name;
     const char *operands;
     unsigned n_names; /* operands after IMAGE */
+    unsigned n_more;  /* optional ones after these */
     bool writes;
     bool (*run)(const Snapshots *s, GError **error);
 } verbs[] = {
-    {"list", "IMAGE", 0, false, list_all},
-    {"create", "IMAGE NAME", 1, true, create},
-    {"delete", "IMAGE NAME", 1, true, delete_one},
-    {"rename", "IMAGE NAME NEW-NAME", 2, true, rename_one},
-    {"revert", "IMAGE NAME", 1, true, revert},
+    {"list", "IMAGE", 0, 0, false, list_all},
+    {"create", "IMAGE NAME", 1, 0, true, create},
+    {"delete", "IMAGE NAME", 1, 0, true, delete_one},
+    {"rename", "IMAGE NAME NEW-NAME", 2, 0, true, rename_one},
+    {"revert", "IMAGE NAME", 1, 0, true, revert},
+    {"diff", "IMAGE NAME [OTHER]", 1, 1, false, diff},
 };
 
 static const CommandSpec spec = {
-    .operands = "list|create|delete|rename|revert IMAGE [NAME [NEW-NAME]]",
+    .operands = "list|create|delete|rename|revert|diff IMAGE [NAME [NEW-NAME|OTHER]]",
     .summary =
         "Lists the internal snapshots of an image, takes one, deletes or renames one, or "
-        "makes\nthe disk what it was when one was taken (what it is now is lost).\n\n"
-        "NAME is the name of a snapshot, or its ID.",
+        "makes\nthe disk what it was when one was taken (what it is now is lost).\n"
+        "diff lists the parts of the disk that differ between two snapshots, or between "
+        "one\nand the present disk.\n\n"
+        "NAME and OTHER are names of snapshots, or their IDs.",
     .min_operands = 2,
     .max_operands = 4,
     .has_output = true,
@@ -151,7 +209,8 @@ cmd_snapshot(int argc, char **argv)
     for (size_t i = 0; i < G_N_ELEMENTS(verbs); i++) {
         if (strcmp(line.operands[0], verbs[i].name) != 0)
             continue;
-        if (line.n_operands == 2 + verbs[i].n_names)
+        if (line.n_operands >= 2 + verbs[i].n_names &&
+            line.n_operands <= 2 + verbs[i].n_names + verbs[i].n_more)
             exit_code = snapshot_run(&line, i);
         else
             fprintf(stderr, "qimg snapshot %s: give %s (see qimg snapshot --help)\n",
@@ -159,7 +218,8 @@ cmd_snapshot(int argc, char **argv)
         command_line_clear(&line);
         return exit_code;
     }
-    fprintf(stderr, "qimg snapshot: %s: give list, create, delete, rename or revert\n",
+    fprintf(stderr,
+            "qimg snapshot: %s: give list, create, delete, rename, revert or diff\n",
             line.operands[0]);
     command_line_clear(&line);
     return exit_code;

@@ -17,8 +17,8 @@
 #include "copy/copy-zeros.h"
 #include "image/read/read.h"
 
-static bool
-check_image(const QimgImage *image, GError **error)
+bool
+copy_check_image(const QimgImage *image, GError **error)
 {
     if (image->chain->gate) {
         qimg_set_error(error, QIMG_ERROR_USAGE,
@@ -131,7 +131,7 @@ qimg_copy_prepare(QimgCopy *copy, GError **error)
 
     if (copy->is_prepared)
         return TRUE;
-    if (!check_image(copy->image, error) || !make_digests(copy, error))
+    if (!copy_check_image(copy->image, error) || !make_digests(copy, error))
         return FALSE;
     if (copy->options.target_path) {
         is_good = find_target(copy, error);

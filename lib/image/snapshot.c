@@ -92,6 +92,65 @@ qimg_image_open_vmstate(QimgImage *image, uint32_t serial, GError **error)
     return state;
 }
 
+/* ---- differences ---- */
+
+/* A range that the next one may continue. */
+typedef struct {
+    QimgRangeFunc func;
+    void *user;
+    uint64_t start, end; /* empty: none */
+} Joined;
+
+static QimgErrno
+give_joined(Joined *joined)
+{
+    uint64_t start = joined->start, end = joined->end;
+
+    joined->start = joined->end = 0;
+    return start == end || joined->func(start, end - start, joined->user) ? 0
+                                                                          : -ECANCELED;
+}
+
+static QimgErrno
+join(uint64_t guest_offset, uint64_t length_bytes, void *user)
+{
+    Joined *joined = user;
+    QimgErrno err = 0;
+
+    if (guest_offset != joined->end) {
+        err = give_joined(joined);
+        joined->start = guest_offset;
+    }
+    joined->end = guest_offset + length_bytes;
+    return err;
+}
+
+gboolean
+qimg_image_diff(QimgImage *a, QimgImage *b, QimgRangeFunc func, void *user,
+                GError **error)
+{
+    Joined joined = {.func = func, .user = user};
+    QIMG_GATE_SCOPE(a->chain->gate);
+    uint64_t a_bytes = image_size_bytes(a), b_bytes = image_size_bytes(b);
+    QimgErrno err;
+
+    if (a->chain != b->chain || a->first_layer != b->first_layer || a->base_bytes != 0 ||
+        b->base_bytes != 0 || a->whole || b->whole)
+        return qimg_misuse(error, "only disks of one image can be compared");
+    err = image_diff_views(a->chain->layers[a->first_layer], a->view, b->view, join,
+                           &joined);
+    if (!err && a_bytes != b_bytes)
+        err = join(MIN(a_bytes, b_bytes), MAX(a_bytes, b_bytes) - MIN(a_bytes, b_bytes),
+                   &joined);
+    if (!err)
+        err = give_joined(&joined);
+    if (err == -ECANCELED)
+        qimg_set_error(error, QIMG_ERROR_CANCELED, "the comparison was stopped");
+    else if (err)
+        qimg_set_error_errno(error, -err, NULL, "the tables cannot be read");
+    return err == 0;
+}
+
 /* ---- changes ---- */
 
 /* Whether the snapshots of @image can be changed at all. */
