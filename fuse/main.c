@@ -262,7 +262,8 @@ begin_serving(const Options *options, Session *session, Sandbox *sandbox,
 }
 
 static int
-serve_tree(const Options *options, const Tree *tree, DirWatch *watch, QimgKeeper *keeper)
+serve_tree(const Options *options, const Tree *tree, DirWatch *watch, QimgKeeper *keeper,
+           const char *absolute_path, int mark_fd)
 {
     g_autoptr(GError) error = NULL;
     /* Before the mount: the mount may cover an image, and no thread serves it yet. */
@@ -272,6 +273,7 @@ serve_tree(const Options *options, const Tree *tree, DirWatch *watch, QimgKeeper
 
     if (!session)
         return fail(options->mountpoint, error);
+    mountpoint_mark_mounted(absolute_path, mark_fd);
     print_hints(options);
     is_started = begin_serving(options, session, sandbox, keeper, &error);
     is_good = is_started && session_run(session, &error);
@@ -335,7 +337,7 @@ mount_images(const Options *options)
     tree = tree_new(images, options, is_file);
     absolute_path = mountpoint_absolute(options->mountpoint);
     mark_fd = mountpoint_mark(absolute_path);
-    result = serve_tree(options, tree, watch, keeper);
+    result = serve_tree(options, tree, watch, keeper, absolute_path, mark_fd);
     tree_free(tree);
     g_clear_pointer(&images, images_free); /* before waiting processes are told */
     mountpoint_unmark(absolute_path, mark_fd);

@@ -1,24 +1,29 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Handles stale mountpoints, and the marks by which `--wait` finds the server.
  *
- * A mark is a file in one of the user's directories, named after the mountpoint and
- * locked while the server lives: a lock ends with its process, however that ends. */
+ * A mark is a file in one of the user's directories, named after the mountpoint and the
+ * process, and locked while the server lives: a lock ends with its process, however that
+ * ends. Its content is the mount's device, by which it is found in other mount
+ * namespaces. */
 #include "mount/mountpoint.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
 #include "qimg.h"
 
 #define MAX_MARK_TRIES 10
+#define ROOT_MARK_DIR  "/run/qcowfs"
 
 #define DESCRIPTOR_PREFIX "/dev/fd/"
 
@@ -219,7 +224,7 @@ mountpoint_mark_dirs(void)
     GPtrArray *dirs = g_ptr_array_new();
 
     if (geteuid() == 0) {
-        g_ptr_array_add(dirs, g_strdup("/run/qcowfs"));
+        g_ptr_array_add(dirs, g_strdup(ROOT_MARK_DIR));
     } else {
         if (runtime_dir && g_path_is_absolute(runtime_dir))
             g_ptr_array_add(dirs, g_build_filename(runtime_dir, "qcowfs", NULL));
@@ -230,18 +235,52 @@ mountpoint_mark_dirs(void)
     return (GStrv)g_ptr_array_free(dirs, FALSE);
 }
 
-/* The path of the mark in @dir, if no other user can write there; else NULL. */
+/* The start of the names of @absolute_path's marks. */
+static char *
+mark_prefix(const char *absolute_path)
+{
+    g_autofree char *sum =
+        g_compute_checksum_for_string(G_CHECKSUM_SHA256, absolute_path, -1);
+
+    return g_strdup_printf("%.32s.", sum);
+}
+
+/* Whether only @uid can write to @dir. */
+static bool
+is_owned(const char *dir, uid_t uid)
+{
+    struct stat status;
+
+    return lstat(dir, &status) == 0 && S_ISDIR(status.st_mode) && status.st_uid == uid &&
+           !(status.st_mode & 022);
+}
+
+/* The path of this process's mark in @dir, or NULL if it may not be there. A server that
+ * is already unmounted and still closing its images has a mark beside those of the next
+ * ones. */
 static char *
 mark_path(const char *dir, const char *absolute_path)
 {
-    g_autofree char *sum = NULL;
-    struct stat status;
+    g_autofree char *prefix = mark_prefix(absolute_path);
 
-    if (lstat(dir, &status) < 0 || !S_ISDIR(status.st_mode) ||
-        status.st_uid != geteuid() || (status.st_mode & 022))
-        return NULL;
-    sum = g_compute_checksum_for_string(G_CHECKSUM_SHA256, absolute_path, -1);
-    return g_strdup_printf("%s/%.32s", dir, sum);
+    return is_owned(dir, geteuid())
+               ? g_strdup_printf("%s/%s%d", dir, prefix, (int)getpid())
+               : NULL;
+}
+
+/* The paths of all marks of @absolute_path in @dir. */
+static GPtrArray *
+list_marks(const char *dir, const char *absolute_path)
+{
+    g_autofree char *prefix = mark_prefix(absolute_path);
+    g_autoptr(GDir) entries = g_dir_open(dir, 0, NULL);
+    GPtrArray *paths = g_ptr_array_new_with_free_func(g_free);
+    const char *name;
+
+    while (entries && (name = g_dir_read_name(entries)))
+        if (g_str_has_prefix(name, prefix))
+            g_ptr_array_add(paths, g_build_filename(dir, name, NULL));
+    return paths;
 }
 
 /* Whether @path is still the file that is open as @fd. */
@@ -254,27 +293,44 @@ is_same_inode(const char *path, int fd)
            named.st_dev == opened.st_dev && named.st_ino == opened.st_ino;
 }
 
+/* Removes the marks of servers that were killed. */
+static void
+remove_stale_marks(const char *dir, const char *absolute_path)
+{
+    g_autoptr(GPtrArray) paths = list_marks(dir, absolute_path);
+
+    for (guint i = 0; i < paths->len; i++) {
+        int fd = open(paths->pdata[i], O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+
+        if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0)
+            unlink(paths->pdata[i]);
+        if (fd >= 0)
+            close(fd);
+    }
+}
+
 /* As mountpoint_mark, in @dir. */
 static int
 mark_in(const char *dir, const char *absolute_path)
 {
     g_autofree char *path = NULL;
 
-    if (mkdir(dir, 0700) == 0 || errno == EEXIST)
+    if (mkdir(dir, 0755) == 0 || errno == EEXIST)
         path = mark_path(dir, absolute_path);
+    if (path) {
+        (void)chmod(dir, 0755); /* whatever the umask: others wait for marks, too */
+        remove_stale_marks(dir, absolute_path);
+    }
     for (int i = 0; path && i < MAX_MARK_TRIES; i++) {
-        int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+        int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
 
         if (fd < 0)
             break;
-        if (flock(fd, LOCK_EX | LOCK_NB) == 0) {
-            if (is_same_inode(path, fd))
-                return fd;
-        } else if (is_same_inode(path, fd)) {
-            /* An earlier server, already unmounted, is still closing its images. It keeps
-             * its lock; processes waiting for it go on to the new mark. */
-            unlink(path);
+        if (flock(fd, LOCK_EX | LOCK_NB) == 0 && is_same_inode(path, fd)) {
+            (void)fchmod(fd, 0644);
+            return fd;
         }
+        unlink(path); /* another process looks at the mark of an earlier one */
         close(fd);
     }
     return -1;
@@ -307,27 +363,116 @@ mountpoint_unmark(const char *absolute_path, int mark_fd)
     close(mark_fd);
 }
 
+void
+mountpoint_mark_mounted(const char *absolute_path, int mark_fd)
+{
+    g_autofree char *device =
+        absolute_path && mark_fd >= 0 ? mountpoint_device(absolute_path) : NULL;
+
+    if (device && pwrite(mark_fd, device, strlen(device), 0) < 0)
+        g_debug("mark: %s", g_strerror(errno));
+}
+
+/* A path at which process @pid sees the mount of @device, or NULL. */
+static char *
+find_path_of_device(const char *pid, const char *device)
+{
+    g_autofree char *list_path = g_build_filename("/proc", pid, "mountinfo", NULL);
+    g_autofree char *list = NULL;
+    g_auto(GStrv) lines = NULL;
+
+    if (!g_file_get_contents(list_path, &list, NULL, NULL))
+        return NULL;
+    lines = g_strsplit(list, "\n", -1);
+    for (char **line = lines; *line; line++) {
+        g_auto(GStrv) fields = g_strsplit(*line, " ", 6);
+
+        if (g_strv_length(fields) == 6 && strcmp(fields[2], device) == 0)
+            return g_strcompress(fields[4]);
+    }
+    return NULL;
+}
+
+/* If the mount of @device has left @absolute_path and is still elsewhere, so that its
+ * server goes on, says where. Returns whether it did. */
+static bool
+tell_holder(const char *absolute_path, const char *device)
+{
+    g_autofree char *device_here = mountpoint_device(absolute_path);
+    g_autofree char *own_path = NULL;
+    g_autoptr(GDir) processes = NULL;
+    const char *pid;
+
+    if (g_strcmp0(device_here, device) == 0)
+        return false;
+    own_path = find_path_of_device("self", device);
+    if (own_path) {
+        g_message("%s: is still mounted as %s (unmount that, too)", absolute_path,
+                  own_path);
+        return true;
+    }
+    processes = g_dir_open("/proc", 0, NULL);
+    while (processes && (pid = g_dir_read_name(processes))) {
+        g_autofree char *path =
+            g_ascii_isdigit(pid[0]) ? find_path_of_device(pid, device) : NULL;
+        g_autofree char *name_path = g_build_filename("/proc", pid, "comm", NULL);
+        g_autofree char *name = NULL;
+
+        if (!path)
+            continue;
+        if (g_file_get_contents(name_path, &name, NULL, NULL))
+            g_strchomp(name);
+        g_message("%s: is still mounted as %s in the mount namespace of process %s (%s) "
+                  "(end the processes there, or nsenter -t %s -m umount %s)",
+                  absolute_path, path, pid, name ? name : "?", pid, path);
+        return true;
+    }
+    return false;
+}
+
+static void
+on_alarm(int number)
+{
+    (void)number;
+}
+
+/* Waits for the server whose mark is open as @fd. */
+static void
+wait_for_mark(int fd, const char *absolute_path)
+{
+    const struct itimerval looks = {{1, 0}, {1, 0}}, never = {{0, 0}, {0, 0}};
+    struct sigaction interrupts = {.sa_handler = on_alarm}; /* flock: no SA_RESTART */
+    char device[32] = "";
+    int err;
+
+    if (flock(fd, LOCK_SH | LOCK_NB) == 0)
+        return;
+    sigaction(SIGALRM, &interrupts, NULL);
+    setitimer(ITIMER_REAL, &looks, NULL);
+    do {
+        if (pread(fd, device, sizeof device - 1, 0) > 0 &&
+            tell_holder(absolute_path, device))
+            setitimer(ITIMER_REAL, &never, NULL);
+        err = flock(fd, LOCK_SH) < 0 ? errno : 0;
+    } while (err == EINTR);
+    setitimer(ITIMER_REAL, &never, NULL);
+}
+
 /* As mountpoint_wait, for servers whose mark is in @dir. Whether there was a mark. */
 static bool
 wait_in(const char *dir, const char *absolute_path)
 {
-    g_autofree char *mark = mark_path(dir, absolute_path);
-    bool is_found = false;
-    int fd;
+    g_autoptr(GPtrArray) marks = list_marks(dir, absolute_path);
 
-    /* Until no server is left. A killed server leaves its mark behind, unlocked. */
-    while (mark && (fd = open(mark, O_RDONLY | O_CLOEXEC | O_NOFOLLOW)) >= 0) {
-        bool is_over;
+    for (guint i = 0; i < marks->len; i++) {
+        int fd = open(marks->pdata[i], O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 
-        is_found = true;
-        while (flock(fd, LOCK_SH) < 0 && errno == EINTR)
-            ;
-        is_over = is_same_inode(mark, fd);
+        if (fd < 0)
+            continue;
+        wait_for_mark(fd, absolute_path);
         close(fd);
-        if (is_over)
-            break;
     }
-    return is_found;
+    return marks->len > 0;
 }
 
 /* Whether nothing has the name @absolute_path; a mount there is not asked. */
@@ -342,11 +487,55 @@ is_missing(const char *absolute_path)
            errno == ENOENT;
 }
 
+/* Adds the directory "qcowfs", or "qcowfs-UID", of each user in @top. */
+static void
+add_dirs_of_users(GPtrArray *dirs, const char *top, const char *prefix)
+{
+    g_autoptr(GDir) entries = g_dir_open(top, 0, NULL);
+    const char *name;
+
+    while (entries && (name = g_dir_read_name(entries))) {
+        char *dir = NULL;
+        guint64 uid = 0;
+
+        if (!g_str_has_prefix(name, prefix) ||
+            !g_ascii_string_to_unsigned(name + strlen(prefix), 10, 1, G_MAXUINT32, &uid,
+                                        NULL))
+            continue;
+        dir = g_build_filename(top, name, *prefix ? NULL : "qcowfs", NULL);
+        if (is_owned(dir, (uid_t)uid))
+            g_ptr_array_add(dirs, dir);
+        else
+            g_free(dir);
+    }
+}
+
+/* The directories in which marks of servers may be that a process of this user waits for:
+ * its own, and root's; root's waits for those of all users. */
+static GStrv
+list_wait_dirs(void)
+{
+    g_auto(GStrv) own = mountpoint_mark_dirs();
+    GPtrArray *dirs = g_ptr_array_new();
+
+    for (char **dir = own; *dir; dir++)
+        if (is_owned(*dir, geteuid()))
+            g_ptr_array_add(dirs, g_strdup(*dir));
+    if (geteuid() == 0) {
+        add_dirs_of_users(dirs, "/run/user", "");
+        add_dirs_of_users(dirs, "/tmp", "qcowfs-");
+    } else if (is_owned(ROOT_MARK_DIR, 0)) {
+        g_ptr_array_add(dirs, g_strdup(ROOT_MARK_DIR));
+    }
+    g_ptr_array_add(dirs, NULL);
+    return (GStrv)g_ptr_array_free(dirs, FALSE);
+}
+
 bool
 mountpoint_wait(const char *path, GError **error)
 {
     g_autofree char *absolute_path = absolute_of_any(path);
-    g_auto(GStrv) dirs = mountpoint_mark_dirs();
+    g_auto(GStrv) dirs = list_wait_dirs();
     bool is_found = false;
 
     for (char **dir = dirs; absolute_path && *dir; dir++)

@@ -39,8 +39,14 @@ GStrv mountpoint_mark_dirs(void);
  * mountpoint_wait. */
 int mountpoint_mark(const char *absolute_path);
 
+/* Stores the device of the mount at @absolute_path (may be NULL) in the mark, so that a
+ * waiting process finds it in other mount namespaces; accepts -1. */
+void mountpoint_mark_mounted(const char *absolute_path, int mark_fd);
+
 /* Removes the mark, when everything is closed; accepts -1. */
 void mountpoint_unmark(const char *absolute_path, int mark_fd);
 
-/* Returns when no process serves @path any more. False with @error set. */
+/* Returns when no process of this user or root, for root of any user, serves @path any
+ * more. Says where the mount still is if it has left @path and not ended. False with
+ * @error set: there is no such path. */
 bool mountpoint_wait(const char *path, GError **error);

@@ -34,8 +34,8 @@ lock_byte(int fd, int command, short type, off_t byte, short *found_out)
     return err;
 }
 
-static void
-unlock_all(int fd)
+void
+qimg_file_unlock(int fd)
 {
     for (unsigned i = 0; i < N_PERMS; i++) {
         (void)lock_byte(fd, F_OFD_SETLK, F_UNLCK, USE_BYTE + (off_t)i, NULL);
@@ -90,7 +90,7 @@ try_lock(int fd, unsigned perm, unsigned unshared, int *bit_out, bool *used_out)
         err = -EAGAIN;
     }
     if (err)
-        unlock_all(fd);
+        qimg_file_unlock(fd);
     return err;
 }
 

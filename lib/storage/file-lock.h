@@ -33,3 +33,6 @@ typedef enum {
  * retries a few times within a quarter of a second, since the other opener may be about
  * to give up; nothing stays locked after a conflict. */
 QimgLockResult qimg_file_lock(int fd, unsigned perm, unsigned unshared, GError **error);
+
+/* Ends all these locks of @fd's open file description. */
+void qimg_file_unlock(int fd);

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <stdatomic.h>
 #include <sys/ioctl.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -14,6 +15,7 @@
 #include "base/errors.h"
 #include "base/wait-hook.h"
 #include "storage/direct-file.h"
+#include "storage/file-lock.h"
 #include "storage/file-stamp.h"
 #include "storage/file-waits.h"
 
@@ -24,6 +26,7 @@ typedef struct {
     bool is_device;    /* const after open: a block device */
     FileWaits waits;
     FileStamp stamp;
+    _Atomic bool unlocks; /* atomic, relaxed: see qimg_file_storage_unlock_at_close */
 } FileStorage;
 
 static bool
@@ -210,6 +213,8 @@ file_close(QimgStorage *storage)
 
     file_stamp_clear(&file->stamp);
     direct_file_close(&file->direct);
+    if (atomic_load_explicit(&file->unlocks, memory_order_relaxed))
+        qimg_file_unlock(file->fd);
     close(file->fd);
     g_free(file);
 }
@@ -354,7 +359,7 @@ qimg_file_storage_go_direct(QimgStorage *storage)
 }
 
 QimgStorage *
-qimg_file_storage_share(const QimgStorage *old, GError **error)
+qimg_file_storage_share(QimgStorage *old, GError **error)
 {
     const FileStorage *old_file = (const FileStorage *)old;
     int fd = fcntl(old_file->fd, F_DUPFD_CLOEXEC, 0);
@@ -362,6 +367,8 @@ qimg_file_storage_share(const QimgStorage *old, GError **error)
         fd < 0 ? NULL : qimg_file_storage_new(fd, old->path, false, error);
     QimgErrno err = fd < 0 ? -errno : 0;
 
+    /* The locks are those of both. */
+    atomic_store_explicit(&((FileStorage *)old)->unlocks, false, memory_order_relaxed);
     if (storage)
         err = direct_file_share(&((FileStorage *)storage)->direct, &old_file->direct);
     if (!err)
@@ -375,6 +382,12 @@ int
 qimg_file_storage_get_fd(const QimgStorage *storage)
 {
     return ((const FileStorage *)storage)->fd;
+}
+
+void
+qimg_file_storage_unlock_at_close(QimgStorage *storage)
+{
+    atomic_store_explicit(&((FileStorage *)storage)->unlocks, true, memory_order_relaxed);
 }
 
 void

@@ -26,10 +26,16 @@ QimgErrno qimg_file_storage_go_direct(QimgStorage *storage) QIMG_MUST_CHECK;
 
 /* Makes a storage for reading of @old's open file; @old must be of this kind. NULL with
  * @error set: FAILED. */
-QimgStorage *qimg_file_storage_share(const QimgStorage *old, GError **error);
+QimgStorage *qimg_file_storage_share(QimgStorage *old, GError **error);
 
 /* The descriptor of a storage of this kind, which keeps owning it: for locks. */
 int qimg_file_storage_get_fd(const QimgStorage *storage);
+
+/* The file is locked by this storage (storage/file-lock.h): its close ends the locks at
+ * once. Else they end with the last reference to the open file, and another process may
+ * have one: a child before it closes its copies, or a program that lists the open files
+ * of all processes. No effect once the storage is shared. */
+void qimg_file_storage_unlock_at_close(QimgStorage *storage);
 
 /* Disables syncs of a writable storage; call before it is used. For a file that cannot be
  * opened any more after the end of the process. */

@@ -321,3 +321,17 @@ def test_wait_from_another_session(of_server, of_waiter, user_files, disk, mnt, 
     for pid in procs.children() - before:
         procs.reap(pid)
     assert result.text == "waits\nended\n", result
+
+
+def test_wait_by_another_user(disk, mnt, user_files):
+    """Root's server, unmounted by sudo and waited for without it."""
+    with Daemon(disk, mnt) as mount:
+        waiter = subprocess.Popen([*user_files, env.qcowfs(), "--wait", str(mnt)])
+        try:
+            with pytest.raises(subprocess.TimeoutExpired):
+                waiter.wait(0.3)
+            unmount(mnt)
+            assert waiter.wait(10 * env.slow()) == 0
+        finally:
+            procs.end_process(waiter)
+        mount.close()

@@ -192,6 +192,81 @@ def test_wait_for_the_second_of_two(disk, mnt):
         first.close()
 
 
+def test_wait_for_the_first_of_two(disk, mnt):
+    """The second has ended; the first still has its images open for an open file."""
+    with Daemon(disk, mnt) as first:
+        fd = os.open(first.raw(disk), os.O_RDONLY)
+        waiter = None
+        try:
+            unmount(mnt, lazy=True)
+            with Daemon(disk, mnt) as second:
+                second.close()
+            waiter = subprocess.Popen([env.qcowfs(), "--wait", str(mnt)])
+            with pytest.raises(subprocess.TimeoutExpired):
+                waiter.wait(0.3)
+            os.close(fd)
+            fd = -1
+            assert waiter.wait(10 * env.slow()) == 0
+        finally:
+            if fd >= 0:
+                os.close(fd)
+            if waiter:
+                procs.end_process(waiter)
+        first.close()
+
+
+def hold_in_namespace(mnt, other):
+    """The namespace of a container has a copy of the mount."""
+    process = subprocess.Popen(["unshare", "--mount", "sh", "-c", "echo ready; exec sleep 1000"],
+                               stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"ready\n"
+    process.stdout.close()
+    return process, "in the mount namespace of process "
+
+
+def hold_by_bind(mnt, other):
+    procs.run("mount", "--bind", mnt, other)
+    return None, f"is still mounted as {other} (unmount that, too)"
+
+
+@pytest.mark.parametrize("hold", [hold_in_namespace, hold_by_bind])
+def test_wait_says_what_holds_the_mount(hold, disk, mnt, tmp_path):
+    env.need_root("mounting")
+    other = tmp_path / "other"
+    other.mkdir()
+    with Daemon(disk, mnt) as mount:
+        process, wanted = hold(mnt, other)
+        waiter = None
+        try:
+            unmount(mnt)
+            waiter = subprocess.Popen([env.qcowfs(), "--wait", str(mnt)], stderr=subprocess.PIPE)
+            line = waiter.stderr.readline().decode()
+            assert line.startswith(f"qcowfs: {mnt}: is still mounted as ") and wanted in line
+            assert waiter.poll() is None
+            if process:
+                procs.end_process(process)
+            else:
+                procs.run("umount", other)
+            assert waiter.wait(10 * env.slow()) == 0
+            assert waiter.stderr.read() == b""
+        finally:
+            if process:
+                procs.end_process(process)
+            else:
+                procs.run("umount", other, check=False)
+            if waiter:
+                waiter.stderr.close()
+                procs.end_process(waiter)
+        mount.close()
+
+
+def test_wait_for_a_path_that_is_not_there(tmp_path):
+    result = procs.run(env.qcowfs(), "--wait", tmp_path / "none", check=False)
+    assert result.status == 1
+    assert result.errors == f"qcowfs: {tmp_path}/none: no such mountpoint (give the path that " \
+                            "was mounted on)\n"
+
+
 def test_wait(disk, mnt):
     """--wait returns when the images are released, not before."""
     with Daemon(disk, mnt) as mount:

@@ -8,6 +8,7 @@
 
 #include "base/cleanup.h"
 #include "qimg.h"
+#include "storage/file.h"
 #include "test-util.h"
 
 #define VM_PERM     (QIMG_PERM_READ | QIMG_PERM_WRITE)
@@ -99,6 +100,38 @@ test_lifetime(void)
     test_util_remove_dir(dir);
 }
 
+/* A storage's own close ends its locks, though another process has a reference to the
+ * open file; unless another storage shares them. */
+static void
+test_unlock_at_close(void)
+{
+    char *dir = test_util_make_dir();
+    g_autofree char *path = test_util_write(dir, "image", "x", 1);
+
+    for (int is_shared = 0; is_shared < 2; is_shared++) {
+        int fd = open(path, O_RDONLY | O_CLOEXEC);
+        qimg_autofd second = open(path, O_RDONLY | O_CLOEXEC);
+        qimg_autofd elsewhere = dup(fd);
+        QimgStorage *storage = qimg_file_storage_new(fd, path, false, NULL);
+        QimgStorage *share = NULL;
+
+        if (qimg_file_lock(fd, VM_PERM, VM_UNSHARED, NULL) != QIMG_LOCK_TAKEN) {
+            g_test_skip("this file system has no byte locks");
+            qimg_storage_close(storage);
+            break;
+        }
+        qimg_file_storage_unlock_at_close(storage);
+        if (is_shared)
+            share = qimg_file_storage_share(storage, NULL);
+        qimg_storage_close(storage);
+        g_assert_cmpint(
+            qimg_file_lock(second, QIMG_LOCK_RO_PERM, QIMG_LOCK_RO_UNSHARED, NULL), ==,
+            is_shared ? QIMG_LOCK_CONFLICT : QIMG_LOCK_TAKEN);
+        qimg_storage_close(share);
+    }
+    test_util_remove_dir(dir);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -109,5 +142,6 @@ main(int argc, char **argv)
         g_test_add_data_func(path, &rows[i], test_row);
     }
     g_test_add_func("/file-lock/lifetime", test_lifetime);
+    g_test_add_func("/file-lock/unlock-at-close", test_unlock_at_close);
     return g_test_run();
 }

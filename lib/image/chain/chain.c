@@ -33,6 +33,7 @@ chain_lock_storage(QimgChain *chain, const QimgOptions *options, QimgStorage *st
                            is_writable ? QIMG_LOCK_RW_UNSHARED : QIMG_LOCK_RO_UNSHARED,
                            error)) {
     case QIMG_LOCK_TAKEN:
+        qimg_file_storage_unlock_at_close(storage);
         return true;
     case QIMG_LOCK_NOT_SUPPORTED:
         chain_warn(chain, storage->path,
