@@ -3,7 +3,9 @@
 #include "format/format.h"
 
 #include <errno.h>
+#include <string.h>
 
+#include "base/checked.h"
 #include "base/errors.h"
 #include "base/scratch.h"
 
@@ -25,6 +27,39 @@ qimg_format_init(QimgFormat *format, const QimgDriver *driver, QimgStorage *file
     }
     format->snapshots = qimg_snapshots_new(NULL, 0);
     format->warnings = g_ptr_array_new_with_free_func(g_free);
+}
+
+bool
+qimg_read_header(QimgStorage *file, void *bytes, size_t n_max, size_t *n_bytes_out,
+                 GError **error)
+{
+    uint64_t size_bytes = 0;
+    QimgErrno err = qimg_storage_get_size(file, &size_bytes);
+
+    *n_bytes_out = qimg_min_u64(size_bytes, n_max);
+    if (!err)
+        err = qimg_storage_read(file, QIMG_IO_HEADER, qimg_host(0), bytes, *n_bytes_out);
+    if (err)
+        qimg_set_error_errno(error, -err, NULL, "cannot read the header");
+    return !err;
+}
+
+char *
+qimg_read_backing_name(QimgStorage *file, uint64_t host_offset, uint32_t length_bytes,
+                       QimgDecode *broken_out, GError **error)
+{
+    g_autofree char *name = g_malloc0((gsize)length_bytes + 1);
+    QimgErrno err = qimg_storage_read(file, QIMG_IO_HEADER, qimg_host(host_offset), name,
+                                      length_bytes);
+
+    if (err) {
+        qimg_set_error_errno(error, -err, NULL, "cannot read the backing file's name");
+        return NULL;
+    }
+    *broken_out = memchr(name, 0, length_bytes)
+                      ? qimg_decode_broken(QIMG_RULE_BACKING_NAME_NUL, length_bytes)
+                      : qimg_decode_ok();
+    return g_steal_pointer(&name);
 }
 
 bool

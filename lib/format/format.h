@@ -103,6 +103,18 @@ void qimg_format_init(QimgFormat *format, const QimgDriver *driver, QimgStorage 
 /* Adds a warning about the layer. */
 void qimg_format_warn(QimgFormat *format, const char *text, ...) G_GNUC_PRINTF(2, 3);
 
+/* Reads the first @n_max bytes of @file, or as many as it has: *@n_bytes_out; the rest of
+ * @bytes stays. False with @error set: of the storage. */
+bool qimg_read_header(QimgStorage *file, void *bytes, size_t n_max, size_t *n_bytes_out,
+                      GError **error);
+
+/* Reads the backing file's name at @host_offset; the caller has bounded @length_bytes.
+ * *@broken_out tells whether it contains a NUL. The caller frees the name. NULL with
+ * @error set: of the storage. */
+char *qimg_read_backing_name(QimgStorage *file, uint64_t host_offset,
+                             uint32_t length_bytes, QimgDecode *broken_out,
+                             GError **error);
+
 /* Sets @error to the problem of a header, followed by @advice: other possible formats and
  * the user's remedy. Rule @magic says that the file is no image of the format. Returns
  * false. */

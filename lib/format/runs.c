@@ -31,13 +31,14 @@ run_continues(const QimgRun *run, const QimgRun *next)
 }
 
 QimgErrno
-qimg_map_by_steps(QimgFormat *format, const QimgView *view, uint64_t guest_offset,
-                  uint64_t length_bytes, uint64_t slice_guest_bytes, QimgMapStep step,
-                  QimgMapPeek peek, QimgRun *run_out)
+qimg_map_by_steps(QimgFormat *format, const QimgView *view, const void *user,
+                  uint64_t guest_offset, uint64_t length_bytes,
+                  uint64_t slice_guest_bytes, QimgMapStep step, QimgMapPeek peek,
+                  QimgRun *run_out)
 {
     bool at_end;
     QimgRun run;
-    QimgErrno err = step(format, view, guest_offset, length_bytes, &run, &at_end);
+    QimgErrno err = step(format, view, user, guest_offset, length_bytes, &run, &at_end);
 
     if (err)
         return err;
@@ -49,14 +50,14 @@ qimg_map_by_steps(QimgFormat *format, const QimgView *view, uint64_t guest_offse
             run.length_bytes >= slice_guest_bytes) {
             /* At most the length skipped already: little is read in vain. */
             uint64_t more_bytes =
-                peek(format, view, guest_offset + run.length_bytes,
+                peek(format, view, user, guest_offset + run.length_bytes,
                      qimg_min_u64(length_bytes - run.length_bytes, run.length_bytes));
 
             run.length_bytes += more_bytes;
             if (more_bytes > 0)
                 continue;
         }
-        err = step(format, view, guest_offset + run.length_bytes,
+        err = step(format, view, user, guest_offset + run.length_bytes,
                    length_bytes - run.length_bytes, &next, &at_end);
         if (err || !run_continues(
                        &run, &next)) /* a request at that offset meets the error again */

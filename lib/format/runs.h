@@ -8,19 +8,22 @@
 #include "format/run.h"
 
 /* One step of a walk: the run that begins at @guest_offset, as far as one slice tells.
- * *@at_end_out: the run reaches the slice's end, so that the next one may continue it. */
+ * *@at_end_out: the run reaches the slice's end, so that the next one may continue it.
+ * @user is that of qimg_map_by_steps. */
 typedef QimgErrno (*QimgMapStep)(QimgFormat *format, const QimgView *view,
-                                 uint64_t guest_offset, uint64_t length_bytes,
-                                 QimgRun *run_out, bool *at_end_out);
+                                 const void *user, uint64_t guest_offset,
+                                 uint64_t length_bytes, QimgRun *run_out,
+                                 bool *at_end_out);
 
 /* The number of bytes from @guest_offset on that are surely unallocated, 0 if unknown:
  * examines many entries at a lower cost than steps. */
 typedef uint64_t (*QimgMapPeek)(QimgFormat *format, const QimgView *view,
-                                uint64_t guest_offset, uint64_t length_bytes);
+                                const void *user, uint64_t guest_offset,
+                                uint64_t length_bytes);
 
 /* QimgDriver.map by steps; @slice_guest_bytes is the part of the disk that a slice maps;
  * @peek may be NULL. */
-QimgErrno qimg_map_by_steps(QimgFormat *format, const QimgView *view,
+QimgErrno qimg_map_by_steps(QimgFormat *format, const QimgView *view, const void *user,
                             uint64_t guest_offset, uint64_t length_bytes,
                             uint64_t slice_guest_bytes, QimgMapStep step,
                             QimgMapPeek peek, QimgRun *run_out);
@@ -38,7 +41,7 @@ QimgErrno qimg_count_empty_l1(QimgFormat *format, const QimgView *view, uint64_t
                               uint64_t n_wanted, uint64_t offset_mask,
                               uint64_t *entry_out, uint64_t *n_empty_out);
 
-/* QimgDriver.will_map for TABLE_L1: announces the slice with the entry @l1_index. */
+/* For QimgDriver.will_map with TABLE_L1: announces the slice with the entry @l1_index. */
 void qimg_will_read_l1(QimgFormat *format, const QimgView *view, uint64_t l1_index);
 
 /* Turns a decoded entry, [@in_cluster_bytes, + @length_bytes) of it and of those with the

@@ -27,6 +27,7 @@ typedef struct {
     FileWaits waits;
     FileStamp stamp;
     _Atomic bool unlocks; /* atomic, relaxed: see qimg_file_storage_unlock_at_close */
+    QimgStorageOps unsynced_ops; /* const after open: of a file without syncs */
 } FileStorage;
 
 static bool
@@ -235,21 +236,6 @@ static const QimgStorageOps writable_file_ops = {
     .close = file_close,
 };
 
-static const QimgStorageOps unsynced_file_ops = {
-    .pread = file_pread,
-    .will_read = file_will_read,
-    .get_size = file_get_size,
-    .find_extent = file_find_extent,
-    .get_status = file_get_status,
-    .get_free = file_get_free,
-    .get_fd = qimg_file_storage_get_fd,
-    .pwritev = file_pwritev,
-    .punch = file_punch,
-    .allocate = file_allocate,
-    .set_size = file_set_size,
-    .close = file_close,
-};
-
 static const QimgStorageOps file_ops = {
     .pread = file_pread,
     .will_read = file_will_read,
@@ -393,6 +379,10 @@ qimg_file_storage_unlock_at_close(QimgStorage *storage)
 void
 qimg_file_storage_skip_syncs(QimgStorage *storage)
 {
+    FileStorage *file = (FileStorage *)storage;
+
     g_assert(storage->ops == &writable_file_ops);
-    storage->ops = &unsynced_file_ops;
+    file->unsynced_ops = writable_file_ops;
+    file->unsynced_ops.sync = NULL;
+    storage->ops = &file->unsynced_ops;
 }

@@ -18,23 +18,14 @@ qcow1_refuse(GError **error, QimgDecode broken)
 }
 
 static bool
-refuse_unreadable(GError **error, QimgErrno err)
-{
-    qimg_set_error_errno(error, -err, NULL, "cannot read the header");
-    return false;
-}
-
-static bool
-qcow1_load_header(Qcow1 *q, uint64_t file_bytes, GError **error)
+qcow1_load_header(Qcow1 *q, GError **error)
 {
     uint8_t bytes[QCOW1_HEADER_BYTES];
-    size_t n_bytes = qimg_min_u64(file_bytes, sizeof bytes);
+    size_t n_bytes;
     QimgDecode decoded;
-    QimgErrno err =
-        qimg_storage_read(q->base.file, QIMG_IO_HEADER, qimg_host(0), bytes, n_bytes);
 
-    if (err)
-        return refuse_unreadable(error, err);
+    if (!qimg_read_header(q->base.file, bytes, sizeof bytes, &n_bytes, error))
+        return false;
     decoded = qcow1_header_decode(bytes, n_bytes, &q->header);
     return !decoded.rule || qcow1_refuse(error, decoded);
 }
@@ -45,21 +36,18 @@ qcow1_load_backing_name(Qcow1 *q, uint64_t file_bytes, GError **error)
     uint64_t offset = q->header.backing_name_offset;
     uint32_t length = q->header.backing_name_bytes;
     g_autofree char *name = NULL;
-    QimgErrno err;
+    QimgDecode broken;
 
     if (offset == 0 || length == 0)
         return true;
     if (length > QCOW1_MAX_BACKING_NAME || !qimg_range_fits(offset, length, file_bytes))
         return qcow1_refuse(error,
                             qimg_decode_broken(QIMG_RULE_QCOW1_BACKING_NAME, length));
-    name = g_malloc0((gsize)length + 1);
-    err =
-        qimg_storage_read(q->base.file, QIMG_IO_HEADER, qimg_host(offset), name, length);
-    if (err)
-        return refuse_unreadable(error, err);
-    if (memchr(name, 0, length))
-        return qcow1_refuse(error,
-                            qimg_decode_broken(QIMG_RULE_BACKING_NAME_NUL, length));
+    name = qimg_read_backing_name(q->base.file, offset, length, &broken, error);
+    if (!name)
+        return false;
+    if (broken.rule)
+        return qcow1_refuse(error, broken);
     q->base.backing_name = g_steal_pointer(&name);
     return true;
 }
@@ -111,10 +99,11 @@ qcow1_fill(Qcow1 *q, const QimgFormatEnv *env, GError **error)
     uint64_t file_bytes = 0;
     QimgErrno err = qimg_storage_get_size(base->file, &file_bytes);
 
-    if (err)
-        return refuse_unreadable(error, err);
-    if (!qimg_format_look_at_end(base, error) ||
-        !qcow1_load_header(q, file_bytes, error) ||
+    if (err) {
+        qimg_set_error_errno(error, -err, NULL, "cannot read its size");
+        return false;
+    }
+    if (!qimg_format_look_at_end(base, error) || !qcow1_load_header(q, error) ||
         !qcow1_load_backing_name(q, file_bytes, error) || !check_use(q, env, error))
         return false;
     base->active = (QimgView){

@@ -110,8 +110,9 @@ qcow1_map_in_table(Qcow1 *q, uint64_t l2_table_offset, uint64_t guest_offset,
 
 /* QimgMapStep: the run according to one window of the L1 table or of an L2 table. */
 static QimgErrno
-qcow1_map_step(QimgFormat *format, const QimgView *view, uint64_t guest_offset,
-               uint64_t length_bytes, QimgRun *run_out, bool *at_end_out)
+qcow1_map_step(QimgFormat *format, const QimgView *view, const void *user,
+               uint64_t guest_offset, uint64_t length_bytes, QimgRun *run_out,
+               bool *at_end_out)
 {
     Qcow1 *q = (Qcow1 *)format;
     unsigned l1_shift = (unsigned)q->header.cluster_bits + q->header.l2_bits;
@@ -122,6 +123,7 @@ qcow1_map_step(QimgFormat *format, const QimgView *view, uint64_t guest_offset,
     QimgErrno err;
 
     (void)view; /* the format has only one */
+    (void)user;
     *at_end_out = false;
     if (l1_index >= q->base.active.n_l1_entries_in_file) {
         uint64_t end = (uint64_t)q->base.active.n_l1_entries << l1_shift;
@@ -158,7 +160,7 @@ qcow1_map(QimgFormat *format, const QimgView *view, QimgGuestOffset guest_offset
 {
     const Qcow1 *q = (const Qcow1 *)format;
 
-    return qimg_map_by_steps(format, view, guest_offset.v, length_bytes,
+    return qimg_map_by_steps(format, view, NULL, guest_offset.v, length_bytes,
                              (uint64_t)TABLE_SLICE_WORDS << q->header.cluster_bits,
                              qcow1_map_step, NULL, run_out);
 }

@@ -67,22 +67,15 @@ load_header_area(QimgStorage *file, bool for_check, size_t *n_bytes_out,
     QimgDecode (*decode)(const uint8_t *, size_t, Qcow2Header *) =
         for_check ? qcow2_header_decode_for_check : qcow2_header_decode;
     g_autofree uint8_t *bytes = g_malloc0(FIRST_READ_BYTES);
-    uint64_t size_bytes = 0;
-    QimgErrno err = qimg_storage_get_size(file, &size_bytes);
-    size_t n_bytes = qimg_min_u64(size_bytes, FIRST_READ_BYTES);
+    size_t n_bytes;
     QimgDecode decoded;
     uint64_t end;
 
-    if (!err)
-        err = qimg_storage_read(file, QIMG_IO_HEADER, qimg_host(0), bytes, n_bytes);
-    if (err) {
-        qimg_set_error_errno(error, -err, NULL, "cannot read the header");
+    if (!qimg_read_header(file, bytes, FIRST_READ_BYTES, &n_bytes, error))
         return NULL;
-    }
     decoded = decode(bytes, n_bytes, header_out);
     /* A header longer than the first read is checked after a read of its full length. */
-    if (decoded.rule == QIMG_RULE_SHORT_HEADER && n_bytes == FIRST_READ_BYTES &&
-        size_bytes > n_bytes)
+    if (decoded.rule == QIMG_RULE_SHORT_HEADER && n_bytes == FIRST_READ_BYTES)
         end = UINT64_C(1) << QCOW2_MAX_CLUSTER_BITS;
     else if (decoded.rule) {
         qcow2_refuse(error, decoded);
@@ -99,13 +92,9 @@ load_header_area(QimgStorage *file, bool for_check, size_t *n_bytes_out,
             return g_steal_pointer(&bytes);
         }
     }
-    n_bytes = qimg_min_u64(size_bytes, end);
-    bytes = g_realloc(bytes, qimg_max_u64(n_bytes, FIRST_READ_BYTES));
-    err = qimg_storage_read(file, QIMG_IO_HEADER, qimg_host(0), bytes, n_bytes);
-    if (err) {
-        qimg_set_error_errno(error, -err, NULL, "cannot read the header");
+    bytes = g_realloc(bytes, qimg_max_u64(end, FIRST_READ_BYTES));
+    if (!qimg_read_header(file, bytes, end, &n_bytes, error))
         return NULL;
-    }
     decoded = decode(bytes, n_bytes, header_out);
     if (decoded.rule) {
         qcow2_refuse(error, decoded);

@@ -28,19 +28,12 @@ static bool
 qed_load_header(Qed *qed, GError **error)
 {
     uint8_t bytes[QED_HEADER_BYTES] = {0};
-    uint64_t size_bytes = 0;
-    QimgErrno err = qimg_storage_get_size(qed->base.file, &size_bytes);
+    size_t n_bytes;
     QimgDecode decoded;
 
-    if (!err)
-        err = qimg_storage_read(qed->base.file, QIMG_IO_HEADER, qimg_host(0), bytes,
-                                sizeof bytes);
-    if (err) {
-        qimg_set_error_errno(error, -err, NULL, "cannot read the header");
+    if (!qimg_read_header(qed->base.file, bytes, sizeof bytes, &n_bytes, error))
         return false;
-    }
-    decoded =
-        qed_header_decode(bytes, qimg_min_u64(size_bytes, sizeof bytes), &qed->header);
+    decoded = qed_header_decode(bytes, n_bytes, &qed->header);
     return !decoded.rule || qed_refuse_header(error, decoded);
 }
 
@@ -68,21 +61,16 @@ qed_load_backing_name(Qed *qed, GError **error)
 {
     const QedHeader *h = &qed->header;
     g_autofree char *name = NULL;
-    QimgErrno err;
+    QimgDecode broken;
 
     if (h->backing_name_bytes == 0)
         return true;
-    name = g_malloc0((gsize)h->backing_name_bytes + 1);
-    err =
-        qimg_storage_read(qed->base.file, QIMG_IO_HEADER,
-                          qimg_host(h->backing_name_offset), name, h->backing_name_bytes);
-    if (err) {
-        qimg_set_error_errno(error, -err, NULL, "cannot read the backing file's name");
+    name = qimg_read_backing_name(qed->base.file, h->backing_name_offset,
+                                  h->backing_name_bytes, &broken, error);
+    if (!name)
         return false;
-    }
-    if (memchr(name, 0, h->backing_name_bytes))
-        return qed_refuse_header(
-            error, qimg_decode_broken(QIMG_RULE_BACKING_NAME_NUL, h->backing_name_bytes));
+    if (broken.rule)
+        return qed_refuse_header(error, broken);
     qed->base.backing_name = g_steal_pointer(&name);
     if (h->features & QED_FEATURE_BACKING_RAW)
         qed->base.backing_format = g_strdup("raw");

@@ -21,13 +21,6 @@ qed_slice_offset(uint64_t table_offset, uint64_t index)
     return table_offset + (index & ~(uint64_t)(TABLE_SLICE_WORDS - 1)) * sizeof(uint64_t);
 }
 
-static inline uint64_t
-qed_l2_index(const Qed *qed, uint64_t guest_offset)
-{
-    return (guest_offset >> qed->header.cluster_bits) &
-           ((UINT64_C(1) << qed->entry_bits) - 1);
-}
-
 static inline QimgTablePlace
 qed_place_of(const Qed *qed, uint64_t guest_offset, uint64_t length_bytes)
 {

@@ -17,11 +17,11 @@ qed_is_data(uint64_t entry)
 /* Plans the part of the request for which one slice has consecutive clusters. A length of
  * 0: the request must be allocated. */
 static QimgErrno
-qed_plan_in_place(Qed *qed, const QimgTablePlace *p, uint64_t guest_offset,
-                  uint64_t length_bytes, QimgWritePlan *plan)
+qed_plan_in_place(Qed *qed, const QimgTablePlace *p, uint64_t length_bytes,
+                  QimgWritePlan *plan)
 {
     unsigned bits = qed->header.cluster_bits;
-    uint64_t in_cluster = guest_offset - p->cluster_start;
+    uint64_t in_cluster = p->in_cluster_bytes;
     uint64_t table_offset, first = 0, n = 0;
     table_autoslice slice = {0};
     QimgErrno err = qed_find_l2_table(qed, p->l1_index, &table_offset);
@@ -33,7 +33,7 @@ qed_plan_in_place(Qed *qed, const QimgTablePlace *p, uint64_t guest_offset,
         qimg_format_pin(&qed->base, TABLE_L2, qed_slice_offset(table_offset, p->l2_index),
                         TABLE_SLICE_WORDS, &slice);
     for (; !err && n < p->n_entries; n++) {
-        uint64_t entry = table_slice_get(&slice, p->l2_index % TABLE_SLICE_WORDS + n);
+        uint64_t entry = table_slice_get(&slice, p->index_in_slice + n);
 
         if (!qed_is_data(entry) || (n > 0 && entry != first + (n << bits)))
             break;
@@ -55,7 +55,7 @@ qed_look_at_entries(Qed *qed, const QimgTablePlace *p, const QimgWritePlan *plan
                     uint64_t *entry_out, uint64_t *n_out)
 {
     uint64_t n_max = (plan->inflight.end - p->cluster_start) >> qed->header.cluster_bits;
-    uint64_t index = p->l2_index % TABLE_SLICE_WORDS, n = 0;
+    uint64_t index = p->index_in_slice, n = 0;
     table_autoslice slice = {0};
     QimgErrno err =
         qimg_format_pin(&qed->base, TABLE_L2,
@@ -74,12 +74,12 @@ qed_look_at_entries(Qed *qed, const QimgTablePlace *p, const QimgWritePlan *plan
 
 /* With the entries at @p announced: takes clusters for those of the same treatment. */
 static QimgErrno
-qed_plan_new_clusters(Qed *qed, const QimgTablePlace *p, uint64_t guest_offset,
-                      uint64_t length_bytes, QimgWritePlan *plan)
+qed_plan_new_clusters(Qed *qed, const QimgTablePlace *p, uint64_t length_bytes,
+                      QimgWritePlan *plan)
 {
     QimgAllocation *a = &plan->allocation;
     unsigned bits = qed->header.cluster_bits;
-    uint64_t in_cluster = guest_offset - p->cluster_start;
+    uint64_t in_cluster = p->in_cluster_bytes;
     uint64_t entry = 0, n_entries = 0, end;
     QimgClusters run;
     QimgErrno err = qed_ensure_l2_table(qed, p->l1_index, &a->l2_table_offset);
@@ -117,11 +117,11 @@ qed_plan_write(QimgFormat *format, QimgGuestOffset guest_offset, uint64_t length
 
     plan_out->length_bytes = 0;
     while (!err && plan_out->length_bytes == 0) {
-        err = qed_plan_in_place(qed, &place, guest_offset.v, length_bytes, plan_out);
+        err = qed_plan_in_place(qed, &place, length_bytes, plan_out);
         if (err || plan_out->length_bytes > 0)
             break;
         qimg_plan_announce(format, &place, plan_out);
-        err = qed_plan_new_clusters(qed, &place, guest_offset.v, length_bytes, plan_out);
+        err = qed_plan_new_clusters(qed, &place, length_bytes, plan_out);
         err = qimg_plan_settle(format, &place, plan_out, err);
         /* Nothing planned by either: another writer has allocated it meanwhile. */
     }

@@ -77,7 +77,7 @@ qed_zero_announced(const Zeroing *z, const QimgTablePlace *p, uint64_t *done_out
     Qed *qed = z->qed;
     unsigned bits = qed->header.cluster_bits;
     uint64_t table_offset, n_done = 0;
-    Entries e = {.index = p->l2_index % TABLE_SLICE_WORDS};
+    Entries e = {.index = p->index_in_slice};
     QimgErrno err = qed_ensure_l2_table(qed, p->l1_index, &table_offset);
 
     if (err)

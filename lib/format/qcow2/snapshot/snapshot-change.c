@@ -44,8 +44,6 @@
 #include "format/qcow2/tables/tables.h"
 #include "format/qcow2/write/flush.h"
 
-#define READ_BYTES (64 * QIMG_KIB)
-
 /* Prepares each of the changes; takes alloc_lock itself. A pending drop would still be
  * counted: an unshared cluster could be taken for shared. */
 static QimgErrno
@@ -109,28 +107,8 @@ check_other_uses(Qcow2 *q, const Qcow2Counts *counts, const QimgTask *task)
 static QimgErrno
 copy_l1_table(Qcow2 *q, const QimgView *view, uint64_t to_offset)
 {
-    uint64_t *words = qimg_scratch_get(QIMG_SCRATCH_TABLE, READ_BYTES);
-    uint64_t n;
-
-    if (!words)
-        return -ENOMEM;
-    for (uint64_t i = 0; i < view->n_l1_entries; i += n) {
-        QimgErrno err;
-
-        n = qimg_min_u64(view->n_l1_entries - i, READ_BYTES / 8);
-        err = qimg_format_read_words(&q->base, QIMG_IO_L1,
-                                     view->l1_table_offset.v + i * 8, words, n);
-        if (err)
-            return err;
-        for (uint64_t j = 0; j < n; j++)
-            words[j] &= ~QCOW2_ENTRY_COPIED;
-        qimg_host_to_be64_array(words, n);
-        err = qimg_storage_write(q->base.file, QIMG_IO_L1, qimg_host(to_offset + i * 8),
-                                 words, n * 8);
-        if (err)
-            return err;
-    }
-    return 0;
+    return qcow2_copy_table(q, QIMG_IO_L1, view->l1_table_offset.v, to_offset,
+                            (uint64_t)view->n_l1_entries * 8, QCOW2_ENTRY_COPIED);
 }
 
 static uint64_t

@@ -7,6 +7,7 @@
 #include "codec/qcow2-tables.h"
 #include "format/qcow2/tables/l2-entry.h"
 #include "format/runs.h"
+#include "format/table-map.h"
 
 /* Scans the entries of one slice of standard entries from @index on. */
 static QimgL2Entry
@@ -66,26 +67,19 @@ scan_extended(const Qcow2Geometry *g, const TableSlice *slice, uint64_t index,
     return first;
 }
 
-/* Scans the slice that holds the entry of @guest_offset. *@at_end_out: the run reaches
- * the slice's end, so that the next slice may continue it. */
+/* QimgTableShape.map_in_slice. */
 static QimgErrno
-map_in_table(Qcow2 *q, uint64_t l2_table_offset, uint64_t guest_offset,
-             uint64_t length_bytes, QimgRun *run_out, bool *at_end_out)
+qcow2_map_in_slice(QimgFormat *format, uint64_t l2_table_offset,
+                   const QimgTablePlace *place, QimgRun *run_out, bool *at_end_out)
 {
+    Qcow2 *q = (Qcow2 *)format;
     const Qcow2Geometry *g = &q->geometry;
-    uint64_t in_cluster = guest_offset & (g->cluster_bytes - 1);
-    uint64_t cluster_guest_offset = guest_offset - in_cluster;
-    uint64_t l2_index =
-        (guest_offset >> g->cluster_bits) & ((UINT64_C(1) << g->l2_bits) - 1);
+    uint64_t in_cluster = place->in_cluster_bytes;
+    uint64_t in_slice = place->index_in_slice;
+    uint64_t entry_offset = l2_table_offset + place->l2_index * g->l2_entry_words * 8;
+    uint64_t slice_offset = entry_offset - in_slice * g->l2_entry_words * 8;
     uint64_t slice_entries = q->slice_words / g->l2_entry_words;
-    uint64_t in_slice = l2_index & (slice_entries - 1);
-    uint64_t slice_offset =
-        l2_table_offset + (l2_index - in_slice) * g->l2_entry_words * 8;
-    uint64_t n_max =
-        qimg_min_u64(slice_entries - in_slice,
-                     qimg_div_round_up(qimg_min_u64(length_bytes, INT64_MAX) + in_cluster,
-                                       g->cluster_bytes));
-    uint64_t entry_offset = slice_offset + in_slice * g->l2_entry_words * 8;
+    uint64_t n_max = place->n_entries;
     uint64_t n_units, run_bytes;
     table_autoslice slice = {0};
     QimgL2Entry e;
@@ -110,11 +104,11 @@ map_in_table(Qcow2 *q, uint64_t l2_table_offset, uint64_t guest_offset,
     if (g->extended_l2) {
         uint32_t subcluster = (uint32_t)(in_cluster >> g->subcluster_bits);
 
-        e = scan_extended(g, &slice, in_slice, n_max, subcluster, cluster_guest_offset,
+        e = scan_extended(g, &slice, in_slice, n_max, subcluster, place->cluster_start,
                           &n_units);
         run_bytes = ((n_units + subcluster) << g->subcluster_bits) - in_cluster;
     } else {
-        e = scan_standard(g, &slice, in_slice, n_max, cluster_guest_offset, &n_units);
+        e = scan_standard(g, &slice, in_slice, n_max, place->cluster_start, &n_units);
         run_bytes = (n_units << g->cluster_bits) - in_cluster;
     }
     *run_out = qimg_run_of_entry(&q->base, &e, in_cluster, run_bytes);
@@ -123,118 +117,44 @@ map_in_table(Qcow2 *q, uint64_t l2_table_offset, uint64_t guest_offset,
     return 0;
 }
 
-/* One step: the run according to a single L1 slice or L2 slice. */
-static QimgErrno
-map_step(QimgFormat *format, const QimgView *view, uint64_t guest_offset,
-         uint64_t length_bytes, QimgRun *run_out, bool *at_end_out)
+/* QimgTableShape.check_l2_offset. */
+static QimgRule
+qcow2_check_l2_offset(QimgFormat *format, uint64_t l2_table_offset)
 {
-    Qcow2 *q = (Qcow2 *)format;
-    const Qcow2Geometry *g = &q->geometry;
-    uint64_t l1_index = guest_offset >> g->l1_shift;
-    uint64_t table_guest_bytes = UINT64_C(1) << g->l1_shift;
-    uint64_t in_table = guest_offset & (table_guest_bytes - 1);
-    uint64_t entry, n_empty, n_wanted, l2_table_offset;
-    QimgErrno err;
-
-    *at_end_out = false;
-    if (l1_index >= view->n_l1_entries) { /* only a snapshot's table can be too short */
-        *run_out = (QimgRun){.kind = QIMG_RUN_ZERO, .length_bytes = length_bytes};
-        return 0;
-    }
-    if (l1_index >= view->n_l1_entries_in_file) {
-        *run_out =
-            qimg_run_damaged(QIMG_RULE_L1_BEYOND_EOF, table_guest_bytes - in_table);
-        *at_end_out = true;
-        return 0;
-    }
-    n_wanted = ((length_bytes - 1) >> g->l1_shift) + 2;
-    err = qimg_count_empty_l1(format, view, l1_index, n_wanted, QCOW2_OFFSET_MASK, &entry,
-                              &n_empty);
-    if (err)
-        return err;
-    if (n_empty > 0) {
-        *run_out = (QimgRun){.kind = QIMG_RUN_UNALLOCATED,
-                             .length_bytes = (n_empty << g->l1_shift) - in_table};
-        *at_end_out = true;
-        return 0;
-    }
-    l2_table_offset = entry & QCOW2_OFFSET_MASK;
-    if (!qimg_is_aligned(l2_table_offset, g->cluster_bytes) ||
-        qimg_format_is_beyond_end(&q->base, l2_table_offset)) {
-        *run_out = qimg_run_damaged(qimg_is_aligned(l2_table_offset, g->cluster_bytes)
-                                        ? QIMG_RULE_L2_BEYOND_EOF
-                                        : QIMG_RULE_L2_UNALIGNED,
-                                    table_guest_bytes - in_table);
-        *at_end_out = true;
-        return 0;
-    }
-    return map_in_table(q, l2_table_offset, guest_offset, length_bytes, run_out,
-                        at_end_out);
+    if (!qimg_is_aligned(l2_table_offset, format->cluster_bytes))
+        return QIMG_RULE_L2_UNALIGNED;
+    return qimg_format_is_beyond_end(format, l2_table_offset) ? QIMG_RULE_L2_BEYOND_EOF
+                                                              : QIMG_RULE_OK;
 }
 
-/* The number of guest bytes from @guest_offset on (a cluster's start) that are surely
- * unallocated, according to the next part of the L2 table. A walk over a large, nearly
- * empty disk needs each table once, so the part is neither swapped nor cached. */
-static uint64_t
-peek_unallocated(QimgFormat *format, const QimgView *view, uint64_t guest_offset,
-                 uint64_t length_bytes)
+static QimgTableShape
+qcow2_shape(const Qcow2 *q)
 {
-    Qcow2 *q = (Qcow2 *)format;
-    const Qcow2Geometry *g = &q->geometry;
-    uint64_t n_table = UINT64_C(1) << g->l2_bits;
-    uint64_t l1_index = guest_offset >> g->l1_shift;
-    uint64_t l2_index = (guest_offset >> g->cluster_bits) & (n_table - 1);
-    uint64_t n_entries =
-        qimg_min_u64(n_table - l2_index, length_bytes >> g->cluster_bits);
-    uint64_t entry, n_empty;
-
-    if (l1_index >= view->n_l1_entries_in_file ||
-        qimg_count_empty_l1(format, view, l1_index, 1, QCOW2_OFFSET_MASK, &entry,
-                            &n_empty) ||
-        n_empty > 0 || !qimg_is_aligned(entry & QCOW2_OFFSET_MASK, g->cluster_bytes))
-        return 0;
-    return qimg_count_zero_entries(format,
-                                   (entry & QCOW2_OFFSET_MASK) +
-                                       l2_index * g->l2_entry_words * sizeof(uint64_t),
-                                   n_entries, g->l2_entry_words)
-           << g->cluster_bits;
+    return (QimgTableShape){
+        .cluster_bits = q->geometry.cluster_bits,
+        .l1_shift = q->geometry.l1_shift,
+        .l2_entry_words = q->geometry.l2_entry_words,
+        .l2_slice_words = q->slice_words,
+        .l1_offset_mask = QCOW2_OFFSET_MASK,
+        .check_l2_offset = qcow2_check_l2_offset,
+        .map_in_slice = qcow2_map_in_slice,
+    };
 }
 
 QimgErrno
 qcow2_map(QimgFormat *format, const QimgView *view, QimgGuestOffset guest_offset,
           uint64_t length_bytes, QimgRun *run_out)
 {
-    const Qcow2 *q = (const Qcow2 *)format;
-    uint64_t slice_guest_bytes = (uint64_t)q->slice_words / q->geometry.l2_entry_words
-                                 << q->geometry.cluster_bits;
+    QimgTableShape shape = qcow2_shape((const Qcow2 *)format);
 
-    return qimg_map_by_steps(format, view, guest_offset.v, length_bytes,
-                             slice_guest_bytes, map_step, peek_unallocated, run_out);
+    return qimg_map_tables(format, view, &shape, guest_offset.v, length_bytes, run_out);
 }
 
 void
 qcow2_will_map(QimgFormat *format, const QimgView *view, QimgGuestOffset guest_offset,
                TableKind level)
 {
-    const Qcow2 *q = (const Qcow2 *)format;
-    const Qcow2Geometry *g = &q->geometry;
-    uint64_t l1_index = guest_offset.v >> g->l1_shift;
-    uint64_t l2_index =
-        (guest_offset.v >> g->cluster_bits) & ((UINT64_C(1) << g->l2_bits) - 1);
-    uint64_t entry, n_empty;
+    QimgTableShape shape = qcow2_shape((const Qcow2 *)format);
 
-    if (level == TABLE_L1) {
-        qimg_will_read_l1(format, view, l1_index);
-        return;
-    }
-    if (l1_index >= view->n_l1_entries_in_file ||
-        qimg_count_empty_l1(format, view, l1_index, 1, QCOW2_OFFSET_MASK, &entry,
-                            &n_empty) ||
-        n_empty > 0)
-        return;
-    l2_index = qimg_align_down(l2_index, q->slice_words / g->l2_entry_words);
-    qimg_storage_will_read(format->file,
-                           qimg_host((entry & QCOW2_OFFSET_MASK) +
-                                     l2_index * g->l2_entry_words * sizeof(uint64_t)),
-                           q->slice_words * sizeof(uint64_t));
+    qimg_will_map_tables(format, view, &shape, guest_offset.v, level);
 }

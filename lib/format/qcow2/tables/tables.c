@@ -50,22 +50,27 @@ qcow2_find_l2_table(Qcow2 *q, uint64_t l1_index, uint64_t *l2_table_offset_out,
     return 0;
 }
 
-/* Copies a table that does not change into a fresh cluster. */
-static QimgErrno
-copy_table(Qcow2 *q, uint64_t from_offset, uint64_t to_offset)
+QimgErrno
+qcow2_copy_table(Qcow2 *q, QimgIoPurpose purpose, uint64_t from_offset,
+                 uint64_t to_offset, uint64_t n_bytes, uint64_t cleared_bits)
 {
-    uint64_t n_bytes = qimg_min_u64(q->geometry.cluster_bytes, COPY_BYTES);
-    void *bytes = qimg_scratch_get(QIMG_SCRATCH_TABLE, n_bytes);
+    uint64_t *words = qimg_scratch_get(QIMG_SCRATCH_TABLE, COPY_BYTES);
+    uint64_t n;
 
-    if (!bytes)
+    if (!words)
         return -ENOMEM;
-    for (uint64_t done = 0; done < q->geometry.cluster_bytes; done += n_bytes) {
-        QimgErrno err = qimg_storage_read(q->base.file, QIMG_IO_L2,
-                                          qimg_host(from_offset + done), bytes, n_bytes);
+    for (uint64_t done = 0; done < n_bytes; done += n) {
+        QimgErrno err;
 
-        if (!err)
-            err = qimg_storage_write(q->base.file, QIMG_IO_L2,
-                                     qimg_host(to_offset + done), bytes, n_bytes);
+        n = qimg_min_u64(n_bytes - done, COPY_BYTES);
+        err = qimg_format_read_words(&q->base, purpose, from_offset + done, words, n / 8);
+        if (err)
+            return err;
+        for (uint64_t i = 0; i < n / 8; i++)
+            words[i] &= ~cleared_bits;
+        qimg_format_swap_words(&q->base, words, n / 8);
+        err = qimg_storage_write(q->base.file, purpose, qimg_host(to_offset + done),
+                                 words, n);
         if (err)
             return err;
     }
@@ -89,7 +94,7 @@ qcow2_make_l2_table(Qcow2 *q, uint64_t l1_index, uint64_t old_offset,
     qcow2_forget_table(q, TABLE_L2, new_offset, cluster_bytes);
     err = qimg_format_metadata_add(&q->base, new_offset, cluster_bytes);
     if (!err && old_offset)
-        err = copy_table(q, old_offset, new_offset);
+        err = qcow2_copy_table(q, QIMG_IO_L2, old_offset, new_offset, cluster_bytes, 0);
     if (err) {
         qimg_format_metadata_remove(&q->base, new_offset, cluster_bytes);
         qcow2_alloc_undo(q, run);

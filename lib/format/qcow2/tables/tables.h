@@ -61,6 +61,13 @@ QimgErrno qcow2_l2_store(Qcow2 *q, Qcow2L2Slice *slice, uint64_t word_index,
 QimgErrno qcow2_l1_store(Qcow2 *q, uint64_t l1_index, uint64_t entry, bool data_first)
     QIMG_MUST_CHECK;
 
+/* Copies a table of @n_bytes that does not change, past the cache, to the place at
+ * @to_offset, which is not in use yet, without @cleared_bits in each word. Not synced.
+ * Errors: of the storage, -ENOMEM. */
+QimgErrno qcow2_copy_table(Qcow2 *q, QimgIoPurpose purpose, uint64_t from_offset,
+                           uint64_t to_offset, uint64_t n_bytes, uint64_t cleared_bits)
+    QIMG_MUST_CHECK;
+
 /* Drops the cached slices of a table of @n_bytes whose clusters were freed, or are about
  * to hold another. No request may still use them. */
 void qcow2_forget_table(Qcow2 *q, TableKind kind, uint64_t host_offset, uint64_t n_bytes);

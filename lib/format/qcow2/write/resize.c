@@ -22,32 +22,19 @@
 #include "format/qcow2/write/flush.h"
 #include "format/qcow2/write/old-entry.h"
 
-#define COPY_BYTES (64 * QIMG_KIB)
 /* A larger growth at once is not gradual growth. */
 #define MAX_STEP_BYTES QIMG_MIB
 
 static QimgErrno
 copy_l1(Qcow2 *q, uint64_t to_offset)
 {
-    uint64_t n_bytes = (uint64_t)q->base.active.n_l1_entries * 8;
-    uint8_t *bytes = qimg_scratch_get(QIMG_SCRATCH_TABLE, COPY_BYTES);
-    QimgErrno settled = qimg_format_settle(&q->base);
+    const QimgView *view = &q->base.active;
+    QimgErrno err = qimg_format_settle(&q->base);
 
-    if (settled || !bytes)
-        return settled ? settled : -ENOMEM;
-    for (uint64_t done = 0; done < n_bytes; done += COPY_BYTES) {
-        uint64_t n = qimg_min_u64(n_bytes - done, COPY_BYTES);
-        QimgErrno err = qimg_storage_read(
-            q->base.file, QIMG_IO_L1, qimg_host(q->base.active.l1_table_offset.v + done),
-            bytes, n);
-
-        if (!err)
-            err = qimg_storage_write(q->base.file, QIMG_IO_L1,
-                                     qimg_host(to_offset + done), bytes, n);
-        if (err)
-            return err;
-    }
-    return qimg_storage_sync(q->base.file);
+    if (!err)
+        err = qcow2_copy_table(q, QIMG_IO_L1, view->l1_table_offset.v, to_offset,
+                               (uint64_t)view->n_l1_entries * 8, 0);
+    return err ? err : qimg_storage_sync(q->base.file);
 }
 
 /* Makes the header refer to the L1 table of @n_entries at @offset. */

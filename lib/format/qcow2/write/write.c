@@ -55,11 +55,11 @@ check_target(Qcow2 *q, uint64_t host_offset, uint64_t n_bytes)
 /* Plans the part of the request for which one slice has consecutive, unshared clusters. A
  * length of 0: the request must be allocated. */
 static QimgErrno
-qcow2_plan_in_place(Qcow2 *q, const QimgTablePlace *p, uint64_t guest_offset,
-                    uint64_t length_bytes, QimgWritePlan *plan)
+qcow2_plan_in_place(Qcow2 *q, const QimgTablePlace *p, uint64_t length_bytes,
+                    QimgWritePlan *plan)
 {
     const Qcow2Geometry *g = &q->geometry;
-    uint64_t in_cluster = guest_offset - p->cluster_start;
+    uint64_t in_cluster = p->in_cluster_bytes;
     uint64_t table_offset, done = 0, host_offset = 0;
     bool is_private;
     Qcow2L2Slice slice = {0};
@@ -113,7 +113,7 @@ plan_in_raw_data_file(Qcow2 *q, const QimgTablePlace *p, uint64_t guest_offset,
     plan->kind = QIMG_PLAN_IN_PLACE_HELD;
     inflight_begin_shared(q->base.inflight, &plan->inflight, p->cluster_start, &end);
     length_bytes = qimg_min_u64(length_bytes, end - guest_offset);
-    err = qcow2_plan_in_place(q, p, guest_offset, length_bytes, plan);
+    err = qcow2_plan_in_place(q, p, length_bytes, plan);
     if (err || plan->length_bytes == 0)
         inflight_end(q->base.inflight, &plan->inflight);
     return err;
@@ -183,11 +183,11 @@ is_zeroed_in_data_file(const Qcow2 *q, Qcow2L2Words e, uint64_t cluster_start)
  * state. */
 static void
 plan_addition(const Qcow2 *q, const QimgTablePlace *p, Qcow2L2Words e,
-              uint64_t guest_offset, uint64_t length_bytes, QimgWritePlan *plan)
+              uint64_t length_bytes, QimgWritePlan *plan)
 {
     const Qcow2Geometry *g = &q->geometry;
     QimgAllocation *a = &plan->allocation;
-    uint64_t in_cluster = guest_offset - p->cluster_start;
+    uint64_t in_cluster = p->in_cluster_bytes;
     uint64_t end = qimg_min_u64(in_cluster + length_bytes, g->cluster_bytes);
     uint64_t unit_bytes = UINT64_C(1) << g->subcluster_bits;
     uint64_t host_cluster =
@@ -227,7 +227,7 @@ qcow2_plan_new_clusters(Qcow2 *q, const QimgTablePlace *p, How how, uint64_t n_e
 {
     const Qcow2Geometry *g = &q->geometry;
     QimgAllocation *a = &plan->allocation;
-    uint64_t in_cluster = guest_offset - p->cluster_start;
+    uint64_t in_cluster = p->in_cluster_bytes;
     uint64_t unit_bytes =
         how == HOW_REPLACE ? g->cluster_bytes : UINT64_C(1) << g->subcluster_bits;
     QimgClusters run;
@@ -310,15 +310,15 @@ qcow2_plan_allocation(Qcow2 *q, const QimgTablePlace *p, uint64_t guest_offset,
         qcow2_ensure_l2_table(q, p->l1_index, &plan->allocation.l2_table_offset);
 
     if (!err)
-        err = qcow2_look_at_entries(q, p, plan, guest_offset - p->cluster_start, &first,
-                                    &how, &n_entries);
+        err = qcow2_look_at_entries(q, p, plan, p->in_cluster_bytes, &first, &how,
+                                    &n_entries);
     if (err || n_entries == 0)
         return err;
     plan->allocation.l2_index = p->l2_index;
     if (how != HOW_ADD)
         return qcow2_plan_new_clusters(q, p, how, n_entries, guest_offset, length_bytes,
                                        plan);
-    plan_addition(q, p, first, guest_offset, length_bytes, plan);
+    plan_addition(q, p, first, length_bytes, plan);
     return check_target(q, plan->host_offset.v, plan->length_bytes);
 }
 
@@ -337,7 +337,7 @@ qcow2_plan_write(QimgFormat *format, QimgGuestOffset guest_offset, uint64_t leng
             err =
                 plan_in_raw_data_file(q, &place, guest_offset.v, length_bytes, plan_out);
         else
-            err = qcow2_plan_in_place(q, &place, guest_offset.v, length_bytes, plan_out);
+            err = qcow2_plan_in_place(q, &place, length_bytes, plan_out);
         if (err || plan_out->length_bytes > 0)
             break;
         qimg_plan_announce(format, &place, plan_out);
