@@ -170,6 +170,10 @@ QIMG_API void qimg_keeper_free(QimgKeeper *keeper);
 /* Images opened with @options and written to use @keeper. The caller keeps ownership. */
 QIMG_API void qimg_options_set_keeper(QimgOptions *options, QimgKeeper *keeper);
 
+/* Splits a list of options as on the command lines, NAME[=VALUE],...: a backslash keeps
+ * the next character, and empty elements are left out. Free with g_strfreev. */
+QIMG_API char **qimg_options_split(const char *list);
+
 /* Whether qimg_options_set knows @name. */
 QIMG_API gboolean qimg_options_has(const char *name);
 

@@ -7,31 +7,18 @@
 
 #include "output.h"
 
-/* Sets one element of a list, NAME or NAME=VALUE. */
-static bool
-set_element(OptionSetter *set, void *target, const char *element, GError **error)
-{
-    g_auto(GStrv) parts = g_strsplit(element, "=", 2);
-
-    return !*element || set(target, parts[0], parts[1], error);
-}
-
 bool
 command_line_set_list(const char *list, OptionSetter *set, void *target, GError **error)
 {
-    g_autoptr(GString) element = g_string_new(NULL);
+    g_auto(GStrv) elements = qimg_options_split(list);
 
-    for (; *list; list++) {
-        if (*list == ',') {
-            if (!set_element(set, target, element->str, error))
-                return false;
-            g_string_truncate(element, 0);
-            continue;
-        }
-        list += *list == '\\' && list[1];
-        g_string_append_c(element, *list);
+    for (char **element = elements; *element; element++) {
+        g_auto(GStrv) parts = g_strsplit(*element, "=", 2);
+
+        if (!set(target, parts[0], parts[1], error))
+            return false;
     }
-    return set_element(set, target, element->str, error);
+    return true;
 }
 
 /* Only options for opening; a subcommand itself decides whether it changes the image. */

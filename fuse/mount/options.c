@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Parses the command line: getopt_long handles long options, and this file splits -o
- * lists; both spellings use one table. */
+/* Parses the command line: getopt_long handles long options, the library splits -o lists;
+ * both spellings use one table. */
 #include "mount/options.h"
 
 #include <errno.h>
@@ -324,25 +324,15 @@ set_from_list(Options *o, const char *element, GError **error)
     return row->set(o, row, equals ? equals + 1 : NULL, error);
 }
 
-/* Splits an -o list at commas; a backslash keeps the next character. */
 static bool
 set_list(Options *o, const char *list, GError **error)
 {
-    g_autoptr(GString) element = g_string_new(NULL);
+    g_auto(GStrv) elements = qimg_options_split(list);
 
-    for (const char *c = list;; c++) {
-        if (*c == '\\' && c[1]) {
-            g_string_append_c(element, *++c);
-        } else if (*c == ',' || *c == '\0') {
-            if (element->len > 0 && !set_from_list(o, element->str, error))
-                return false;
-            g_string_truncate(element, 0);
-            if (*c == '\0')
-                return true;
-        } else {
-            g_string_append_c(element, *c);
-        }
-    }
+    for (char **element = elements; *element; element++)
+        if (!set_from_list(o, *element, error))
+            return false;
+    return true;
 }
 
 enum {

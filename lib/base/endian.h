@@ -23,7 +23,8 @@
 #endif
 
 /* Defines the type NAME for an integer of type HOST, and its accessors: NAME_get returns
- * the integer, NAME_set makes a NAME from one. */
+ * the integer, NAME_set makes a NAME from one, NAME_at returns the integer at any bytes.
+ */
 #define QIMG_DEFINE_INTEGER(NAME, HOST, SWAP)                                            \
     typedef struct {                                                                     \
         uint8_t b[sizeof(HOST)];                                                         \
@@ -42,6 +43,13 @@
                                                                                          \
         memcpy(result.b, &raw, sizeof raw);                                              \
         return result;                                                                   \
+    }                                                                                    \
+    static inline HOST NAME##_at(const void *bytes)                                      \
+    {                                                                                    \
+        NAME value;                                                                      \
+                                                                                         \
+        memcpy(&value, bytes, sizeof value);                                             \
+        return NAME##_get(value);                                                        \
     }                                                                                    \
     _Static_assert(_Alignof(NAME) == 1, "on-disk integers have no alignment")
 

@@ -373,6 +373,17 @@ slot_cache_pin_present(SlotCache *cache, uint64_t key)
     return slot;
 }
 
+bool
+slot_cache_has(SlotCache *cache, uint64_t key)
+{
+    const Slot *set = set_of(cache, key);
+
+    for (unsigned way = 0; way < cache->n_ways; way++)
+        if (atomic_load_explicit(&set[way].key, memory_order_relaxed) == key)
+            return true;
+    return false;
+}
+
 void
 slot_cache_unpin(SlotCache *cache, Slot *slot)
 {

@@ -33,6 +33,10 @@ QimgErrno slot_cache_pin(SlotCache *cache, uint64_t key, SlotLoad load, void *us
 /* As slot_cache_pin, but NULL if the key is not cached (or is being loaded). */
 Slot *slot_cache_pin_present(SlotCache *cache, uint64_t key) QIMG_MUST_CHECK;
 
+/* Whether the key is cached (and not being loaded), at this moment. Counts no hit.
+ * Threads: any. */
+bool slot_cache_has(SlotCache *cache, uint64_t key);
+
 /* Unpins a slot. */
 void slot_cache_unpin(SlotCache *cache, Slot *slot);
 

@@ -73,6 +73,14 @@ table_cache_pin_to_change(TableCache *cache, TableKind kind, TableFile file,
     }
 }
 
+bool
+table_cache_has(TableCache *cache, TableKind kind, unsigned layer,
+                QimgHostOffset host_offset)
+{
+    return slot_cache_has(cache,
+                          table_key(kind, layer, host_offset.v / QIMG_SECTOR_BYTES));
+}
+
 void
 table_cache_forget(TableCache *cache, TableKind kind, unsigned layer,
                    QimgHostOffset host_offset)

@@ -56,6 +56,10 @@ QimgErrno table_cache_pin(TableCache *cache, TableKind kind, TableFile file,
                           QimgHostOffset host_offset, unsigned n_words,
                           TableSlice *slice_out) QIMG_MUST_CHECK;
 
+/* Whether the slice is cached at this moment. Threads: any. */
+bool table_cache_has(TableCache *cache, TableKind kind, unsigned layer,
+                     QimgHostOffset host_offset);
+
 /* As table_cache_pin, for a writer of the slice: pins the shared slot that all others
  * see, for as long as it is pinned. The caller changes the file first and then the words
  * (table_slice_set). Not for caches smaller than 8 slices. */

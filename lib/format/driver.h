@@ -35,7 +35,8 @@ struct QimgDriver {
                      QimgRun *run_out);
 
     /* Announces that map will read the slice of the L1 table, or of the L2 table, that
-     * tells of @guest_offset, which lies below the size of @view. NULL without tables.
+     * tells of @guest_offset, which lies below the size of @view, unless it is cached.
+     * NULL without tables.
      * Threads: any; no lock may be held; TABLE_L2 waits for I/O if the L1 slice is not
      * in the cache. */
     void (*will_map)(QimgFormat *format, const QimgView *view,

@@ -24,24 +24,12 @@ has_at(const Bytes *b, size_t position, const char *text, size_t n_text)
 
 #define HAS(b, position, text) has_at(b, position, text, sizeof(text) - 1)
 
-/* The integers at @position; 0 where the file ends before them. */
+/* The integer at @position; 0 if the file ends before it. */
 static uint32_t
 le32_at(const Bytes *b, size_t position)
 {
-    qimg_le32 value = {{0}};
-
-    if (b->n_head >= position + sizeof value)
-        memcpy(&value, b->head + position, sizeof value);
-    return qimg_le32_get(value);
-}
-
-static uint32_t
-be32_at(const uint8_t *bytes)
-{
-    qimg_be32 value;
-
-    memcpy(&value, bytes, sizeof value);
-    return qimg_be32_get(value);
+    return b->n_head >= position + sizeof(qimg_le32) ? qimg_le32_at(b->head + position)
+                                                     : 0;
 }
 
 static uint8_t
@@ -95,8 +83,8 @@ is_fixed_vhd(const Bytes *b)
         for (size_t i = 0; i < n_footer; i++)
             if (i < VHD_CHECKSUM_AT || i >= VHD_CHECKSUM_AT + 4)
                 sum += footer[i];
-        if (~sum == be32_at(footer + VHD_CHECKSUM_AT) &&
-            be32_at(footer + VHD_TYPE_AT) == VHD_TYPE_FIXED)
+        if (~sum == qimg_be32_at(footer + VHD_CHECKSUM_AT) &&
+            qimg_be32_at(footer + VHD_TYPE_AT) == VHD_TYPE_FIXED)
             return true;
     }
     return false;
@@ -112,8 +100,8 @@ is_dmg(const Bytes *b)
     for (size_t at = 0; at + DMG_TRAILER_BYTES <= b->n_tail; at++) {
         const uint8_t *trailer = b->tail + at;
 
-        if (memcmp(trailer, "koly", 4) == 0 && be32_at(trailer + 4) == 4 &&
-            be32_at(trailer + 8) == DMG_TRAILER_BYTES)
+        if (memcmp(trailer, "koly", 4) == 0 && qimg_be32_at(trailer + 4) == 4 &&
+            qimg_be32_at(trailer + 8) == DMG_TRAILER_BYTES)
             return true;
     }
     return false;
@@ -128,7 +116,7 @@ is_encrypted_dmg_1(const Bytes *b)
 static bool
 is_sparse_image(const Bytes *b)
 {
-    return b->n_head >= 8 && be32_at(b->head + 4) == 3;
+    return b->n_head >= 8 && qimg_be32_at(b->head + 4) == 3;
 }
 
 static bool
@@ -140,7 +128,7 @@ is_android_sparse(const Bytes *b)
 static bool
 is_vma(const Bytes *b)
 {
-    return b->n_head >= 8 && be32_at(b->head + 4) == 1;
+    return b->n_head >= 8 && qimg_be32_at(b->head + 4) == 1;
 }
 
 /* ---- archives -------------------------------------------------------------------------

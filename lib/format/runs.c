@@ -110,11 +110,11 @@ void
 qimg_will_read_l1(QimgFormat *format, const QimgView *view, uint64_t l1_index)
 {
     if (l1_index < view->n_l1_entries_in_file)
-        qimg_storage_will_read(
-            format->file,
-            qimg_host(view->l1_table_offset.v +
-                      qimg_align_down(l1_index, TABLE_SLICE_WORDS) * sizeof(uint64_t)),
-            TABLE_SLICE_BYTES);
+        qimg_format_will_pin(format, TABLE_L1,
+                             view->l1_table_offset.v +
+                                 qimg_align_down(l1_index, TABLE_SLICE_WORDS) *
+                                     sizeof(uint64_t),
+                             TABLE_SLICE_WORDS);
 }
 
 QimgErrno

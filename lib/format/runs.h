@@ -41,7 +41,8 @@ QimgErrno qimg_count_empty_l1(QimgFormat *format, const QimgView *view, uint64_t
                               uint64_t n_wanted, uint64_t offset_mask,
                               uint64_t *entry_out, uint64_t *n_empty_out);
 
-/* For QimgDriver.will_map with TABLE_L1: announces the slice with the entry @l1_index. */
+/* For QimgDriver.will_map with TABLE_L1: announces the slice with the entry @l1_index,
+ * unless it is cached. */
 void qimg_will_read_l1(QimgFormat *format, const QimgView *view, uint64_t l1_index);
 
 /* Turns a decoded entry, [@in_cluster_bytes, + @length_bytes) of it and of those with the

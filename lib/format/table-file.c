@@ -104,6 +104,16 @@ qimg_format_pin_to_change(QimgFormat *format, TableKind kind, uint64_t host_offs
 }
 
 void
+qimg_format_will_pin(QimgFormat *format, TableKind kind, uint64_t host_offset,
+                     unsigned n_words)
+{
+    if (!table_cache_has(format->tables, kind, format->layer_index,
+                         qimg_host(host_offset)))
+        qimg_storage_will_read(format->file, qimg_host(host_offset),
+                               n_words * sizeof(uint64_t));
+}
+
+void
 qimg_format_swap_words(const QimgFormat *format, uint64_t *words, size_t n_words)
 {
     if (format->driver->is_little_endian)

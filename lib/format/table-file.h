@@ -60,6 +60,10 @@ QimgErrno qimg_format_pin_to_change(QimgFormat *format, TableKind kind,
                                     uint64_t host_offset, unsigned n_words,
                                     TableSlice *slice_out) QIMG_MUST_CHECK;
 
+/* Announces that qimg_format_pin will read the slice, unless it is cached. Any thread. */
+void qimg_format_will_pin(QimgFormat *format, TableKind kind, uint64_t host_offset,
+                          unsigned n_words);
+
 /* Converts @n_words of a table from on-disk to host byte order, or back. */
 void qimg_format_swap_words(const QimgFormat *format, uint64_t *words, size_t n_words);
 

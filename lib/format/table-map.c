@@ -112,7 +112,7 @@ qimg_will_map_tables(QimgFormat *format, const QimgView *view,
     }
     l2_table_offset = find_usable_table(format, view, shape, place.l1_index);
     if (l2_table_offset != 0)
-        qimg_storage_will_read(
-            format->file, qimg_host(qimg_slice_offset(shape, l2_table_offset, &place)),
-            shape->l2_slice_words * sizeof(uint64_t));
+        qimg_format_will_pin(format, TABLE_L2,
+                             qimg_slice_offset(shape, l2_table_offset, &place),
+                             shape->l2_slice_words);
 }

@@ -2,21 +2,10 @@
 /* Standard and extended L2 entries. Input: cluster bits, flags (1 version 2, 2 data file,
  * 4 extended), six bytes of the cluster's index, then pairs of eight big-endian bytes:
  * entry and bitmap. */
-#include <string.h>
-
 #include "base/endian.h"
 #include "codec/qcow2-header.h"
 #include "codec/qcow2-tables.h"
 #include "fuzz.h"
-
-static uint64_t
-get_be64(const uint8_t *bytes)
-{
-    qimg_be64 value;
-
-    memcpy(&value, bytes, sizeof value);
-    return qimg_be64_get(value);
-}
 
 static void
 check_entry(const Qcow2Geometry *g, const QimgL2Entry *e, uint64_t guest_offset)
@@ -79,11 +68,11 @@ LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n_bytes)
     if ((bytes[1] & 4) && header.cluster_bits >= 14)
         header.incompatible_features |= QCOW2_INCOMPAT_EXTENDED_L2;
     g = qcow2_header_geometry(&header);
-    guest_offset = (get_be64(bytes) & 0xffffffffffff) << g.cluster_bits >> 5;
+    guest_offset = (qimg_be64_at(bytes) & 0xffffffffffff) << g.cluster_bits >> 5;
     guest_offset -= guest_offset % g.cluster_bytes;
     for (size_t at = 8; at + 16 <= n_bytes; at += 16) {
-        uint64_t word = get_be64(bytes + at);
-        uint64_t bitmap = get_be64(bytes + at + 8);
+        uint64_t word = qimg_be64_at(bytes + at);
+        uint64_t bitmap = qimg_be64_at(bytes + at + 8);
 
         if (g.extended_l2) {
             check_extended(&g, word, bitmap, guest_offset);

@@ -121,6 +121,30 @@ test_rows(void)
     g_assert_false(qimg_options_has("ro"));
 }
 
+static void
+test_lists(void)
+{
+    static const struct {
+        const char *list;
+        const char *elements; /* joined by | */
+    } lists[] = {
+        {"", ""},
+        {",,", ""},
+        {"rw", "rw"},
+        {"rw,format=raw", "rw|format=raw"},
+        {",rw,,cow=,", "rw|cow="},
+        {"cow=a\\,b,rw", "cow=a,b|rw"},
+        {"a\\\\,b\\", "a\\|b\\"},
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(lists); i++) {
+        g_auto(GStrv) elements = qimg_options_split(lists[i].list);
+        g_autofree char *joined = g_strjoinv("|", elements);
+
+        g_assert_cmpstr(joined, ==, lists[i].elements);
+    }
+}
+
 static const struct {
     const char *text;
     bool is_size;
@@ -215,6 +239,7 @@ main(int argc, char **argv)
 {
     test_util_init(&argc, &argv);
     g_test_add_func("/options/table", test_rows);
+    g_test_add_func("/options/lists", test_lists);
     g_test_add_func("/options/sizes", test_sizes);
     g_test_add_func("/options/defaults", test_defaults);
     return g_test_run();

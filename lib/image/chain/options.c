@@ -308,6 +308,29 @@ find_option(const char *name)
     return -1;
 }
 
+char **
+qimg_options_split(const char *list)
+{
+    GPtrArray *elements = g_ptr_array_new();
+    g_autoptr(GString) element = g_string_new(NULL);
+
+    for (;; list++) {
+        if (*list == '\\' && list[1]) {
+            g_string_append_c(element, *++list);
+        } else if (*list != ',' && *list != '\0') {
+            g_string_append_c(element, *list);
+        } else {
+            if (element->len > 0)
+                g_ptr_array_add(elements, g_strdup(element->str));
+            g_string_truncate(element, 0);
+            if (*list == '\0')
+                break;
+        }
+    }
+    g_ptr_array_add(elements, NULL);
+    return (char **)g_ptr_array_free(elements, FALSE);
+}
+
 gboolean
 qimg_options_has(const char *name)
 {

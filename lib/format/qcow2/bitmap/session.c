@@ -30,6 +30,9 @@ store_when_idle(void *data)
     while (!t->is_ending) {
         struct timespec deadline;
 
+        /* Between sessions nothing is to be stored. */
+        while (!t->is_ending && !atomic_load(&t->is_session))
+            qimg_cond_wait(&t->wakes, &t->lock);
         clock_gettime(CLOCK_REALTIME, &deadline);
         deadline.tv_sec += IDLE_TICK_S;
         (void)qimg_cond_wait_until(&t->wakes, &t->lock, &deadline);
@@ -155,6 +158,7 @@ begin_locked(Qcow2Tracker *t, bool with_disabled)
         t->has_thread = qimg_thread_start(&t->thread, store_when_idle, t);
     /* Release pairs with the acquire of qcow2_before_change. */
     atomic_store_explicit(&t->is_session, true, memory_order_release);
+    qimg_cond_signal(&t->wakes);
     return 0;
 }
 

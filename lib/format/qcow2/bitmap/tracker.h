@@ -55,8 +55,8 @@ struct Qcow2Tracker {
     _Atomic uint64_t n_bytes; /* atomic, relaxed: of chunks and tables */
     bool is_told;             /* gate closed: a failure was logged */
     bool has_marked_disabled; /* gate closed: IN_USE is set for disabled ones, too */
-    QimgMutex lock; /* rank BITMAPS: the begin of a session; the thread's life */
-    QimgCond wakes;
+    QimgMutex lock;   /* rank BITMAPS: the begin of a session; the thread's life */
+    QimgCond wakes;   /* the thread: a session begins, or it ends */
     bool is_ending;   /* guarded by lock */
     bool has_thread;  /* guarded by lock */
     pthread_t thread; /* stores bits after a while without a change */
