@@ -27,6 +27,7 @@
 #include "copy/copy-rescue.h"
 #include "copy/copy-target.h"
 #include "copy/copy-zeros.h"
+#include "image/chain/handle.h"
 #include "image/read/read.h"
 
 /* Enough that a slow piece does not stop the others for long. */

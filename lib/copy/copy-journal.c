@@ -22,6 +22,7 @@
 #include "base/checked.h"
 #include "base/cleanup.h"
 #include "base/errors.h"
+#include "base/workers.h"
 #include "copy/copy-place.h"
 #include "copy/copy-rescue.h"
 #include "copy/copy-source.h"

@@ -3,7 +3,8 @@
 #pragma once
 
 #include "copy/copy-place.h"
-#include "image/chain/handle.h"
+#include "qimg.h"
+#include "storage/storage.h"
 
 /* The progress of a copy. */
 typedef struct {

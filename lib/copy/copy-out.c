@@ -51,6 +51,7 @@
 #include "copy/copy-rescue.h"
 #include "copy/copy-source.h"
 #include "copy/copy-target.h"
+#include "image/chain/handle.h"
 
 _Static_assert(ATOMIC_BOOL_LOCK_FREE == 2, "qimg_copy_stop is for signal handlers");
 
@@ -90,12 +91,12 @@ qimg_copy_new(QimgImage *image, const QimgCopyOptions *options)
         .old_fd = -1,
     };
     copy->wish = (CopyWish){
-        .size_bytes = image_size_bytes(image),
+        .size_bytes = qimg_image_get_size_bytes(image),
         .overwrites = options->overwrite,
         .resumes = options->resume,
         .keeps_zeros = options->keep_zeros,
     };
-    copy->report.size_bytes = image_size_bytes(image);
+    copy->report.size_bytes = qimg_image_get_size_bytes(image);
     atomic_init(&copy->stop, false);
     range_log_init(&copy->log, tell_unreadable, copy);
     return copy;

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "image/chain/handle.h"
 #include "image/map/runs.h"
 #include "image/read/read.h"
 

@@ -2,7 +2,8 @@
 /* Unreadable ranges of a disk. */
 #pragma once
 
-#include "image/chain/handle.h"
+#include "base/types.h"
+#include "qimg.h"
 
 /* Limit of stored unreadable ranges: 1.5 MiB. */
 #define COPY_MAX_LISTED 65536u

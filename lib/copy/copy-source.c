@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "image/chain/handle.h"
 #include "storage/same-file.h"
 
 char *
@@ -100,7 +101,7 @@ copy_source_describe(const QimgImage *image, const char *source_name)
         add_file(files, image->chain->layers[i]->data_file);
     }
     return json_pack("{s:s, s:I, s:o}", "name", name, "size",
-                     (json_int_t)image_size_bytes(image), "files", files);
+                     (json_int_t)qimg_image_get_size_bytes(image), "files", files);
 }
 
 char *

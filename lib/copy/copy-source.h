@@ -4,7 +4,7 @@
 
 #include <jansson.h>
 
-#include "image/chain/handle.h"
+#include "qimg.h"
 
 /* Device, inode, size and times as text: equal texts mean the same, unchanged file. Free
  * with g_free. */

@@ -12,6 +12,7 @@
 #include "base/errors.h"
 #include "base/zeros.h"
 #include "copy/copy-zeros.h"
+#include "image/chain/handle.h"
 #include "storage/file-lock.h"
 #include "storage/file.h"
 #include "storage/same-file.h"

@@ -4,7 +4,8 @@
 
 #include <sys/stat.h>
 
-#include "image/chain/handle.h"
+#include "qimg.h"
+#include "storage/storage.h"
 
 typedef struct {
     QimgStorage *storage; /* NULL: a stream */
