@@ -30,6 +30,7 @@
 
 #include "base/checked.h"
 #include "base/lock.h"
+#include "base/trace.h"
 
 #define MAX_WAYS         8u
 #define N_STRIPES        16u
@@ -339,6 +340,7 @@ pin_slow(SlotCache *cache, Slot *set, uint64_t key, SlotLoad load, void *user,
     }
     slot = claim_victim(stripe, set, cache->n_ways, key);
     qimg_mutex_unlock(&stripe->lock);
+    QIMG_TRACE2(cache__miss, cache, key);
     if (!slot)
         return load_own(cache, key, load, user, slot_out);
     if (!slot->bytes) /* owned through the claim; const from then on */

@@ -11,6 +11,7 @@
 
 #include "base/checked.h"
 #include "base/lock.h"
+#include "base/trace.h"
 #include "base/zeros.h"
 
 /* How far beyond a place to ask for its extent first. */
@@ -234,8 +235,11 @@ qimg_storage_sync(QimgStorage *storage)
     if (!storage->ops->sync)
         return 0;
     if (begin_sync(storage)) {
-        QimgErrno err = storage->ops->sync(storage);
+        QimgErrno err;
 
+        QIMG_TRACE1(sync__begin, storage->path);
+        err = storage->ops->sync(storage);
+        QIMG_TRACE2(sync__end, storage->path, err);
         if (err) /* I3 */
             atomic_compare_exchange_strong(&storage->sync_error, &none, err);
         atomic_fetch_add_explicit(&storage->n_syncs, 1, memory_order_relaxed);

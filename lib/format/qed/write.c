@@ -4,6 +4,7 @@
 #include "format/qed/write.h"
 
 #include "base/checked.h"
+#include "base/trace.h"
 #include "format/qed/alloc.h"
 #include "format/qed/place.h"
 #include "format/qed/tables.h"
@@ -93,6 +94,7 @@ qed_plan_new_clusters(Qed *qed, const QimgTablePlace *p, uint64_t length_bytes,
     qimg_mutex_unlock(&qed->alloc_lock);
     if (err)
         return err;
+    QIMG_TRACE3(allocate, qed->base.file->path, run.first_cluster, run.n_clusters);
     end = p->cluster_start + (run.n_clusters << bits);
     a->l2_index = p->l2_index;
     a->n_clusters = run.n_clusters;

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "base/trace.h"
 #include "image/chain/changes.h"
 #include "image/chain/report.h"
 #include "image/map/runs.h"
@@ -237,6 +238,7 @@ int
 qimg_image_read(QimgImage *image, uint64_t guest_offset, void *buffer,
                 size_t length_bytes)
 {
+    QIMG_TRACE_REQUEST("read", image, guest_offset, length_bytes);
     QIMG_GATE_SCOPE(image->chain->gate);
     QimgErrno err;
 

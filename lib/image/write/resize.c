@@ -4,6 +4,7 @@
 
 #include "base/checked.h"
 #include "base/task.h"
+#include "base/trace.h"
 #include "base/zeros.h"
 #include "image/chain/changes.h"
 #include "image/map/runs.h"
@@ -237,6 +238,7 @@ qimg_image_grow(QimgImage *image, uint64_t size_bytes, QimgPreallocation preallo
 int
 qimg_image_flush(QimgImage *image)
 {
+    QIMG_TRACE_REQUEST("flush", image, UINT64_C(0), UINT64_C(0));
     QimgFormat *top = image->chain->layers[0];
     QimgErrno err;
 

@@ -4,6 +4,7 @@
 #include <errno.h>
 
 #include "base/checked.h"
+#include "base/trace.h"
 #include "image/chain/changes.h"
 #include "image/write/resize.h"
 #include "image/write/write.h"
@@ -33,6 +34,7 @@ int
 qimg_image_write(QimgImage *image, uint64_t guest_offset, const void *buffer,
                  size_t length_bytes)
 {
+    QIMG_TRACE_REQUEST("write", image, guest_offset, length_bytes);
     bool may_grow = image->chain->is_growable && !image->whole;
     QimgErrno err = 0;
     uint64_t end;
@@ -78,6 +80,7 @@ allocate_within(QimgImage *image, uint64_t guest_offset, uint64_t length_bytes)
 int
 qimg_image_allocate(QimgImage *image, uint64_t guest_offset, uint64_t length_bytes)
 {
+    QIMG_TRACE_REQUEST("allocate", image, guest_offset, length_bytes);
     QimgErrno err;
 
     if (!qimg_image_is_writable(image))

@@ -6,6 +6,7 @@
 
 #include "base/checked.h"
 #include "base/scratch.h"
+#include "base/trace.h"
 #include "image/map/runs.h"
 #include "image/read/read.h"
 #include "image/write/write.h"
@@ -138,8 +139,12 @@ write_piece(QimgImage *image, uint64_t guest_offset, const uint8_t *buffer, bool
     }
     chain_count(image->chain, COUNTER_ALLOCATING_WRITES, 1);
     err = prepare(image, &plan, guest_offset, buffer, reserves);
-    if (!err)
+    if (!err) {
+        QIMG_TRACE4(publish, top->file->path, plan.allocation.fill_start,
+                    plan.allocation.fill_end - plan.allocation.fill_start,
+                    plan.host_offset.v);
         return top->driver->publish(top, &plan);
+    }
     top->driver->abandon(top, &plan);
     return err;
 }

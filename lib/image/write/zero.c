@@ -4,6 +4,7 @@
 #include <errno.h>
 
 #include "base/checked.h"
+#include "base/trace.h"
 #include "base/zeros.h"
 #include "image/chain/changes.h"
 #include "image/map/runs.h"
@@ -154,12 +155,16 @@ zero_checked(QimgImage *image, uint64_t guest_offset, uint64_t length_bytes,
 int
 qimg_image_zero(QimgImage *image, uint64_t guest_offset, uint64_t length_bytes)
 {
+    QIMG_TRACE_REQUEST("zero", image, guest_offset, length_bytes);
+
     return zero_checked(image, guest_offset, length_bytes, QIMG_ZERO_KEEP);
 }
 
 int
 qimg_image_discard(QimgImage *image, uint64_t guest_offset, uint64_t length_bytes)
 {
+    QIMG_TRACE_REQUEST("discard", image, guest_offset, length_bytes);
+
     if (image->chain->discard == DISCARD_IGNORE && qimg_image_is_writable(image))
         return -EOPNOTSUPP;
     return zero_checked(image, guest_offset, length_bytes,

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "base/trace.h"
 #include "codec/qcow2-refcounts.h"
 #include "format/qcow2/layer/header-io.h"
 #include "format/qcow2/refcount/alloc-state.h"
@@ -135,6 +136,7 @@ qcow2_alloc(Qcow2 *q, uint64_t n_max, QimgClusters *out)
     *out = (QimgClusters){run->first_cluster, qimg_min_u64(n_max, run->n_clusters)};
     run->first_cluster += out->n_clusters;
     run->n_clusters -= out->n_clusters;
+    QIMG_TRACE3(allocate, q->base.file->path, out->first_cluster, out->n_clusters);
     if (run->n_clusters == 0)
         memmove(run, run + 1, --q->alloc->n_reserve * sizeof *run);
     return 0;
