@@ -31,7 +31,7 @@ ALLOWED = {
     "image": BRICKS + CONTRACT + ("storage",),
     # Content of a disk in an image of any format: over the public functions.
     "partition": BRICKS,
-    # The same, but for COPY; its target and journal are files.
+    # The same, and COPY; its target and journal are files.
     "copy": BRICKS + ("storage/storage.h", "storage/file.h", "storage/file-lock.h",
                       "storage/same-file.h"),
 }
