@@ -56,21 +56,19 @@ is_user_allow_other_set(void)
     return false;
 }
 
-/* Hints on access by other users, for when it does not work. */
+/* A hint on access by other users, for a person at a terminal. */
 static void
 print_hints(const Options *options)
 {
-    if (options->allow_other || mountpoint_is_descriptor(options->mountpoint))
+    if (options->allow_other || options->quiet || !isatty(STDERR_FILENO) ||
+        mountpoint_is_descriptor(options->mountpoint))
         return;
     if (geteuid() == 0)
         g_message("only root can read the files (others with -o allow_other)");
     else
-        g_message("only you can read the files (root's loop devices with -o "
-                  "allow_root, others with -o allow_other%s)",
-                  is_user_allow_other_set()
-                      ? ""
-                      : "; both need the line user_allow_other in " FUSE_CONF
-                        ", which is not there");
+        g_message("only you can read the files (loop devices: -o allow_root%s)",
+                  is_user_allow_other_set() ? ""
+                                            : ", and user_allow_other in " FUSE_CONF);
 }
 
 /* The output of -v: the layers of each file of the mount. */
@@ -309,7 +307,8 @@ mount_images(const Options *options)
     int mark_fd, result;
 
     /* A dead mount may cover an image. */
-    if (!mountpoint_remove_stale(options->mountpoint, &error))
+    if (!mountpoint_remove_stale(options->mountpoint, &error) ||
+        !mountpoint_check_first(options->mountpoint, options->images, &error))
         return fail(options->mountpoint, error);
     /* Open the images first: errors in them are more likely, and an image used as
      * mountpoint must be opened before it is covered. */

@@ -297,6 +297,12 @@ leave_tree(Session *session)
         session->is_mounted = false;
 }
 
+static const char *
+are(unsigned n)
+{
+    return n == 1 ? "is" : "are";
+}
+
 /* Handles a signal: the mount is detached at once. Data already written are never given
  * up, but later writes of running programs are, unless the server waits for them. Returns
  * whether to wait for programs that have files open. */
@@ -314,22 +320,22 @@ begin_end(Session *session)
     if (n_files == 0)
         return false;
     if (n_writers == 0 || (options->is_cow && !options->cow_file)) {
-        g_message("%s: ends while %u of its files are open: they give errors from now on",
-                  options->mountpoint, n_files);
+        g_message("%s: ends while %u of its files %s open, with errors from now on",
+                  options->mountpoint, n_files, are(n_files));
         return false;
     }
     if (session->is_mounted) {
         g_warning(
-            "%s: ends while %u of its files are open for writing: later writes are lost",
-            options->mountpoint, n_writers);
+            "%s: ends while %u of its files %s open for writing: later writes are lost",
+            options->mountpoint, n_writers, are(n_writers));
         return false;
     }
-    g_warning(
-        "%s: is unmounted, but %u of its files are open for writing: ends when they "
-        "are closed, such as by losetup -d (a second signal ends it now, and later "
-        "writes are lost)",
-        options->mountpoint, n_writers);
-    notify_send("STATUS=Waits until %u files are closed", n_writers);
+    g_warning("%s: is unmounted, but %u of its files %s open for writing: ends with the "
+              "last close, such as by losetup -d (a second signal ends it now, and later "
+              "writes are lost)",
+              options->mountpoint, n_writers, are(n_writers));
+    notify_send("STATUS=Waits until %u file%s closed", n_writers,
+                n_writers == 1 ? " is" : "s are");
     return true;
 }
 

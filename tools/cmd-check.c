@@ -47,21 +47,29 @@ print_findings(const QimgCheckResult *r)
         printf("... and %" PRIu64 " more\n", r->n_all_findings - r->n_findings);
 }
 
+static const char *
+plural_end(uint64_t n)
+{
+    return n == 1 ? "" : "s";
+}
+
 static void
 print_verdict(const QimgCheckResult *r)
 {
     if (r->n_corruptions_fixed > 0 || r->n_leaks_fixed > 0)
-        printf("Repaired: %" PRIu64 " corruptions, %" PRIu64 " leaked clusters.\n",
-               r->n_corruptions_fixed, r->n_leaks_fixed);
+        printf("Repaired: %" PRIu64 " corruption%s, %" PRIu64 " leaked cluster%s.\n",
+               r->n_corruptions_fixed, plural_end(r->n_corruptions_fixed),
+               r->n_leaks_fixed, plural_end(r->n_leaks_fixed));
     if (r->n_check_errors > 0)
-        printf("%" PRIu64 " places could not be checked.\n", r->n_check_errors);
+        printf("%" PRIu64 " place%s could not be checked.\n", r->n_check_errors,
+               plural_end(r->n_check_errors));
     if (r->n_corruptions > 0)
-        printf("%" PRIu64 " corruptions: data may be damaged, and writing to the image "
+        printf("%" PRIu64 " corruption%s: data may be damaged, and writing to the image "
                "may damage more.\n",
-               r->n_corruptions);
+               r->n_corruptions, plural_end(r->n_corruptions));
     if (r->n_leaks > 0)
-        printf("%" PRIu64 " leaked clusters: space is wasted, and nothing worse.\n",
-               r->n_leaks);
+        printf("%" PRIu64 " leaked cluster%s: space is wasted, and nothing worse.\n",
+               r->n_leaks, plural_end(r->n_leaks));
     if (r->n_check_errors == 0 && r->n_corruptions == 0 && r->n_leaks == 0)
         puts("The image is sound.");
     if (r->is_dirty)

@@ -197,17 +197,40 @@ digest_of(const QimgCopy *copy, unsigned file, unsigned kind)
                            : qimg_copy_get_file_digest(copy, file, (QimgDigest)kind);
 }
 
+/* @path in the way of sha256sum(1), so that its -c finds the file: a line whose name has
+ * a line feed, a carriage return or a backslash begins with a backslash. */
+static char *
+checksum_name(const char *path, const char **start_out)
+{
+    GString *name = g_string_new(NULL);
+
+    *start_out = strpbrk(path, "\n\r\\") ? "\\" : "";
+    for (const char *c = path; *c; c++) {
+        if (*c == '\n' || *c == '\r' || *c == '\\')
+            g_string_append_printf(name, "\\%c",
+                                   *c == '\n'   ? 'n'
+                                   : *c == '\r' ? 'r'
+                                                : '\\');
+        else
+            g_string_append_c(name, *c);
+    }
+    return g_string_free(name, FALSE);
+}
+
 static void
 print_digests(FILE *out, const char *path, const QimgCopy *copy, unsigned file)
 {
-    g_autofree char *shown = output_printable(path);
-    const char *name;
+    const char *name, *start = "";
+    /* Other control characters could drive a terminal. */
+    g_autofree char *shown =
+        isatty(fileno(out)) ? output_printable(path) : checksum_name(path, &start);
 
     for (unsigned i = 0; (name = qimg_digest_get_name((QimgDigest)i)); i++) {
         g_autofree char *upper = g_ascii_strup(name, -1);
 
         if (digest_of(copy, file, i))
-            fprintf(out, "%s (%s) = %s\n", upper, shown, digest_of(copy, file, i));
+            fprintf(out, "%s%s (%s) = %s\n", start, upper, shown,
+                    digest_of(copy, file, i));
     }
 }
 
@@ -283,14 +306,11 @@ copy_print_json(FILE *out, const QimgCopy *copy, double seconds)
 static void
 print_summary(const QimgCopyReport *report, double seconds)
 {
-    g_autofree char *size =
-        g_format_size_full(report->size_bytes, G_FORMAT_SIZE_IEC_UNITS);
-    g_autofree char *data =
-        g_format_size_full(report->data_bytes, G_FORMAT_SIZE_IEC_UNITS);
-    g_autofree char *rate = g_format_size_full(
-        (guint64)((double)(report->size_bytes - report->resumed_bytes) /
-                  MAX(seconds, 1e-3)),
-        G_FORMAT_SIZE_IEC_UNITS);
+    g_autofree char *size = output_short_size(report->size_bytes);
+    g_autofree char *data = output_short_size(report->data_bytes);
+    g_autofree char *rate =
+        output_short_size((guint64)((double)(report->size_bytes - report->resumed_bytes) /
+                                    MAX(seconds, 1e-3)));
 
     fprintf(stderr, "copied %s, %s of data, in %.1f s, %s/s\n", size, data, seconds,
             rate);
@@ -305,9 +325,10 @@ print_losses(const char *image_path, const QimgCopy *copy)
     if (report->n_unreadable > 0)
         fprintf(stderr,
                 "qimg: %s: %" PRIu64 " bytes in %" PRIu64
-                " ranges cannot be read and are "
+                " range%s cannot be read and are "
                 "zeros in the copy%s\n",
                 image_path, report->unreadable_bytes, report->n_unreadable,
+                report->n_unreadable == 1 ? "" : "s",
                 settings.log_path ? "" : " (--log=FILE lists them)");
     for (unsigned i = 0; i < qimg_copy_get_n_files(copy); i++)
         if (qimg_copy_get_file_error(copy, i))

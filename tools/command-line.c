@@ -58,15 +58,71 @@ set_common(CommandLine *line, const char *output, char **lists)
     return true;
 }
 
-/* GLib's own help ends in an ellipsis character, which is a "?" in the C locale. */
+#define HELP_COLUMNS 80u
+
+/* Prints @line, broken at blanks; further lines begin where its last column does, the
+ * description of an option. */
+static void
+print_wrapped(const char *line)
+{
+    size_t indent = strspn(line, " "), column;
+    g_auto(GStrv) words = NULL;
+
+    for (const char *c = line + indent; (c = strstr(c, "  ")); c += strspn(c, " "))
+        indent = (size_t)(c - line) + strspn(c, " ");
+    words = g_strsplit(line + indent, " ", -1);
+    column = (size_t)printf("%.*s", (int)indent, line);
+    for (char **word = words; *word; word++) {
+        if (column > indent && column + 1 + strlen(*word) > HELP_COLUMNS) {
+            printf("\n%*s", (int)indent, "");
+            column = indent;
+        }
+        column += (size_t)printf("%s%s", column > indent ? " " : "", *word);
+    }
+    putchar('\n');
+}
+
+/* GLib's own help has lines of any length, and an ellipsis character, which is a "?" in
+ * the C locale. */
 static void
 print_command_help(GOptionContext *context)
 {
     g_autofree char *help = g_option_context_get_help(context, TRUE, NULL);
     g_auto(GStrv) parts = g_strsplit(help, "\342\200\246", -1);
     g_autofree char *plain = g_strjoinv("...", parts);
+    g_auto(GStrv) lines = g_strsplit(g_strchomp(plain), "\n", -1);
 
-    fputs(plain, stdout);
+    for (char **line = lines; *line; line++)
+        print_wrapped(*line);
+}
+
+/* The right option for one that users know from other programs, or NULL. */
+static const char *
+find_habit(const char *message)
+{
+    static const struct {
+        const char *option, *instead;
+    } habits[] = {
+        {"-f", "the format is probed; -o format=FORMAT sets it"},
+        {"--format", "the format is probed; -o format=FORMAT sets it"},
+        {"-U", "-o nolock reads an image in use"},
+        {"--force-share", "-o nolock reads an image in use"},
+        {"--json", "--output=json"},
+        {"--backing-chain", "the whole chain is shown"},
+        {"-p", "progress is shown on a terminal"},
+        {"-O", "copies are raw; qemu-img convert makes other formats"},
+        {"-c", "copies are raw; qemu-img convert makes other formats"},
+        {"-T", "-o direct bypasses the page cache"},
+        {"-t", "-o direct bypasses the page cache"},
+        {"-l", "--snapshot=NAME, or qimg snapshot list"},
+        {"-a", "qimg snapshot revert"},
+    };
+    const char *option = strrchr(message, ' ');
+
+    for (size_t i = 0; option && i < G_N_ELEMENTS(habits); i++)
+        if (strcmp(option + 1, habits[i].option) == 0)
+            return habits[i].instead;
+    return NULL;
 }
 
 bool
@@ -113,7 +169,10 @@ command_line_parse(const CommandSpec *spec, int argc, char **argv, CommandLine *
         g_option_context_add_main_entries(context, image_entries, NULL);
     g_option_context_add_main_entries(context, help_entries, NULL);
     if (!g_option_context_parse(context, &argc, &argv, &error)) {
-        output_failure(NULL, error);
+        const char *habit = find_habit(error->message);
+
+        fprintf(stderr, "qimg: %s (%s%ssee %s --help)\n", error->message,
+                habit ? habit : "", habit ? "; " : "", name);
         return false;
     }
     if (wants_help) {

@@ -2,6 +2,8 @@
 /* The progress line: share, amount, rate and time left. */
 #include "progress.h"
 
+#include "output.h"
+
 #include <stdio.h>
 #include <unistd.h>
 
@@ -46,16 +48,15 @@ is_due(gint64 now_us)
 static void
 draw_amount(uint64_t done, uint64_t total, gint64 elapsed_us)
 {
-    g_autofree char *done_text = g_format_size_full(done, G_FORMAT_SIZE_IEC_UNITS);
-    g_autofree char *total_text = g_format_size_full(total, G_FORMAT_SIZE_IEC_UNITS);
+    g_autofree char *done_text = output_short_size(done);
+    g_autofree char *total_text = output_short_size(total);
 
     fprintf(stderr, ", %s of %s", done_text, total_text);
     if (elapsed_us >= SETTLED_US && done > progress.first_done) {
         double rate =
             (double)(done - progress.first_done) * G_USEC_PER_SEC / (double)elapsed_us;
         guint64 left_s = (guint64)((double)(total - MIN(done, total)) / rate);
-        g_autofree char *rate_text =
-            g_format_size_full((guint64)rate, G_FORMAT_SIZE_IEC_UNITS);
+        g_autofree char *rate_text = output_short_size((guint64)rate);
 
         fprintf(stderr, ", %s/s, %" G_GUINT64_FORMAT ":%02u:%02u left", rate_text,
                 left_s / 3600, (unsigned)(left_s / 60 % 60), (unsigned)(left_s % 60));

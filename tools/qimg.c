@@ -22,6 +22,34 @@ static const struct {
     {"snapshot", "list or change internal snapshots, go back to one", cmd_snapshot},
 };
 
+/* Subcommands of other programs. */
+static const struct {
+    const char *name, *instead;
+} habits[] = {
+    {"convert", "qimg copy-out copies to a raw file, qemu-img convert to other formats"},
+    {"dd", "qimg copy-out copies to a raw file"},
+    {"copy", "qimg copy-out"},
+    {"compare", "qemu-img compare"},
+    {"commit", "qemu-img commit"},
+    {"rebase", "qemu-img rebase"},
+    {"amend", "qemu-img amend"},
+    {"measure", "qemu-img measure"},
+    {"repair", "qimg check --repair"},
+    {"mount", "qcowfs IMAGE MOUNTPOINT"},
+    {"list", "qimg snapshot list, qimg bitmap list"},
+    {"snapshots", "qimg snapshot list"},
+    {"bitmaps", "qimg bitmap list"},
+};
+
+static const char *
+find_subcommand_habit(const char *name)
+{
+    for (size_t i = 0; i < G_N_ELEMENTS(habits); i++)
+        if (strcmp(habits[i].name, name) == 0)
+            return habits[i].instead;
+    return NULL;
+}
+
 static void
 print_program_help(FILE *out)
 {
@@ -45,6 +73,8 @@ finish_output(int exit_code)
 int
 main(int argc, char **argv)
 {
+    const char *habit;
+
     if (argc < 2) {
         print_program_help(stderr);
         return EXIT_FAILED;
@@ -60,6 +90,8 @@ main(int argc, char **argv)
     for (size_t i = 0; i < G_N_ELEMENTS(commands); i++)
         if (strcmp(argv[1], commands[i].name) == 0)
             return finish_output(commands[i].run(argc - 1, argv + 1));
-    fprintf(stderr, "qimg: %s: no such subcommand (see qimg --help)\n", argv[1]);
+    habit = find_subcommand_habit(argv[1]);
+    fprintf(stderr, "qimg: %s: no such subcommand (%s%ssee qimg --help)\n", argv[1],
+            habit ? habit : "", habit ? "; " : "");
     return EXIT_FAILED;
 }

@@ -3,6 +3,7 @@
  * error is an unnamed file. */
 #include "mount/fuse-messages.h"
 
+#include <errno.h>
 #include <fuse_log.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -13,12 +14,14 @@
 #define MAX_MESSAGES 4096
 
 static int file_fd = -1, stderr_fd = -1;
+static int begin_error; /* errno if they could not be made */
 
 static void
 print_message(enum fuse_log_level level, const char *format, va_list args)
 {
     (void)level;
-    vfprintf(stderr, format, args);
+    if (begin_error == 0) /* else it would be a line of its own */
+        vfprintf(stderr, format, args);
 }
 
 /* Used while the mount lasts: the handlers report errors to the callers concerned. */
@@ -36,7 +39,8 @@ fuse_messages_begin(void)
     fflush(stderr);
     stderr_fd = dup(STDERR_FILENO);
     file_fd = memfd_create("messages", MFD_CLOEXEC);
-    if (stderr_fd >= 0 && file_fd >= 0)
+    begin_error = stderr_fd < 0 || file_fd < 0 ? errno : 0;
+    if (begin_error == 0)
         dup2(file_fd, STDERR_FILENO);
 }
 
@@ -51,6 +55,7 @@ cure_of(const char *message)
          "put the line user_allow_other into /etc/fuse.conf, or leave "
          "out allow_other and allow_root"},
         {"mount_max", "unmount others, or raise mount_max in /etc/fuse.conf"},
+        {"Too many open files", "raise the limit of open files, ulimit -n"},
         {"has no write access", "mount on a directory or file of your own"},
         {"not owned by", "mount on a directory or file of your own"},
         {"forbidden", "mount on another file system"},
@@ -111,7 +116,9 @@ fuse_messages_end(bool is_good)
         return NULL;
     }
     line = last_line(text);
-    if (!*line)
+    if (!*line && begin_error)
+        line = g_strerror(begin_error);
+    else if (!*line)
         line = "fusermount3 refuses, and does not say why";
     return g_strdup_printf("%s (%s)", line, cure_of(line));
 }

@@ -33,9 +33,11 @@ mountpoint_is_descriptor(const char *path)
     return g_str_has_prefix(path, DESCRIPTOR_PREFIX);
 }
 
-/* Finds the last mount at @absolute_path in the kernel's list. */
+/* Finds the last mount at @absolute_path in the kernel's list. @source_out may be NULL.
+ */
 static bool
-find_mount(const char *absolute_path, char **device_out, char **type_out)
+find_mount(const char *absolute_path, char **device_out, char **type_out,
+           char **source_out)
 {
     g_autofree char *list = NULL;
     g_auto(GStrv) lines = NULL;
@@ -58,6 +60,14 @@ find_mount(const char *absolute_path, char **device_out, char **type_out)
         g_free(*type_out);
         *device_out = g_strdup(fields[2]);
         *type_out = g_strndup(dash + 3, strcspn(dash + 3, " "));
+        if (source_out) {
+            const char *source = dash + 3 + strlen(*type_out);
+            g_autofree char *escaped =
+                *source ? g_strndup(source + 1, strcspn(source + 1, " ")) : g_strdup("");
+
+            g_free(*source_out);
+            *source_out = g_strcompress(escaped);
+        }
         found = true;
     }
     return found;
@@ -69,7 +79,7 @@ mountpoint_device(const char *absolute_path)
     g_autofree char *type = NULL;
     char *device = NULL;
 
-    find_mount(absolute_path, &device, &type);
+    find_mount(absolute_path, &device, &type, NULL);
     return device;
 }
 
@@ -144,7 +154,7 @@ mountpoint_remove_stale(const char *path, GError **error)
         g_autofree char *device = NULL;
         g_autofree char *type = NULL;
 
-        if (!absolute_path || !find_mount(absolute_path, &device, &type) ||
+        if (!absolute_path || !find_mount(absolute_path, &device, &type, NULL) ||
             strcmp(type, "fuse.qcowfs") != 0 || !mountpoint_unmount(absolute_path)) {
             g_set_error(error, QIMG_ERROR, QIMG_ERROR_FAILED,
                         "a mount lies there whose process is gone (unmount it with "
@@ -184,6 +194,43 @@ check_descriptor(const char *path, GError **error)
 }
 
 bool
+mountpoint_check_first(const char *path, const GPtrArray *images, GError **error)
+{
+    g_autofree char *absolute_path = mountpoint_absolute(path);
+    g_autofree char *device = NULL;
+    g_autofree char *type = NULL;
+    g_autofree char *source = NULL;
+    const char *image = images->pdata[0];
+
+    if (images->len == 1 && g_file_test(path, G_FILE_TEST_IS_REGULAR) &&
+        g_file_test(image, G_FILE_TEST_IS_DIR)) {
+        g_set_error(error, QIMG_ERROR, QIMG_ERROR_USAGE,
+                    "is a file, and %s is a directory (the mountpoint comes last: qcowfs "
+                    "IMAGE MOUNTPOINT)",
+                    image);
+        return false;
+    }
+    if (absolute_path && find_mount(absolute_path, &device, &type, &source) &&
+        strcmp(type, "fuse.qcowfs") == 0 && images->len == 1 &&
+        strcmp(source, image) == 0) {
+        g_set_error(error, QIMG_ERROR, QIMG_ERROR_USAGE,
+                    "%s is mounted there already (unmount it with fusermount3 -u)",
+                    image);
+        return false;
+    }
+    return true;
+}
+
+/* The user's remedy if @path cannot be examined. */
+static const char *
+cure_of_path(int errnum)
+{
+    return errnum == EACCES    ? "name a directory of your own"
+           : errnum == ENOTDIR ? "a part of the path is a file"
+                               : "make the directory first";
+}
+
+bool
 mountpoint_prepare(const char *path, bool *is_file_out, GError **error)
 {
     struct stat status;
@@ -201,8 +248,8 @@ mountpoint_prepare(const char *path, bool *is_file_out, GError **error)
     }
     if (stat(path, &status) < 0) {
         g_set_error(error, QIMG_ERROR, QIMG_ERROR_NOT_FOUND,
-                    "cannot be used as the mountpoint: %s (make the directory first)",
-                    g_strerror(errno));
+                    "cannot be used as the mountpoint: %s (%s)", g_strerror(errno),
+                    cure_of_path(errno));
         return false;
     }
     *is_file_out = S_ISREG(status.st_mode);

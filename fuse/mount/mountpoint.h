@@ -10,6 +10,10 @@
  * @error set if a dead mount stays. */
 bool mountpoint_remove_stale(const char *path, GError **error);
 
+/* Checks for two slips before any image is opened: all of @images (char *) are mounted on
+ * @path already, or the mountpoint was given first. False with @error set. */
+bool mountpoint_check_first(const char *path, const GPtrArray *images, GError **error);
+
 /* Stores in *@is_file_out whether @path is a regular file. False with @error set if
  * nothing can be mounted there. */
 bool mountpoint_prepare(const char *path, bool *is_file_out, GError **error);

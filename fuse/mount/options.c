@@ -3,6 +3,8 @@
  * both spellings use one table. */
 #include "mount/options.h"
 
+#include "mount/option-habits.h"
+
 #include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
@@ -303,6 +305,17 @@ find_row(const char *name, size_t n_name)
     return NULL;
 }
 
+/* For an option of no row. */
+static bool
+take_unknown(const char *dashes, const char *option, GError **error)
+{
+    const char *names[G_N_ELEMENTS(rows)];
+
+    for (size_t i = 0; i < G_N_ELEMENTS(rows); i++)
+        names[i] = rows[i].name;
+    return option_habits_take(dashes, option, names, G_N_ELEMENTS(names), error);
+}
+
 /* Takes one element of an -o list, "name" or "name=value". */
 static bool
 set_from_list(Options *o, const char *element, GError **error)
@@ -314,7 +327,7 @@ set_from_list(Options *o, const char *element, GError **error)
     if (g_ascii_strncasecmp(element, "x-", 2) == 0) /* for programs around mount(8) */
         return true;
     if (!row)
-        return usage_error(error, "-o %s: unknown option (see qcowfs --help)", element);
+        return take_unknown("-o ", element, error);
     if (!row->argument && equals)
         return usage_error(error, "-o %s: takes no value", row->name);
     if (row->argument && !equals && !is_value_optional(row) &&
@@ -344,7 +357,7 @@ enum {
 static struct option *
 make_long_options(void)
 {
-    struct option *list = g_new0(struct option, G_N_ELEMENTS(rows) + 6);
+    struct option *list = g_new0(struct option, G_N_ELEMENTS(rows) + 7);
     size_t n = 0;
 
     for (size_t i = 0; i < G_N_ELEMENTS(rows); i++)
@@ -357,6 +370,7 @@ make_long_options(void)
     list[n++] = (struct option){"version", no_argument, NULL, 'V'};
     list[n++] = (struct option){"foreground", no_argument, NULL, 'f'};
     list[n++] = (struct option){"verbose", no_argument, NULL, 'v'};
+    list[n++] = (struct option){"quiet", no_argument, NULL, 'q'};
     list[n++] = (struct option){"wait", required_argument, NULL, LONG_WAIT};
     return list;
 }
@@ -379,6 +393,13 @@ take_option(Options *o, int key, char **argv, GError **error)
     case 'v':
         o->verbose = true;
         return true;
+    case 'q':
+        o->quiet = true;
+        return true;
+    case 'r':
+    case 'w':
+        o->access = key == 'r' ? "ro" : "rw";
+        return true;
     case 'h':
         o->command = COMMAND_HELP;
         return true;
@@ -394,10 +415,10 @@ take_option(Options *o, int key, char **argv, GError **error)
         if (optopt > 0 && optopt < LONG_ROW)
             return usage_error(error, "-%c: %s (see qcowfs --help)", optopt,
                                key == ':' ? "needs a value" : "unknown option");
+        if (key == '?' && !optopt)
+            return take_unknown("--", argv[optind - 1] + 2, error);
         return usage_error(error, "%s: %s (see qcowfs --help)", argv[optind - 1],
-                           key == ':' ? "needs a value"
-                           : optopt   ? "takes no value"
-                                      : "unknown option");
+                           key == ':' ? "needs a value" : "takes no value");
     default:
         return rows[key - LONG_ROW].set(o, &rows[key - LONG_ROW], optarg, error);
     }
@@ -439,7 +460,7 @@ options_parse(int argc, char **argv, GError **error)
     o->uid = geteuid();
     o->gid = getegid();
     opterr = 0;
-    while ((key = getopt_long(argc, argv, ":o:fdsvhV", long_options, NULL)) != -1)
+    while ((key = getopt_long(argc, argv, ":o:fdsvqrwhV", long_options, NULL)) != -1)
         if (!take_option(o, key, argv, error))
             return NULL;
     if (o->command != COMMAND_MOUNT)
@@ -483,21 +504,42 @@ options_for_images(const Options *options)
     };
 }
 
+#define HELP_COLUMNS 80
+#define HELP_INDENT  26u
+
+/* Prints @text from column HELP_INDENT on, in lines of at most HELP_COLUMNS. */
+static void
+print_wrapped(const char *text)
+{
+    g_auto(GStrv) words = g_strsplit(text, " ", -1);
+    size_t column = HELP_INDENT;
+
+    for (char **word = words; *word; word++) {
+        if (column > HELP_INDENT && column + 1 + strlen(*word) > HELP_COLUMNS) {
+            printf("\n%*s", (int)HELP_INDENT, "");
+            column = HELP_INDENT;
+        }
+        column += (size_t)printf("%s%s", column > HELP_INDENT ? " " : "", *word);
+    }
+    putchar('\n');
+}
+
 void
 options_print_help(void)
 {
     printf(
         "usage: qcowfs [OPTIONS] IMAGE... MOUNTPOINT\n"
         "       qcowfs --wait MOUNTPOINT\n\n"
-        "Presents each IMAGE (qcow2 or QED with its backing files, raw) as "
-        "MOUNTPOINT/NAME.raw,\n"
-        "and of a directory each image in it, "
-        "read-only but for rw and cow. With one image, MOUNTPOINT may be a regular file "
-        "instead.\n"
+        "Presents each IMAGE (qcow2 or QED with its backing files, raw) as\n"
+        "MOUNTPOINT/NAME.raw, and of a directory each image in it, read-only but for\n"
+        "rw and cow. With one image, MOUNTPOINT may be a regular file instead.\n"
         "Unmount with: fusermount3 -u MOUNTPOINT\n\n"
         "  -f, --foreground        stay in the foreground\n"
         "  -d                      print debugging messages; implies -f\n"
         "  -s                      answer with a single thread\n"
+        "  -r                      the same as -o ro\n"
+        "  -w                      the same as -o rw\n"
+        "  -q, --quiet             give no hints\n"
         "  -v, --verbose           say more\n"
         "  -h, --help              print this\n"
         "  -V, --version           print the version\n"
@@ -514,6 +556,7 @@ options_print_help(void)
         else
             name = g_strconcat(rows[i].name, rows[i].argument ? "=" : "",
                                rows[i].argument, NULL);
-        printf("  %-22s  %s\n", name, rows[i].help);
+        printf("  %-22s  ", name);
+        print_wrapped(rows[i].help);
     }
 }

@@ -27,6 +27,7 @@ typedef struct {
     bool foreground;
     bool debug;
     bool verbose;
+    bool quiet;         /* no hints */
     bool allow_other;   /* or allow_root */
     const char *access; /* "ro" or "rw", the last one given; NULL: neither */
     bool is_writable;   /* by rw or cow */

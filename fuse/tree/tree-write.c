@@ -75,7 +75,8 @@ tree_resize(const Tree *tree, Node node, uint64_t size_bytes)
         err = tree_get_partitions(tree, entry, node, &list, &item);
         if (err)
             return err;
-        return size_bytes == item->length_bytes ? 0 : -EINVAL;
+        /* O_TRUNC, which arrives as size 0, changes nothing, as on a device. */
+        return size_bytes == item->length_bytes || size_bytes == 0 ? 0 : -EINVAL;
     }
     /* Unchanged: O_TRUNC on an empty disk, and the final truncation of copying
      * programs. */

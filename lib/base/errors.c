@@ -77,6 +77,8 @@ qimg_set_error_errno(GError **error, int errnum, const char *hint, const char *f
         code = QIMG_ERROR_NO_MEMORY;
     else if (errnum == ECANCELED)
         code = QIMG_ERROR_CANCELED;
+    else if (errnum == EMFILE) /* whatever was to be opened */
+        hint = "raise the limit of open files, ulimit -n";
     va_start(args, format);
     text = g_strdup_vprintf(format, args);
     va_end(args);

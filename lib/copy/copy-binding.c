@@ -30,8 +30,9 @@ bool
 copy_refuse_errno(int errnum, const char *what, GError **error)
 {
     qimg_set_error_errno(error, errnum,
-                         errnum == EBUSY ? "unmount it, or stop what uses it"
-                                         : "check the path and its permissions",
+                         errnum == EBUSY   ? "unmount it, or stop what uses it"
+                         : errnum == EROFS ? QIMG_HINT_READ_ONLY
+                                           : "check the path and its permissions",
                          "%s", what);
     return false;
 }

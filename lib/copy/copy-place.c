@@ -31,7 +31,9 @@ copy_place_open(CopyPlace *place, const char *path, bool follows, GError **error
     place->part_journal_name = g_strconcat(place->part_name, JOURNAL_SUFFIX, NULL);
     place->dir_fd = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (place->dir_fd < 0)
-        qimg_set_error_errno(error, errno, "check the path and its permissions",
+        qimg_set_error_errno(error, errno,
+                             errno == EROFS ? QIMG_HINT_READ_ONLY
+                                            : "check the path and its permissions",
                              "cannot be made");
     else if (g_str_has_suffix(path, "/"))
         qimg_set_error_errno(error, EISDIR, "name a file in it", "cannot be made");

@@ -261,7 +261,9 @@ open_target(const QimgCreate *create, const QimgImage *backing, const char *path
         return false;
     }
     if (err) {
-        qimg_set_error_errno(error, -err, "give a name in a directory of yours",
+        qimg_set_error_errno(error, -err,
+                             err == -EROFS ? QIMG_HINT_READ_ONLY
+                                           : "give a name in a directory of yours",
                              "cannot be made");
         return false;
     }

@@ -290,15 +290,16 @@ qimg_file_reopen(int path_fd, bool allow_device, bool for_writing, GError **erro
     if (fd < 0 && errno == EPERM) /* O_NOATIME requires the file's owner or root */
         fd = open(link, flags & ~O_NOATIME);
     if (fd < 0)
-        qimg_set_error_errno(error, errno,
-                             errno == EMFILE ? "raise the limit of open files, ulimit -n"
-                             : errno == EBUSY
-                                 ? "it is mounted, used by LVM, RAID or another device, "
-                                   "or written to by another program: end that first, "
-                                   "or leave out -o rw"
-                             : for_writing ? "check its permissions, or leave out -o rw"
-                                           : "check its permissions",
-                             "cannot open%s", for_writing ? " for writing" : "");
+        qimg_set_error_errno(
+            error, errno,
+            errno == EBUSY   ? "it is mounted, used by LVM, RAID or another device, "
+                               "or written to by another program: end that first, "
+                               "or leave out -o rw"
+            : errno == EROFS ? "it can only be read: leave out -o rw, write to an "
+                               "overlay with -o cow=FILE, or copy it elsewhere"
+            : for_writing    ? "check its permissions, or leave out -o rw"
+                             : "check its permissions",
+            "cannot open%s", for_writing ? " for writing" : "");
     return fd;
 }
 

@@ -297,7 +297,10 @@ qimg_open_named_by_user_at(const QimgOpenPolicy *policy, int dir_fd, const char 
     int fd;
 
     if (path_fd < 0) {
-        qimg_set_error_errno(error, errno, "give the path of a disk image",
+        qimg_set_error_errno(error, errno,
+                             errno == EACCES ? "check the permissions of the directories "
+                                               "above it, or run this as another user"
+                                             : "give the path of a disk image",
                              "cannot open");
         return -1;
     }

@@ -111,7 +111,8 @@ def check_qimg(root, program, problems):
     common = {name for item in manual_items(page, "OPTIONS")
               for name in re.findall(r"Fl -?([\w-]+)", item)}
     # The list of -o, from the help of any subcommand without further properties.
-    shown = re.search(r"--options=.*?: (.*?);", output_of(program, "info", "--help", problems=problems))
+    shown = re.search(r"--options=.*?: (.*?);", re.sub(
+        r"\n {20,}", " ", output_of(program, "info", "--help", problems=problems)))
     part = section_of(page, "OPTIONS").partition("\n.It Fl o ")[2].partition("\n.It ")[0]
     compare(problems, "qimg -o", set(re.findall(r"\w+", shown[1] if shown else "")),
             set(re.findall(r"^\.Cm (\w+)", part, re.MULTILINE)))

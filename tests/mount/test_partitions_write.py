@@ -142,15 +142,31 @@ def test_partition_has_its_size(image, mnt):
             assert os.pwrite(fd, b"z" * 8192, length - 100) == 100  # as a device does
             assert os.pread(files.disk, 100, start + length - 100) == b"z" * 100
             assert os.pread(files.disk, MIB, start + length) == behind
-            for size in (0, length - 1, length + 1):
+            for size in (1, length - 1, length + 1):
                 with pytest.raises(OSError) as failure:
                     os.ftruncate(fd, size)
                 assert failure.value.errno == errno.EINVAL
             os.ftruncate(fd, length)
             assert part.stat().st_size == length
-            with pytest.raises(OSError):
-                os.open(part, os.O_RDWR | os.O_TRUNC)
     check_image(image)
+
+
+@pytest.mark.parametrize("command", [["dd", "if=new", "of={part}", "bs=64k", "status=none"],
+                                     ["cp", "new", "{part}"],
+                                     ["sh", "-c", "cat new >{part}"]])
+def test_partition_is_opened_with_truncation(command, image, mnt, tmp_path):
+    """O_TRUNC is ignored, as by a device."""
+    start, length = PARTS[1]
+    (tmp_path / "new").write_bytes(b"new" * 50_000)
+    with Mount(image, mnt, "-o", "rw") as mount:
+        part = mnt / "disk.partitions" / "1.raw"
+        before = part.read_bytes()
+        procs.run(*(word.format(part=part) for word in command), cwd=tmp_path)
+        wanted = b"new" * 50_000 + before[150_000:]
+        assert part.read_bytes() == wanted and len(wanted) == length
+        with open(mount.raw(image), "rb") as disk:
+            disk.seek(start)
+            assert disk.read(length) == wanted
 
 
 def test_extended_is_no_file(tmp_path, mnt):

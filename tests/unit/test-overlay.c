@@ -193,7 +193,7 @@ test_kept(Fixture *f, gconstpointer user)
     image = must_open(f->image, cow);
     umask(old_mask);
     g_assert_cmpint(stat(cow, &status), ==, 0);
-    g_assert_cmpuint(status.st_mode, ==, S_IFREG | 0600);
+    g_assert_cmpuint(status.st_mode, ==, S_IFREG | 0666);
     write_pieces(image, expected);
     check_content(image, expected, MANY);
     /* No other opener may use it meanwhile. */

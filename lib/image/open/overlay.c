@@ -310,10 +310,11 @@ create_file(QimgChain *chain, const QimgOptions *options, GError **error)
     QimgFormat *overlay = NULL;
     QimgStorage *file;
     int fd = -1;
-    QimgErrno err = qimg_new_file_make(options->cow_path, 0600, false, &new_file, &fd);
+    QimgErrno err = qimg_new_file_make(options->cow_path, 0666, false, &new_file, &fd);
 
     if (err) {
-        qimg_set_error_errno(error, -err, FILE_HINT, "cannot be made");
+        qimg_set_error_errno(error, -err, err == -EROFS ? QIMG_HINT_READ_ONLY : FILE_HINT,
+                             "cannot be made");
         return NULL;
     }
     file = chain_open_storage(chain, options, fd, options->cow_path, true, error);
