@@ -5,7 +5,7 @@
 #include <pthread.h>
 #include <string.h>
 
-#include "format/drivers.h"
+#include "grow-cases.h"
 #include "memory-image.h"
 #include "test-util.h"
 
@@ -14,34 +14,9 @@
 /* So that a block at the end covers a last unit only in part. */
 #define BLOCK_BYTES 4608u
 
-typedef struct {
-    const char *name;
-    const QimgDriver *driver;
-    QimgCreateOptions create;
-} Case;
-
-static const Case cases[] = {
-    {"qcow2",
-     &qimg_driver_qcow2,
-     {.version = 3, .cluster_bits = 12, .refcount_order = 4}},
-    {"tiny-clusters",
-     &qimg_driver_qcow2,
-     {.version = 3, .cluster_bits = 10, .refcount_order = 4}},
-    {"extended",
-     &qimg_driver_qcow2,
-     {.version = 3, .cluster_bits = 16, .refcount_order = 4, .extended_l2 = true}},
-    {"data-file",
-     &qimg_driver_qcow2,
-     {.version = 3, .cluster_bits = 12, .refcount_order = 4, .data_file_name = "data"}},
-    {"raw-data-file",
-     &qimg_driver_qcow2,
-     {.version = 3,
-      .cluster_bits = 12,
-      .refcount_order = 4,
-      .data_file_name = "data",
-      .data_file_raw = true}},
-    {"qed", &qimg_driver_qed, {.cluster_bits = 12, .table_clusters = 4}},
-    {"raw", &qimg_driver_raw, {0}},
+static const GrowCase cases[] = {
+    GROW_CASES(12, 16, 0),
+    {"tiny-clusters", &qimg_driver_qcow2, GROW_QCOW2(.cluster_bits = 10)},
 };
 
 typedef struct {
@@ -109,7 +84,7 @@ work(void *user)
 static void
 test_case(const void *data)
 {
-    const Case *c = data;
+    const GrowCase *c = data;
     static Worker workers[N_THREADS];
     uint32_t seed = test_util_seed();
     pthread_t threads[N_THREADS];

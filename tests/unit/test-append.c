@@ -8,7 +8,7 @@
 
 #include "image/write/resize.c"
 
-#include "format/drivers.h"
+#include "grow-cases.h"
 #include "memory-image.h"
 #include "memory-storage.h"
 #include "test-util.h"
@@ -16,45 +16,11 @@
 #define CLUSTER 65536u
 #define BLOCK   4096u
 
-typedef struct {
-    const char *name;
-    const QimgDriver *driver;
-    QimgCreateOptions create;
-} Case;
-
-static const Case cases[] = {
-    {"qcow2",
-     &qimg_driver_qcow2,
-     {.size_bytes = BLOCK, .version = 3, .cluster_bits = 16, .refcount_order = 4}},
+static const GrowCase cases[] = {
+    GROW_CASES(16, 16, BLOCK),
     {"version-2",
      &qimg_driver_qcow2,
      {.size_bytes = BLOCK, .version = 2, .cluster_bits = 16, .refcount_order = 4}},
-    {"extended",
-     &qimg_driver_qcow2,
-     {.size_bytes = BLOCK,
-      .version = 3,
-      .cluster_bits = 16,
-      .refcount_order = 4,
-      .extended_l2 = true}},
-    {"data-file",
-     &qimg_driver_qcow2,
-     {.size_bytes = 0,
-      .version = 3,
-      .cluster_bits = 16,
-      .refcount_order = 4,
-      .data_file_name = "data"}},
-    {"raw-data-file",
-     &qimg_driver_qcow2,
-     {.size_bytes = 0,
-      .version = 3,
-      .cluster_bits = 16,
-      .refcount_order = 4,
-      .data_file_name = "data",
-      .data_file_raw = true}},
-    {"qed",
-     &qimg_driver_qed,
-     {.size_bytes = BLOCK, .cluster_bits = 16, .table_clusters = 4}},
-    {"raw", &qimg_driver_raw, {.size_bytes = BLOCK}},
 };
 
 static void
@@ -100,7 +66,7 @@ write_first_block(void *user)
  * @call, and continues only afterwards: an append that waited for it would wait
  * forever. */
 static void
-append_beside(const Case *c, void *(*work)(void *), MemoryCalls call)
+append_beside(const GrowCase *c, void *(*work)(void *), MemoryCalls call)
 {
     MemoryImage o = memory_image_new(c->driver, &c->create);
     uint64_t start;
@@ -149,7 +115,7 @@ discard_second_cluster(void *user)
  * @wanted from growing it while the entry (QED: the cluster) is changed. Appended bytes
  * are there in the end, with zeros before them. */
 static void
-append_beside_zeroes(const Case *c, uint64_t n_bytes, QimgErrno wanted)
+append_beside_zeroes(const GrowCase *c, uint64_t n_bytes, QimgErrno wanted)
 {
     MemoryImage o = memory_image_new(c->driver, &c->create);
     g_autofree uint8_t *bytes = g_malloc0(CLUSTER + n_bytes);
