@@ -13,6 +13,7 @@
 #include "ops/coherence.h"
 #include "ops/reply.h"
 #include "tree/control-text.h"
+#include "tree/tree-write.h"
 
 /* An open file: an image or a text. */
 typedef struct {

@@ -9,6 +9,7 @@
 
 #include "ops/coherence.h"
 #include "ops/reply.h"
+#include "tree/tree-write.h"
 
 /* A file replaced more often than this during a lookup is not found. */
 #define MAX_LOOKUPS 5

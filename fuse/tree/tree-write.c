@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Facts and changes of a tree that need writable images. */
+#include "tree/tree-write.h"
+
 #include <errno.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "images/names.h"
-#include "tree/tree.h"
 
 static bool
 can_change_snapshots(const Tree *tree, Node node)
