@@ -171,10 +171,11 @@ remove_extension(Qcow2 *q)
     g_autofree uint8_t *bytes = g_try_malloc(q->geometry.cluster_bytes);
     uint64_t end_at = 0;
     qimg_be64 mark = qimg_be64_set(0);
-    QimgErrno err = bytes ? write_autoclear(q, false) : -ENOMEM;
+    QimgErrno err = bytes ? find_end(q, bytes, &end_at) : -ENOMEM;
 
-    if (err || find_end(q, bytes, &end_at) != 0 ||
-        end_at != q->bitmaps_extension_at + QCOW2_BITMAPS_EXTENSION_BYTES)
+    if (!err || err == -EFBIG)
+        err = write_autoclear(q, false);
+    if (err || end_at != q->bitmaps_extension_at + QCOW2_BITMAPS_EXTENSION_BYTES)
         return err;
     err = qcow2_write_header_field(q, q->bitmaps_extension_at - 8, &mark, sizeof mark);
     if (!err)

@@ -198,6 +198,14 @@ qcow2_read_bitmap_directory(Qcow2 *q, QimgBitmaps **list_out, uint8_t **bytes_ou
     }
     if (err)
         return err;
+    /* Its clusters may have another use. */
+    if (list->damage && !(q->header.autoclear_features & QCOW2_AUTOCLEAR_BITMAPS)) {
+        qimg_bitmaps_unref(list);
+        list = qimg_bitmaps_new(0);
+        if (!list)
+            return -ENOMEM;
+        list->is_stale = true;
+    }
     judge_names(list);
     *list_out = g_steal_pointer(&list);
     *bytes_out = g_steal_pointer(&bytes);
