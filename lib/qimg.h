@@ -695,7 +695,7 @@ typedef enum {
     QIMG_BITMAP_CLEAR,
     QIMG_BITMAP_ENABLE,
     QIMG_BITMAP_DISABLE,
-    QIMG_BITMAP_MERGE,   /* adds the bits of the bitmap "source" of the same image */
+    QIMG_BITMAP_MERGE,   /* adds the bits of the bitmap "source" */
     QIMG_BITMAP_RECOVER, /* sets all bits of a bitmap that was left in use */
 } QimgBitmapActionKind;
 
@@ -704,6 +704,7 @@ typedef struct QimgBitmapAction {
     QimgBitmapActionKind kind;
     uint64_t granularity_bytes; /* ADD */
     const char *source;         /* MERGE */
+    QimgImage *source_image;    /* MERGE: the source's image; NULL: the same image */
 } QimgBitmapAction;
 
 /* Does all of @actions in their order to the bitmap @name of @image, which is open for

@@ -9,29 +9,52 @@
 #include "output.h"
 
 static void
-print_one(const QimgBitmap *bitmap)
+print_one(const QimgBitmap *bitmap, unsigned layer)
 {
     g_autofree char *name = output_printable(bitmap->name);
     g_autofree char *granularity = output_short_size(bitmap->granularity_bytes);
+    g_autofree char *where = layer ? g_strdup_printf(" (layer %u)", layer) : g_strdup("");
     const char *reason = qimg_bitmap_get_reason(bitmap);
 
-    printf("%s: granularity %s, %s%s%s\n", name, granularity,
+    printf("%s%s: granularity %s, %s%s%s\n", name, where, granularity,
            bitmap->is_enabled ? "enabled" : "disabled", reason ? "; " : "",
            reason ? reason : "");
 }
 
-static int
-list_bitmaps(const QimgBitmaps *list, bool json)
+/* The bitmaps of a file of the chain, and the handle that they need. */
+typedef struct {
+    QimgImage *image;
+    QimgBitmaps *list;
+} Layer;
+
+static void
+clear_layer(gpointer data)
+{
+    Layer *layer = data;
+
+    qimg_bitmaps_unref(layer->list);
+    qimg_image_close(layer->image);
+}
+
+static void
+list_bitmaps(const GArray *layers, bool json)
 {
     json_t *all = json_array();
 
-    for (unsigned i = 0; i < qimg_bitmaps_get_n(list); i++) {
-        if (json) {
-            g_autofree char *text = qimg_bitmap_json(qimg_bitmaps_get(list, i));
+    for (guint n = 0; n < layers->len; n++) {
+        const Layer *layer = &g_array_index(layers, Layer, n);
 
-            json_array_append_new(all, json_loads(text, 0, NULL));
-        } else {
-            print_one(qimg_bitmaps_get(list, i));
+        for (unsigned i = 0; i < qimg_bitmaps_get_n(layer->list); i++) {
+            const QimgBitmap *bitmap = qimg_bitmaps_get(layer->list, i);
+            g_autofree char *text = json ? qimg_bitmap_json(bitmap) : NULL;
+            json_t *object = json ? json_loads(text, 0, NULL) : NULL;
+
+            if (!json) {
+                print_one(bitmap, n);
+                continue;
+            }
+            json_object_set_new(object, "layer", json_integer(n));
+            json_array_append_new(all, object);
         }
     }
     if (json) {
@@ -39,7 +62,6 @@ list_bitmaps(const QimgBitmaps *list, bool json)
         putchar('\n');
     }
     json_decref(all);
-    return EXIT_GOOD;
 }
 
 static int
@@ -54,7 +76,8 @@ extents_failed(const char *path, const QimgBitmap *bitmap, int err)
 }
 
 static int
-print_extents_json(QimgBitmapReader *reader, const QimgBitmap *bitmap, const char *path)
+print_extents_json(QimgBitmapReader *reader, const QimgBitmap *bitmap, unsigned layer,
+                   const char *path)
 {
     g_autoptr(GString) piece = g_string_new(NULL);
     uint64_t place = 0;
@@ -63,7 +86,7 @@ print_extents_json(QimgBitmapReader *reader, const QimgBitmap *bitmap, const cha
         int err;
 
         g_string_truncate(piece, 0);
-        err = qimg_bitmap_reader_next_json(reader, 0, &place, piece);
+        err = qimg_bitmap_reader_next_json(reader, layer, &place, piece);
         if (err)
             return extents_failed(path, bitmap, err);
         fputs(piece->str, stdout);
@@ -88,23 +111,42 @@ print_extents_human(QimgBitmapReader *reader, const QimgBitmap *bitmap, const ch
     return EXIT_GOOD;
 }
 
+/* The bitmap called @name of the first layer that has one. */
+static const Layer *
+find_in_layers(const GArray *layers, const char *name, unsigned *place_out,
+               GError **error)
+{
+    for (guint n = 0; n < layers->len; n++) {
+        const Layer *layer = &g_array_index(layers, Layer, n);
+
+        g_clear_error(error);
+        if (qimg_bitmaps_find(layer->list, name, place_out, error))
+            return layer;
+    }
+    return NULL;
+}
+
 static int
-print_extents(QimgImage *image, QimgBitmaps *list, const CommandLine *line)
+print_extents(const GArray *layers, const CommandLine *line)
 {
     const char *path = line->operands[0];
     g_autoptr(GError) error = NULL;
     g_autoptr(QimgBitmapReader) reader = NULL;
     const QimgBitmap *bitmap;
     unsigned place;
+    const Layer *layer = find_in_layers(layers, line->operands[1], &place, &error);
 
-    if (!qimg_bitmaps_find(list, line->operands[1], &place, &error))
+    if (!layer)
         return output_failure(path, error);
-    bitmap = qimg_bitmaps_get(list, place);
+    bitmap = qimg_bitmaps_get(layer->list, place);
     if (qimg_bitmap_get_reason(bitmap))
         return extents_failed(path, bitmap, -EINVAL);
-    reader = qimg_bitmap_reader_new(image, list, place);
-    return line->json ? print_extents_json(reader, bitmap, path)
-                      : print_extents_human(reader, bitmap, path);
+    reader = qimg_bitmap_reader_new(layer->image, layer->list, place);
+    return line->json
+               ? print_extents_json(reader, bitmap,
+                                    (unsigned)(layer - (Layer *)(void *)layers->data),
+                                    path)
+               : print_extents_human(reader, bitmap, path);
 }
 
 /* The options of the command line. */
@@ -113,6 +155,8 @@ typedef struct {
     GPtrArray *actions; /* QimgBitmapAction *, in the order given */
     char *granularity;
     char *format;
+    char *source_file; /* of --merge */
+    char *source_format;
 } Wanted;
 
 static int
@@ -120,19 +164,31 @@ show(const CommandLine *line, bool extents)
 {
     const char *path = line->operands[0];
     g_autoptr(GError) error = NULL;
-    g_autoptr(QimgImage) image = NULL;
-    g_autoptr(QimgBitmaps) list = NULL;
+    g_autoptr(QimgImage) image = qimg_image_open(path, line->image_options, &error);
+    g_autoptr(GArray) layers = g_array_new(FALSE, FALSE, sizeof(Layer));
+    int status = EXIT_GOOD;
 
-    image = qimg_image_open(path, line->image_options, &error);
-    if (image)
-        list = qimg_image_read_bitmaps(image, &error);
-    if (!list)
+    g_array_set_clear_func(layers, clear_layer);
+    if (!image)
         return output_failure(path, error);
     output_warnings(image);
-    if (qimg_bitmaps_get_damage(list))
-        fprintf(stderr, "qimg: warning: %s: %s (qimg check)\n", path,
-                qimg_bitmaps_get_damage(list));
-    return extents ? print_extents(image, list, line) : list_bitmaps(list, line->json);
+    for (unsigned n = 0; n < qimg_image_get_n_layers(image); n++) {
+        Layer layer = {.image = qimg_image_open_layer(image, n, &error)};
+
+        if (layer.image)
+            layer.list = qimg_image_read_bitmaps(layer.image, &error);
+        g_array_append_val(layers, layer);
+        if (!layer.list)
+            return output_failure(path, error);
+        if (qimg_bitmaps_get_damage(layer.list))
+            fprintf(stderr, "qimg: warning: %s: layer %u: %s (qimg check)\n", path, n,
+                    qimg_bitmaps_get_damage(layer.list));
+    }
+    if (extents)
+        status = print_extents(layers, line);
+    else
+        list_bitmaps(layers, line->json);
+    return status;
 }
 
 /* Opens the image for a change of its bitmaps. All of them can be removed even if their
@@ -154,15 +210,36 @@ open_to_change(const CommandLine *line, const Wanted *wanted, GError **error)
                : NULL;
 }
 
+/* Opens the image that bitmaps are merged from. */
+static QimgImage *
+open_source_file(const Wanted *wanted, GError **error)
+{
+    g_autoptr(QimgOptions) options = qimg_options_new();
+
+    if (wanted->source_format &&
+        !qimg_options_set(options, "format", wanted->source_format, error))
+        return NULL;
+    return qimg_image_open(wanted->source_file, options, error);
+}
+
 static int
 change(const CommandLine *line, const Wanted *wanted)
 {
     const char *path = line->operands[0];
     const char *name = line->n_operands > 1 ? line->operands[1] : NULL;
     g_autoptr(GError) error = NULL;
-    g_autoptr(QimgImage) image = open_to_change(line, wanted, &error);
+    g_autoptr(QimgImage) source = NULL;
+    g_autoptr(QimgImage) image = NULL;
     int err;
 
+    if (wanted->source_file) {
+        source = open_source_file(wanted, &error);
+        if (!source)
+            return output_failure(wanted->source_file, error);
+        for (guint i = 0; i < wanted->actions->len; i++)
+            ((QimgBitmapAction *)wanted->actions->pdata[i])->source_image = source;
+    }
+    image = open_to_change(line, wanted, &error);
     if (!image ||
         !qimg_image_change_bitmaps(
             image, name, (const QimgBitmapAction *const *)wanted->actions->pdata,
@@ -207,18 +284,25 @@ static bool
 check_wanted(const CommandLine *line, const Wanted *wanted, GError **error)
 {
     unsigned n_actions = wanted->actions->len;
-    bool needs_name = wanted->extents, adds = false;
+    bool needs_name = wanted->extents, adds = false, merges = false;
 
     for (unsigned i = 0; i < n_actions; i++) {
         QimgBitmapAction *a = wanted->actions->pdata[i];
 
         needs_name |= a->kind != QIMG_BITMAP_REMOVE_ALL;
+        merges |= a->kind == QIMG_BITMAP_MERGE;
         if (a->kind != QIMG_BITMAP_ADD)
             continue;
         adds = true;
         if (wanted->granularity &&
             !qimg_parse_size(wanted->granularity, &a->granularity_bytes, error))
             return false;
+    }
+    if ((wanted->source_file && !merges) ||
+        (wanted->source_format && !wanted->source_file)) {
+        g_set_error(error, QIMG_ERROR, QIMG_ERROR_USAGE,
+                    "-b FILE, and -F FORMAT with it, go with --merge");
+        return false;
     }
     if (wanted->lists + wanted->extents + (n_actions > 0) == 1 &&
         line->n_operands == (needs_name ? 2 : 1) && (adds || !wanted->granularity))
@@ -267,6 +351,10 @@ cmd_bitmap(int argc, char **argv)
          "make a bitmap usable that was left in use: all bits set", NULL},
         {"granularity", 'g', 0, G_OPTION_ARG_STRING, &wanted.granularity,
          "bytes that a bit of an added bitmap stands for", "SIZE"},
+        {"source-file", 'b', 0, G_OPTION_ARG_FILENAME, &wanted.source_file,
+         "the image with SOURCE, if it is another one", "FILE"},
+        {"source-format", 'F', 0, G_OPTION_ARG_STRING, &wanted.source_format,
+         "the format of that image", "FORMAT"},
         {"format", 'f', 0, G_OPTION_ARG_STRING, &wanted.format, "as -o format=FORMAT",
          "FORMAT"},
         {0},
@@ -293,5 +381,7 @@ cmd_bitmap(int argc, char **argv)
     g_ptr_array_unref(wanted.actions);
     g_free(wanted.granularity);
     g_free(wanted.format);
+    g_free(wanted.source_file);
+    g_free(wanted.source_format);
     return exit_code;
 }

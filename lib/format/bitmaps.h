@@ -37,6 +37,18 @@ struct QimgBitmaps {
     gboolean is_stale;       /* the disk was changed by a program that ignored them */
 };
 
+typedef struct QimgFormat QimgFormat;
+typedef struct QimgBitmapCursor QimgBitmapCursor;
+
+/* A QimgBitmapAction for the driver. */
+typedef struct {
+    QimgBitmapActionKind kind;
+    uint64_t granularity_bytes;      /* ADD */
+    const char *source;              /* MERGE */
+    QimgFormat *source_layer;        /* MERGE from another image; NULL: from this one */
+    QimgBitmapCursor *source_cursor; /* for that */
+} QimgFormatBitmapAction;
+
 /* An empty list with room for @n bitmaps; NULL if memory is short. */
 QimgBitmaps *qimg_bitmaps_new(unsigned n);
 
@@ -45,7 +57,7 @@ int qimg_bitmaps_place_of(const QimgBitmaps *list, const char *name, size_t name
 
 /* A reader's position in one bitmap, with the data read last, so that short extents do
  * not cost a read each. Initially zeros, except @list and @place. */
-typedef struct {
+struct QimgBitmapCursor {
     const QimgBitmaps *list; /* borrowed */
     unsigned place;
     uint64_t first_word; /* index in the table of words[0] */
@@ -54,4 +66,4 @@ typedef struct {
     uint64_t first_byte;                      /* of the bitmap's data, of bytes[0] */
     uint64_t n_bytes;
     uint8_t bytes[QIMG_BITMAP_WINDOW_BYTES];
-} QimgBitmapCursor;
+};

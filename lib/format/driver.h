@@ -76,7 +76,7 @@ struct QimgDriver {
     /* Does all of @actions to the bitmap @name (NULL: none of them needs it), or nothing;
      * durably. NULL: there are none. With the gate closed, by the caller. */
     bool (*change_bitmaps)(QimgFormat *format, const char *name,
-                           const QimgBitmapAction *const *actions, unsigned n_actions,
+                           const QimgFormatBitmapAction *actions, unsigned n_actions,
                            GError **error);
 
     /* ---- writing; all NULL if the format cannot ---- */

@@ -166,11 +166,73 @@ qimg_bitmap_reader_next_json(QimgBitmapReader *reader, unsigned layer, uint64_t 
     return 0;
 }
 
+/* Makes a reader of the source of a merge from another image. */
+static QimgBitmapReader *
+open_merge_source(const QimgBitmapAction *action, uint64_t size_bytes, GError **error)
+{
+    g_autoptr(QimgBitmaps) list = qimg_image_read_bitmaps(action->source_image, error);
+    const QimgBitmap *bitmap;
+    const char *reason;
+    unsigned place;
+
+    if (!list || !qimg_bitmaps_find(list, action->source, &place, error))
+        return NULL;
+    bitmap = qimg_bitmaps_get(list, place);
+    reason = qimg_bitmap_get_reason(bitmap);
+    if (!reason && bitmap->size_bytes == size_bytes)
+        return qimg_bitmap_reader_new(action->source_image, list, place);
+    if (reason)
+        qimg_set_error(error, QIMG_ERROR_BUSY,
+                       "the bits of the bitmap \"%s\" cannot be told: %s", action->source,
+                       reason);
+    else
+        qimg_set_error(error, QIMG_ERROR_INVALID,
+                       "the disk of the bitmap \"%s\" has %" PRIu64
+                       " bytes, not %" PRIu64,
+                       action->source, bitmap->size_bytes, size_bytes);
+    return NULL;
+}
+
+/* Fills @out from the caller's @actions; adds readers that they need to @readers. */
+static bool
+resolve_actions(const QimgImage *image, const QimgBitmapAction *const *actions,
+                unsigned n_actions, QimgFormatBitmapAction *out, GPtrArray *readers,
+                GError **error)
+{
+    for (unsigned i = 0; i < n_actions; i++) {
+        QimgBitmapReader *reader;
+        QimgBitmapAction own;
+
+        if (!qimg_struct_take(&own, sizeof own, actions[i]))
+            return qimg_misuse(error, "struct_bytes of an action is not set");
+        out[i] = (QimgFormatBitmapAction){.kind = own.kind,
+                                          .granularity_bytes = own.granularity_bytes,
+                                          .source = own.source};
+        if (own.kind != QIMG_BITMAP_MERGE || !own.source_image)
+            continue;
+        reader = open_merge_source(&own, image_size_bytes(image), error);
+        if (!reader)
+            return false;
+        g_ptr_array_add(readers, reader);
+        out[i].source_layer = own.source_image->chain->layers[reader->image->first_layer];
+        out[i].source_cursor = &reader->cursor;
+    }
+    return true;
+}
+
+static void
+free_reader(gpointer reader)
+{
+    qimg_bitmap_reader_free(reader);
+}
+
 gboolean
 qimg_image_change_bitmaps(QimgImage *image, const char *name,
                           const QimgBitmapAction *const *actions, unsigned n_actions,
                           GError **error)
 {
+    g_autofree QimgFormatBitmapAction *own = g_new0(QimgFormatBitmapAction, n_actions);
+    g_autoptr(GPtrArray) readers = g_ptr_array_new_with_free_func(free_reader);
     QimgChain *chain = image->chain;
     QimgFormat *top = chain->layers[0];
     bool is_good;
@@ -186,8 +248,10 @@ qimg_image_change_bitmaps(QimgImage *image, const char *name,
                        top->driver->name);
         return FALSE;
     }
+    if (!resolve_actions(image, actions, n_actions, own, readers, error))
+        return FALSE;
     qimg_gate_close(chain->gate);
-    is_good = top->driver->change_bitmaps(top, name, actions, n_actions, error);
+    is_good = top->driver->change_bitmaps(top, name, own, n_actions, error);
     qimg_gate_open(chain->gate);
     image_after_change(chain, 0);
     return is_good;

@@ -13,8 +13,8 @@
 #include "memory-storage.h"
 #include "test-util.h"
 
-#define MAX_ACTIONS 3u
-#define N_MACHINES  2u /* drawn for each prefix */
+#define MAX_ACTIONS    3u
+#define N_MACHINES     2u /* drawn for each prefix */
 #define DEFAULT_ONE_IN 4u
 
 typedef struct {
@@ -25,7 +25,10 @@ typedef struct {
     bool is_left_in_use; /* the enabled bitmaps, before */
 } Row;
 
-#define DO(action) {.struct_bytes = sizeof(QimgBitmapAction), .kind = QIMG_BITMAP_##action}
+#define DO(action)                                                                       \
+    {                                                                                    \
+        .struct_bytes = sizeof(QimgBitmapAction), .kind = QIMG_BITMAP_##action           \
+    }
 #define MERGE(from)                                                                      \
     {                                                                                    \
         .struct_bytes = sizeof(QimgBitmapAction), .kind = QIMG_BITMAP_MERGE,             \
@@ -181,8 +184,8 @@ static void
 check_prefixes(const Run *run, CrashRecord *record)
 {
     size_t length = crash_record_length(record);
-    g_autoptr(CrashReplay) replay = crash_replay_new(
-        record, 0, run->disk->files[0]->data, run->disk->files[0]->len);
+    g_autoptr(CrashReplay) replay =
+        crash_replay_new(record, 0, run->disk->files[0]->data, run->disk->files[0]->len);
 
     for (size_t prefix = 0; prefix <= length; prefix++) {
         const CrashEvent *next =
@@ -233,14 +236,13 @@ check_fault(const Run *run, size_t fault, uint64_t n_until)
 
     if (!image)
         g_error("%s: %s", run->row->name, problem);
-    memory_storage_add_fault(storages[0],
-                             &(MemoryFault){.calls = faults[fault].calls,
-                                            .purpose = MEMORY_ANY_PURPOSE,
-                                            .n_until = n_until,
-                                            .n_fails = 1,
-                                            .errnum = faults[fault].errnum,
-                                            .n_bytes_before =
-                                                faults[fault].n_bytes_before});
+    memory_storage_add_fault(
+        storages[0], &(MemoryFault){.calls = faults[fault].calls,
+                                    .purpose = MEMORY_ANY_PURPOSE,
+                                    .n_until = n_until,
+                                    .n_fails = 1,
+                                    .errnum = faults[fault].errnum,
+                                    .n_bytes_before = faults[fault].n_bytes_before});
     n_calls = memory_storage_n_calls(storages[0], faults[fault].calls);
     is_good = run_actions(run, image, &error);
     n_calls = memory_storage_n_calls(storages[0], faults[fault].calls) - n_calls;
@@ -275,9 +277,8 @@ static void
 test_row(const void *data)
 {
     const Row *row = data;
-    Run run = {.row = row,
-               .seed = first_seed,
-               .disk = crash_fixture_make(find_kind(row->kind))};
+    Run run = {
+        .row = row, .seed = first_seed, .disk = crash_fixture_make(find_kind(row->kind))};
     g_autoptr(CrashRecord) record = crash_record_new();
     g_autoptr(GError) error = NULL;
     char *problem = NULL;

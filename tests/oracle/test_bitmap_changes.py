@@ -69,6 +69,33 @@ def test_same_as_qemu(action, image, tmp_path):
         assert extents(image, name) == extents(other, name)
 
 
+@pytest.mark.parametrize("granularity", ["512", "1M"])
+def test_merge_from_another_image(granularity, image, tmp_path):
+    source = qemu.create(tmp_path / "source.qcow2", SIZE, cluster_size=4096)
+    bitmap("--add", "-g", granularity, source, "from")
+    qemu.io(source, "write 3M 5k", "write -z 6M 512")
+    bitmap("--add", "-g", "4k", image, "to")
+    qemu.io(image, "write 1M 4k")
+    other = tmp_path / "other.qcow2"
+    other.write_bytes(image.read_bytes())
+    argv = ["--merge", "from", "-b", source, "-F", "qcow2"]
+    bitmap(*argv, image, "to")
+    qemu.img("bitmap", *argv, other, "to")
+    check(image)
+    assert extents(image, "to") == extents(other, "to")
+    failed = bitmap("--merge", "to", "-b", source, image, "to", check_status=False)
+    assert failed.status == 1 and "no bitmap" in failed.errors
+    qemu.img("resize", source, "9M")
+    failed = bitmap(*argv, image, "to", check_status=False)
+    assert failed.status == 1 and "bytes" in failed.errors
+    at, *_ = bitmaps.entries(source)["from"]
+    with Qcow2File(source) as file:
+        file.write(at + 12, (AUTO | IN_USE).to_bytes(4, "big"))
+    failed = bitmap(*argv, image, "to", check_status=False)
+    assert failed.status == 1 and "in use" in failed.errors
+    assert extents(image, "to") == extents(other, "to")
+
+
 def test_remove_all(image):
     header = image.read_bytes()[:512]
     for name in "ab":
@@ -92,6 +119,8 @@ def test_remove_all(image):
     (["--remove", "--clear", "IMAGE", "a"], "no bitmap"),
     (["--clear", "IMAGE"], "give"),
     (["IMAGE", "a"], "give"),
+    (["--clear", "-b", "x", "IMAGE", "a"], "--merge"),
+    (["--merge", "a", "-F", "raw", "IMAGE", "a"], "--merge"),
 ])
 def test_all_or_nothing(argv, text, image):
     """A failing action leaves everything as it was, also what the earlier ones did."""

@@ -58,8 +58,18 @@ def test_backing_file(tmp_path):
     qemu.img("bitmap", "--add", "-g", "4k", base, "b")
     qemu.io(base, "write 1M 64k")
     top = qemu.create(tmp_path / "top.qcow2", 8 * MIB, "base.qcow2")
-    assert bitmaps.listed(top) == {}
+    qemu.img("bitmap", "--add", "-g", "1M", top, "c")
+    qemu.io(top, "write 7M 1")
+    listed = bitmaps.listed(top)
+    assert {name: item["layer"] for name, item in listed.items()} == {"b": 1, "c": 0}
+    assert listed["b"]["disk-size"] == 3 * MIB
+    text = run(env.qimg(), "bitmap", "--list", top).text
+    assert "b (layer 1): granularity 4.0 KiB, enabled\n" in text
     assert bitmaps.dirty(bitmaps.ours(base, "b")) == [(MIB, MIB + 64 * KIB)]
+    assert bitmaps.ours(top, "b") == bitmaps.ours(base, "b") == bitmaps.theirs(base, "b")
+    assert bitmaps.dirty(bitmaps.ours(top, "c")) == [(7 * MIB, 8 * MIB)]
+    qemu.img("bitmap", "--add", top, "b")      # the upper one is meant from now on
+    assert bitmaps.dirty(bitmaps.ours(top, "b")) == []
 
 
 def test_human(tmp_path):

@@ -10,6 +10,7 @@
 
 #include "base/endian.h"
 #include "base/errors.h"
+#include "format/driver.h"
 #include "format/qcow2/bitmap/bits.h"
 #include "format/qcow2/bitmap/directory-change.h"
 #include "format/qcow2/bitmap/directory.h"
@@ -259,6 +260,27 @@ merge(Change *c, Edit *to, Edit *from)
     return err ? err : finish_target(&t);
 }
 
+/* Merges a bitmap of another image. */
+static QimgErrno
+merge_other(Change *c, Edit *to, const QimgFormatBitmapAction *a)
+{
+    g_autofree uint8_t *target_bytes = g_try_malloc(c->q->geometry.cluster_bytes);
+    Target t = {.c = c, .to = to, .index = UINT64_MAX, .bytes = target_bytes};
+    QimgErrno err = target_bytes ? load_words(c, to) : -ENOMEM;
+    uint64_t n_bytes = 0;
+
+    for (uint64_t at = 0; !err && at < c->q->header.size_bytes; at += n_bytes) {
+        bool is_set = false;
+
+        err = a->source_layer->driver->map_bitmap(a->source_layer, a->source_cursor, at,
+                                                  &is_set, &n_bytes);
+        if (!err && is_set)
+            err = set_target(&t, at, at + n_bytes);
+    }
+    to->is_changed = true;
+    return err ? err : finish_target(&t);
+}
+
 /* ---- the actions ---- */
 
 static bool
@@ -377,7 +399,7 @@ remove_one(Change *c, const char *name, GError **error)
 }
 
 static bool
-run_action(Change *c, const char *name, const QimgBitmapAction *a, GError **error)
+run_action(Change *c, const char *name, const QimgFormatBitmapAction *a, GError **error)
 {
     Edit *e, *from;
     QimgErrno err = 0;
@@ -413,6 +435,8 @@ run_action(Change *c, const char *name, const QimgBitmapAction *a, GError **erro
         e->flags &= ~QCOW2_BITMAP_IN_USE;
         break;
     case QIMG_BITMAP_MERGE:
+        if (a->source_layer)
+            return set_bitmap_error(merge_other(c, e, a), name, error);
         from = find_usable(c, a->source, false, error);
         if (!from)
             return false;
@@ -533,7 +557,7 @@ commit(Change *c)
 
 bool
 qcow2_change_bitmaps(QimgFormat *format, const char *name,
-                     const QimgBitmapAction *const *actions, unsigned n_actions,
+                     const QimgFormatBitmapAction *actions, unsigned n_actions,
                      GError **error)
 {
     Qcow2 *q = (Qcow2 *)format;
@@ -559,7 +583,7 @@ qcow2_change_bitmaps(QimgFormat *format, const char *name,
         take_edits(&c, list, directory);
     is_good = true;
     for (unsigned i = 0; is_good && i < n_actions; i++)
-        is_good = run_action(&c, name, actions[i], error);
+        is_good = run_action(&c, name, &actions[i], error);
     if (is_good)
         is_good = set_bitmap_error(commit(&c), name ? name : "", error);
     if (is_good)

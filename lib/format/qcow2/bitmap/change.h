@@ -3,9 +3,10 @@
  */
 #pragma once
 
+#include "format/bitmaps.h"
 #include "format/qcow2/bitmap/tracker.h"
 
 /* QimgDriver.change_bitmaps. */
 bool qcow2_change_bitmaps(QimgFormat *format, const char *name,
-                          const QimgBitmapAction *const *actions, unsigned n_actions,
+                          const QimgFormatBitmapAction *actions, unsigned n_actions,
                           GError **error);
