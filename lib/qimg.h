@@ -529,9 +529,10 @@ typedef struct QimgPartition {
 /* A disk's partition table at one moment. Never changes. */
 typedef struct QimgPartitions QimgPartitions;
 
-/* Reads the table (GPT, or MBR with logical partitions) of the disk of @image. Leaves out
- * and notes untrustworthy entries. NULL if there is no table, as on a disk that is one
- * file system. Threads: any; costs a few reads. Free with qimg_partitions_unref. */
+/* Reads the table (GPT, MBR with logical partitions, and others that libblkid knows) of
+ * the disk of @image. Leaves out and notes untrustworthy entries. NULL if there is no
+ * table, as on a disk that is one file system. Threads: any; costs a few reads. Free with
+ * qimg_partitions_unref. */
 QIMG_API QimgPartitions *qimg_partitions_read(QimgImage *image);
 
 /* Adds or drops a reference on @list; unref accepts NULL. Any thread. */

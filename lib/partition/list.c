@@ -24,6 +24,7 @@ qimg_partitions_unref(QimgPartitions *list)
     g_array_unref(list->items);
     g_ptr_array_unref(list->notes);
     g_free(list->disk_id);
+    g_free(list->other_kind);
     g_free(list);
 }
 

@@ -113,7 +113,10 @@ qimg_partitions_json(const QimgPartitions *list, QimgImage *image)
 {
     json_t *root = json_object(), *items = json_array(), *notes = json_array();
 
-    qimg_json_add_text(root, "table", list->kind == PARTITION_TABLE_GPT ? "gpt" : "mbr");
+    qimg_json_add_text(root, "table",
+                       list->kind == PARTITION_TABLE_OTHER ? list->other_kind
+                       : list->kind == PARTITION_TABLE_GPT ? "gpt"
+                                                           : "mbr");
     qimg_json_add_number(root, "sector-size", list->sector_bytes);
     qimg_json_add_text(root, "disk-id", list->disk_id);
     for (unsigned i = 0; i < list->items->len; i++) {

@@ -12,6 +12,7 @@
 #include "partition/gpt.h"
 #include "partition/list.h"
 #include "partition/mbr.h"
+#include "partition/others.h"
 
 #define FIRST_LOGICAL 5u
 #define MAX_LOGICAL   (QIMG_MAX_PARTITION_NUMBER - FIRST_LOGICAL + 1)
@@ -465,6 +466,8 @@ list_mbr(Scan *scan, const Mbr *mbr)
         if (mbr_entry_is_used(entry) && mbr_entry_is_extended(entry))
             follow_chain(scan, entry, mbr->disk_number, &next_number);
     }
+    scan->list->first_nested = next_number;
+    partition_others_add_nested(scan->source, scan->list);
 }
 
 /* ---- both ---- */
@@ -489,7 +492,7 @@ note_overlaps(Scan *scan)
     for (guint i = 0; i < scan->list->items->len; i++) {
         QimgPartition *item = &g_array_index(scan->list->items, QimgPartition, i);
 
-        if (!item->is_extended)
+        if (!item->is_extended && item->number < scan->list->first_nested)
             g_ptr_array_add(sorted, item);
     }
     g_ptr_array_sort(sorted, compare_starts);
@@ -574,9 +577,11 @@ partition_scan(const PartitionSource *source)
 
     atomic_init(&scan.list->refs, 1);
     scan.list->sector_bytes = SMALL_SECTOR;
+    scan.list->first_nested = UINT_MAX;
     scan.list->items = g_array_new(FALSE, FALSE, sizeof(QimgPartition));
     scan.list->notes = g_ptr_array_new_with_free_func(g_free);
-    if (source->size_bytes < MBR_BYTES || !find_table(&scan)) {
+    if (source->size_bytes < MBR_BYTES ||
+        (!find_table(&scan) && !partition_others_add(source, scan.list))) {
         qimg_partitions_unref(scan.list);
         return NULL;
     }
