@@ -38,6 +38,12 @@ def keepers(mount):
     return [pid for pid in procs.children(mount.pid) if procs.name(pid) == "qimg-keeper"]
 
 
+def the_keeper(mount):
+    """Its pid, once it has its name: the mount does not wait for that."""
+    (keeper,) = procs.wait_until(lambda: keepers(mount), "the keeper")
+    return keeper
+
+
 def write_some(mount, path, content, rng, n=N_WRITES):
     """Writes in many clusters, without a sync; @content is updated, too."""
     fd = os.open(mount.raw(path), os.O_WRONLY)
@@ -63,7 +69,7 @@ def test_the_server_is_killed(overlay, mnt, rng):
     """All writes are there, though nothing was synced, as soon as the mount is gone."""
     path, content = overlay
     with Mount(path, mnt, "-o", "rw") as mount:
-        (keeper,) = keepers(mount)
+        keeper = the_keeper(mount)
         write_some(mount, path, content, rng)
         mount.kill()
     assert not procs.is_running(keeper)
@@ -79,7 +85,7 @@ def test_the_keeper_is_killed(overlay, mnt, rng):
     path, content = overlay
     with Mount(path, mnt, "-o", "rw") as mount:
         write_some(mount, path, content, rng, N_WRITES // 2)
-        os.kill(keepers(mount)[0], signal.SIGKILL)
+        os.kill(the_keeper(mount), signal.SIGKILL)
         procs.wait_until(lambda: "has ended" in mount.stderr(), "the message")
         write_some(mount, path, content, rng, N_WRITES // 2)
         with open(mount.raw(path), "r+b") as file:      # earlier entries are settled by then
@@ -95,7 +101,7 @@ def test_signals_do_not_end_it(overlay, mnt, rng):
     """^C goes to a whole group of processes: the keeper is the last to leave."""
     path, content = overlay
     with Mount(path, mnt, "-o", "rw") as mount:
-        (keeper,) = keepers(mount)
+        keeper = the_keeper(mount)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
             os.kill(keeper, number)
         write_some(mount, path, content, rng)
