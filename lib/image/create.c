@@ -22,6 +22,9 @@
 
 #define NEW_MODE 0644
 
+/* How much of each end of a device is looked at for content. */
+#define DEVICE_LOOK_BYTES QIMG_MIB
+
 /* A file being created. */
 typedef struct {
     QimgNewFile *file;
@@ -204,10 +207,12 @@ check_not_below(const QimgImage *backing, const struct stat *status, GError **er
 static bool
 is_target(const Target *target, const char *path)
 {
+    const struct stat *own =
+        target->file ? &target->file->status : &target->storage->status;
     struct stat status;
 
     return stat(path, &status) == 0 &&
-           (qimg_is_same_file(&target->file->status, &status) ||
+           (qimg_is_same_file(own, &status) ||
             (target->old && qimg_is_same_file(&target->old->status, &status)));
 }
 
@@ -241,6 +246,55 @@ open_old(const QimgCreate *create, const QimgImage *backing, const char *path,
     if (fd >= 0)
         target->old = qimg_file_storage_new(fd, path, false, error);
     return target->old && lock_target(create, target->old, error);
+}
+
+/* Whether the beginning or the end of @storage has any content. */
+static bool
+has_content(QimgStorage *storage)
+{
+    g_autofree uint8_t *bytes = g_malloc(DEVICE_LOOK_BYTES);
+    uint64_t size_bytes = 0, n_bytes;
+    QimgErrno err = qimg_storage_get_size(storage, &size_bytes);
+
+    n_bytes = qimg_min_u64(size_bytes, DEVICE_LOOK_BYTES);
+    for (int at_end = 0; !err && n_bytes > 0 && at_end < 2; at_end++) {
+        err = qimg_storage_read(storage, QIMG_IO_DATA,
+                                qimg_host(at_end ? size_bytes - n_bytes : 0), bytes,
+                                n_bytes);
+        if (bytes[0] != 0 || memcmp(bytes, bytes + 1, n_bytes - 1) != 0)
+            return true;
+    }
+    return err != 0;
+}
+
+/* Opens the block device @path, which is to become the image. Its driver must write over
+ * whatever lies there. */
+static bool
+open_device(const QimgCreate *create, const QimgImage *backing, const char *path,
+            const struct stat *status, Target *target, GError **error)
+{
+    g_autoptr(QimgPlace) place = NULL;
+    int fd;
+
+    if (create->driver != &qimg_driver_qcow2) {
+        qimg_set_error(error, QIMG_ERROR_REFUSED,
+                       "is a block device, on which only qcow2 images are made (give a "
+                       "file, or the format qcow2)");
+        return false;
+    }
+    if (!check_not_below(backing, status, error))
+        return false;
+    fd = qimg_open_named_by_user(path, true, &place, error);
+    if (fd >= 0)
+        target->storage = qimg_file_storage_new(fd, path, true, error);
+    if (!target->storage || !lock_target(create, target->storage, error))
+        return false;
+    if (create->replaces || !has_content(target->storage))
+        return true;
+    qimg_set_error(error, QIMG_ERROR_REFUSED,
+                   "is a block device with content, and is left as it is (give another "
+                   "one, or --force to overwrite it)");
+    return false;
 }
 
 /* Creates the empty file @path. */
@@ -283,7 +337,7 @@ open_target(const QimgCreate *create, const QimgImage *backing, const char *path
 static bool
 keep_target(Target *target, GError **error)
 {
-    QimgErrno err = qimg_new_file_keep(target->file);
+    QimgErrno err = target->file ? qimg_new_file_keep(target->file) : 0;
 
     if (err)
         qimg_set_error_errno(error, -err, NULL, "cannot store its name");
@@ -309,6 +363,8 @@ make_data_file(const QimgCreate *create, const QimgImage *backing, const char *i
 static bool
 make_image(QimgCreate *create, const QimgImage *backing, const char *path, GError **error)
 {
+    struct stat status;
+    bool is_device = stat(path, &status) == 0 && S_ISBLK(status.st_mode);
     g_auto(Target) image = {0};
     g_auto(Target) data = {0};
     g_autofree char *backing_path =
@@ -323,7 +379,8 @@ make_image(QimgCreate *create, const QimgImage *backing, const char *path, GErro
     if (fields.data_file_raw && fields.preallocation == QIMG_PREALLOCATION_OFF)
         fields.preallocation = QIMG_PREALLOCATION_METADATA; /* spec: qcow2 section 10 */
     if ((create->driver->check_create && !create->driver->check_create(&fields, error)) ||
-        !open_target(create, backing, path, &image, error))
+        !(is_device ? open_device(create, backing, path, &status, &image, error)
+                    : open_target(create, backing, path, &image, error)))
         return false;
     if (backing_path && is_target(&image, backing_path))
         return refuse_itself(error, "the backing file");

@@ -3,8 +3,10 @@
 programs are accepted. Help fits into 80 columns, and no output has a non-breaking space."""
 
 import os
+import re
 import resource
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -164,3 +166,12 @@ def test_plural(tmp_path):
         file.write(b"\0\1")
     result = procs.run(env.qimg(), "check", image, check=False)
     assert "1 leaked cluster: space" in result.text, result
+
+
+def test_readme_runs_when_pasted():
+    """sudo does not have the PATH of a build, nor has a user /sbin; what is set up is taken down."""
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    for block in re.findall(r"```sh\n(.*?)```", text, re.S):
+        assert not re.search(r"sudo (qcowfs|qimg)\b", block), block
+        assert not re.search(r"^(debugfs|xfs_db|losetup)\b", block, re.M), block
+        assert block.count("losetup -P") == block.count("losetup -d"), block

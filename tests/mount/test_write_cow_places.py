@@ -48,7 +48,13 @@ def test_block_device(loop_device, raw_image, mnt, tmp_path):
                 pwrite(fd, b"new", start)
             content[start:start + 3] = b"new"
             assert read_all(mount.raw(loop_device)) == bytes(content)
+            hint = f"programs that open the overlay later need -o backing={loop_device}"
+            assert (hint in mount.stderr()) == (number == 0), mount.stderr()
         check(overlay)
+    # The message is right: refused without it, and read with it.
+    assert procs.run(env.qimg(), "copy-out", overlay, tmp_path / "no", check=False).status == 1
+    procs.run(env.qimg(), "copy-out", "-o", f"backing={loop_device}", overlay, tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == bytes(content)
     assert qemu.info_json(overlay)["backing-filename"] == loop_device
     assert qemu.to_raw(overlay, tmp_path / "out").read_bytes() == bytes(content)
     assert raw_image.read_bytes() == original

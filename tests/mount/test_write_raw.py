@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -371,3 +372,30 @@ def test_enlarged_device_is_used(kind, mnt, tmp_path):
         assert read_all(raw)[:len(data)] == data
         if kind == "raw":
             assert os.stat(raw).st_size == 8 * MIB
+
+
+def test_device_becomes_an_image(device, mnt):
+    """qimg create leaves content alone without --force; check tells the end of the image, by which
+    managers of volumes enlarge them."""
+    node, path, _ = device
+    told = procs.run(env.qimg(), "create", node, "64M", check=False)
+    assert told.status == 1 and "is a block device with content" in told.errors
+    assert Path(path).read_bytes()[:8 * MIB] == bytes(original(8 * MIB))
+    for kind in ("raw", "qed"):
+        told = procs.run(env.qimg(), "create", "--force", "-f", kind, node, "8M", check=False)
+        assert told.status == 1 and "on which only qcow2 images are made" in told.errors
+    told = procs.run(env.qimg(), "create", "--force", "-o", "preallocation=full", node, "64M",
+                     check=False)
+    assert told.status == 1 and "No space left" in told.errors
+    procs.run(env.qimg(), "create", "--force", node, "64M")
+    qemu.io(node, "write -P 7 3M 200k")
+    ours = json.loads(procs.run(env.qimg(), "check", "--output=json", node).text)
+    theirs = json.loads(qemu.img("check", "--output=json", "-f", "qcow2", node).text)
+    assert ours["image-end-offset"] == theirs["image-end-offset"] < 8 * MIB
+    assert ours["allocated-clusters"] == theirs["allocated-clusters"] == 4
+    with Mount(node, mnt, "-o", "rw"):
+        told = procs.run(env.qimg(), "create", "--force", node, "64M", check=False)
+        assert told.status == 1 and "Device or resource busy" in told.errors
+    with Mount(node, mnt) as mount:
+        content = read_all(mount.path(node.name + ".raw"))
+        assert content == bytes(3 * MIB) + b"\7" * 204800 + bytes(61 * MIB - 204800)
