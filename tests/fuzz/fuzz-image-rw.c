@@ -23,6 +23,8 @@
 #define MAX_WRITE      (128 * 1024u)
 #define MAX_GROWTH     (4 * QIMG_MIB)
 #define MAX_RANGE      (8 * QIMG_MIB)
+#define N_BITMAPS      4u
+#define N_EXTENTS      20u
 #define BASE_BYTES     5000u
 #define MAX_INPUT_US   (G_USEC_PER_SEC / 2)
 
@@ -183,6 +185,43 @@ do_snapshot(Change *c, uint8_t kind, uint8_t place)
     qimg_image_close(open);
 }
 
+/* Reads the first extents of each bitmap. */
+static void
+read_bitmaps(Change *c)
+{
+    QimgBitmaps *list = qimg_image_read_bitmaps(c->image, NULL);
+
+    for (unsigned i = 0; list && i < MIN(qimg_bitmaps_get_n(list), N_BITMAPS); i++) {
+        QimgBitmapReader *reader = qimg_bitmap_reader_new(c->image, list, i);
+        uint64_t size_bytes = qimg_bitmaps_get(list, i)->size_bytes, at = 0;
+        QimgBitmapExtent extent = {.struct_bytes = sizeof extent};
+
+        for (unsigned n = 0; n < N_EXTENTS && at < size_bytes; n++) {
+            int err = qimg_bitmap_reader_map(reader, at, &extent);
+
+            check_answer(err);
+            if (err)
+                break;
+            FUZZ_CHECK(extent.length_bytes > 0 && extent.length_bytes <= size_bytes - at);
+            at += extent.length_bytes;
+        }
+        qimg_bitmap_reader_free(reader);
+    }
+    qimg_bitmaps_unref(list);
+}
+
+static void
+do_bitmap(Change *c, uint8_t kind, bool of_image)
+{
+    const QimgBitmapAction action = {.struct_bytes = sizeof action,
+                                     .kind = (QimgBitmapActionKind)(kind % 8),
+                                     .source = "bits"};
+    const QimgBitmapAction *actions[] = {&action};
+
+    (void)qimg_image_change_bitmaps(c->image, of_image ? "bits" : "b", actions, 1, NULL);
+    read_bitmaps(c);
+}
+
 static void
 run_script(Change *c, const uint8_t *script)
 {
@@ -213,7 +252,10 @@ run_script(Change *c, const uint8_t *script)
             do_resize(c, op[1], op[2]);
             break;
         case 11:
-            check_answer(qimg_image_flush(c->image));
+            if (op[1] % 2 == 1)
+                do_bitmap(c, op[2], op[1] / 2 % 2 == 1);
+            else
+                check_answer(qimg_image_flush(c->image));
             break;
         default:
             do_snapshot(c, op[0] % 16 - 12, op[1]);

@@ -200,6 +200,29 @@ def put_scripts(corpus, images, extended):
         corpus.put("fuzz-image-rw", name, b"\0" + SCRIPTS["fill"] + image)
 
 
+# Of bitmaps: added, merged, cleared, disabled, recovered, removed, with changes in between.
+BITMAPS_SCRIPT = bytes([11, 1, 0, 0, 1, 80, 11, 1, 6, 10, 200, 20, 0, 130, 90, 11, 3, 5, 11, 1, 3,
+                        7, 4, 200, 12, 0, 0, 11, 3, 7, 15, 0, 0, 11, 3, 1])
+
+
+def put_bitmaps(corpus, image):
+    """The image with the bitmap "bits" for fuzz-image-rw: sound, and with each kind of damage."""
+    at = image.index(b"\x23\x85\x28\x75") + 8
+    (directory,) = struct.unpack_from(">Q", image, at + 16)
+    (table,) = struct.unpack_from(">Q", image, directory)
+    l1 = image[40:48]
+    for name, place, value in (
+            ("sound", 0, b""), ("in-use", directory + 15, b"\3"), ("flags", directory + 15, b"\6"),
+            ("granularity", directory + 17, b"\x1f"), ("table-huge", directory + 8, b"\x08\0\0\0"),
+            ("table-l1", directory, l1), ("table-directory", directory, struct.pack(">Q", directory)),
+            ("table-far", directory, b"\0\1" + bytes(6)), ("bits-l1", table, l1),
+            ("bits-table", table, struct.pack(">Q", table)), ("bits-ones", table, b"\0" * 7 + b"\1"),
+            ("directory-l1", at + 16, l1), ("directory-long", at + 8, b"\0\0\0\0\3\xff\xfc\0"),
+            ("many", at, b"\0\0\xff\xff"), ("stale", 88, bytes(8))):
+        corpus.put("fuzz-image-rw", f"bitmap-{name}",
+                   b"\0" + BITMAPS_SCRIPT + image[:place] + value + image[place + len(value):])
+
+
 def put_checks(corpus, images):
     """Images for fuzz-qcow2-check: a byte for the kind of repair, then the file."""
     for name, image in images.items():
@@ -358,6 +381,7 @@ def main():
     corpus.put("fuzz-image", "cut", images["v3"][:3000])
     put_partitions(corpus)
     put_scripts(corpus, images, extended)
+    put_bitmaps(corpus, images["bitmap"])
     put_checks(corpus, images)
     for name, image in qcow1.items():
         corpus.put("fuzz-qcow1", name, image[:1024])

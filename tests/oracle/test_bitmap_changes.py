@@ -142,6 +142,17 @@ def test_too_large(tmp_path):
     check(image)
 
 
+def test_no_room_in_the_header(tmp_path):
+    """One line with the cure, and nothing is changed."""
+    image = tmp_path / "disk.qcow2"
+    run(env.qimg(), "create", "-o", "cluster_size=512", image, "1M")
+    before = image.read_bytes()
+    failed = bitmap("--add", image, "a", check_status=False)
+    assert failed.status == 1 and "larger clusters" in failed.errors
+    assert bitmaps.entries(image) == {} and image.read_bytes()[:512] == before[:512]
+    check(image, leaks_allowed=True)
+
+
 def test_recover(image):
     """All bits are set: the next backup is a full one."""
     bitmap("--add", image, "a")

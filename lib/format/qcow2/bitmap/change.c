@@ -288,8 +288,13 @@ set_bitmap_error(QimgErrno err, const char *name, GError **error)
 {
     if (!err)
         return true;
-    qimg_set_error(error, QIMG_ERROR_FAILED, "the bitmap \"%s\" cannot be changed: %s",
-                   name, g_strerror(-err));
+    if (err == -EFBIG)
+        qimg_set_error(error, QIMG_ERROR_TOO_LARGE,
+                       "the header has no room for bitmaps (convert the image to one "
+                       "with larger clusters)");
+    else
+        qimg_set_error(error, QIMG_ERROR_FAILED,
+                       "the bitmap \"%s\" cannot be changed: %s", name, g_strerror(-err));
     return false;
 }
 
