@@ -46,6 +46,16 @@ def ewf(folder, raw, out):
     assert out.exists()
 
 
+def smart(folder, raw, out):
+    """EWF as other programs write it, under another name."""
+    tool("ewfacquire", "-u", "-f", "smart", "-t", out.with_suffix(""), raw, cwd=folder)
+    assert out.exists()
+
+
+def cloop(folder, raw, out):
+    tool("create_compressed_fs", "-q", "-B", "65536", raw, out, cwd=folder)
+
+
 def aff(folder, raw, out):
     env.need_tools("affconvert")  # which ends with status 1 when all is well
     subprocess.run([env.find_tool("affconvert"), raw], cwd=folder, check=False, timeout=60,
@@ -96,6 +106,9 @@ def text(content):
     return make
 
 
+# No program in Debian writes dmg, Ex01, L01, AFF4, VMA or Bochs images:
+# tests/unit/test-foreign.c has their signatures.
+#
 # Name of the file, its maker, the message's name for it, the advice, whether a directory
 # lists it.
 KINDS = [
@@ -111,6 +124,8 @@ KINDS = [
     ("disk.hds", by_qemu("parallels"), "Parallels", "qemu-img convert", True),
     ("disk.luks", luks, "LUKS", "cryptsetup", True),
     ("disk.E01", ewf, "E01", "ewfmount", True),
+    ("disk.s01", smart, "E01", "ewfmount", True),
+    ("disk.cloop", cloop, "cloop", "qemu-img convert", True),
     ("disk.aff", aff, "AFF", "affuse", True),
     ("disk.simg", android, "Android", "simg2img", True),
     ("machine.ova", tar("machine.ovf"), "OVA", "tar -xf", True),
