@@ -130,10 +130,14 @@ QIMG_API void qimg_options_free(QimgOptions *options);
  *   bitmaps=keep|drop             effect of writing on persistent dirty bitmaps: they are
  *                                 kept valid (the default), or become stale
  *   bitmap_cache=SIZE             bytes for the bits of bitmaps that are not stored yet
- *   inspect                       (value NULL) open what cannot be read, too, to show
- *                                 facts: encrypted images, whose data fail with ENOKEY,
- *                                 and images whose backing or data file cannot be
- *                                 opened, with a warning; the data fail with EIO
+ *   passphrase_file=[LAYER:]FILE  a passphrase of encrypted images: the bytes of FILE,
+ * with a final newline if it has one, for the layer LAYER (0: the image itself, 1: its
+ * backing file, ...) or any. May be repeated passphrase_fd=[LAYER:]N       the same, of
+ * the descriptor N, which is read to its end max_iterations=N              refuse LUKS
+ * headers that ask for more iterations of their hash (100 million) inspect (value NULL)
+ * open what cannot be read, too, to show facts: encrypted images, whose data fail with
+ * ENOKEY, and images whose backing or data file cannot be opened, with a warning; the
+ * data fail with EIO
  *
  * Errors: USAGE, with the option's name and its valid values; also for a NULL @value
  * where the option needs one. */
@@ -173,6 +177,31 @@ QIMG_API void qimg_options_set_keeper(QimgOptions *options, QimgKeeper *keeper);
 /* Splits a list of options as on the command lines, NAME[=VALUE],...: a backslash keeps
  * the next character, and empty elements are left out. Free with g_strfreev. */
 QIMG_API char **qimg_options_split(const char *list);
+
+/* Whether @options has a passphrase: a process with one should leave no core dump
+ * (PR_SET_DUMPABLE), since libcrypto's memory has the keys, too. */
+QIMG_API gboolean qimg_options_has_passphrase(const QimgOptions *options);
+
+/* Adds a passphrase of encrypted images, as the option passphrase_file; @depth: of the
+ * layer, -1: any. The library keeps a copy outside of core dumps; wiping @bytes is the
+ * caller's. Errors: USAGE if it is longer than 8192 bytes. */
+QIMG_API gboolean qimg_options_add_passphrase(QimgOptions *options, const void *bytes,
+                                              size_t n_bytes, int depth, GError **error);
+
+/* The library calls it in the opening thread if none of the passphrases opens the file at
+ * @path, for the (@n_asked + 1)-th time for this file: it writes at most @size_bytes of a
+ * passphrase to @bytes, which is outside of core dumps, and returns their number, or -1:
+ * there is none. */
+typedef gssize (*QimgAskPassphrase)(const char *path, unsigned n_asked, uint8_t *bytes,
+                                    size_t size_bytes, void *user);
+QIMG_API void qimg_options_set_ask_passphrase(QimgOptions *options, QimgAskPassphrase ask,
+                                              void *user);
+
+/* A QimgAskPassphrase for programs: asks on the controlling terminal, without echo, three
+ * times for a file. -1 also without a terminal, and for ^C and ^D. @user: the QimgOptions
+ * to which the answers are added, so that nothing is asked twice; or NULL. */
+QIMG_API gssize qimg_ask_on_terminal(const char *path, unsigned n_asked, uint8_t *bytes,
+                                     size_t size_bytes, void *user);
 
 /* Whether qimg_options_set knows @name. */
 QIMG_API gboolean qimg_options_has(const char *name);
@@ -482,7 +511,7 @@ typedef struct QimgExtent {
     unsigned depth;        /* the deciding layer; if UNALLOCATED, the last one asked */
     bool present;          /* a layer has an entry for it (as in qemu-img map) */
     uint64_t host_offset;  /* DATA: bytes from the start of @host_path */
-    const char *host_path; /* DATA: owned by the image; else NULL */
+    const char *host_path; /* DATA that is stored plain: owned by the image; else NULL */
     const char *reason;    /* DAMAGED: static text; else NULL */
 } QimgExtent;
 

@@ -15,12 +15,15 @@ map_print_json(const QimgExtent *extent, bool is_first, bool is_last)
     printf("%s%s%s", is_first ? "[" : "", text, is_last ? "]\n" : ",\n");
 }
 
-/* As qemu-img: shows stored parts, no holes; compressed and damaged parts are marked,
- * since they have no plain location in a file. */
+/* As qemu-img: shows stored parts, no holes; encrypted, compressed and damaged parts are
+ * marked, since they have no plain location in a file. */
 static void
 map_print_human(const QimgExtent *extent)
 {
-    if (extent->kind == QIMG_EXTENT_DATA) {
+    if (extent->kind == QIMG_EXTENT_DATA && !extent->host_path) {
+        printf("%#-16" PRIx64 "%#-16" PRIx64 "%-16s\n", extent->guest_offset,
+               extent->length_bytes, "encrypted");
+    } else if (extent->kind == QIMG_EXTENT_DATA) {
         g_autofree char *path = output_printable(extent->host_path);
 
         printf("%#-16" PRIx64 "%#-16" PRIx64 "%#-16" PRIx64 "%s\n", extent->guest_offset,

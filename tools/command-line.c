@@ -25,9 +25,10 @@ command_line_set_list(const char *list, OptionSetter *set, void *target, GError 
 static gboolean
 set_image_option(void *target, const char *name, const char *value, GError **error)
 {
-    static const char *const names[] = {"format",   "backing",    "backing_map",
-                                        "l2_cache", "data_cache", "threads",
-                                        "nolock",   "direct",     NULL};
+    static const char *const names[] = {
+        "format",          "backing",       "backing_map",    "l2_cache",
+        "data_cache",      "threads",       "nolock",         "direct",
+        "passphrase_file", "passphrase_fd", "max_iterations", NULL};
 
     if (g_strv_contains(names, name))
         return qimg_options_set(target, name, value, error);
@@ -47,6 +48,8 @@ set_common(CommandLine *line, const char *output, char **lists)
     }
     line->json = output && strcmp(output, "json") == 0;
     line->image_options = qimg_options_new();
+    qimg_options_set_ask_passphrase(line->image_options, qimg_ask_on_terminal,
+                                    line->image_options);
     for (char **list = lists; list && *list; list++) {
         if (!command_line_set_list(*list, set_image_option, line->image_options,
                                    &error)) {
@@ -140,7 +143,9 @@ command_line_parse(const CommandSpec *spec, int argc, char **argv, CommandLine *
         {"options", 'o', 0, G_OPTION_ARG_STRING_ARRAY, &lists,
          "how to open the image: format=, backing=, backing_map=, l2_cache=, "
          "data_cache=, "
-         "threads=, nolock, direct; as for qcowfs",
+         "threads=, nolock, direct, passphrase_file=, passphrase_fd=, max_iterations=; "
+         "as "
+         "for qcowfs",
          "NAME=VALUE,..."},
         {0},
     };

@@ -199,9 +199,6 @@ set_idle(Options *o, const OptionRow *row, const char *value, GError **error)
     return true;
 }
 
-#define NOT_YET_SECRET                                                                   \
-    "this version cannot decrypt images (convert the image with qemu-img convert)"
-
 static const OptionRow rows[] = {
     {"ro", NULL, "never write to an image (the default)", set_access, "ro"},
     {"rw", NULL, "writes go to the image", set_access, "rw"},
@@ -246,8 +243,13 @@ static const OptionRow rows[] = {
     {"nosandbox", NULL,
      "keep the privileges that a running mount has no use for (for debugging)",
      set_nosandbox, NULL},
-    {"passphrase_file", "F", NULL, set_unsupported, NOT_YET_SECRET},
-    {"passphrase_fd", "N", NULL, set_unsupported, NOT_YET_SECRET},
+    {"passphrase_file", "F",
+     "file with a passphrase; L:F: of the layer L (0: the image); may be repeated",
+     set_image, NULL},
+    {"passphrase_fd", "N", "descriptor to read a passphrase from; or L:N", set_image,
+     NULL},
+    {"max_iterations", "N", "largest cost of a passphrase in iterations (100 million)",
+     set_image, NULL},
     {"nopartitions", NULL, "do not show partitions as files", set_nopartitions, NULL},
     {"uid", "N", "owner of the files (the mounter)", set_uid, NULL},
     {"gid", "N", "group of the files (the mounter's)", set_gid, NULL},

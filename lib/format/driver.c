@@ -10,6 +10,7 @@ qimg_format_close(QimgFormat *format)
     if (format->is_writable && format->file && format->driver->end_writing)
         format->driver->end_writing(format);
     behind_free(format->behind);
+    qimg_cipher_free(format->cipher);
     qimg_snapshots_unref(format->snapshots);
     g_free(format->backing_name);
     g_free(format->backing_format);

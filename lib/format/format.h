@@ -11,6 +11,7 @@
 #include "behind/behind.h"
 #include "cache/table-cache.h"
 #include "codec/rules.h"
+#include "crypt/keyring.h"
 #include "format/inflight.h"
 #include "format/snapshots.h"
 #include "qimg.h"
@@ -70,6 +71,8 @@ struct QimgFormat {
     char *data_file_name;   /* as stored, NULL: not recorded */
 
     const char *encryption; /* static; NULL: none */
+    QimgCipher *cipher;     /* owned; of DATA runs. NULL: they are plain, or data_error */
+    bool iv_counts_guest;   /* its sectors count guest offsets, not host offsets */
     /* atomic: a writable layer is repaired at its first change */
     _Atomic bool is_dirty;
     bool is_corrupt;
@@ -86,11 +89,13 @@ struct QimgFormat {
 typedef struct {
     TableCache *tables;
     unsigned layer_index;
-    bool inspect;       /* open encrypted images, for their properties */
-    bool has_snapshots; /* load the list of internal snapshots */
-    QimgGate *gate;     /* NULL: read-only */
-    QimgKeeper *keeper; /* of a writable layer; NULL: no write-behind */
-    bool is_writable;   /* refuse images that cannot be written */
+    unsigned depth;             /* from the image itself; an own overlay has that, too */
+    bool inspect;               /* open encrypted images, for their properties */
+    const QimgKeyring *keyring; /* passphrases; never NULL unless inspect */
+    bool has_snapshots;         /* load the list of internal snapshots */
+    QimgGate *gate;             /* NULL: read-only */
+    QimgKeeper *keeper;         /* of a writable layer; NULL: no write-behind */
+    bool is_writable;           /* refuse images that cannot be written */
     bool drops_bitmaps; /* of a writable layer: they become stale at the first change */
     uint64_t bitmap_cache_bytes; /* limit of the memory for their bits */
     bool for_check;              /* open damaged images, too, only for check and repair */

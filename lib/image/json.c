@@ -157,7 +157,7 @@ qimg_extent_to_json(const QimgExtent *e, char buffer[QIMG_EXTENT_JSON_BYTES])
     char tail[160] = "";
     int n;
 
-    if (e->kind == QIMG_EXTENT_DATA)
+    if (e->kind == QIMG_EXTENT_DATA && e->host_path)
         snprintf(tail, sizeof tail, ", \"offset\": %" PRIu64, e->host_offset);
     else if (e->kind == QIMG_EXTENT_DAMAGED)
         snprintf(tail, sizeof tail, ", \"error\": \"%s\"", e->reason);

@@ -143,7 +143,20 @@ def compact_extended(image):
 def make_luks(folder):
     from qtest import qemu
 
-    return read(qemu.create_encrypted(os.path.join(folder, "luks"), 65536))[:4096]
+    return read(qemu.create_encrypted(os.path.join(folder, "luks"), 65536))
+
+
+def put_luks_headers(corpus, image):
+    """The header alone, with a second active slot, and with other ciphers."""
+    at = image.index(b"LUKS\xba\xbe")
+    head = image[at:at + 592]
+    corpus.put("fuzz-luks-header", "xts", head)
+    corpus.put("fuzz-luks-header", "two-slots",
+               head[:256] + struct.pack(">II", 0x00AC71F3, 1000) + head[264:])
+    for name, mode in (("cbc-essiv", b"cbc-essiv:sha256"), ("ecb", b"ecb")):
+        corpus.put("fuzz-luks-header", name,
+                   head[:40] + mode.ljust(32, b"\0") + head[72:108] + struct.pack(">I", 32)
+                   + head[112:])
 
 
 def spoiled(image):
@@ -367,7 +380,9 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         images = make_images(folder)
-        images["luks"] = make_luks(folder)
+        luks = make_luks(folder)
+        put_luks_headers(corpus, luks)
+        images["luks"] = luks[:4096]
         qcow1 = make_qcow1(folder)
     put_qed(corpus)
     extended = images.pop("extended-empty")

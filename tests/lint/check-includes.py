@@ -24,11 +24,13 @@ ALLOWED = {
     "codec": BRICKS,
     "transform": BRICKS,
     "storage": BRICKS,
+    "crypt": BRICKS + ("codec",),
     # Tables are cached as they are read, so their cache knows their source.
     "behind": BRICKS + ("storage",),
     "cache": BRICKS + ("storage", "behind/behind.h"),
-    "format": BRICKS + ("behind/behind.h", "codec", "cache", "transform", "storage"),
-    "image": BRICKS + CONTRACT + ("storage",),
+    "format": BRICKS + ("behind/behind.h", "codec", "cache", "transform", "storage",
+                        "crypt"),
+    "image": BRICKS + CONTRACT + ("storage", "crypt"),
     # Content of a disk in an image of any format: over the public functions.
     "partition": BRICKS,
     # The same, and COPY; its target and journal are files.

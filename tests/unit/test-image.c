@@ -416,7 +416,7 @@ test_inspect(void)
     chain_unref(chain);
     g_assert_cmpint(byte_at(image, 0), ==, -ENOKEY);
     g_assert_cmpstr(qimg_image_get_warnings(image)[0], ==,
-                    "luks: is encrypted (luks): its data cannot be read");
+                    "luks: is encrypted (luks): its data need its passphrase");
     qimg_image_close(image);
 }
 

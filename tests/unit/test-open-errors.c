@@ -202,11 +202,11 @@ static const Row rows[] = {
     {"data-file-snapshots", QIMG_RULE_DATA_FILE_SNAPSHOTS, data_file_snapshots, INVALID,
      "nb_snapshots: is 1 (0x1) and must be 0 with an external data file" ADVICE},
     {"aes", QIMG_RULE_OK, aes, QIMG_ERROR_ENCRYPTED,
-     "crypt_method: the image is encrypted (aes), and this version cannot decrypt "
-     "(convert it with qemu-img convert and its secret)"},
-    {"luks", QIMG_RULE_OK, luks, QIMG_ERROR_ENCRYPTED,
-     "crypt_method: the image is encrypted (luks), and this version cannot decrypt "
-     "(convert it with qemu-img convert and its secret)"},
+     "is encrypted (aes), and no passphrase was given for it (give -o "
+     "passphrase_file=FILE or passphrase_file=0:FILE)"},
+    {"luks", QIMG_RULE_ENCRYPTION_EXTENSION, luks, INVALID,
+     "crypt_method: is 2 (0x2) and does not agree with the encryption "
+     "extension" ADVICE},
     {"zoned", QIMG_RULE_OK, zoned, QIMG_ERROR_UNSUPPORTED,
      "incompatible_features: bit 5 (zoned format) is set, and zoned images cannot be "
      "read "
@@ -429,9 +429,9 @@ static const ChainRow chain_rows[] = {
      "qcow2 image" ADVICE},
     {"bad", "qcow2", NULL, NULL, INVALID,
      "backing file \"@/bad\": refcount_order: is 9 (0x9) and must be at most 6" ADVICE},
-    {"luks", "qcow2", NULL, NULL, QIMG_ERROR_ENCRYPTED,
-     "backing file \"@/luks\": crypt_method: the image is encrypted (luks), and this "
-     "version cannot decrypt (convert it with qemu-img convert and its secret)"},
+    {"luks", "qcow2", NULL, NULL, INVALID,
+     "backing file \"@/luks\": crypt_method: is 2 (0x2) and does not agree with the "
+     "encryption extension" ADVICE},
     {"top", "qcow2", NULL, NULL, QIMG_ERROR_LOOP,
      "backing file \"@/top\": is based on itself: the chain of backing files has a loop "
      "(name another backing file with qemu-img rebase -u)"},

@@ -7,6 +7,7 @@
 #include "base/checked.h"
 #include "base/errors.h"
 #include "format/drivers.h"
+#include "format/encryption.h"
 #include "format/qcow1/map.h"
 
 static bool
@@ -52,22 +53,13 @@ qcow1_load_backing_name(Qcow1 *q, uint64_t file_bytes, GError **error)
     return true;
 }
 
-/* Refuses unsupported uses: encryption, writing. */
+/* Opens the encryption; refuses writing. */
 static bool
 check_use(Qcow1 *q, const QimgFormatEnv *env, GError **error)
 {
-    if (q->header.crypt_method != QCOW1_CRYPT_NONE) {
-        q->base.encryption = "aes";
-        q->base.data_error = -ENOKEY;
-        if (!env->inspect) {
-            qimg_set_error(error, QIMG_ERROR_ENCRYPTED,
-                           "crypt_method: the image is encrypted (aes), and this version "
-                           "cannot decrypt (convert it with qemu-img convert and its "
-                           "secret)");
-            return false;
-        }
-        qimg_format_warn(&q->base, "is encrypted (aes): its data cannot be read");
-    }
+    if (q->header.crypt_method != QCOW1_CRYPT_NONE &&
+        !qimg_format_open_aes(&q->base, env, error))
+        return false;
     if (!env->is_writable)
         return true;
     qimg_set_error(error, QIMG_ERROR_READ_ONLY,

@@ -7,6 +7,7 @@
 #include "base/checked.h"
 #include "base/errors.h"
 #include "format/drivers.h"
+#include "format/encryption.h"
 #include "format/qcow2/activate.h"
 #include "format/qcow2/bitmap/bitmap-extents.h"
 #include "format/qcow2/bitmap/bitmap-list.h"
@@ -140,6 +141,20 @@ qcow2_check_features(const Qcow2Header *header, const Qcow2Extension *names,
     return false;
 }
 
+/* Notes the place of the LUKS header; another length of the extension: none. Spec:
+ * encryption section 3. */
+static void
+take_luks_area(Qcow2 *q, const Qcow2Extension *extension)
+{
+    qimg_be64 fields[2] = {0};
+
+    if (extension->data_bytes == sizeof fields)
+        memcpy(fields, extension->data, sizeof fields);
+    q->has_luks_extension = true;
+    q->luks_offset = qimg_be64_get(fields[0]);
+    q->luks_bytes = qimg_be64_get(fields[1]);
+}
+
 /* Returns @data as a text if it is at most @max_bytes without NUL. NULs after the string
  * are padding. */
 static char *
@@ -198,6 +213,12 @@ load_extensions(Qcow2 *q, const uint8_t *bytes, size_t n_bytes, GError **error)
                     error, qimg_decode_broken(QIMG_RULE_EXTENSION_TWICE, e.type));
             names = e;
             break;
+        case QCOW2_EXT_ENCRYPTION:
+            if (q->has_luks_extension)
+                return qcow2_refuse(
+                    error, qimg_decode_broken(QIMG_RULE_EXTENSION_TWICE, e.type));
+            take_luks_area(q, &e);
+            break;
         case QCOW2_EXT_BITMAPS: /* a damaged one does not prevent reads of the disk */
             q->has_damaged_bitmaps =
                 qcow2_bitmaps_extension_decode(e.data, e.data_bytes,
@@ -231,9 +252,9 @@ qcow2_load_backing_name(Qcow2 *q, const uint8_t *bytes, size_t n_bytes, GError *
     return true;
 }
 
-/* Checks of several fields: data file, encryption, warnings. */
+/* Checks of several fields: data file, warnings. */
 static bool
-decide_features(Qcow2 *q, bool inspect, GError **error)
+decide_features(Qcow2 *q, GError **error)
 {
     const Qcow2Header *h = &q->header;
     QimgFormat *base = &q->base;
@@ -251,20 +272,6 @@ decide_features(Qcow2 *q, bool inspect, GError **error)
         return qcow2_refuse(
             error, qimg_decode_broken(QIMG_RULE_DATA_FILE_SNAPSHOTS, h->n_snapshots));
     }
-    if (h->crypt_method != QCOW2_CRYPT_NONE) {
-        base->encryption = h->crypt_method == QCOW2_CRYPT_AES ? "aes" : "luks";
-        base->data_error = -ENOKEY;
-        if (!inspect) {
-            qimg_set_error(error, QIMG_ERROR_ENCRYPTED,
-                           "crypt_method: the image is encrypted (%s), and this version "
-                           "cannot decrypt (convert it with qemu-img convert and its "
-                           "secret)",
-                           base->encryption);
-            return false;
-        }
-        qimg_format_warn(base, "is encrypted (%s): its data cannot be read",
-                         base->encryption);
-    }
     base->is_dirty = (h->incompatible_features & QCOW2_INCOMPAT_DIRTY) != 0;
     base->is_corrupt = (h->incompatible_features & QCOW2_INCOMPAT_CORRUPT) != 0;
     if (base->is_dirty)
@@ -274,6 +281,27 @@ decide_features(Qcow2 *q, bool inspect, GError **error)
         qimg_format_warn(base, "is marked corrupt: parts may be damaged (qimg check "
                                "tells which)");
     return true;
+}
+
+/* The header extension is there exactly with the method LUKS, and names whole clusters.
+ * Spec: encryption section 3. */
+static bool
+open_encryption(Qcow2 *q, const QimgFormatEnv *env, GError **error)
+{
+    uint32_t method = q->header.crypt_method;
+    bool is_luks = method == QCOW2_CRYPT_LUKS;
+    uint64_t offset = q->luks_offset;
+
+    if (is_luks != q->has_luks_extension && !env->inspect)
+        return qcow2_refuse(error,
+                            qimg_decode_broken(QIMG_RULE_ENCRYPTION_EXTENSION, method));
+    if (is_luks && !env->inspect &&
+        (offset == 0 || offset % q->geometry.cluster_bytes != 0))
+        return qcow2_refuse(error,
+                            qimg_decode_broken(QIMG_RULE_ENCRYPTION_HEADER, offset));
+    if (is_luks)
+        return qimg_format_open_luks(&q->base, env, offset, q->luks_bytes, error);
+    return method == QCOW2_CRYPT_NONE || qimg_format_open_aes(&q->base, env, error);
 }
 
 static void
@@ -335,7 +363,7 @@ qcow2_fill(Qcow2 *q, const uint8_t *bytes, size_t n_bytes, const QimgFormatEnv *
                                                              : QIMG_CODEC_DEFLATE;
     if (!qimg_format_look_at_end(&q->base, error) ||
         !qcow2_load_backing_name(q, bytes, n_bytes, error) ||
-        !decide_features(q, env->inspect, error))
+        !decide_features(q, error) || !open_encryption(q, env, error))
         return false;
     q->base.active = (QimgView){
         .size_bytes = h->size_bytes,

@@ -7,6 +7,7 @@
 #include "format/drivers.h"
 #include "image/chain/option-value.h"
 #include "image/chain/options.h"
+#include "image/chain/passphrase-option.h"
 
 #define DEFAULT_L2_CACHE_BYTES     (32 * QIMG_MIB)
 #define DEFAULT_DATA_CACHE_BYTES   (16 * QIMG_MIB)
@@ -40,6 +41,7 @@ qimg_options_new(void)
     options->bitmap_cache_bytes = DEFAULT_BITMAP_CACHE_BYTES;
     options->n_threads = qimg_default_threads();
     options->is_growable = true;
+    options->keyring = qimg_keyring_new();
     return options;
 }
 
@@ -51,6 +53,7 @@ qimg_options_free(QimgOptions *options)
     g_free(options->format);
     g_free(options->cow_path);
     qimg_open_policy_free(options->policy);
+    qimg_keyring_free(options->keyring);
     g_free(options);
 }
 
@@ -284,19 +287,72 @@ set_discard(QimgOptions *options, const char *value, GError **error)
                        value);
 }
 
+static bool
+set_passphrase_file(QimgOptions *options, const char *value, GError **error)
+{
+    return option_add_passphrase_file(options->keyring, value, error);
+}
+
+static bool
+set_passphrase_fd(QimgOptions *options, const char *value, GError **error)
+{
+    return option_add_passphrase_fd(options->keyring, value, error);
+}
+
+gboolean
+qimg_options_add_passphrase(QimgOptions *options, const void *bytes, size_t n_bytes,
+                            int depth, GError **error)
+{
+    return option_add_passphrase(options->keyring, bytes, n_bytes, depth, error);
+}
+
+gboolean
+qimg_options_has_passphrase(const QimgOptions *options)
+{
+    return qimg_keyring_has_passphrase(options->keyring);
+}
+
+void
+qimg_options_set_ask_passphrase(QimgOptions *options, QimgAskPassphrase ask, void *user)
+{
+    qimg_keyring_set_ask(options->keyring, ask, user);
+}
+
+static bool
+set_max_iterations(QimgOptions *options, const char *value, GError **error)
+{
+    guint64 n = 0;
+
+    if (!g_ascii_string_to_unsigned(value, 10, 1, G_MAXINT64, &n, NULL))
+        return qimg_misuse(error, "max_iterations=%s: not a number from 1", value);
+    qimg_keyring_set_max_iterations(options->keyring, n);
+    return true;
+}
+
 static const struct {
     const char *name;
     TakesValue takes_value;
     bool (*set)(QimgOptions *options, const char *value, GError **error);
 } table[] = {
-    {"format", VALUE, option_set_format},     {"backing", VALUE, set_backing},
-    {"backing_map", VALUE, set_backing_map},  {"l2_cache", VALUE, set_l2_cache},
-    {"data_cache", VALUE, set_data_cache},    {"threads", VALUE, option_set_threads},
-    {"nolock", NO_VALUE, option_set_nolock},  {"direct", NO_VALUE, set_direct},
-    {"inspect", NO_VALUE, set_inspect},       {"rw", NO_VALUE, set_rw},
-    {"cow", MAYBE_VALUE, option_set_cow},     {"growable", NO_VALUE, set_growable},
-    {"nogrowable", NO_VALUE, set_nogrowable}, {"discard", VALUE, set_discard},
-    {"bitmaps", VALUE, set_bitmaps},          {"bitmap_cache", VALUE, set_bitmap_cache},
+    {"format", VALUE, option_set_format},
+    {"backing", VALUE, set_backing},
+    {"backing_map", VALUE, set_backing_map},
+    {"l2_cache", VALUE, set_l2_cache},
+    {"data_cache", VALUE, set_data_cache},
+    {"threads", VALUE, option_set_threads},
+    {"nolock", NO_VALUE, option_set_nolock},
+    {"direct", NO_VALUE, set_direct},
+    {"inspect", NO_VALUE, set_inspect},
+    {"rw", NO_VALUE, set_rw},
+    {"cow", MAYBE_VALUE, option_set_cow},
+    {"growable", NO_VALUE, set_growable},
+    {"nogrowable", NO_VALUE, set_nogrowable},
+    {"discard", VALUE, set_discard},
+    {"passphrase_file", VALUE, set_passphrase_file},
+    {"passphrase_fd", VALUE, set_passphrase_fd},
+    {"max_iterations", VALUE, set_max_iterations},
+    {"bitmaps", VALUE, set_bitmaps},
+    {"bitmap_cache", VALUE, set_bitmap_cache},
 };
 
 static int

@@ -2,6 +2,7 @@
 /* Options of opening an image. */
 #pragma once
 
+#include "crypt/keyring.h"
 #include "qimg.h"
 #include "storage/open-policy.h"
 
@@ -28,4 +29,5 @@ struct QimgOptions {
     bool is_growable;
     QimgKeeper *keeper; /* NULL: none */
     DiscardMode discard;
+    QimgKeyring *keyring; /* owned, never NULL */
 };

@@ -112,7 +112,9 @@ walk_step(Walk *walk, ImageRun *out)
     else if (walk->chunk_bytes < UINT64_MAX / 2)
         walk->chunk_bytes *= 2;
     layer = image->chain->layers[out->layer_index];
-    if (out->run.kind == QIMG_RUN_DATA && layer->data_error != CHAIN_NO_DATA_FILE &&
+    /* Of an encrypted layer, also a hole is data: noise. */
+    if (out->run.kind == QIMG_RUN_DATA && !layer->encryption &&
+        layer->data_error != CHAIN_NO_DATA_FILE &&
         qimg_storage_is_sparse(qimg_format_data_storage(layer))) {
         err = cut_at_host_holes(image->chain, out);
         if (err)
@@ -178,7 +180,8 @@ extent_of(const QimgImage *image, const ImageRun *r, uint64_t guest_offset,
     if (out->reason) {
         out->kind = QIMG_EXTENT_DAMAGED;
         out->present = true;
-    } else if (r->run.kind == QIMG_RUN_DATA) {
+    } else if (r->run.kind == QIMG_RUN_DATA &&
+               !image->chain->layers[r->layer_index]->encryption) {
         out->host_offset = r->run.host_offset.v;
         out->host_path =
             qimg_format_data_storage(image->chain->layers[r->layer_index])->path;

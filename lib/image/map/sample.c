@@ -15,12 +15,12 @@
 static bool
 sample_is_data(const QimgImage *image, const ImageRun *r)
 {
-    const QimgStorage *storage =
-        qimg_format_data_storage(image->chain->layers[r->layer_index]);
+    const QimgFormat *layer = image->chain->layers[r->layer_index];
+    const QimgStorage *storage = qimg_format_data_storage(layer);
 
     return r->run.kind == QIMG_RUN_COMPRESSED ||
            (r->run.kind == QIMG_RUN_DATA &&
-            (!qimg_storage_is_sparse(storage) ||
+            (layer->encryption || !qimg_storage_is_sparse(storage) ||
              storage->status.st_blocks >=
                  storage->status.st_size / QIMG_SECTOR_BYTES / 2));
 }

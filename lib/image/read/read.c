@@ -12,6 +12,7 @@
 #include "image/map/runs.h"
 #include "image/read/compressed.h"
 #include "image/read/read-ahead.h"
+#include "image/read/read-encrypted.h"
 #include "image/read/read.h"
 
 #define MAX_PIECES 64u
@@ -171,6 +172,10 @@ read_run(Request *request, const ImageRun *r, uint64_t view_offset, uint8_t *tar
 
     switch (r->run.kind) {
     case QIMG_RUN_DATA:
+        if (layer->cipher)
+            return read_encrypted(layer, r->run.host_offset, view_offset, target,
+                                  r->run.length_bytes,
+                                  request->is_bulk ? NULL : chain->workers);
         return qimg_storage_read(qimg_format_data_storage(layer), QIMG_IO_DATA,
                                  r->run.host_offset, target, r->run.length_bytes);
     case QIMG_RUN_COMPRESSED:

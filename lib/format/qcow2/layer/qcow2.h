@@ -56,6 +56,8 @@ typedef struct Qcow2 {
     Qcow2Geometry geometry;
     unsigned slice_words; /* words of an L2 slice */
     QimgCodec codec;
+    bool has_luks_extension;
+    uint64_t luks_offset, luks_bytes; /* the LUKS header and key material, untrusted */
     bool is_open_for_writing;
     bool is_open_for_check;
     bool has_damaged_bitmaps; /* their extension is */

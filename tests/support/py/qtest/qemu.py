@@ -32,21 +32,26 @@ def create(path, size, backing=None, backing_format=None, image_format="qcow2", 
     return path
 
 
-def create_encrypted(path, size, method="luks", secret="words"):
-    """An encrypted qcow2 image with @secret as its passphrase; @method: luks or aes."""
-    argv = ["create", "-q", "-f", "qcow2", "--object", f"secret,id=s,data={secret}", "-o"]
-    options = f"encrypt.format={method},encrypt.key-secret=s"
-    if method != "luks":
-        img(*argv, options, path, str(size))
-        return Path(path)
+def create_encrypted(path, size, method="luks", secret="words", encrypt=(), backing=None,
+                     **options):
+    """An encrypted qcow2 image with @secret as its passphrase; @method: luks or aes; @encrypt:
+    further options of the encryption, by their names behind "encrypt."."""
+    path = Path(path)
+    argv = ["create", "-q", "-f", "qcow2", "--object", f"secret,id=s,data={secret}"]
+    pairs = {"encrypt.format": method, "encrypt.key-secret": "s", **options,
+             **{f"encrypt.{name}": value for name, value in dict(encrypt).items()}}
+    if backing:
+        argv += ["-u", "-b", backing, "-F", "qcow2"]
     # The key derivation is timed first, and qemu-img fails if a short time rounds to zero.
-    for iter_time_ms in LUKS_ITER_TIMES_MS:
-        result = img(*argv, f"{options},encrypt.iter-time={iter_time_ms}", path, str(size),
-                     check=False)
+    for iter_time_ms in LUKS_ITER_TIMES_MS if method == "luks" else (0,):
+        if iter_time_ms:
+            pairs["encrypt.iter-time"] = iter_time_ms
+        result = img(*argv, "-o", ",".join(f"{k}={v}" for k, v in pairs.items()), path.name,
+                     str(size), check=False, cwd=path.parent)
         if result.status == 0 or "accurate CPU usage" not in result.errors:
             break
     assert result.status == 0, str(result)
-    return Path(path)
+    return path
 
 
 def img(*argv, cwd=None, check=True, limit_s=60):

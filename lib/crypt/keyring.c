@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Which passphrase is tried on which layer. */
+#include "crypt/keyring.h"
+
+#include <string.h>
+
+#include "base/errors.h"
+
+#define ANY_DEPTH            (-1)
+#define MAX_PASSPHRASE_BYTES 8192u
+/* Spec: encryption section 2. */
+#define LEGACY_KEY_BYTES 16u
+#define LEGACY_CIPHER    "aes"
+#define LEGACY_MODE      "cbc-plain64"
+
+typedef struct {
+    QimgSecret *secret; /* owned */
+    int depth;          /* ANY_DEPTH: of any layer */
+} Passphrase;
+
+struct QimgKeyring {
+    GArray *passphrases; /* Passphrase */
+    QimgAskPassphrase ask;
+    void *ask_user;
+    uint64_t max_iterations;
+};
+
+static void
+passphrase_clear(void *passphrase)
+{
+    qimg_secret_free(((Passphrase *)passphrase)->secret);
+}
+
+QimgKeyring *
+qimg_keyring_new(void)
+{
+    QimgKeyring *keyring = g_new0(QimgKeyring, 1);
+
+    keyring->passphrases = g_array_new(FALSE, FALSE, sizeof(Passphrase));
+    g_array_set_clear_func(keyring->passphrases, passphrase_clear);
+    keyring->max_iterations = LUKS_MAX_ITERATIONS;
+    return keyring;
+}
+
+void
+qimg_keyring_free(QimgKeyring *keyring)
+{
+    g_array_unref(keyring->passphrases);
+    g_free(keyring);
+}
+
+void
+qimg_keyring_add(QimgKeyring *keyring, const void *bytes, size_t n_bytes, int depth)
+{
+    Passphrase passphrase = {.secret = qimg_secret_copy(bytes, n_bytes), .depth = depth};
+
+    g_array_append_val(keyring->passphrases, passphrase);
+}
+
+bool
+qimg_keyring_has_passphrase(const QimgKeyring *keyring)
+{
+    return keyring->passphrases->len > 0;
+}
+
+void
+qimg_keyring_set_ask(QimgKeyring *keyring, QimgAskPassphrase ask, void *user)
+{
+    keyring->ask = ask;
+    keyring->ask_user = user;
+}
+
+void
+qimg_keyring_set_max_iterations(QimgKeyring *keyring, uint64_t n)
+{
+    keyring->max_iterations = n;
+}
+
+/* The answer to the question, owned; NULL: there is none. */
+static QimgSecret *
+ask(const QimgKeyring *keyring, const char *path, unsigned n_asked)
+{
+    QimgSecret *buffer, *answer = NULL;
+    gssize n_bytes;
+
+    if (!keyring->ask)
+        return NULL;
+    buffer = qimg_secret_new(MAX_PASSPHRASE_BYTES);
+    n_bytes =
+        keyring->ask(path, n_asked, buffer->bytes, buffer->n_bytes, keyring->ask_user);
+    if (n_bytes >= 0 && (size_t)n_bytes <= buffer->n_bytes)
+        answer = qimg_secret_copy(buffer->bytes, (size_t)n_bytes);
+    qimg_secret_free(buffer);
+    return answer;
+}
+
+static void
+set_no_key(GError **error, const char *method, unsigned depth, unsigned n_tried,
+           bool has_newline)
+{
+    const char *hint = has_newline
+                           ? "; one ends in a newline, which counts: make its file "
+                             "without one"
+                           : "";
+
+    if (n_tried == 0)
+        qimg_set_error(error, QIMG_ERROR_ENCRYPTED,
+                       "is encrypted (%s), and no passphrase was given for it (give -o "
+                       "passphrase_file=FILE or passphrase_file=%u:FILE)",
+                       method, depth);
+    else
+        qimg_set_error(
+            error, QIMG_ERROR_ENCRYPTED,
+            "is encrypted (%s), and no key slot opens with the passphrase (give "
+            "the right one with -o passphrase_file=FILE%s)",
+            method, hint);
+}
+
+/* A search for the key of one layer. */
+typedef struct {
+    const LuksHeader *header;
+    LuksRead read;
+    void *user;
+    GError *error;
+    unsigned n_tried;
+    bool has_newline;
+} Search;
+
+static QimgSecret *
+try_passphrase(Search *search, const QimgSecret *passphrase)
+{
+    search->n_tried++;
+    search->has_newline |=
+        passphrase->n_bytes > 0 && passphrase->bytes[passphrase->n_bytes - 1] == '\n';
+    return luks_unlock(search->header, passphrase, search->read, search->user,
+                       &search->error);
+}
+
+/* Tries the passphrases that are for exactly @depth. */
+static QimgSecret *
+try_given(const QimgKeyring *keyring, Search *search, int depth)
+{
+    QimgSecret *key = NULL;
+
+    for (guint i = 0; i < keyring->passphrases->len && !key && !search->error; i++) {
+        const Passphrase *p = &g_array_index(keyring->passphrases, Passphrase, i);
+
+        if (p->depth == depth)
+            key = try_passphrase(search, p->secret);
+    }
+    return key;
+}
+
+static QimgSecret *
+try_answers(const QimgKeyring *keyring, Search *search, const char *path)
+{
+    QimgSecret *key = NULL;
+    QimgSecret *answer;
+    unsigned n_asked = 0;
+
+    while (!key && !search->error && (answer = ask(keyring, path, n_asked++))) {
+        key = try_passphrase(search, answer);
+        qimg_secret_free(answer);
+    }
+    return key;
+}
+
+QimgCipher *
+qimg_keyring_open_luks(const QimgKeyring *keyring, const LuksHeader *header,
+                       unsigned depth, const char *path, LuksRead read, void *user,
+                       GError **error)
+{
+    Search search = {.header = header, .read = read, .user = user};
+    QimgCipher *cipher = NULL;
+    QimgSecret *key;
+
+    if (!luks_check(header, keyring->max_iterations, error))
+        return NULL;
+    key = try_given(keyring, &search, (int)depth);
+    if (!key && !search.error)
+        key = try_given(keyring, &search, ANY_DEPTH);
+    if (!key && !search.error)
+        key = try_answers(keyring, &search, path);
+    if (key)
+        cipher = qimg_cipher_new(header->cipher, header->mode, key, error);
+    else if (search.error)
+        g_propagate_error(error, search.error);
+    else
+        set_no_key(error, "luks", depth, search.n_tried, search.has_newline);
+    qimg_secret_free(key);
+    return cipher;
+}
+
+static const QimgSecret *
+find_legacy(const QimgKeyring *keyring, unsigned depth)
+{
+    const QimgSecret *any = NULL;
+
+    for (guint i = 0; i < keyring->passphrases->len; i++) {
+        const Passphrase *p = &g_array_index(keyring->passphrases, Passphrase, i);
+
+        if (p->depth == (int)depth)
+            return p->secret;
+        if (p->depth == ANY_DEPTH && !any)
+            any = p->secret;
+    }
+    return depth == 0 ? any : NULL;
+}
+
+QimgCipher *
+qimg_keyring_open_aes(const QimgKeyring *keyring, unsigned depth, const char *path,
+                      GError **error)
+{
+    const QimgSecret *given = find_legacy(keyring, depth);
+    QimgSecret *answer = given ? NULL : ask(keyring, path, 0);
+    const QimgSecret *passphrase = given ? given : answer;
+    QimgCipher *cipher = NULL;
+
+    if (passphrase) {
+        QimgSecret *key = qimg_secret_new(LEGACY_KEY_BYTES);
+
+        memcpy(key->bytes, passphrase->bytes, MIN(passphrase->n_bytes, LEGACY_KEY_BYTES));
+        cipher = qimg_cipher_new(LEGACY_CIPHER, LEGACY_MODE, key, error);
+        qimg_secret_free(key);
+    } else {
+        set_no_key(error, "aes", depth, 0, false);
+    }
+    qimg_secret_free(answer);
+    return cipher;
+}

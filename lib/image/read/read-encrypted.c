@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The unit of a cipher is the sector: whole ones are read to where they are wanted and
+ * decrypted there, parts of one by way of a copy. Spec: encryption section 6. */
+#include "image/read/read-encrypted.h"
+
+#include <string.h>
+
+#include "base/checked.h"
+
+/* Decrypting this much takes longer than waking a worker. */
+#define SHARE_BYTES (64 * QIMG_KIB)
+#define MAX_SHARES  64u
+
+/* A range of the layer's data: host and guest offset are alike in their sectors. */
+typedef struct {
+    QimgFormat *layer;
+    uint64_t host_offset;
+    uint64_t guest_offset;
+    uint8_t *target;
+    uint64_t length_bytes;
+    QimgErrno result;
+} EncryptedRange;
+
+/* Reads whole sectors. */
+static QimgErrno
+read_sectors(QimgFormat *layer, uint64_t host_offset, uint64_t guest_offset,
+             uint8_t *bytes, uint64_t n_bytes)
+{
+    QimgErrno err = qimg_storage_read(qimg_format_data_storage(layer), QIMG_IO_DATA,
+                                      qimg_host(host_offset), bytes, n_bytes);
+    uint64_t counted = layer->iv_counts_guest ? guest_offset : host_offset;
+
+    return err ? err
+               : qimg_cipher_decrypt(layer->cipher, counted / QIMG_SECTOR_BYTES, bytes,
+                                     n_bytes);
+}
+
+static QimgErrno
+read_encrypted_range(const EncryptedRange *range)
+{
+    QimgErrno err = 0;
+    uint64_t done = 0;
+
+    while (!err && done < range->length_bytes) {
+        uint64_t host = range->host_offset + done;
+        uint64_t guest = range->guest_offset + done;
+        uint64_t left = range->length_bytes - done;
+        uint64_t skipped = host % QIMG_SECTOR_BYTES;
+        uint64_t n_bytes = qimg_align_down(left, QIMG_SECTOR_BYTES);
+
+        if (skipped != 0 || n_bytes == 0) {
+            uint8_t sector[QIMG_SECTOR_BYTES];
+
+            n_bytes = qimg_min_u64(QIMG_SECTOR_BYTES - skipped, left);
+            err = read_sectors(range->layer, host - skipped, guest - skipped, sector,
+                               sizeof sector);
+            if (!err)
+                memcpy(range->target + done, sector + skipped, n_bytes);
+        } else {
+            err = read_sectors(range->layer, host, guest, range->target + done, n_bytes);
+        }
+        done += n_bytes;
+    }
+    return err;
+}
+
+/* One item of qimg_workers_parallel. */
+static void
+read_share(void *user, unsigned item_index)
+{
+    EncryptedRange *share = (EncryptedRange *)user + item_index;
+
+    share->result = read_encrypted_range(share);
+}
+
+QimgErrno
+read_encrypted(QimgFormat *layer, QimgHostOffset host_offset, uint64_t guest_offset,
+               uint8_t *target, uint64_t length_bytes, QimgWorkers *workers)
+{
+    EncryptedRange shares[MAX_SHARES + 2]; /* both ends may be short */
+    uint64_t share_bytes = qimg_max_u64(
+        SHARE_BYTES,
+        qimg_align_down(length_bytes / MAX_SHARES, SHARE_BYTES) + SHARE_BYTES);
+    uint64_t done = 0;
+    unsigned n_shares = 0;
+    QimgErrno err = 0;
+
+    /* The first one ends at a multiple of its size, so that the others are whole. */
+    while (done < length_bytes) {
+        uint64_t n_bytes = share_bytes - (host_offset.v + done) % share_bytes;
+
+        n_bytes = qimg_min_u64(n_bytes, length_bytes - done);
+        shares[n_shares++] = (EncryptedRange){.layer = layer,
+                                              .host_offset = host_offset.v + done,
+                                              .guest_offset = guest_offset + done,
+                                              .target = target + done,
+                                              .length_bytes = n_bytes};
+        done += n_bytes;
+    }
+    if (n_shares == 1)
+        return read_encrypted_range(&shares[0]);
+    qimg_workers_parallel(workers, n_shares, read_share, shares);
+    for (unsigned i = 0; i < n_shares && !err; i++)
+        err = shares[i].result;
+    return err;
+}

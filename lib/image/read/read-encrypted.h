@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Reading DATA runs of encrypted layers. */
+#pragma once
+
+#include "image/chain/chain.h"
+
+/* Reads and decrypts @length_bytes at @host_offset of the data of @layer, which has a
+ * cipher; they are at @guest_offset of the disk. @workers share the work of long ranges;
+ * may be NULL. Threads: any, inside the gate. Errors: of the storage, -ENOMEM. */
+QimgErrno read_encrypted(QimgFormat *layer, QimgHostOffset host_offset,
+                         uint64_t guest_offset, uint8_t *target, uint64_t length_bytes,
+                         QimgWorkers *workers);
