@@ -131,13 +131,16 @@ QIMG_API void qimg_options_free(QimgOptions *options);
  *                                 kept valid (the default), or become stale
  *   bitmap_cache=SIZE             bytes for the bits of bitmaps that are not stored yet
  *   passphrase_file=[LAYER:]FILE  a passphrase of encrypted images: the bytes of FILE,
- * with a final newline if it has one, for the layer LAYER (0: the image itself, 1: its
- * backing file, ...) or any. May be repeated passphrase_fd=[LAYER:]N       the same, of
- * the descriptor N, which is read to its end max_iterations=N              refuse LUKS
- * headers that ask for more iterations of their hash (100 million) inspect (value NULL)
- * open what cannot be read, too, to show facts: encrypted images, whose data fail with
- * ENOKEY, and images whose backing or data file cannot be opened, with a warning; the
- * data fail with EIO
+ *                                 also a final newline; for the layer LAYER (0: the
+ *                                 image itself, 1: its backing file) or any; may be
+ *                                 repeated
+ *   passphrase_fd=[LAYER:]N       the same, from the descriptor N
+ *   max_iterations=N              refuse LUKS headers that ask for more iterations of
+ *                                 their hash (default: 100 million)
+ *   inspect                       (value NULL) open what cannot be read, too, to show
+ *                                 facts: encrypted images, whose data fail with ENOKEY,
+ *                                 and images whose backing or data file cannot be
+ *                                 opened, with a warning; the data fail with EIO
  *
  * Errors: USAGE, with the option's name and its valid values; also for a NULL @value
  * where the option needs one. */
