@@ -120,7 +120,7 @@ def test_encrypted_is_refused(image, mnt):
         file.set("crypt_method", 1)
     refused(image, mnt, file=image, contains=["encrypted (aes)"])
     result = procs.run(env.qimg(), "info", image)
-    assert "its data cannot be read" in result.errors and "encrypted: yes" in result.text
+    assert "its data need its passphrase" in result.errors and "encrypted: yes" in result.text
 
 
 # ---- hostile headers ------------------------------------------------------------------
