@@ -4,11 +4,21 @@
 
 #include <errno.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 
-/* The words are a name, not a difference, but clang-format would space them out. */
-/* clang-format off */
-G_DEFINE_QUARK(qimg-error-quark, qimg_error)
-/* clang-format on */
+/* As G_DEFINE_QUARK, which stores the quark without an atomic access. */
+GQuark
+qimg_error_quark(void)
+{
+    static _Atomic GQuark quark; /* atomic, relaxed: each thread stores the same */
+    GQuark known = atomic_load_explicit(&quark, memory_order_relaxed);
+
+    if (known == 0) {
+        known = g_quark_from_static_string("qimg-error-quark");
+        atomic_store_explicit(&quark, known, memory_order_relaxed);
+    }
+    return known;
+}
 
 enum {
 #define X(name, errnum, meaning) TABLE_##name,

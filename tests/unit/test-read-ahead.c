@@ -98,17 +98,13 @@ block_workers(QimgChain *chain, Blocker *blockers, pthread_barrier_t *barrier)
     pthread_barrier_wait(barrier);
 }
 
-/* Returns when the workers have finished the queued jobs. */
+/* Returns when the workers have finished the queued jobs. @blockers and @barrier stay
+ * until the workers have ended. */
 static void
-drain_workers(QimgChain *chain)
+drain_workers(QimgChain *chain, Blocker *blockers, pthread_barrier_t *barrier)
 {
-    Blocker blockers[N_WORKERS];
-    pthread_barrier_t barrier;
-
-    pthread_barrier_init(&barrier, NULL, N_WORKERS + 1);
-    block_workers(chain, blockers, &barrier);
-    pthread_barrier_wait(&barrier);
-    pthread_barrier_destroy(&barrier);
+    block_workers(chain, blockers, barrier);
+    pthread_barrier_wait(barrier);
 }
 
 /* Sequential readers, each of its own part, take turns; the windows of all of them
@@ -121,13 +117,16 @@ test_readers_in_turn(void)
     QimgStorage *storage;
     QimgChain *chain = open_compressed(N_CLUSTERS, false, &storage);
     QimgImage *images[N_READERS];
+    Blocker blockers[N_WORKERS];
+    pthread_barrier_t barrier;
 
+    pthread_barrier_init(&barrier, NULL, N_WORKERS + 1);
     for (unsigned i = 0; i < N_READERS; i++)
         images[i] = image_new(chain, 0, &chain->layers[0]->active);
     for (unsigned done = 0; done < N_OF_READER; done += N_OF_REQUEST)
         for (unsigned i = 0; i < N_READERS; i++) {
             read_clusters(images[i], i * N_OF_READER + done, N_OF_REQUEST);
-            drain_workers(chain);
+            drain_workers(chain, blockers, &barrier);
         }
     g_test_message("%u clusters, inflated %u times", N_CLUSTERS,
                    (unsigned)count_inflated(chain));
@@ -138,6 +137,7 @@ test_readers_in_turn(void)
     for (unsigned i = 0; i < N_READERS; i++)
         qimg_image_close(images[i]);
     chain_unref(chain);
+    pthread_barrier_destroy(&barrier);
 }
 
 typedef enum { NOTHING, GRACE, EXCLUSIVE, READ } Meanwhile;

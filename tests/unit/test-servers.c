@@ -28,6 +28,7 @@ static pthread_cond_t disk_changed = PTHREAD_COND_INITIALIZER;
 /* Guarded by disk: */
 static unsigned n_in_flight;
 static unsigned n_in_flight_max;
+static unsigned n_answered;  /* since the last read_cold_together */
 static unsigned n_to_gather; /* the disk answers at this number in flight */
 static bool is_answering;
 static bool has_given_up;
@@ -60,6 +61,7 @@ read_cold(void)
         if (pthread_cond_timedwait(&disk_changed, &disk, &deadline) == ETIMEDOUT)
             is_answering = has_given_up = true;
     n_in_flight--;
+    n_answered++;
     pthread_cond_broadcast(&disk_changed);
     pthread_mutex_unlock(&disk);
     if (is_nested)
@@ -118,12 +120,12 @@ stop(Servers *servers)
 }
 
 /* Sends @n requests that wait for the disk, which answers when @n_gathered of them are
- * there; returns when it has answered that number. */
+ * there; returns when it has answered all @n. */
 static void
 read_cold_together(unsigned n, unsigned n_gathered)
 {
     pthread_mutex_lock(&disk);
-    n_in_flight_max = 0;
+    n_in_flight_max = n_answered = 0;
     n_to_gather = n_gathered;
     is_answering = has_given_up = false;
     pthread_mutex_unlock(&disk);
@@ -131,7 +133,7 @@ read_cold_together(unsigned n, unsigned n_gathered)
     for (unsigned i = 0; i < n; i++)
         sem_post(&requests);
     pthread_mutex_lock(&disk);
-    while (!is_answering || n_in_flight > 0 || atomic_load(&n_cold_left) > 0)
+    while (n_answered < n)
         pthread_cond_wait(&disk_changed, &disk);
     g_assert_false(has_given_up);
     pthread_mutex_unlock(&disk);
