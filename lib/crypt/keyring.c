@@ -6,8 +6,6 @@
 
 #include "base/errors.h"
 
-#define ANY_DEPTH            (-1)
-#define MAX_PASSPHRASE_BYTES 8192u
 /* Spec: encryption section 2. */
 #define LEGACY_KEY_BYTES 16u
 #define LEGACY_CIPHER    "aes"
@@ -15,7 +13,7 @@
 
 typedef struct {
     QimgSecret *secret; /* owned */
-    int depth;          /* ANY_DEPTH: of any layer */
+    int depth;          /* KEYRING_ANY_DEPTH: of any layer */
 } Passphrase;
 
 struct QimgKeyring {
@@ -85,7 +83,7 @@ ask(const QimgKeyring *keyring, const char *path, unsigned n_asked)
 
     if (!keyring->ask)
         return NULL;
-    buffer = qimg_secret_new(MAX_PASSPHRASE_BYTES);
+    buffer = qimg_secret_new(KEYRING_MAX_BYTES);
     n_bytes =
         keyring->ask(path, n_asked, buffer->bytes, buffer->n_bytes, keyring->ask_user);
     if (n_bytes >= 0 && (size_t)n_bytes <= buffer->n_bytes)
@@ -178,7 +176,7 @@ qimg_keyring_open_luks(const QimgKeyring *keyring, const LuksHeader *header,
         return NULL;
     key = try_given(keyring, &search, (int)depth);
     if (!key && !search.error)
-        key = try_given(keyring, &search, ANY_DEPTH);
+        key = try_given(keyring, &search, KEYRING_ANY_DEPTH);
     if (!key && !search.error)
         key = try_answers(keyring, &search, path);
     if (key)
@@ -201,7 +199,7 @@ find_legacy(const QimgKeyring *keyring, unsigned depth)
 
         if (p->depth == (int)depth)
             return p->secret;
-        if (p->depth == ANY_DEPTH && !any)
+        if (p->depth == KEYRING_ANY_DEPTH && !any)
             any = p->secret;
     }
     return depth == 0 ? any : NULL;

@@ -10,12 +10,15 @@
 
 typedef struct QimgKeyring QimgKeyring;
 
+#define KEYRING_MAX_BYTES 8192u /* of a passphrase */
+#define KEYRING_ANY_DEPTH (-1)  /* for each layer */
+
 /* An empty one. Free with qimg_keyring_free. Not thread-safe, except for the two calls
  * that make a cipher. */
 QimgKeyring *qimg_keyring_new(void);
 void qimg_keyring_free(QimgKeyring *keyring);
 
-/* Adds a copy of a passphrase; @depth: of the layer that it is for, -1: any. */
+/* Adds a copy of a passphrase; @depth: of its layer, or KEYRING_ANY_DEPTH. */
 void qimg_keyring_add(QimgKeyring *keyring, const void *bytes, size_t n_bytes, int depth);
 
 bool qimg_keyring_has_passphrase(const QimgKeyring *keyring);

@@ -8,9 +8,7 @@
 
 #include "base/errors.h"
 
-#define MAX_BYTES 8192u
 #define MAX_DEPTH 199u
-#define ANY_DEPTH (-1)
 
 /* Splits LAYER: from the start of @value; returns the rest. */
 static const char *
@@ -20,7 +18,7 @@ split_depth(const char *value, int *depth_out)
     g_autofree char *number = colon ? g_strndup(value, (gsize)(colon - value)) : NULL;
     guint64 depth = 0;
 
-    *depth_out = ANY_DEPTH;
+    *depth_out = KEYRING_ANY_DEPTH;
     if (!number || !g_ascii_string_to_unsigned(number, 10, 0, MAX_DEPTH, &depth, NULL))
         return value;
     *depth_out = (int)depth;
@@ -32,7 +30,7 @@ static bool
 add_passphrase_of(QimgKeyring *keyring, int fd, int depth, const char *option,
                   const char *value, GError **error)
 {
-    QimgSecret *buffer = qimg_secret_new(MAX_BYTES + 1);
+    QimgSecret *buffer = qimg_secret_new(KEYRING_MAX_BYTES + 1);
     size_t n_bytes = 0;
     ssize_t n = 1;
 
@@ -44,13 +42,13 @@ add_passphrase_of(QimgKeyring *keyring, int fd, int depth, const char *option,
     }
     if (n < 0)
         qimg_misuse(error, "%s=%s: cannot be read: %s", option, value, g_strerror(errno));
-    else if (n_bytes > MAX_BYTES)
+    else if (n_bytes > KEYRING_MAX_BYTES)
         qimg_misuse(error, "%s=%s: has more than %u bytes, and is no passphrase", option,
-                    value, MAX_BYTES);
+                    value, KEYRING_MAX_BYTES);
     else
         qimg_keyring_add(keyring, buffer->bytes, n_bytes, depth);
     qimg_secret_free(buffer);
-    return n == 0 && n_bytes <= MAX_BYTES;
+    return n == 0 && n_bytes <= KEYRING_MAX_BYTES;
 }
 
 bool
@@ -86,10 +84,11 @@ bool
 option_add_passphrase(QimgKeyring *keyring, const void *bytes, size_t n_bytes, int depth,
                       GError **error)
 {
-    if (n_bytes > MAX_BYTES || depth < ANY_DEPTH || depth > (int)MAX_DEPTH)
+    if (n_bytes > KEYRING_MAX_BYTES || depth < KEYRING_ANY_DEPTH ||
+        depth > (int)MAX_DEPTH)
         return qimg_misuse(error,
                            "a passphrase has at most %u bytes, and a layer from 0 to %u",
-                           MAX_BYTES, MAX_DEPTH);
+                           KEYRING_MAX_BYTES, MAX_DEPTH);
     qimg_keyring_add(keyring, bytes, n_bytes, depth);
     return true;
 }

@@ -77,28 +77,31 @@ QimgErrno
 read_encrypted(QimgFormat *layer, QimgHostOffset host_offset, uint64_t guest_offset,
                uint8_t *target, uint64_t length_bytes, QimgWorkers *workers)
 {
+    const EncryptedRange whole = {.layer = layer,
+                                  .host_offset = host_offset.v,
+                                  .guest_offset = guest_offset,
+                                  .target = target,
+                                  .length_bytes = length_bytes};
     EncryptedRange shares[MAX_SHARES + 2]; /* both ends may be short */
-    uint64_t share_bytes = qimg_max_u64(
-        SHARE_BYTES,
-        qimg_align_down(length_bytes / MAX_SHARES, SHARE_BYTES) + SHARE_BYTES);
-    uint64_t done = 0;
+    uint64_t share_bytes =
+        qimg_align_down(length_bytes / MAX_SHARES, SHARE_BYTES) + SHARE_BYTES;
     unsigned n_shares = 0;
     QimgErrno err = 0;
 
+    if (length_bytes <= SHARE_BYTES)
+        return read_encrypted_range(&whole);
     /* The first one ends at a multiple of its size, so that the others are whole. */
-    while (done < length_bytes) {
-        uint64_t n_bytes = share_bytes - (host_offset.v + done) % share_bytes;
+    for (uint64_t done = 0; done < length_bytes; n_shares++) {
+        EncryptedRange *share = &shares[n_shares];
 
-        n_bytes = qimg_min_u64(n_bytes, length_bytes - done);
-        shares[n_shares++] = (EncryptedRange){.layer = layer,
-                                              .host_offset = host_offset.v + done,
-                                              .guest_offset = guest_offset + done,
-                                              .target = target + done,
-                                              .length_bytes = n_bytes};
-        done += n_bytes;
+        *share = whole;
+        share->host_offset += done;
+        share->guest_offset += done;
+        share->target += done;
+        share->length_bytes = qimg_min_u64(share_bytes - share->host_offset % share_bytes,
+                                           length_bytes - done);
+        done += share->length_bytes;
     }
-    if (n_shares == 1)
-        return read_encrypted_range(&shares[0]);
     qimg_workers_parallel(workers, n_shares, read_share, shares);
     for (unsigned i = 0; i < n_shares && !err; i++)
         err = shares[i].result;
