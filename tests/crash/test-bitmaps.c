@@ -37,6 +37,7 @@ typedef struct {
 
 static const Row rows[] = {
     {"first", "small", "new", {DO(ADD)}},
+    {"first-in-full-header", "tiny-16bit", "new", {DO(ADD)}},
     {"add", "bitmaps", "new", {DO(ADD)}},
     {"add-merged", "bitmaps-tiny", "new", {DO(ADD), DO(DISABLE), MERGE("e")}},
     {"remove", "bitmaps-tiny", "e", {DO(REMOVE)}},

@@ -45,6 +45,7 @@ ACTIONS = {
     "merge-finer": ["--merge", "a", "b"],
     "merge-coarser": ["--merge", "b", "a"],
     "clear-then-merge": ["--clear", "--merge", "b", "a"],
+    "merge-finest": ["--add", "-g", "512", "--merge", "a", "--merge", "b", "new"],
 }
 
 
@@ -54,7 +55,7 @@ def test_same_as_qemu(action, image, tmp_path):
         bitmap("--add", "-g", granularity, image, name)
     qemu.io(image, "write 1M 4k")
     bitmap("--disable", image, "a")
-    qemu.io(image, "write 5M 700k")
+    qemu.io(image, "write 3M 3333k")
     bitmap("--enable", image, "a")
     other = tmp_path / "other.qcow2"
     other.write_bytes(image.read_bytes())
@@ -142,10 +143,43 @@ def test_too_large(tmp_path):
     check(image)
 
 
+def test_merge_of_all_takes_no_space(tmp_path):
+    """Full entries of the table need no clusters of bits."""
+    image = qemu.create(tmp_path / "disk.qcow2", 1 << 40)
+    bitmap("--add", "-g", "1M", image, "all")
+    with Qcow2File(image) as file:
+        file.write(bitmaps.entries(image)["all"][0] + 12, (AUTO | IN_USE).to_bytes(4, "big"))
+    bitmap("--recover", image, "all")
+    bitmap("--add", "-g", "512", "--merge", "all", image, "fine")
+    assert image.stat().st_size < MIB
+    assert bitmaps.dirty(bitmaps.ours(image, "fine")) == [(0, 1 << 40)]
+    check(image)
+
+
+@pytest.mark.parametrize("backing_name", [None, "base.img"])
+def test_room_in_a_small_header(backing_name, tmp_path):
+    """The names of features make room."""
+    image, options = tmp_path / "disk.qcow2", "cluster_size=512"
+    if backing_name:
+        qemu.make_raw(tmp_path / backing_name, MIB, (0, MIB, "words", 3))
+        options += f",backing_file={backing_name},backing_fmt=raw"
+    run(env.qimg(), "create", "-o", options, image, str(MIB))
+    bitmap("--add", image, "a")
+    qemu.io(image, "write 64k 4k")
+    assert extents(image, "a") == [(64 * KIB, 68 * KIB)]
+    assert qemu.info_json(image).get("backing-filename") == backing_name
+    check(image)
+    bitmap("--remove", image, "a")
+    check(image)
+    bitmap("--add", image, "a")
+    assert extents(image, "a") == []
+
+
 def test_no_room_in_the_header(tmp_path):
     """One line with the cure, and nothing is changed."""
-    image = tmp_path / "disk.qcow2"
-    run(env.qimg(), "create", "-o", "cluster_size=512", image, "1M")
+    qemu.make_raw(tmp_path / "base.img", MIB, (0, MIB, "words", 3))
+    image = qemu.create(tmp_path / "disk.qcow2", MIB, "./" * 170 + "base.img", "raw",
+                        cluster_size=512)
     before = image.read_bytes()
     failed = bitmap("--add", image, "a", check_status=False)
     assert failed.status == 1 and "larger clusters" in failed.errors

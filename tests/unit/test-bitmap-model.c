@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Bitmaps of an image in use against a shadow of them: random writes, zeros, discards,
  * changes of the size and of the bitmaps, each bit compared, also after the image was
- * closed. Rounds that do not grow the file, failing writes, and bounded memory. */
+ * closed. Rounds that do not grow the file, failing requests, and bounded memory. */
 #include <errno.h>
 #include <glib/gstdio.h>
 #include <string.h>
@@ -287,7 +287,7 @@ test_rounds(void)
     g_free(m);
 }
 
-/* ---- failing writes, memory ---- */
+/* ---- failing requests, memory ---- */
 
 static bool
 is_dirty(QimgImage *image, uint64_t guest_offset)
@@ -300,30 +300,58 @@ is_dirty(QimgImage *image, uint64_t guest_offset)
     return extent.is_dirty;
 }
 
+static int
+write_page(QimgImage *image, uint64_t guest_offset, uint64_t length_bytes)
+{
+    static const uint8_t bytes[2 * 65536] = {1};
+
+    g_assert_cmpuint(length_bytes, <=, sizeof bytes);
+    return qimg_image_write(image, guest_offset, bytes, length_bytes);
+}
+
+static const struct {
+    const char *name;
+    int (*run)(QimgImage *image, uint64_t guest_offset, uint64_t length_bytes);
+    uint64_t guest_offset, length_bytes;
+} failing[] = {
+    {"write-in-place", write_page, 0, 4096},
+    {"write-allocating", write_page, 5 * 65536, 4096},
+    {"zero-part", qimg_image_zero, 4096, 4096},
+    {"zero-cluster", qimg_image_zero, 65536, 65536},
+    {"zero-across", qimg_image_zero, 65536 - 512, 65536 + 512},
+    {"discard-cluster", qimg_image_discard, 65536, 65536},
+    {"discard-across", qimg_image_discard, 65536 - 512, 65536 + 512},
+};
+
 /* The host's file may have changed nevertheless. */
 static void
-test_failing_writes(void)
+test_failing_requests(void)
 {
+    static const uint8_t bytes[4 * 65536] = {1};
     const QimgCreateOptions create = {
         .size_bytes = QIMG_MIB, .version = 3, .cluster_bits = 16, .refcount_order = 4};
-    MemoryImage o = memory_image_new(&qimg_driver_qcow2, &create);
-    uint8_t bytes[4096] = {1};
 
-    act(o.disk, "e", (QimgBitmapAction){.kind = QIMG_BITMAP_ADD});
-    g_assert_cmpint(qimg_image_write(o.disk, 0, bytes, sizeof bytes), ==, 0);
-    for (uint64_t at = 0; at < 2 * 65536; at += 65536) { /* in place; allocating */
-        act(o.disk, "e", (QimgBitmapAction){.kind = QIMG_BITMAP_CLEAR});
+    for (unsigned i = 0; i < G_N_ELEMENTS(failing); i++) {
+        MemoryImage o = memory_image_new(&qimg_driver_qcow2, &create);
+        uint64_t at = failing[i].guest_offset, end = at + failing[i].length_bytes;
+
+        g_test_message("%s", failing[i].name);
+        g_assert_cmpint(qimg_image_write(o.disk, 0, bytes, sizeof bytes), ==, 0);
+        act(o.disk, "e", (QimgBitmapAction){.kind = QIMG_BITMAP_ADD});
+        /* IN_USE is set, so that nothing but the request itself can fail. */
+        g_assert_cmpint(qimg_image_write(o.disk, QIMG_MIB - 1, "x", 1), ==, 0);
         g_assert_false(is_dirty(o.disk, at));
-        memory_storage_add_fault(o.data, &(MemoryFault){.calls = MEMORY_WRITE,
-                                                        .purpose = QIMG_IO_DATA,
+        memory_storage_add_fault(o.data, &(MemoryFault){.calls = MEMORY_CHANGES,
+                                                        .purpose = MEMORY_ANY_PURPOSE,
                                                         .n_fails = UINT64_MAX,
                                                         .errnum = ENOSPC});
-        g_assert_cmpint(qimg_image_write(o.disk, at, bytes, sizeof bytes), ==, -ENOSPC);
+        g_assert_cmpint(failing[i].run(o.disk, at, end - at), ==, -ENOSPC);
         memory_storage_clear_faults(o.data);
         g_assert_true(is_dirty(o.disk, at));
-        g_assert_false(is_dirty(o.disk, at + 65536));
+        g_assert_true(is_dirty(o.disk, end - 1));
+        g_assert_false(is_dirty(o.disk, end + 65536));
+        qimg_image_close(o.disk);
     }
-    qimg_image_close(o.disk);
 }
 
 /* 64 TiB with eight bitmaps: each write touches another 32 GiB of each. */
@@ -366,7 +394,7 @@ main(int argc, char **argv)
     g_test_add_data_func("/bitmap-model/clusters-1k", "1024", test_model);
     g_test_add_data_func("/bitmap-model/clusters-64k", "65536", test_model);
     g_test_add_func("/bitmap-model/rounds", test_rounds);
-    g_test_add_func("/bitmap-model/failing-writes", test_failing_writes);
+    g_test_add_func("/bitmap-model/failing-requests", test_failing_requests);
     g_test_add_func("/bitmap-model/memory", test_memory);
     return g_test_run();
 }

@@ -35,3 +35,17 @@ qcow2_bits_find_other(const uint8_t *bytes, uint64_t first, uint64_t end, bool v
     }
     return end;
 }
+
+/* Sets the bits [@first, @end) of @bytes. */
+static inline void
+qcow2_bits_set(uint8_t *bytes, uint64_t first, uint64_t end)
+{
+    for (; first < end && first % 8 != 0; first++)
+        bytes[first / 8] |= (uint8_t)(1u << first % 8);
+    if (end - first >= 8) {
+        memset(bytes + first / 8, 0xff, (end - first) / 8);
+        first = end - end % 8;
+    }
+    for (; first < end; first++)
+        bytes[first / 8] |= (uint8_t)(1u << first % 8);
+}

@@ -193,26 +193,55 @@ finish_target(Target *t)
         cluster_bytes);
 }
 
+/* Makes entry @index of the destination the one whose bits are in memory. */
+static QimgErrno
+turn_target(Target *t, uint64_t index)
+{
+    QimgErrno err = 0;
+
+    if (t->index == index)
+        return 0;
+    err = finish_target(t);
+    if (!err)
+        err = read_bits(t->c, t->to->words[index], t->bytes);
+    if (!err)
+        t->index = index;
+    return err;
+}
+
+/* Makes entry @index of the destination all ones, without a cluster of bits. */
+static void
+fill_merged(Target *t, uint64_t index)
+{
+    if (t->index == index)
+        t->index = UINT64_MAX;
+    add_gone_bits(t->c, t->to->words[index]);
+    t->to->words[index] = 1;
+}
+
 /* Sets the bits of the destination that guest bytes [@start, @end) touch. */
 static QimgErrno
 set_target(Target *t, uint64_t start, uint64_t end)
 {
     uint64_t n_chunk_bits = t->c->q->geometry.cluster_bytes * 8;
-    uint64_t last = (end - 1) >> t->to->granularity_bits;
+    uint64_t at = start >> t->to->granularity_bits;
+    uint64_t end_bit = ((end - 1) >> t->to->granularity_bits) + 1;
+    QimgErrno err = 0;
 
-    for (uint64_t n = start >> t->to->granularity_bits; n <= last; n++) {
-        if (t->index != n / n_chunk_bits) {
-            QimgErrno err = finish_target(t);
+    while (!err && at < end_bit) {
+        uint64_t index = at / n_chunk_bits, first = at % n_chunk_bits;
+        uint64_t n = qimg_min_u64(end_bit - at, n_chunk_bits - first);
 
+        if (n == n_chunk_bits) {
+            fill_merged(t, index);
+        } else if (t->to->words[index] != 1) {
+            err = turn_target(t, index);
             if (!err)
-                err = read_bits(t->c, t->to->words[n / n_chunk_bits], t->bytes);
-            if (err)
-                return err;
-            t->index = n / n_chunk_bits;
+                qcow2_bits_set(t->bytes, first, first + n);
         }
-        t->bytes[n % n_chunk_bits / 8] |= (uint8_t)(1u << n % 8);
+        at += n;
     }
-    return 0;
+    return err;
 }
 
 /* Merges entry @index of @from, whose bits are in @bits. */

@@ -81,24 +81,36 @@ replace_data(Qcow2 *q, const Qcow2BitmapsExtension *to)
     return err;
 }
 
-/* Finds the end of the header extensions in the first cluster: where its 8 bytes lie. */
+/* Places in the first cluster. */
+typedef struct {
+    uint64_t end_at; /* of the 8 bytes that end the header extensions */
+    uint64_t
+        names_at; /* of the table of feature names, if it is the last; 0: it is not */
+} Places;
+
+/* Finds the end of the header extensions. */
 static QimgErrno
-find_end(Qcow2 *q, uint8_t *bytes, uint64_t *end_at_out)
+find_end(Qcow2 *q, Places *out)
 {
     size_t end = qcow2_header_extensions_end(&q->header);
-    size_t position = q->header.header_bytes, at;
-    Qcow2Extension e;
+    size_t position = q->header.header_bytes, at = 0;
+    g_autofree uint8_t *bytes = g_try_malloc(end);
+    Places places = {0};
+    Qcow2Extension e = {.type = QCOW2_EXT_END};
     QimgErrno err =
-        qimg_storage_read(q->base.file, QIMG_IO_HEADER, qimg_host(0), bytes, end);
+        bytes ? qimg_storage_read(q->base.file, QIMG_IO_HEADER, qimg_host(0), bytes, end)
+              : -ENOMEM;
 
     if (err)
         return err;
     do {
+        places.names_at = e.type == QCOW2_EXT_FEATURE_NAMES ? at : 0;
         at = position;
         if (position > end || qcow2_extension_decode(bytes, end, &position, &e).rule)
             return -EFBIG;
     } while (e.type != QCOW2_EXT_END);
-    *end_at_out = at;
+    places.end_at = at;
+    *out = places;
     return at % 8 == 0 && at + 8 <= end ? 0 : -EFBIG;
 }
 
@@ -130,9 +142,10 @@ move_backing_name(Qcow2 *q, uint64_t end)
     return err;
 }
 
-/* Adds the extension in the place of the mark of the end, which moves behind it: first
- * all that no reader sees yet, then the 8 bytes that were the mark, then the bit that
- * makes it valid. */
+/* Adds the extension, with the mark of the end behind it, in the place of the old mark
+ * or, if the cluster has no room for more, of the feature names: they serve messages
+ * only. First all that no reader sees yet (as names it would be odd ones), then the 8
+ * bytes that begin the extension, then the bit that makes it valid. */
 static QimgErrno
 add_extension(Qcow2 *q, const Qcow2BitmapsExtension *to)
 {
@@ -142,14 +155,21 @@ add_extension(Qcow2 *q, const Qcow2BitmapsExtension *to)
     } body = {encode(to), {0}};
     qimg_be32 head[2] = {qimg_be32_set(QCOW2_EXT_BITMAPS),
                          qimg_be32_set(QCOW2_BITMAPS_EXTENSION_BYTES)};
-    g_autofree uint8_t *bytes = g_try_malloc(q->geometry.cluster_bytes);
+    const uint64_t n_bytes = sizeof head + sizeof body;
+    Places places = {0};
     uint64_t at = 0;
-    QimgErrno err = bytes ? find_end(q, bytes, &at) : -ENOMEM;
+    QimgErrno err = find_end(q, &places);
 
-    if (!err && at + sizeof head + sizeof body > q->geometry.cluster_bytes)
-        err = -EFBIG;
-    if (!err)
-        err = move_backing_name(q, at + sizeof head + sizeof body);
+    if (!err) {
+        at = places.end_at;
+        err = at + n_bytes <= q->geometry.cluster_bytes
+                  ? move_backing_name(q, at + n_bytes)
+                  : -EFBIG;
+    }
+    if (err == -EFBIG && places.names_at && places.names_at + n_bytes <= places.end_at) {
+        at = places.names_at;
+        err = 0;
+    }
     if (!err)
         err = qimg_storage_write(q->base.file, QIMG_IO_HEADER,
                                  qimg_host(at + sizeof head), &body, sizeof body);
@@ -168,14 +188,13 @@ add_extension(Qcow2 *q, const Qcow2BitmapsExtension *to)
 static QimgErrno
 remove_extension(Qcow2 *q)
 {
-    g_autofree uint8_t *bytes = g_try_malloc(q->geometry.cluster_bytes);
-    uint64_t end_at = 0;
+    Places places = {0};
     qimg_be64 mark = qimg_be64_set(0);
-    QimgErrno err = bytes ? find_end(q, bytes, &end_at) : -ENOMEM;
+    QimgErrno err = find_end(q, &places);
 
     if (!err || err == -EFBIG)
         err = write_autoclear(q, false);
-    if (err || end_at != q->bitmaps_extension_at + QCOW2_BITMAPS_EXTENSION_BYTES)
+    if (err || places.end_at != q->bitmaps_extension_at + QCOW2_BITMAPS_EXTENSION_BYTES)
         return err;
     err = qcow2_write_header_field(q, q->bitmaps_extension_at - 8, &mark, sizeof mark);
     if (!err)
