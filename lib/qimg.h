@@ -305,6 +305,14 @@ QIMG_API uint64_t qimg_image_get_size_bytes(const QimgImage *image);
 /* The cluster size of the top layer in bytes (a page for raw). */
 QIMG_API uint64_t qimg_image_get_cluster_bytes(const QimgImage *image);
 
+/* Where the content of a handle from qimg_image_open_part begins, in bytes from the start
+ * of the disk, layer or snapshot that it is a part of; 0 for other handles. */
+QIMG_API uint64_t qimg_image_get_start_bytes(const QimgImage *image);
+
+/* Whether the image was opened for reading ("rw" and "cow" not set), so that no handle on
+ * it changes anything. Any thread. */
+QIMG_API gboolean qimg_image_is_constant(const QimgImage *image);
+
 /* Number of layers from this handle's top down, at least 1. */
 QIMG_API unsigned qimg_image_get_n_layers(const QimgImage *image);
 
@@ -319,6 +327,15 @@ QIMG_API const char *qimg_image_get_layer_format(const QimgImage *image, unsigne
 QIMG_API const char *qimg_image_get_layer_backing_name(const QimgImage *image,
                                                        unsigned depth);
 
+/* The cluster size of layer @depth in bytes (a page for raw); 0 beyond the last layer. */
+QIMG_API uint64_t qimg_image_get_layer_cluster_bytes(const QimgImage *image,
+                                                     unsigned depth);
+
+/* The error of every read of layer @depth's data in an image opened with "inspect":
+ * -ENOKEY (encrypted, no passphrase), -ENOENT (its data file is not open); 0: none, also
+ * beyond the last layer. */
+QIMG_API int qimg_image_get_layer_error(const QimgImage *image, unsigned depth);
+
 /* Flags of a layer. */
 #define QIMG_LAYER_ENCRYPTED     (1u << 0) /* its data need a key */
 #define QIMG_LAYER_DIRTY         (1u << 1) /* not closed properly, or in use */
@@ -328,6 +345,27 @@ QIMG_API const char *qimg_image_get_layer_backing_name(const QimgImage *image,
 /* The ORed flags of layer @depth; later versions may have more. 0 beyond the last layer.
  * Any thread. */
 QIMG_API unsigned qimg_image_get_layer_flags(const QimgImage *image, unsigned depth);
+
+/* One of the host files of an image. */
+typedef struct QimgFile {
+    size_t struct_bytes;       /* set by the caller */
+    unsigned depth;            /* its layer */
+    gboolean is_data_file;     /* the layer's external data file */
+    const char *path;          /* by which it was opened */
+    const struct stat *status; /* as of the open */
+    uint64_t size_bytes; /* the present length, also of a block device; 0: unknown */
+    int fd;              /* open for reading, at any position: use pread; -1: none */
+} QimgFile;
+
+/* Describes the files of @image: number 0 is the top layer's, followed by its data file
+ * if it has one, then those of the next layer. @image owns texts, status and descriptor.
+ * FALSE beyond the last file, and if @out->struct_bytes is not set. Any thread. */
+QIMG_API gboolean qimg_image_get_file(const QimgImage *image, unsigned file,
+                                      QimgFile *out);
+
+/* Whether the file of @status, from stat, belongs to the chain of @image (also above its
+ * first layer), and so must not be written to. Any thread. */
+QIMG_API gboolean qimg_image_has_file(const QimgImage *image, const struct stat *status);
 
 /* Copies the status of the top layer's file to *@out, as of the open (of a writable disk:
  * the present one); st_blocks counts the files of all layers. With the option "cow" it is
@@ -369,6 +407,14 @@ QIMG_API const char *const *qimg_image_get_warnings(const QimgImage *image);
  * undefined); -ENOMEM; -ENOKEY. */
 QIMG_API int qimg_image_read(QimgImage *image, uint64_t guest_offset, void *buffer,
                              size_t length_bytes);
+
+/* The bytes are not read again soon, as by one of many threads that scan a disk: the
+ * calling thread does all the work, and compressed clusters are not cached. */
+#define QIMG_READ_ONCE (1u << 0)
+
+/* As qimg_image_read, with ORed flags; -EINVAL for flags unknown to this version. */
+QIMG_API int qimg_image_read_with(QimgImage *image, uint64_t guest_offset, void *buffer,
+                                  size_t length_bytes, unsigned flags);
 
 /* ---- creation ---- */
 
@@ -524,6 +570,11 @@ typedef struct QimgExtent {
  * behind it. Threads: any. Returns 0, -EINVAL (also if @out->struct_bytes is not set),
  * -EIO if a table cannot be read, -ENOMEM. */
 QIMG_API int qimg_image_map(QimgImage *image, uint64_t guest_offset, QimgExtent *out);
+
+/* As qimg_image_map, for at most @length_bytes > 0 (which may exceed the disk). Looks no
+ * farther, so it is fast also in a long extent. */
+QIMG_API int qimg_image_map_range(QimgImage *image, uint64_t guest_offset,
+                                  uint64_t length_bytes, QimgExtent *out);
 
 /* As lseek: the first offset at or behind @guest_offset that holds data (@hole false) or
  * lies in a hole (@hole true; the disk's end is a hole). DATA, COMPRESSED and DAMAGED are
@@ -987,10 +1038,6 @@ QIMG_API const char *qimg_copy_get_file_path(const QimgCopy *copy, unsigned file
 QIMG_API const char *qimg_copy_get_file_digest(const QimgCopy *copy, unsigned file,
                                                QimgDigest digest);
 QIMG_API const char *qimg_copy_get_file_error(const QimgCopy *copy, unsigned file);
-
-/* Whether the file of @status, from stat, belongs to the chain of @image, and so must not
- * be written to. Any thread. */
-QIMG_API gboolean qimg_image_has_file(const QimgImage *image, const struct stat *status);
 
 /* Frees a copy that is not running; accepts NULL. */
 QIMG_API void qimg_copy_free(QimgCopy *copy);

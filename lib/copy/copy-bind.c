@@ -45,7 +45,7 @@ look_at_journal(Scene *scene, const CopyPlace *place, const char *name,
     struct stat status;
 
     if (copy_place_get_status(place, name, &status) &&
-        copy_is_chain_file(scene->image, &status))
+        qimg_image_has_file(scene->image, &status))
         return COPY_REFUSE(
             "the journal of a copy to it would have the name of a file of the "
             "chain (name another file)");
@@ -220,7 +220,7 @@ hold_old(CopyBinding *binding, const QimgImage *image, GError **error)
         return errno == ENOENT || copy_refuse_errno(errno, "cannot be opened", error);
     if (fstat(binding->old_fd, &status) < 0)
         return copy_refuse_errno(errno, "cannot read its status", error);
-    if (copy_is_chain_file(image, &status)) /* it may have been replaced meanwhile */
+    if (qimg_image_has_file(image, &status)) /* it may have been replaced meanwhile */
         return COPY_REFUSE("is the image itself or one of its chain (name another file)");
     return qimg_file_lock(binding->old_fd, QIMG_LOCK_RO_PERM,
                           QIMG_LOCK_RW_UNSHARED | QIMG_PERM_READ,
@@ -337,7 +337,7 @@ look_at_target(CopyBinding *binding, Scene *scene, GError **error)
     scene->is_there = stat(binding->path, &scene->status) == 0;
     if (!scene->is_there && lstat(binding->path, &link) == 0 && S_ISLNK(link.st_mode))
         return COPY_REFUSE("is a symbolic link to nothing (name the file itself)");
-    if (scene->is_there && copy_is_chain_file(scene->image, &scene->status)) /* I3 */
+    if (scene->is_there && qimg_image_has_file(scene->image, &scene->status)) /* I3 */
         return COPY_REFUSE("is the image itself or one of its chain (name another file)");
     if (scene->is_there && S_ISFIFO(scene->status.st_mode)) {
         binding->is_stream = true;

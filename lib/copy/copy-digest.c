@@ -5,9 +5,11 @@
 #include <errno.h>
 #include <openssl/evp.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/checked.h"
 #include "base/errors.h"
+#include "base/workers.h"
 #include "base/zeros.h"
 #include "copy/copy-zeros.h"
 
@@ -107,7 +109,7 @@ copy_digest_free(CopyDigest *digest)
 struct FileDigests {
     unsigned kinds;
     const _Atomic bool *stop;
-    QimgStorage **storages; /* const; owned by the chain */
+    const QimgImage *image; /* const */
     FileDigest *results;    /* each is written by the thread that took its index */
     unsigned n_files;       /* const */
     atomic_uint next_index; /* atomic, relaxed: hands out indices */
@@ -122,26 +124,25 @@ free_all(CopyDigest **digests)
         copy_digest_free(digests[i]);
 }
 
-/* Adds the whole of @storage to @digests. */
+/* Adds the whole of @file to @digests. */
 static QimgErrno
-digest_add_file(FileDigests *all, QimgStorage *storage, uint8_t *buffer,
+digest_add_file(FileDigests *all, const QimgFile *file, uint8_t *buffer,
                 CopyDigest **digests)
 {
-    uint64_t size_bytes = 0, done = 0;
-    QimgErrno err = qimg_storage_get_size(storage, &size_bytes);
-
-    while (!err && done < size_bytes) {
-        size_t n = qimg_min_u64(READ_BYTES, size_bytes - done);
+    for (uint64_t done = 0;;) {
+        ssize_t n = pread(file->fd, buffer, READ_BYTES, (off_t)done);
 
         if (atomic_load_explicit(all->stop, memory_order_relaxed))
             return -ECANCELED;
-        err = qimg_storage_read(storage, QIMG_IO_DATA, qimg_host(done), buffer, n);
-        for (unsigned i = 0; !err && i < COPY_N_DIGESTS; i++)
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return n < 0 ? -errno : 0;
+        for (unsigned i = 0; i < COPY_N_DIGESTS; i++)
             if (digests[i])
-                copy_digest_add(digests[i], buffer, n);
-        done += n;
+                copy_digest_add(digests[i], buffer, (size_t)n);
+        done += (uint64_t)n;
     }
-    return err;
 }
 
 static void
@@ -158,7 +159,10 @@ digest_file(FileDigests *all, unsigned index, uint8_t *buffer)
         result->error = g_strdup(error->message);
         g_error_free(error);
     } else {
-        QimgErrno err = digest_add_file(all, all->storages[index], buffer, digests);
+        QimgFile file = {.struct_bytes = sizeof file};
+        QimgErrno err = qimg_image_get_file(all->image, index, &file)
+                            ? digest_add_file(all, &file, buffer, digests)
+                            : -EBADF;
 
         if (err)
             result->error = g_strdup(g_strerror(-err));
@@ -182,29 +186,21 @@ file_thread_main(void *user)
     return NULL;
 }
 
-static void
-add_storage(FileDigests *all, QimgStorage *storage)
-{
-    if (!storage)
-        return;
-    all->results[all->n_files].path = storage->path;
-    all->storages[all->n_files++] = storage;
-}
-
 FileDigests *
-file_digests_start(QimgChain *chain, unsigned first_layer, unsigned kinds,
-                   unsigned n_threads, const _Atomic bool *stop)
+file_digests_start(const QimgImage *image, unsigned kinds, unsigned n_threads,
+                   const _Atomic bool *stop)
 {
     FileDigests *all = g_new0(FileDigests, 1);
+    QimgFile file = {.struct_bytes = sizeof file};
 
+    all->image = image;
     all->kinds = kinds;
     all->stop = stop;
-    all->storages = g_new0(QimgStorage *, 2 * (size_t)chain->n_layers);
-    all->results = g_new0(FileDigest, 2 * (size_t)chain->n_layers);
-    for (unsigned i = first_layer; i < chain->n_layers; i++) {
-        add_storage(all, chain->layers[i]->file);
-        add_storage(all, chain->layers[i]->data_file);
-    }
+    while (qimg_image_get_file(image, all->n_files, &file))
+        all->n_files++;
+    all->results = g_new0(FileDigest, all->n_files);
+    for (unsigned i = 0; qimg_image_get_file(image, i, &file); i++)
+        all->results[i].path = file.path;
     n_threads = MIN(n_threads, all->n_files);
     all->threads = g_new0(pthread_t, n_threads);
     for (; all->n_threads < n_threads; all->n_threads++)
@@ -246,7 +242,6 @@ file_digests_free(FileDigests *digests)
             g_free(digests->results[i].digests[j]);
     }
     g_free(digests->results);
-    g_free(digests->storages);
     g_free(digests->threads);
     g_free(digests);
 }

@@ -2,7 +2,9 @@
 /* Digests of copied bytes, and of the source files. */
 #pragma once
 
-#include "image/chain/handle.h"
+#include <stdatomic.h>
+
+#include "qimg.h"
 
 /* The digests of QimgDigest. */
 #define COPY_N_DIGESTS (QIMG_DIGEST_SHA256 + 1)
@@ -19,7 +21,7 @@ void copy_digest_free(CopyDigest *digest);
 
 /* The digests of one file. */
 typedef struct {
-    const char *path;              /* borrowed from the chain */
+    const char *path;              /* borrowed from the image */
     char *digests[COPY_N_DIGESTS]; /* in hexadecimal; NULL: not requested, or failed */
     char *error;                   /* why they failed; else NULL */
 } FileDigest;
@@ -27,9 +29,9 @@ typedef struct {
 /* Digests of the chain's files, computed by separate threads. */
 typedef struct FileDigests FileDigests;
 
-/* Begins the digests @kinds (bits) of the files of layer @first_layer and those below, by
- * at most @n_threads threads, which end early when *@stop is set. */
-FileDigests *file_digests_start(QimgChain *chain, unsigned first_layer, unsigned kinds,
+/* Begins the digests @kinds (bits) of the files of @image, which must outlive them, by at
+ * most @n_threads threads, which end early when *@stop is set. */
+FileDigests *file_digests_start(const QimgImage *image, unsigned kinds,
                                 unsigned n_threads, const _Atomic bool *stop);
 /* Waits for the threads. */
 void file_digests_join(FileDigests *digests);

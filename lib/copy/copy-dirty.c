@@ -272,7 +272,7 @@ qimg_copy_dirty(QimgImage *image, const char *bitmap, const QimgCopyOptions *opt
         .options = &own,
         .target = {.fd = -1, .stream_fd = -1},
         .report = {.struct_bytes = sizeof copy.report,
-                   .size_bytes = image_size_bytes(image)},
+                   .size_bytes = qimg_image_get_size_bytes(image)},
     };
     bool is_good = false;
 

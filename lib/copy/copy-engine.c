@@ -21,14 +21,13 @@
 
 #include "base/checked.h"
 #include "base/errors.h"
+#include "base/workers.h"
 #include "copy/copy-compare.h"
 #include "copy/copy-digest.h"
 #include "copy/copy-plan.h"
 #include "copy/copy-rescue.h"
 #include "copy/copy-target.h"
 #include "copy/copy-zeros.h"
-#include "image/chain/handle.h"
-#include "image/read/read.h"
 
 /* Enough that a slow piece does not stop the others for long. */
 #define PIECES_PER_THREAD 3u
@@ -134,10 +133,11 @@ read_piece(Engine *engine, CopyResult *result, uint8_t *buffer)
 {
     const CopyJob *job = engine->job;
     const CopyPiece *piece = &result->piece;
-    QimgErrno err =
-        image_read_bulk(job->image, piece->guest_offset, buffer, piece->length_bytes);
+    QimgErrno err = qimg_image_read_with(job->image, piece->guest_offset, buffer,
+                                         piece->length_bytes, QIMG_READ_ONCE);
 
-    if (!copy_is_unreadable(err))
+    /* Of a changed image nothing is readable. */
+    if (!copy_is_unreadable(err) || qimg_image_find_changed(job->image, FALSE))
         return err;
     result->bad = g_array_new(FALSE, FALSE, sizeof(QimgUnreadable));
     return copy_rescue(job->image, piece->guest_offset, piece->length_bytes, buffer,
@@ -455,8 +455,9 @@ chunk_bytes_of(const QimgImage *image)
 {
     uint64_t chunk_bytes = COPY_MIN_CHUNK_BYTES;
 
-    for (unsigned i = image->first_layer; i < image->chain->n_layers; i++)
-        chunk_bytes = qimg_max_u64(chunk_bytes, image->chain->layers[i]->cluster_bytes);
+    for (unsigned i = 0; i < qimg_image_get_n_layers(image); i++)
+        chunk_bytes =
+            qimg_max_u64(chunk_bytes, qimg_image_get_layer_cluster_bytes(image, i));
     return chunk_bytes;
 }
 

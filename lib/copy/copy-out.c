@@ -51,7 +51,6 @@
 #include "copy/copy-rescue.h"
 #include "copy/copy-source.h"
 #include "copy/copy-target.h"
-#include "image/chain/handle.h"
 
 _Static_assert(ATOMIC_BOOL_LOCK_FREE == 2, "qimg_copy_stop is for signal handlers");
 
@@ -173,12 +172,6 @@ const char *
 qimg_copy_get_file_error(const QimgCopy *copy, unsigned file)
 {
     return file_digests_get(copy->files, file)->error;
-}
-
-gboolean
-qimg_image_has_file(const QimgImage *image, const struct stat *status)
-{
-    return copy_is_chain_file(image, status);
 }
 
 /* ---- BOUND ---- */
@@ -562,8 +555,7 @@ qimg_copy_run(QimgCopy *copy, GError **error)
     if (is_good) {
         take_over(copy);
         if (copy->options.digests && copy->options.hash_files)
-            copy->files = file_digests_start(copy->image->chain, copy->image->first_layer,
-                                             copy->options.digests,
+            copy->files = file_digests_start(copy->image, copy->options.digests,
                                              copy->options.n_threads, &copy->stop);
         is_good = check_earlier(copy, &own_error) && fill_target(copy, &own_error) &&
                   finish_digests(copy, &own_error) && verify(copy, &own_error) &&

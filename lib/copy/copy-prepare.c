@@ -15,20 +15,18 @@
 #include "copy/copy-rescue.h"
 #include "copy/copy-target.h"
 #include "copy/copy-zeros.h"
-#include "image/chain/handle.h"
-#include "image/read/read.h"
 
 bool
 copy_check_image(const QimgImage *image, GError **error)
 {
-    if (image->chain->gate) {
+    if (!qimg_image_is_constant(image)) {
         qimg_set_error(error, QIMG_ERROR_USAGE,
                        "an image that is open for writing cannot be copied (leave out rw "
                        "and cow)");
         return false;
     }
-    for (unsigned i = image->first_layer; i < image->chain->n_layers; i++) {
-        QimgErrno err = image->chain->layers[i]->data_error;
+    for (unsigned i = 0; i < qimg_image_get_n_layers(image); i++) {
+        QimgErrno err = qimg_image_get_layer_error(image, i);
 
         if (err) {
             qimg_set_error_errno(error, -err, NULL, "its data cannot be read");
@@ -116,7 +114,7 @@ check_first_piece(QimgCopy *copy, GError **error)
         at = found;
     n = qimg_min_u64(COPY_GRANULE_BYTES, copy->report.size_bytes - at);
     buffer = g_malloc(n);
-    err = image_read_bulk(copy->image, at, buffer, n);
+    err = qimg_image_read_with(copy->image, at, buffer, n, QIMG_READ_ONCE);
     if (copy_is_unreadable(err)) {
         if (copy->options.rescue)
             return true;
@@ -147,6 +145,6 @@ qimg_copy_uses_path(const QimgCopy *copy, const char *path)
 {
     struct stat status;
 
-    return (stat(path, &status) == 0 && copy_is_chain_file(copy->image, &status)) ||
+    return (stat(path, &status) == 0 && qimg_image_has_file(copy->image, &status)) ||
            (copy->options.target_path && copy_binding_uses(&copy->binding, path));
 }

@@ -3,12 +3,10 @@
 #include "copy/copy-rescue.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #include "base/checked.h"
-#include "image/chain/handle.h"
-#include "image/map/runs.h"
-#include "image/read/read.h"
 
 #define SECTOR_BYTES 512u
 
@@ -40,9 +38,9 @@ rescue_read_part(Rescue *rescue, uint64_t guest_offset, uint64_t length_bytes)
 {
     if (atomic_load_explicit(rescue->stop, memory_order_relaxed))
         return -ECANCELED;
-    return image_read_bulk(rescue->image, guest_offset,
-                           rescue->buffer + (guest_offset - rescue->buffer_offset),
-                           length_bytes);
+    return qimg_image_read_with(rescue->image, guest_offset,
+                                rescue->buffer + (guest_offset - rescue->buffer_offset),
+                                length_bytes, QIMG_READ_ONCE);
 }
 
 /* Halves the range until its parts are readable or single sectors. */
@@ -63,61 +61,65 @@ bisect(Rescue *rescue, uint64_t guest_offset, uint64_t length_bytes)
     return err ? err : bisect(rescue, guest_offset + half, length_bytes - half);
 }
 
-/* Compressed clusters are readable as a whole or not at all. */
+/* The distance to the end of the cluster of layer @depth at @guest_offset. */
+static uint64_t
+left_in_cluster(const Rescue *rescue, unsigned depth, uint64_t guest_offset)
+{
+    uint64_t cluster_bytes = qimg_image_get_layer_cluster_bytes(rescue->image, depth);
+    uint64_t layer_offset = qimg_image_get_start_bytes(rescue->image) + guest_offset;
+
+    return cluster_bytes - (layer_offset & (cluster_bytes - 1));
+}
+
+/* Compressed clusters of layer @depth are readable as a whole or not at all. */
 static QimgErrno
 read_clusters(Rescue *rescue, uint64_t guest_offset, uint64_t length_bytes,
-              uint64_t cluster_bytes)
+              unsigned depth)
 {
     uint64_t end = guest_offset + length_bytes;
 
     while (guest_offset < end) {
-        uint64_t in_cluster_bytes =
-            (rescue->image->base_bytes + guest_offset) & (cluster_bytes - 1);
-        uint64_t n = qimg_min_u64(cluster_bytes - in_cluster_bytes, end - guest_offset);
+        uint64_t n = qimg_min_u64(left_in_cluster(rescue, depth, guest_offset),
+                                  end - guest_offset);
         QimgErrno err = rescue_read_part(rescue, guest_offset, n);
 
         if (err && !copy_is_unreadable(err))
             return err;
         if (err)
             give_up(rescue, guest_offset, n,
-                    err == -EIO ? qimg_rule_text(QIMG_RULE_COMPRESSED_STREAM)
+                    err == -EIO ? "a compressed cluster cannot be inflated"
                                 : g_strerror(-err));
         guest_offset += n;
     }
     return 0;
 }
 
-/* Rescues the next run at @guest_offset, at most @length_bytes; *@done_out is its
+/* Rescues the extent at @guest_offset, at most @length_bytes; *@done_out is its
  * length. */
 static QimgErrno
-rescue_run(Rescue *rescue, uint64_t guest_offset, uint64_t length_bytes,
-           uint64_t *done_out)
+rescue_extent(Rescue *rescue, uint64_t guest_offset, uint64_t length_bytes,
+              uint64_t *done_out)
 {
-    QimgImage *image = rescue->image;
-    QimgChain *chain = image->chain;
-    uint64_t cluster_bytes = chain->layers[image->first_layer]->cluster_bytes;
-    ImageRun r;
+    QimgExtent extent = {.struct_bytes = sizeof extent};
     QimgErrno err =
-        image_map_run(image, image->base_bytes + guest_offset, length_bytes, &r);
+        qimg_image_map_range(rescue->image, guest_offset, length_bytes, &extent);
 
     if (err) {
         if (!copy_is_unreadable(err))
             return err;
         /* The range of the unreadable table is unknown. */
-        *done_out = qimg_min_u64(cluster_bytes - (guest_offset & (cluster_bytes - 1)),
-                                 length_bytes);
+        *done_out = qimg_min_u64(left_in_cluster(rescue, 0, guest_offset), length_bytes);
         give_up(rescue, guest_offset, *done_out, "a table of the image cannot be read");
         return 0;
     }
-    *done_out = r.run.length_bytes;
-    if (r.run.kind == QIMG_RUN_DAMAGED) {
-        give_up(rescue, guest_offset, r.run.length_bytes, qimg_rule_text(r.run.rule));
+    *done_out = extent.length_bytes;
+    if (extent.kind == QIMG_EXTENT_DAMAGED) {
+        give_up(rescue, guest_offset, extent.length_bytes, extent.reason);
         return 0;
     }
-    if (r.run.kind == QIMG_RUN_COMPRESSED)
-        return read_clusters(rescue, guest_offset, r.run.length_bytes,
-                             chain->layers[r.layer_index]->cluster_bytes);
-    return bisect(rescue, guest_offset, r.run.length_bytes);
+    if (extent.kind == QIMG_EXTENT_COMPRESSED)
+        return read_clusters(rescue, guest_offset, extent.length_bytes, extent.depth);
+    return bisect(rescue, guest_offset, extent.length_bytes);
 }
 
 QimgErrno
@@ -129,7 +131,8 @@ copy_rescue(QimgImage *image, uint64_t guest_offset, size_t length_bytes, uint8_
 
     while (done < length_bytes) {
         uint64_t n = 0;
-        QimgErrno err = rescue_run(&rescue, guest_offset + done, length_bytes - done, &n);
+        QimgErrno err =
+            rescue_extent(&rescue, guest_offset + done, length_bytes - done, &n);
 
         if (err)
             return err;

@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "image/chain/handle.h"
 #include "storage/same-file.h"
 
 char *
@@ -19,18 +18,18 @@ copy_stamp_of(const struct stat *status)
                            (long long)status->st_ctim.tv_sec, status->st_ctim.tv_nsec);
 }
 
-/* Whether @storage has changed since the open. */
+/* Whether @file has changed since the open. */
 static CopyChange
-find_change(QimgStorage *storage)
+find_change(const QimgFile *file)
 {
-    const struct stat *then = &storage->status;
+    const struct stat *then = file->status;
     struct stat now;
 
     if (!S_ISREG(then->st_mode)) /* the times of a device's node say nothing */
         return COPY_UNCHANGED;
-    qimg_storage_get_status(storage, &now);
-    if (now.st_size != then->st_size || now.st_ino != then->st_ino ||
-        now.st_dev != then->st_dev || !qimg_is_same_time(&now.st_mtim, &then->st_mtim))
+    if (fstat(file->fd, &now) < 0 || now.st_size != then->st_size ||
+        now.st_ino != then->st_ino || now.st_dev != then->st_dev ||
+        !qimg_is_same_time(&now.st_mtim, &then->st_mtim))
         return COPY_CHANGED;
     return qimg_is_same_time(&now.st_ctim, &then->st_ctim) ? COPY_UNCHANGED
                                                            : COPY_TOUCHED;
@@ -40,18 +39,14 @@ CopyChange
 copy_find_change(const QimgImage *image, const char **path_out)
 {
     CopyChange worst = COPY_UNCHANGED;
+    QimgFile file = {.struct_bytes = sizeof file};
 
-    for (unsigned i = image->first_layer; i < image->chain->n_layers; i++) {
-        QimgStorage *storages[] = {image->chain->layers[i]->file,
-                                   image->chain->layers[i]->data_file};
+    for (unsigned i = 0; qimg_image_get_file(image, i, &file); i++) {
+        CopyChange change = find_change(&file);
 
-        for (size_t j = 0; j < G_N_ELEMENTS(storages); j++) {
-            CopyChange change = storages[j] ? find_change(storages[j]) : COPY_UNCHANGED;
-
-            if (change > worst) {
-                worst = change;
-                *path_out = storages[j]->path;
-            }
+        if (change > worst) {
+            worst = change;
+            *path_out = file.path;
         }
     }
     return worst;
@@ -60,34 +55,29 @@ copy_find_change(const QimgImage *image, const char **path_out)
 /* ---- as text ---- */
 
 static void
-add_file(json_t *files, QimgStorage *storage)
+add_file(json_t *files, const QimgFile *file)
 {
     g_autofree char *real = NULL;
     g_autofree char *name = NULL;
     g_autofree char *mtime = NULL;
     g_autofree char *stamp = NULL;
-    uint64_t size_bytes = 0;
     bool is_file;
     char *resolved;
 
-    if (!storage)
-        return;
-    resolved = realpath(storage->path, NULL);
-    real = g_strdup(resolved ? resolved : storage->path);
+    resolved = realpath(file->path, NULL);
+    real = g_strdup(resolved ? resolved : file->path);
     free(resolved);
     name = g_strescape(real, NULL); /* names need not be UTF-8 */
     /* The mtime of a device's node says nothing about its content. */
-    is_file = S_ISREG(storage->status.st_mode);
+    is_file = S_ISREG(file->status->st_mode);
     mtime = is_file
-                ? g_strdup_printf("%lld.%09ld", (long long)storage->status.st_mtim.tv_sec,
-                                  storage->status.st_mtim.tv_nsec)
+                ? g_strdup_printf("%lld.%09ld", (long long)file->status->st_mtim.tv_sec,
+                                  file->status->st_mtim.tv_nsec)
                 : g_strdup("");
-    stamp = is_file ? copy_stamp_of(&storage->status) : g_strdup("");
-    if (qimg_storage_get_size(storage, &size_bytes) != 0)
-        size_bytes = 0;
+    stamp = is_file ? copy_stamp_of(file->status) : g_strdup("");
     json_array_append_new(files, json_pack("{s:s, s:I, s:s, s:s}", "filename", name,
-                                           "size", (json_int_t)size_bytes, "mtime", mtime,
-                                           "stamp", stamp));
+                                           "size", (json_int_t)file->size_bytes, "mtime",
+                                           mtime, "stamp", stamp));
 }
 
 json_t *
@@ -95,11 +85,10 @@ copy_source_describe(const QimgImage *image, const char *source_name)
 {
     g_autofree char *name = g_strescape(source_name, NULL);
     json_t *files = json_array();
+    QimgFile file = {.struct_bytes = sizeof file};
 
-    for (unsigned i = image->first_layer; i < image->chain->n_layers; i++) {
-        add_file(files, image->chain->layers[i]->file);
-        add_file(files, image->chain->layers[i]->data_file);
-    }
+    for (unsigned i = 0; qimg_image_get_file(image, i, &file); i++)
+        add_file(files, &file);
     return json_pack("{s:s, s:I, s:o}", "name", name, "size",
                      (json_int_t)qimg_image_get_size_bytes(image), "files", files);
 }

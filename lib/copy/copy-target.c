@@ -12,28 +12,8 @@
 #include "base/errors.h"
 #include "base/zeros.h"
 #include "copy/copy-zeros.h"
-#include "image/chain/handle.h"
 #include "storage/file-lock.h"
 #include "storage/file.h"
-#include "storage/same-file.h"
-
-static bool
-is_layer_file(const QimgStorage *storage, const struct stat *status)
-{
-    return storage && qimg_is_same_file(&storage->status, status);
-}
-
-bool
-copy_is_chain_file(const QimgImage *image, const struct stat *status)
-{
-    const QimgChain *chain = image->chain;
-
-    for (unsigned i = 0; i < chain->n_layers; i++)
-        if (is_layer_file(chain->layers[i]->file, status) ||
-            is_layer_file(chain->layers[i]->data_file, status))
-            return true;
-    return false;
-}
 
 bool
 copy_target_take(CopyTarget *target, int fd_in, const char *path, const QimgImage *image,
@@ -46,7 +26,7 @@ copy_target_take(CopyTarget *target, int fd_in, const char *path, const QimgImag
         qimg_set_error_errno(error, errno, NULL, "cannot read its status");
         return false;
     }
-    if (copy_is_chain_file(image, &status)) { /* I3 */
+    if (qimg_image_has_file(image, &status)) { /* I3 */
         qimg_set_error(error, QIMG_ERROR_REFUSED,
                        "is the image itself or one of its chain (name another file)");
         return false;

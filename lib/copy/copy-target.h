@@ -15,9 +15,6 @@ typedef struct {
     bool keeps_zeros; /* writes zeros like data */
 } CopyTarget;
 
-/* Whether @status is of a file of @image's chain, including layers above its first. */
-bool copy_is_chain_file(const QimgImage *image, const struct stat *status);
-
 /* Takes @fd (also on failure) as the target, and locks it; changes nothing in it. @path
  * is for messages. */
 bool copy_target_take(CopyTarget *target, int fd, const char *path,

@@ -147,6 +147,18 @@ qimg_image_get_cluster_bytes(const QimgImage *image)
     return image->chain->layers[image->first_layer]->cluster_bytes;
 }
 
+uint64_t
+qimg_image_get_start_bytes(const QimgImage *image)
+{
+    return image->base_bytes;
+}
+
+gboolean
+qimg_image_is_constant(const QimgImage *image)
+{
+    return image->chain->gate == NULL;
+}
+
 unsigned
 qimg_image_get_n_layers(const QimgImage *image)
 {
@@ -184,6 +196,22 @@ qimg_image_get_layer_backing_name(const QimgImage *image, unsigned depth)
     const QimgFormat *layer = layer_at(image, depth);
 
     return layer ? layer->backing_name : NULL;
+}
+
+uint64_t
+qimg_image_get_layer_cluster_bytes(const QimgImage *image, unsigned depth)
+{
+    const QimgFormat *layer = layer_at(image, depth);
+
+    return layer ? layer->cluster_bytes : 0;
+}
+
+int
+qimg_image_get_layer_error(const QimgImage *image, unsigned depth)
+{
+    const QimgFormat *layer = layer_at(image, depth);
+
+    return layer ? layer->data_error : 0;
 }
 
 unsigned

@@ -243,6 +243,7 @@ static const QimgStorageOps file_ops = {
     .find_extent = file_find_extent,
     .has_changed = file_has_changed,
     .get_status = file_get_status,
+    .get_fd = qimg_file_storage_get_fd,
     .close = file_close,
 };
 

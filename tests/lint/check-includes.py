@@ -33,7 +33,7 @@ ALLOWED = {
     "image": BRICKS + CONTRACT + ("storage", "crypt"),
     # Content of a disk in an image of any format: over the public functions.
     "partition": BRICKS,
-    # The same, and COPY; its target and journal are files.
+    # The same; its target and journal are files.
     "copy": BRICKS + ("storage/storage.h", "storage/file.h", "storage/file-lock.h",
                       "storage/same-file.h"),
 }
@@ -44,17 +44,6 @@ FLOORS = {
                      "check"),
     "image": ("chain", "map", "read", "write", "open"),
     "fuse": ("images", "sandbox", "mount", "tree", "ops"),
-}
-# Headers of image/ for single files of copy/.
-COPY = {
-    # The files of the chain: their state at open, their digests, none may be the target; the
-    # size of a chunk is that of the layers' clusters.
-    "image/chain/handle.h": ("copy-digest.h", "copy-engine.c", "copy-out.c", "copy-prepare.c",
-                             "copy-rescue.c", "copy-source.c", "copy-target.c"),
-    # A read without the cache of inflated clusters.
-    "image/read/read.h": ("copy-engine.c", "copy-prepare.c", "copy-rescue.c"),
-    # The layer of an unreadable cluster, and the broken rule.
-    "image/map/runs.h": ("copy-rescue.c",),
 }
 # State that only some files may name -> those files, or their folders.
 STATE = {
@@ -101,8 +90,7 @@ def check_library(root, path, includes, problems):
     for header in includes:
         if not os.path.exists(os.path.join(root, "lib", header)):
             problems.append(f"{path}: {header} is not written from the root of lib/")
-        elif (not may_include(folder, header) and
-              not (folder == "copy" and os.path.basename(path) in COPY.get(header, ()))):
+        elif not may_include(folder, header):
             problems.append(f"{path}: {folder} may not include {header}")
         elif header in STATE and not path[len("lib/"):].startswith(STATE[header]):
             problems.append(f"{path}: may not include {header}, the state of others")

@@ -23,16 +23,28 @@
 typedef struct {
     const QimgImage *image;
     uint64_t guest_offset; /* where the next step begins */
+    uint64_t end_offset;   /* nothing behind it is of interest */
     uint64_t chunk_bytes;
     struct timespec begin;
 } Walk;
 
+/* @length_bytes may exceed the disk. */
 static void
-walk_begin(Walk *walk, const QimgImage *image, uint64_t guest_offset)
+walk_begin(Walk *walk, const QimgImage *image, uint64_t guest_offset,
+           uint64_t length_bytes)
 {
     *walk = (Walk){
         .image = image, .guest_offset = guest_offset, .chunk_bytes = FIRST_CHUNK_BYTES};
+    if (!qimg_add_u64(guest_offset, length_bytes, &walk->end_offset))
+        walk->end_offset = UINT64_MAX;
     clock_gettime(CLOCK_MONOTONIC_COARSE, &walk->begin);
+}
+
+/* Inside the gate the disk only grows. */
+static uint64_t
+walk_end_offset(const Walk *walk)
+{
+    return qimg_min_u64(walk->end_offset, image_size_bytes(walk->image));
 }
 
 /* Whether the walk has neither reached its end nor its time limit. */
@@ -41,7 +53,7 @@ walk_goes_on(const Walk *walk)
 {
     struct timespec now;
 
-    if (walk->guest_offset >= image_size_bytes(walk->image))
+    if (walk->guest_offset >= walk_end_offset(walk))
         return false;
     clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
     return (now.tv_sec - walk->begin.tv_sec) * INT64_C(1000000000) +
@@ -97,7 +109,7 @@ static QimgErrno
 walk_step(Walk *walk, ImageRun *out)
 {
     const QimgImage *image = walk->image;
-    uint64_t left = image_size_bytes(image) - walk->guest_offset;
+    uint64_t left = walk_end_offset(walk) - walk->guest_offset;
     uint64_t length_bytes = qimg_min_u64(left, walk->chunk_bytes);
     const QimgFormat *layer;
     QimgErrno err =
@@ -193,15 +205,22 @@ extent_of(const QimgImage *image, const ImageRun *r, uint64_t guest_offset,
 int
 qimg_image_map(QimgImage *image, uint64_t guest_offset, QimgExtent *out)
 {
+    return qimg_image_map_range(image, guest_offset, UINT64_MAX, out);
+}
+
+int
+qimg_image_map_range(QimgImage *image, uint64_t guest_offset, uint64_t length_bytes,
+                     QimgExtent *out)
+{
     QIMG_GATE_SCOPE(image->chain->gate);
     ImageRun r, next;
     QimgExtent extent;
     QimgErrno err;
     Walk walk;
 
-    if (guest_offset >= image_size_bytes(image))
+    if (guest_offset >= image_size_bytes(image) || length_bytes == 0)
         return -EINVAL;
-    walk_begin(&walk, image, guest_offset);
+    walk_begin(&walk, image, guest_offset, length_bytes);
     err = walk_step(&walk, &r);
     if (err)
         return err;
@@ -228,7 +247,7 @@ walk_find_data(const QimgImage *image, uint64_t guest_offset, uint64_t *offset_o
     Walk walk;
 
     *offset_out = guest_offset;
-    walk_begin(&walk, image, guest_offset);
+    walk_begin(&walk, image, guest_offset, UINT64_MAX);
     while (!is_found && walk_goes_on(&walk)) {
         uint64_t known =
             holes ? hole_map_skip(holes, base + walk.guest_offset) - base : 0;
@@ -258,7 +277,7 @@ find_hole(const QimgImage *image, uint64_t guest_offset, uint64_t *offset_out)
 {
     Walk walk;
 
-    walk_begin(&walk, image, guest_offset);
+    walk_begin(&walk, image, guest_offset, UINT64_MAX);
     while (walk_goes_on(&walk)) {
         uint64_t start = walk.guest_offset;
         ImageRun r;

@@ -232,27 +232,28 @@ image_read_inside(QimgImage *image, uint64_t guest_offset, uint8_t *buffer,
     return read_range(image, false, guest_offset, buffer, length_bytes);
 }
 
-QimgErrno
-image_read_bulk(QimgImage *image, uint64_t guest_offset, uint8_t *buffer,
-                size_t length_bytes)
-{
-    return read_range(image, true, guest_offset, buffer, length_bytes);
-}
-
 int
 qimg_image_read(QimgImage *image, uint64_t guest_offset, void *buffer,
                 size_t length_bytes)
+{
+    return qimg_image_read_with(image, guest_offset, buffer, length_bytes, 0);
+}
+
+int
+qimg_image_read_with(QimgImage *image, uint64_t guest_offset, void *buffer,
+                     size_t length_bytes, unsigned flags)
 {
     QIMG_TRACE_REQUEST("read", image, guest_offset, length_bytes);
     QIMG_GATE_SCOPE(image->chain->gate);
     QimgErrno err;
 
-    if (!qimg_range_fits(guest_offset, length_bytes, image_size_bytes(image)))
+    if (!qimg_range_fits(guest_offset, length_bytes, image_size_bytes(image)) ||
+        flags & ~QIMG_READ_ONCE)
         return -EINVAL;
     for (unsigned i = image->first_layer; i < image->chain->n_layers; i++)
         if (image->chain->layers[i]->data_error)
             return image->chain->layers[i]->data_error;
-    err = image_read_inside(image, guest_offset, buffer, length_bytes);
+    err = read_range(image, flags & QIMG_READ_ONCE, guest_offset, buffer, length_bytes);
     if (!err &&
         chain_is_stale(image->chain)) /* afterwards: the check covers these bytes */
         err = -EIO;
