@@ -12,6 +12,8 @@
 #include <unistd.h>
 
 #include "images/dir-watch.h"
+#include "images/images-close.h"
+#include "images/images-dir.h"
 #include "mount/background.h"
 #include "mount/log.h"
 #include "mount/mountpoint.h"

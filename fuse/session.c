@@ -25,10 +25,12 @@
 #include "mount/mountpoint.h"
 #include "mount/notify.h"
 #include "mount/unmounter.h"
+#include "images/images-dir.h"
 #include "ops/coherence.h"
 #include "ops/ops.h"
 #include "ops/read-ahead.h"
 #include "servers.h"
+#include "tree/tree-lookup.h"
 
 struct Session {
     const Options *options;

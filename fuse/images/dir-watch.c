@@ -16,6 +16,9 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "images/images-close.h"
+#include "images/images-dir.h"
+
 #define EVENTS                                                                           \
     (IN_CREATE | IN_CLOSE_WRITE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE | IN_ONLYDIR)
 #define EVENT_BYTES 65536

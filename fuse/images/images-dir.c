@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Directories of images: tracks the images coming and going in them. */
+#include "images/images-dir.h"
+
 #include <errno.h>
 #include <string.h>
 #include <sys/statvfs.h>
 
+#include "images/images-close.h"
+#include "images/images-pin.h"
 #include "images/images-private.h"
 #include "images/names.h"
 

@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Opening images on demand, pinning, and closing them. */
+/* Opening images on demand. */
+#include "images/images-open.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 
+#include "images/images-close.h"
+#include "images/images-dir.h"
 #include "images/images-private.h"
 
 /* The limit of open images of directories, unless more are in use: each may have its own
@@ -12,167 +16,6 @@
 
 /* Indices of nodes have 28 bits. */
 #define MAX_INDEX (1u << 28)
-
-/* ---- closing ---- */
-
-static void
-fill_facts(const QimgImage *image, ImageFacts *out)
-{
-    out->size_bytes = qimg_image_get_size_bytes(image);
-    out->cluster_bytes = qimg_image_get_cluster_bytes(image);
-    out->is_writable = qimg_image_is_writable(image);
-    out->can_change_snapshots = qimg_image_can_change_snapshots(image);
-    qimg_image_get_stat(image, &out->status);
-}
-
-/* A number that changes when serial numbers stand for other snapshots. */
-static uint64_t
-signature_of(const QimgImage *image)
-{
-    g_autoptr(QimgSnapshots) list = qimg_image_get_snapshots(image);
-    g_autoptr(GChecksum) sum = g_checksum_new(G_CHECKSUM_SHA1);
-    guint8 digest[20];
-    gsize n_digest = sizeof digest;
-    uint64_t signature;
-
-    for (unsigned i = 0; i < qimg_snapshots_get_n(list); i++) {
-        const QimgSnapshot *s = qimg_snapshots_get(list, i);
-
-        g_checksum_update(sum, (const guchar *)&s->serial, sizeof s->serial);
-        g_checksum_update(sum, (const guchar *)&s->date_s, sizeof s->date_s);
-        g_checksum_update(sum, (const guchar *)&s->date_ns, sizeof s->date_ns);
-        g_checksum_update(sum, (const guchar *)s->id, (gssize)s->id_bytes + 1);
-    }
-    g_checksum_get_digest(sum, digest, &n_digest);
-    memcpy(&signature, digest, sizeof signature);
-    return signature;
-}
-
-/* Notes that data written to a busy entry may be lost. Unless its file has gone, the
- * image stays open: reopened, it would hide the loss. The lock is held. */
-static bool
-keeps_failed(Images *images, ImageEntry *entry, const GError *reason)
-{
-    if (!images->flush_error)
-        images->flush_error = g_strdup(reason->message);
-    if (entry->has_gone)
-        return false;
-    entry->is_kept = true;
-    entry->state = IMAGE_OPEN;
-    qimg_cond_broadcast(&images->changed);
-    return true;
-}
-
-/* Closes the image of a busy entry, without the lock. The facts become those of the file
- * after closing, whose status goes to *@closed_out. */
-static void
-close_image(ImageEntry *entry, const char *file_name, ImageFacts *facts,
-            struct stat *closed_out)
-{
-    snapshot_dir_cache_clear(&entry->snapshots);
-    snapshot_dir_cache_init(&entry->snapshots);
-    bitmap_dir_cache_clear(&entry->bitmaps);
-    bitmap_dir_cache_init(&entry->bitmaps);
-    g_clear_pointer(&entry->image, qimg_image_close);
-    *closed_out = facts->status;
-    if (!facts->is_writable)
-        return;
-    if (fstatat(entry->dir->fd, file_name, closed_out, AT_SYMLINK_NOFOLLOW) < 0)
-        *closed_out = (struct stat){0}; /* equals no status */
-    else if (closed_out->st_mtim.tv_sec >= facts->status.st_mtim.tv_sec)
-        facts->status.st_mtim = closed_out->st_mtim;
-}
-
-void
-images_close_entry(Images *images, ImageEntry *entry)
-{
-    g_autofree char *file_name = g_strdup(entry->file_name);
-    g_autoptr(GError) reason = NULL;
-    ImageFacts facts;
-    uint64_t signature;
-    struct stat closed;
-    bool is_flushed;
-
-    entry->state = IMAGE_BUSY;
-    qimg_mutex_unlock(&images->lock);
-    fill_facts(entry->image, &facts);
-    signature = signature_of(entry->image);
-    is_flushed = image_entry_flush(entry, &reason);
-    if (!is_flushed)
-        g_critical("%s", reason->message);
-    qimg_mutex_lock(&images->lock);
-    if (!is_flushed && keeps_failed(images, entry, reason))
-        return;
-    qimg_mutex_unlock(&images->lock);
-    close_image(entry, file_name, &facts, &closed);
-    qimg_mutex_lock(&images->lock);
-    entry->facts = facts;
-    entry->has_facts = !entry->is_link;
-    entry->closed = closed;
-    if (facts.is_writable)
-        entry->stamp = 0;
-    entry->signature = signature;
-    entry->state = IMAGE_CLOSED;
-    g_ptr_array_remove_fast(images->open, entry);
-    qimg_cond_broadcast(&images->changed);
-    images_drop_if_unused(images, entry);
-}
-
-void
-images_drop_if_unused(Images *images, ImageEntry *entry)
-{
-    if (!entry->has_gone || entry->n_pins > 0)
-        return;
-    if (entry->state == IMAGE_OPEN) {
-        images_close_entry(images, entry); /* and calls this function again */
-    } else if (entry->state == IMAGE_CLOSED) {
-        images->n_gone--;
-        images_remove_entry(images, entry);
-    }
-}
-
-/* The open, unused image with the oldest use, or NULL. The lock is held. */
-static ImageEntry *
-find_idle(const Images *images)
-{
-    ImageEntry *found = NULL;
-
-    for (guint i = 0; i < images->open->len; i++) {
-        ImageEntry *entry = images->open->pdata[i];
-
-        if (entry->state == IMAGE_OPEN && entry->n_pins == 0 && !entry->is_kept &&
-            (!found || entry->used_usecs < found->used_usecs))
-            found = entry;
-    }
-    return found;
-}
-
-int
-images_close_idle(Images *images)
-{
-    gint64 idle_usecs = (gint64)images->settings.idle_s * G_USEC_PER_SEC;
-    int due_ms = -1;
-
-    qimg_mutex_lock(&images->lock);
-    for (;;) {
-        ImageEntry *entry = find_idle(images);
-        gint64 left_usecs =
-            entry ? entry->used_usecs + idle_usecs - g_get_monotonic_time() : 0;
-
-        if (entry && left_usecs <= 0) {
-            images_close_entry(images, entry);
-            continue;
-        }
-        images->sleeps = !entry;
-        if (entry)
-            due_ms = (int)MIN(left_usecs / 1000 + 1, 1000 * 1000);
-        break;
-    }
-    qimg_mutex_unlock(&images->lock);
-    return due_ms;
-}
-
-/* ---- opening ---- */
 
 /* Explains a refused link: the sandbox permits links only to places where files may be
  * opened. */
@@ -288,7 +131,7 @@ open_entry(Images *images, ImageEntry *entry, GError **error)
     entry->state = IMAGE_BUSY;
     images->n_opening++;
     while (images->open->len + images->n_opening > MAX_OPEN &&
-           (idle = find_idle(images)) != NULL)
+           (idle = images_find_idle(images)) != NULL)
         images_close_entry(images, idle);
     file_name = g_strdup(entry->file_name);
     qimg_mutex_unlock(&images->lock);
@@ -296,7 +139,7 @@ open_entry(Images *images, ImageEntry *entry, GError **error)
     if (image) {
         show_warnings(entry, image);
         stamp = qimg_image_get_stamp(image);
-        signature = signature_of(image);
+        signature = images_signature_of(image);
     } else { /* perhaps the file has gone */
         log_error(entry, file_name, reason);
         images_update(images, entry->dir, file_name, FILE_COMPLETE);
@@ -316,22 +159,6 @@ open_entry(Images *images, ImageEntry *entry, GError **error)
     else
         g_propagate_error(error, g_steal_pointer(&reason));
     return false;
-}
-
-/* The lock is held. */
-static void
-unpin_locked(Images *images, ImageEntry *entry)
-{
-    entry->n_pins--;
-    entry->used_usecs = g_get_monotonic_time();
-    if (entry->n_pins > 0)
-        return;
-    if (entry->has_gone) {
-        images_drop_if_unused(images, entry);
-    } else if (images->sleeps) {
-        images->sleeps = false;
-        images_wake(images);
-    }
 }
 
 /* ---- files that change below an image ---- */
@@ -357,12 +184,12 @@ reopen_named(Images *images, ImageEntry *entry)
     if (!qimg_image_is_writable(entry->image))
         image = qimg_image_reopen(entry->image, images->settings.image_options, &reason);
     if (image) {
-        old_signature = signature_of(entry->image);
-        signature = signature_of(image);
-        snapshot_dir_cache_clear(&entry->snapshots);
-        snapshot_dir_cache_init(&entry->snapshots);
-        bitmap_dir_cache_clear(&entry->bitmaps);
-        bitmap_dir_cache_init(&entry->bitmaps);
+        old_signature = images_signature_of(entry->image);
+        signature = images_signature_of(image);
+        name_dir_cache_clear(&entry->snapshots);
+        name_dir_cache_init(&entry->snapshots);
+        name_dir_cache_clear(&entry->bitmaps);
+        name_dir_cache_init(&entry->bitmaps);
         qimg_image_close(entry->image);
     }
     qimg_mutex_lock(&images->lock);
@@ -449,7 +276,7 @@ pin(Images *images, unsigned number, bool look_now, GError **error)
     } else {
         entry->n_pins++;
         if (!ensure_open(images, entry, look_now, error)) {
-            unpin_locked(images, entry);
+            images_unpin_locked(images, entry);
             entry = NULL;
         }
     }
@@ -467,34 +294,6 @@ ImageEntry *
 images_pin_for_open(Images *images, unsigned number, GError **error)
 {
     return pin(images, number, true, error);
-}
-
-ImageEntry *
-images_pin_open(Images *images, unsigned number)
-{
-    ImageEntry *entry;
-
-    qimg_mutex_lock(&images->lock);
-    entry = images_find_entry(images, number);
-    if (entry && entry->state == IMAGE_OPEN)
-        entry->n_pins++;
-    else
-        entry = NULL;
-    qimg_mutex_unlock(&images->lock);
-    return entry;
-}
-
-void
-image_entry_unpin(ImageEntry *entry)
-{
-    Images *images;
-
-    if (!entry)
-        return;
-    images = entry->images;
-    qimg_mutex_lock(&images->lock);
-    unpin_locked(images, entry);
-    qimg_mutex_unlock(&images->lock);
 }
 
 /* ---- facts about closed images ---- */
@@ -541,6 +340,24 @@ images_get_facts(Images *images, unsigned number, ImageFacts *out, GError **erro
         return true;
     entry = images_pin(images, number, error);
     if (entry)
-        fill_facts(entry->image, out);
+        images_fill_facts(entry->image, out);
     return entry != NULL;
+}
+
+int
+images_errno(const GError *error)
+{
+    int err = qimg_error_to_errno(error);
+
+    if (error->domain == IMAGE_GONE)
+        return ESTALE;
+    switch (err) {
+    case EACCES:
+    case EBUSY:
+    case ENOKEY:
+    case ENOMEM:
+        return err;
+    default:
+        return EIO;
+    }
 }

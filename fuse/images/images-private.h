@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Shared by images.c, images-open.c and images-dir.c. */
+/* The registry, for images.c, images-open.c, images-close.c, images-pin.c and
+ * images-dir.c. */
 #pragma once
 
 #include "base/lock.h"
@@ -37,12 +38,5 @@ ImageEntry *images_add_entry(Images *images, char *name);
 /* Frees an entry that has gone, is closed and is not used. */
 void images_remove_entry(Images *images, ImageEntry *entry);
 
-/* Removes the entry from the registry: at once, or when it is no longer used. Releases
- * the lock meanwhile if the image must be closed. */
-void images_drop_if_unused(Images *images, ImageEntry *entry);
-
 /* The entry of that number, or NULL. */
 ImageEntry *images_find_entry(const Images *images, unsigned number);
-
-/* Closes an open image that is not in use. The lock is released meanwhile. */
-void images_close_entry(Images *images, ImageEntry *entry);

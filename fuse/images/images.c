@@ -17,8 +17,8 @@ free_entry(gpointer data)
     ImageEntry *entry = data;
 
     qimg_image_close(entry->image);
-    snapshot_dir_cache_clear(&entry->snapshots);
-    bitmap_dir_cache_clear(&entry->bitmaps);
+    name_dir_cache_clear(&entry->snapshots);
+    name_dir_cache_clear(&entry->bitmaps);
     partition_dir_cache_clear(&entry->partitions);
     g_hash_table_unref(entry->fresh);
     g_free(entry->name);
@@ -120,8 +120,8 @@ images_add_entry(Images *images, char *name)
     entry->number = images->next_number++;
     entry->generation = images->generation;
     entry->fresh = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, NULL);
-    snapshot_dir_cache_init(&entry->snapshots);
-    bitmap_dir_cache_init(&entry->bitmaps);
+    name_dir_cache_init(&entry->snapshots);
+    name_dir_cache_init(&entry->bitmaps);
     partition_dir_cache_init(&entry->partitions);
     g_ptr_array_insert(images->entries, (int)lower_bound(images, entry->number), entry);
     g_hash_table_insert(images->by_name, entry->name, entry);
@@ -310,14 +310,6 @@ images_can_go(Images *images, unsigned number)
     return can_go;
 }
 
-bool
-images_is_writable(Images *images, unsigned number)
-{
-    g_autoptr(ImageEntry) entry = images_pin_open(images, number);
-
-    return entry ? qimg_image_is_writable(entry->image) : images->settings.is_writable;
-}
-
 uint64_t
 images_get_closed_bytes(Images *images, unsigned number)
 {
@@ -332,100 +324,6 @@ images_get_closed_bytes(Images *images, unsigned number)
         bytes = entry->host_bytes;
     qimg_mutex_unlock(&images->lock);
     return bytes;
-}
-
-SnapshotDir *
-image_entry_get_snapshots(ImageEntry *entry)
-{
-    SnapshotDir *dir = snapshot_dir_get(&entry->snapshots, entry->image);
-    unsigned n = qimg_snapshots_get_n(dir->list);
-
-    if (n > 0) {
-        unsigned last = qimg_snapshots_get(dir->list, n - 1)->serial;
-
-        qimg_mutex_lock(&entry->images->lock);
-        entry->n_indices = MAX(entry->n_indices, last + 1);
-        qimg_mutex_unlock(&entry->images->lock);
-    }
-    return dir;
-}
-
-void
-image_entry_expect_writes(ImageEntry *entry)
-{
-    if (!entry->images->settings.is_cow) /* otherwise closing would lose the overlay */
-        return;
-    qimg_mutex_lock(&entry->images->lock);
-    entry->is_kept = true;
-    qimg_mutex_unlock(&entry->images->lock);
-}
-
-bool
-image_entry_keeps_pages(ImageEntry *entry, uint64_t inode)
-{
-    bool keeps;
-
-    qimg_mutex_lock(&entry->images->lock);
-    keeps =
-        (!entry->dir && !entry->is_again) || g_hash_table_contains(entry->fresh, &inode);
-    qimg_mutex_unlock(&entry->images->lock);
-    return keeps;
-}
-
-void
-image_entry_has_fresh_pages(ImageEntry *entry, uint64_t inode)
-{
-    qimg_mutex_lock(&entry->images->lock);
-    if ((entry->dir || entry->is_again) && !g_hash_table_contains(entry->fresh, &inode))
-        g_hash_table_add(entry->fresh, g_memdup2(&inode, sizeof inode));
-    qimg_mutex_unlock(&entry->images->lock);
-}
-
-bool
-image_entry_flush(ImageEntry *entry, GError **error)
-{
-    int err = qimg_image_is_writable(entry->image) ? qimg_image_flush(entry->image) : 0;
-
-    if (err)
-        g_set_error(error, QIMG_ERROR, QIMG_ERROR_FAILED,
-                    "%s: the last writes may be lost: %s (check the image and "
-                    "its file system)",
-                    qimg_image_get_layer_path(entry->image, 0), g_strerror(-err));
-    return err == 0;
-}
-
-bool
-images_flush(Images *images, GError **error)
-{
-    bool is_good = images->flush_error == NULL;
-
-    if (!is_good)
-        g_set_error_literal(error, QIMG_ERROR, QIMG_ERROR_FAILED, images->flush_error);
-    for (guint i = 0; i < images->entries->len; i++) {
-        ImageEntry *entry = images->entries->pdata[i];
-
-        if (entry->image && !image_entry_flush(entry, is_good ? error : NULL))
-            is_good = false;
-    }
-    return is_good;
-}
-
-int
-images_errno(const GError *error)
-{
-    int err = qimg_error_to_errno(error);
-
-    if (error->domain == IMAGE_GONE)
-        return ESTALE;
-    switch (err) {
-    case EACCES:
-    case EBUSY:
-    case ENOKEY:
-    case ENOMEM:
-        return err;
-    default:
-        return EIO;
-    }
 }
 
 bool

@@ -17,10 +17,9 @@
 #include <stdbool.h>
 #include <sys/stat.h>
 
-#include "images/bitmap-dir.h"
 #include "images/image-dir.h"
+#include "images/name-dir.h"
 #include "images/partition-dir.h"
-#include "images/snapshot-dir.h"
 #include "qimg.h"
 
 /* The limit of numbers. */
@@ -51,7 +50,7 @@ typedef struct ImageEntry {
     unsigned first_index;
 
     PartitionDirCache partitions;
-    BitmapDirCache bitmaps;
+    NameDirCache bitmaps; /* BitmapDir */
     uint64_t opening; /* serial number of this opening among all; const while pinned */
 
     /* The rest is for images*.c. */
@@ -62,7 +61,7 @@ typedef struct ImageEntry {
     ino_t inode;
     bool is_link;              /* const */
     struct timespec link_time; /* const: creation time of the link; else 0 */
-    SnapshotDirCache snapshots;
+    NameDirCache snapshots;    /* SnapshotDir */
     /* Guarded by images->lock: */
     char *name;      /* without ".raw" */
     char *file_name; /* in @dir */
@@ -129,64 +128,14 @@ char *images_get_name(Images *images, unsigned number);
 /* Distinguishes successive files of the same number; for the kernel. */
 uint64_t images_get_generation(Images *images, unsigned number);
 
-/* Opens the image if it is closed, and keeps it open until image_entry_unpin. NULL with
- * @error set; images_errno gives the errno. */
-ImageEntry *images_pin(Images *images, unsigned number, GError **error);
-
-/* As images_pin, for opening a file: checks whether a file of the image was changed below
- * the mount. If so, the first user reopens the image, and others get an error. */
-ImageEntry *images_pin_for_open(Images *images, unsigned number, GError **error);
-
-/* As images_pin, but NULL if the image is not open. */
-ImageEntry *images_pin_open(Images *images, unsigned number);
-
-/* Accepts NULL. */
-void image_entry_unpin(ImageEntry *entry);
-
-G_DEFINE_AUTOPTR_CLEANUP_FUNC(ImageEntry, image_entry_unpin)
-
-/* The facts about the image; opens it only if they may have changed. @error may be
- * NULL. */
-bool images_get_facts(Images *images, unsigned number, ImageFacts *out, GError **error);
-
 /* Whether the image may go while the mount lasts. */
 bool images_can_go(Images *images, unsigned number);
-
-/* Whether the image is, or may be, written to through the mount. Opens nothing. */
-bool images_is_writable(Images *images, unsigned number);
 
 /* For a closed image: roughly its allocated bytes. */
 uint64_t images_get_closed_bytes(Images *images, unsigned number);
 
-/* For a pinned entry: its present snapshots as a directory; free with
- * snapshot_dir_unref. */
-SnapshotDir *image_entry_get_snapshots(ImageEntry *entry);
-
 /* Whether the image is known to have partitions. Opens nothing. */
 bool images_knows_partitions(Images *images, unsigned number);
-
-/* For a pinned entry: call before writing to it. */
-void image_entry_expect_writes(ImageEntry *entry);
-
-/* For a pinned entry: whether the kernel's pages of file @inode are valid. They may be
- * older than the last reopening of the image. */
-bool image_entry_keeps_pages(ImageEntry *entry, uint64_t inode);
-
-/* For a pinned entry: call at the close of a file at whose opening the kernel dropped its
- * pages: from now on they are valid. */
-void image_entry_has_fresh_pages(ImageEntry *entry, uint64_t inode);
-
-/* For a pinned entry: flushes its writes to stable storage. False with @error (may be
- * NULL) set, which names the image. */
-bool image_entry_flush(ImageEntry *entry, GError **error);
-
-/* Flushes all open images. False with @error set, which names the first image that
- * failed, even one closed earlier. */
-bool images_flush(Images *images, GError **error);
-
-/* Closes images that have been idle for a while. Returns the time in ms until the next
- * one is due, -1 for none: images_get_wake_fd then signals one. */
-int images_close_idle(Images *images);
 
 /* A descriptor (an eventfd) that becomes readable when images_close_idle or
  * images_take_gone has work. */
@@ -194,58 +143,3 @@ int images_get_wake_fd(const Images *images);
 
 /* Makes it readable. */
 void images_wake(const Images *images);
-
-/* The times (and nothing else) for the directories above all images. */
-void images_get_times(Images *images, struct stat *out);
-
-/* The errno (positive) for the user of a file whose image could not be opened because of
- * @error: EIO for errors that the user would misunderstand, ESTALE if the image has gone,
- * so that the kernel repeats the lookup. */
-int images_errno(const GError *error);
-
-/* ---- images-dir.c: directories of images ---- */
-
-/* Adds a directory, whose images images_scan finds; ignores one that was added already.
- * Errors: as image_dir_new; USAGE with options that serve one image. */
-bool images_add_directory(Images *images, const char *path, GError **error);
-
-/* The directories: while the mount lasts, their images can still be opened, and so can
- * the files that these name, as far as the option "backing" permits. NULL past the
- * last. */
-ImageDir *images_get_directory(const Images *images, unsigned place);
-
-/* Finds the images that have come to or gone from @dir. False with errno. Concurrent
- * scans and updates take turns. */
-bool images_scan(Images *images, ImageDir *dir);
-
-typedef enum {
-    FILE_CREATED,  /* a writer may be active */
-    FILE_COMPLETE, /* moved there, or closed by a writer */
-    FILE_LEFT,     /* removed */
-} FileEvent;
-
-/* Updates the registry after a change of file @name in @dir. */
-void images_update(Images *images, ImageDir *dir, const char *name, FileEvent event);
-
-/* Scans the unwatched directories that have changed. */
-void images_refresh(Images *images);
-
-/* The names (char *, without ".raw") of images that have gone since the last call; free
- * with g_ptr_array_unref. */
-GPtrArray *images_take_gone(Images *images);
-
-/* Avoids @device, the device of the mount itself. Call before anything is served. */
-void images_avoid_device(Images *images, dev_t device);
-
-/* A file of the directories that holds a disk, but none that can be shown, and why; both
- * to be freed with g_free. False past the last @place. */
-bool images_get_other(Images *images, unsigned place, char **file_out, char **reason_out);
-
-/* Why the last opening of the image failed, or which of its files has changed since: the
- * file and the reason, both to be freed with g_free. False: no error, or not tried. */
-bool images_get_error(Images *images, unsigned number, char **file_out,
-                      char **reason_out);
-
-/* The free bytes on the file systems of all directories; UINT64_MAX without
- * directories. */
-uint64_t images_get_free_bytes(const Images *images);

@@ -3,74 +3,51 @@
 
 #include "images/names.h"
 
-void
-snapshot_dir_cache_init(SnapshotDirCache *cache)
-{
-    qimg_mutex_init(&cache->lock, QIMG_RANK_SNAPSHOTS);
-    cache->present = NULL;
-}
-
-void
-snapshot_dir_cache_clear(SnapshotDirCache *cache)
-{
-    if (cache->present)
-        snapshot_dir_unref(cache->present);
-    qimg_mutex_clear(&cache->lock);
-}
-
 static void
-clear(gpointer data)
+clear_snapshot_dir(NameDir *dir)
 {
-    SnapshotDir *dir = data;
-
-    g_hash_table_unref(dir->by_name);
-    g_ptr_array_unref(dir->names);
-    qimg_snapshots_unref(dir->list);
+    qimg_snapshots_unref(((SnapshotDir *)dir)->list);
 }
 
 void
 snapshot_dir_unref(SnapshotDir *dir)
 {
-    g_atomic_rc_box_release_full(dir, clear);
+    name_dir_unref(&dir->files);
 }
 
 /* Takes @list over. */
 static SnapshotDir *
-make(QimgSnapshots *list)
+make_snapshot_dir(QimgSnapshots *list)
 {
-    SnapshotDir *dir = g_atomic_rc_box_new0(SnapshotDir);
+    SnapshotDir *dir = name_dir_new(sizeof *dir, clear_snapshot_dir);
+    g_autoptr(GPtrArray) names = names_of_snapshots(list);
 
     dir->list = list;
-    dir->names = names_of_snapshots(list);
-    dir->by_name = g_hash_table_new(g_str_hash, g_str_equal);
-    for (guint i = 0; i < dir->names->len; i++)
-        g_hash_table_insert(dir->by_name, dir->names->pdata[i], GUINT_TO_POINTER(i));
+    g_ptr_array_set_free_func(names, NULL);
+    for (guint i = 0; i < names->len; i++)
+        name_dir_add(&dir->files, names->pdata[i]);
     return dir;
 }
 
 SnapshotDir *
-snapshot_dir_get(SnapshotDirCache *cache, const QimgImage *image)
+snapshot_dir_get(NameDirCache *cache, const QimgImage *image)
 {
-    QimgSnapshots *list = qimg_image_get_snapshots(image);
-    SnapshotDir *dir;
+    g_autoptr(QimgSnapshots) list = qimg_image_get_snapshots(image);
+    SnapshotDir *dir = name_dir_cache_get(cache);
 
-    qimg_mutex_lock(&cache->lock);
-    if (cache->present && cache->present->list == list) {
-        qimg_snapshots_unref(list);
-    } else {
-        if (cache->present)
-            snapshot_dir_unref(cache->present);
-        cache->present = make(list);
-    }
-    dir = g_atomic_rc_box_acquire(cache->present);
-    qimg_mutex_unlock(&cache->lock);
+    if (dir && dir->list == list)
+        return dir;
+    if (dir)
+        snapshot_dir_unref(dir);
+    dir = make_snapshot_dir(g_steal_pointer(&list));
+    name_dir_cache_put(cache, &dir->files);
     return dir;
 }
 
 unsigned
 snapshot_dir_lower_bound(const SnapshotDir *dir, uint32_t serial)
 {
-    unsigned low = 0, high = dir->names->len;
+    unsigned low = 0, high = dir->files.names->len;
 
     while (low < high) {
         unsigned middle = low + (high - low) / 2;
@@ -92,16 +69,15 @@ snapshot_dir_find(const SnapshotDir *dir, uint32_t serial, const char **name_out
     if (!snapshot || snapshot->serial != serial)
         return NULL;
     if (name_out)
-        *name_out = dir->names->pdata[place];
+        *name_out = dir->files.names->pdata[place];
     return snapshot;
 }
 
 const QimgSnapshot *
 snapshot_dir_find_name(const SnapshotDir *dir, const char *name)
 {
-    gpointer place;
+    unsigned place;
 
-    if (!g_hash_table_lookup_extended(dir->by_name, name, NULL, &place))
-        return NULL;
-    return qimg_snapshots_get(dir->list, GPOINTER_TO_UINT(place));
+    return name_dir_find(&dir->files, name, &place) ? qimg_snapshots_get(dir->list, place)
+                                                    : NULL;
 }

@@ -6,26 +6,16 @@
 #include <glib.h>
 #include <stdbool.h>
 
-#include "base/lock.h"
+#include "images/name-dir.h"
 #include "qimg.h"
 
 typedef struct {
+    NameDir files; /* in the order of the list */
     QimgSnapshots *list;
-    GPtrArray *names;    /* char *, in the order of the list */
-    GHashTable *by_name; /* its strings, to places in the list */
 } SnapshotDir;
 
-/* Holds an image's present directory. */
-typedef struct {
-    QimgMutex lock;
-    SnapshotDir *present; /* guarded by lock; NULL until requested */
-} SnapshotDirCache;
-
-void snapshot_dir_cache_init(SnapshotDirCache *cache);
-void snapshot_dir_cache_clear(SnapshotDirCache *cache);
-
 /* The present directory of @image; free with snapshot_dir_unref. Any thread. */
-SnapshotDir *snapshot_dir_get(SnapshotDirCache *cache, const QimgImage *image);
+SnapshotDir *snapshot_dir_get(NameDirCache *cache, const QimgImage *image);
 void snapshot_dir_unref(SnapshotDir *dir);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(SnapshotDir, snapshot_dir_unref)

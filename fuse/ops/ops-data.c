@@ -13,6 +13,10 @@
 #include "ops/coherence.h"
 #include "ops/reply.h"
 #include "tree/control-text.h"
+#include "tree/tree-inode.h"
+#include "tree/tree-lookup.h"
+#include "tree/tree-open.h"
+#include "tree/tree-partitions.h"
 #include "tree/tree-write.h"
 
 /* An open file: an image or a text. */

@@ -7,8 +7,12 @@
 #include <string.h>
 #include <sys/statvfs.h>
 
+#include "images/images-dir.h"
 #include "ops/coherence.h"
 #include "ops/reply.h"
+#include "tree/tree-facts.h"
+#include "tree/tree-inode.h"
+#include "tree/tree-lookup.h"
 #include "tree/tree-write.h"
 
 /* A file replaced more often than this during a lookup is not found. */
@@ -261,7 +265,7 @@ op_readdir(fuse_req_t req, fuse_ino_t inode, size_t size, off_t position,
     (void)fi;
     while (!err) {
         g_autofree char *name = NULL;
-        Node node = position == 0 ? directory : tree_parent(directory);
+        Node node = position == 0 ? directory : node_parent(directory);
         uint64_t next = position < 2 ? 0 : (uint64_t)position - 2;
 
         if (position < 2)

@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include "ops/reply.h"
+#include "tree/tree-lookup.h"
 #include "tree/tree-write.h"
 
 /* How long a deletion waits for the releases of just closed files: the kernel sends them

@@ -9,6 +9,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "images/images-dir.h"
+#include "images/images-pin.h"
+
 /* No signal is handled meanwhile. */
 #define MAX_USECS 200000
 

@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <linux/fuse.h>
 
+#include "images/images-open.h"
+
 int
 reply_errno(int err)
 {

@@ -7,6 +7,12 @@
 #include <string.h>
 
 #include "base/lock.h"
+#include "images/images-dir.h"
+#include "images/images-open.h"
+#include "tree/tree-bitmaps.h"
+#include "tree/tree-inode.h"
+#include "tree/tree-open.h"
+#include "tree/tree-partitions.h"
 
 /* One extent of a hostile image may take a second; a read takes little more. */
 #define MAX_READ_USECS 1000000

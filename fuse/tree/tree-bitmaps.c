@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The directory of bitmaps: a file for each bitmap of each layer. Its positions are the
  * bitmaps' indices, which change only with the files of the image. */
+#include "tree/tree-bitmaps.h"
+
 #include <errno.h>
 
-#include "tree/tree.h"
+#include "images/bitmap-dir.h"
 
 /* The place of @node; NULL with @error set. It belongs to *@dir_out. */
 static const BitmapPlace *
@@ -52,7 +54,7 @@ tree_child_bitmap(const Tree *tree, Node parent, uint64_t *position, Node *child
     *child_out = bitmap_node(parent, (unsigned)*position);
     if (!bitmap_of(entry, *child_out, &dir, NULL))
         return -ENOENT;
-    *name_out = g_strdup(dir->names->pdata[child_out->index]);
+    *name_out = g_strdup(dir->files.names->pdata[child_out->index]);
     ++*position;
     return 0;
 }
@@ -68,7 +70,7 @@ tree_lookup_bitmap(const Tree *tree, Node parent, const char *name, Node *child_
     if (err)
         return err;
     dir = bitmap_dir_get(&entry->bitmaps, entry->image);
-    if (!bitmap_dir_find_name(dir, name, &index))
+    if (!name_dir_find(&dir->files, name, &index))
         return -ENOENT;
     *child_out = bitmap_node(parent, index);
     return 0;

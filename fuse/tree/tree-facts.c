@@ -1,32 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Facts about nodes: attributes, texts, and the disks behind them. */
+/* Attributes of nodes and of the whole mount. */
+#include "tree/tree-facts.h"
+
+#include "images/images-dir.h"
+#include "images/images-open.h"
 #include "tree/control-text.h"
-#include "tree/tree.h"
-
-/* The snapshot of @node; NULL with @error set. It belongs to *@dir_out. */
-static const QimgSnapshot *
-snapshot_of(ImageEntry *entry, Node node, SnapshotDir **dir_out, GError **error)
-{
-    const QimgSnapshot *snapshot;
-
-    *dir_out = image_entry_get_snapshots(entry);
-    snapshot = snapshot_dir_find(*dir_out, node.index - entry->first_index, NULL);
-    if (!snapshot)
-        g_set_error(error, QIMG_ERROR, QIMG_ERROR_NOT_FOUND, "the snapshot has gone");
-    return snapshot;
-}
-
-char *
-tree_text(const Tree *tree, ImageEntry *entry, Node node, GError **error)
-{
-    g_autoptr(SnapshotDir) dir = NULL;
-    const QimgSnapshot *snapshot;
-
-    if (node_is_of_partitions(node))
-        return tree_partitions_text(tree, entry, node, error);
-    snapshot = snapshot_of(entry, node, &dir, error);
-    return snapshot ? qimg_snapshot_json(snapshot) : NULL;
-}
+#include "tree/tree-inode.h"
+#include "tree/tree-partitions.h"
+#include "tree/tree-snapshots.h"
 
 /* The size of a node whose size is known only from the open image. */
 static uint64_t
@@ -45,7 +26,7 @@ size_within(const Tree *tree, ImageEntry *entry, Node node)
     switch (node.kind) {
     case NODE_SNAPSHOT_DISK:
     case NODE_VMSTATE:
-        snapshot = snapshot_of(entry, node, &dir, NULL);
+        snapshot = tree_snapshot_of(entry, node, &dir, NULL);
         if (!snapshot)
             return 0;
         return node.kind == NODE_VMSTATE ? snapshot->vm_state_bytes
@@ -144,39 +125,6 @@ tree_stat(const Tree *tree, Node node, struct stat *out)
             out->st_blocks = MIN(out->st_blocks, MAX(facts.status.st_blocks, 1));
     }
     return 0;
-}
-
-static QimgImage *
-open_handle(const Tree *tree, ImageEntry *entry, Node node, GError **error)
-{
-    if (node_is_of_partitions(node))
-        return tree_open_partitions(tree, entry, node, error);
-    switch (node.kind) {
-    case NODE_SNAPSHOT_DISK:
-        return qimg_image_open_snapshot(entry->image, node.index - entry->first_index,
-                                        error);
-    case NODE_VMSTATE:
-        return qimg_image_open_vmstate(entry->image, node.index - entry->first_index,
-                                       error);
-    case NODE_LAYER:
-        return qimg_image_open_layer(entry->image, node.index, error);
-    case NODE_BITMAP:
-        return tree_open_bitmap_layer(entry, node, error);
-    default:
-        return qimg_image_open_layer(entry->image, 0, error);
-    }
-}
-
-QimgImage *
-tree_open_image(const Tree *tree, Node node, ImageEntry **entry_out, GError **error)
-{
-    g_autoptr(ImageEntry) entry =
-        images_pin_for_open(tree->images, node.image_index, error);
-    QimgImage *image = entry ? open_handle(tree, entry, node, error) : NULL;
-
-    if (image)
-        *entry_out = g_steal_pointer(&entry);
-    return image;
 }
 
 void

@@ -1,23 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Directories of partitions: of a disk, of its snapshots, of its layers. */
+#include "tree/tree-partitions.h"
+
 #include <errno.h>
 #include <string.h>
 
-#include "tree/tree.h"
+#include "tree/tree-snapshots.h"
 
 #define INFO_NAME "info.json"
-
-/* Each of the three kinds of directory is followed by the kinds of its children. */
-enum { IN_DIRECTORY, IN_PARTITION, IN_INFO, N_IN };
-
-_Static_assert(NODE_LAYER_PARTITIONS_INFO - NODE_PARTITIONS + 1 == 3 * N_IN,
-               "the order of NodeKind");
-
-bool
-node_is_of_partitions(Node node)
-{
-    return node.kind >= NODE_PARTITIONS && node.kind <= NODE_LAYER_PARTITIONS_INFO;
-}
 
 static PartitionsOf
 whose(Node node)
@@ -25,43 +15,7 @@ whose(Node node)
     static const PartitionsOf of[] = {PARTITIONS_OF_DISK, PARTITIONS_OF_SNAPSHOT,
                                       PARTITIONS_OF_LAYER};
 
-    return of[(node.kind - NODE_PARTITIONS) / N_IN];
-}
-
-static NodeKind
-directory_kind(NodeKind kind)
-{
-    return kind - (kind - NODE_PARTITIONS) % N_IN;
-}
-
-bool
-node_is_partition(Node node)
-{
-    return node_is_of_partitions(node) &&
-           node.kind == directory_kind(node.kind) + IN_PARTITION;
-}
-
-bool
-node_kind_is_partitions(NodeKind kind)
-{
-    return node_is_of_partitions((Node){.kind = kind}) && kind == directory_kind(kind);
-}
-
-bool
-tree_parse_number(const char *name, const char *suffix, unsigned *number_out)
-{
-    char again[64];
-    char *end;
-    guint64 number;
-
-    if (!g_ascii_isdigit(*name))
-        return false;
-    number = g_ascii_strtoull(name, &end, 10);
-    if (number > UINT32_MAX)
-        return false;
-    g_snprintf(again, sizeof again, "%u%s", (unsigned)number, suffix);
-    *number_out = (unsigned)number;
-    return strcmp(again, name) == 0; /* no leading zeros, no suffix */
+    return of[(node.kind - NODE_PARTITIONS) / N_IN_PARTITIONS];
 }
 
 int
@@ -76,7 +30,8 @@ tree_get_partitions(const Tree *tree, ImageEntry *entry, Node node,
     if (!tree->shows_partitions)
         return -ENOENT;
     if (of == PARTITIONS_OF_SNAPSHOT)
-        err = tree_check(tree, (Node){NODE_SNAPSHOT, node.image_index, node.index, 0});
+        err = tree_check_snapshot(tree,
+                                  (Node){NODE_SNAPSHOT, node.image_index, node.index, 0});
     if (err)
         return err;
     list = partition_dir_get(&entry->partitions, entry->image, of,
@@ -124,7 +79,7 @@ static void
 make_child(ImageEntry *entry, Node parent, unsigned number, Node *child_out)
 {
     *child_out = parent;
-    child_out->kind = parent.kind + IN_PARTITION;
+    child_out->kind = parent.kind + PARTITIONS_PARTITION;
     child_out->part = number;
     if (whose(parent) == PARTITIONS_OF_DISK)
         child_out->index = partition_dir_get_generation(&entry->partitions, number);
@@ -134,7 +89,16 @@ static void
 make_info_child(Node parent, Node *child_out)
 {
     *child_out = parent;
-    child_out->kind = parent.kind + IN_INFO;
+    child_out->kind = parent.kind + PARTITIONS_INFO;
+}
+
+/* Pins the image of directory @parent, and gets its list. */
+static int
+pin_list(const Tree *tree, Node parent, ImageEntry **entry_out, QimgPartitions **list_out)
+{
+    int err = tree_pin(tree, parent, entry_out);
+
+    return err ? err : tree_get_partitions(tree, *entry_out, parent, list_out, NULL);
 }
 
 /* Positions are numbers, with 0 for info.json. */
@@ -149,9 +113,7 @@ tree_child_partition(const Tree *tree, Node parent, uint64_t *position, Node *ch
 
     if (*position > QIMG_MAX_PARTITION_NUMBER)
         return -ENOENT;
-    err = tree_pin(tree, parent, &entry);
-    if (!err)
-        err = tree_get_partitions(tree, entry, parent, &list, NULL);
+    err = pin_list(tree, parent, &entry, &list);
     if (err)
         return err;
     if (*position == 0) {
@@ -175,17 +137,15 @@ tree_lookup_partition(const Tree *tree, Node parent, const char *name, Node *chi
     g_autoptr(ImageEntry) entry = NULL;
     g_autoptr(QimgPartitions) list = NULL;
     unsigned number;
-    int err = tree_pin(tree, parent, &entry);
+    int err = pin_list(tree, parent, &entry, &list);
 
-    if (!err)
-        err = tree_get_partitions(tree, entry, parent, &list, NULL);
     if (err)
         return err;
     if (strcmp(name, INFO_NAME) == 0) {
         make_info_child(parent, child_out);
         return 0;
     }
-    if (!tree_parse_number(name, ".raw", &number) || !partition_dir_find(list, number))
+    if (!node_parse_number(name, ".raw", &number) || !partition_dir_find(list, number))
         return -ENOENT;
     make_child(entry, parent, number, child_out);
     return 0;

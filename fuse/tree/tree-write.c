@@ -6,7 +6,10 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "images/images-dir.h"
+#include "images/images-open.h"
 #include "images/names.h"
+#include "tree/tree-partitions.h"
 
 static bool
 can_change_snapshots(const Tree *tree, Node node)

@@ -10,6 +10,9 @@
 #include <unistd.h>
 
 #include "images/dir-watch.h"
+#include "images/images-close.h"
+#include "images/images-dir.h"
+#include "images/images-open.h"
 #include "test-util.h"
 
 #define DISK_BYTES 1048576u
