@@ -20,12 +20,12 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "images/images-dir.h"
 #include "mount/fuse-messages.h"
 #include "mount/log.h"
 #include "mount/mountpoint.h"
 #include "mount/notify.h"
 #include "mount/unmounter.h"
-#include "images/images-dir.h"
 #include "ops/coherence.h"
 #include "ops/ops.h"
 #include "ops/read-ahead.h"

@@ -489,7 +489,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(QimgCreate, qimg_create_free)
  * 0. Every later read sees the effect of a call, and the effect survives the end of the
  * process at any moment. Effects before a successful qimg_image_flush survive the end of
  * the machine. Any number of threads may call all but resize at once; of overlapping
- * concurrent writes, each byte gets one of the values.
+ * concurrent writes, each byte gets one of the values. The time of a call is that of its
+ * range: for progress, pass a long range in pieces.
  *
  * Errors of all: -EROFS (not writable, or the image has damage and is left alone), -EIO,
  * -ENOSPC, -EDQUOT, -ENOMEM: the ranges not done are as before. */
@@ -521,8 +522,11 @@ QIMG_API int qimg_image_allocate(QimgImage *image, uint64_t guest_offset,
  * (qcow2, QED). Added space reads as zeros; data past the new end are lost. Waits until
  * no other request is in flight. -EFBIG (also for bitmaps), -EBUSY (a
  * bitmap is in use or damaged), -EOPNOTSUPP (a version 2 image with snapshots, a
- * raw image on a device, shrinking a QED image). */
-QIMG_API int qimg_image_resize(QimgImage *image, uint64_t size_bytes);
+ * raw image on a device, shrinking a QED image). -ECANCELED: a disk to be grown has its
+ * old size; a disk to be shrunk has its new size, and space behind that is not freed
+ * before the disk grows over it. */
+QIMG_API int qimg_image_resize(QimgImage *image, uint64_t size_bytes,
+                               QimgProgress progress, void *user);
 
 /* As qimg_image_resize to a larger size; stores the added space as @preallocation says.
  * On failure or cancellation (-ECANCELED) the disk keeps its old size. -EINVAL if
@@ -723,10 +727,11 @@ typedef gboolean (*QimgRangeFunc)(uint64_t guest_offset, uint64_t length_bytes,
 /* Calls @func for each range in which the disks @a and @b may differ, in their order and
  * joined: those that are not stored at one place of the file, and the rest of the larger
  * one. Both are handles on one image: its disk, or snapshots of it. Reads tables, but no
- * data. Holds back changes of the image's snapshots meanwhile. Errors: USAGE for other
- * handles, CANCELED if @func ended the walk, FAILED. */
+ * data. Holds back changes of the image's snapshots meanwhile. @user is for both
+ * callbacks. Errors: USAGE for other handles, CANCELED if one of them ended the walk,
+ * FAILED. */
 QIMG_API gboolean qimg_image_diff(QimgImage *a, QimgImage *b, QimgRangeFunc func,
-                                  void *user, GError **error);
+                                  QimgProgress progress, void *user, GError **error);
 
 /* ---- bitmaps ----
  *
@@ -795,10 +800,11 @@ typedef struct QimgBitmapAction {
  * writing ("rw"), or nothing; durable when it returns. Waits until no request is in
  * flight. Errors: READ_ONLY, UNSUPPORTED (the format has no bitmaps), NOT_FOUND, EXISTS,
  * BUSY (in use: only removed or recovered), INVALID (damaged: only removed), TOO_LARGE,
- * USAGE, FAILED. */
+ * USAGE, FAILED, CANCELED (nothing was changed). */
 QIMG_API gboolean qimg_image_change_bitmaps(QimgImage *image, const char *name,
                                             const QimgBitmapAction *const *actions,
-                                            unsigned n_actions, GError **error);
+                                            unsigned n_actions, QimgProgress progress,
+                                            void *user, GError **error);
 
 /* Why the bits of @bitmap are invalid, as a static text; NULL: they are valid. */
 QIMG_API const char *qimg_bitmap_get_reason(const QimgBitmap *bitmap);

@@ -6,7 +6,9 @@
 #include <stdio.h>
 
 #include "command-line.h"
+#include "interrupt.h"
 #include "output.h"
+#include "progress.h"
 
 static void
 print_one(const QimgBitmap *bitmap, unsigned layer)
@@ -230,6 +232,7 @@ change(const CommandLine *line, const Wanted *wanted)
     g_autoptr(GError) error = NULL;
     g_autoptr(QimgImage) source = NULL;
     g_autoptr(QimgImage) image = NULL;
+    bool is_good;
     int err;
 
     if (wanted->source_file) {
@@ -240,10 +243,16 @@ change(const CommandLine *line, const Wanted *wanted)
             ((QimgBitmapAction *)wanted->actions->pdata[i])->source_image = source;
     }
     image = open_to_change(line, wanted, &error);
-    if (!image ||
-        !qimg_image_change_bitmaps(
-            image, name, (const QimgBitmapAction *const *)wanted->actions->pdata,
-            wanted->actions->len, &error))
+    if (!image)
+        return output_failure(path, error);
+    interrupt_begin(NULL, NULL);
+    progress_begin("changing", false, false);
+    is_good = qimg_image_change_bitmaps(
+        image, name, (const QimgBitmapAction *const *)wanted->actions->pdata,
+        wanted->actions->len, progress_update, NULL, &error);
+    progress_end();
+    interrupt_end();
+    if (!is_good)
         return output_failure(path, error);
     err = qimg_image_flush(image);
     if (err) {

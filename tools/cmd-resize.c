@@ -70,13 +70,15 @@ fail(const Request *r, const char *text)
 }
 
 static int
-grow_disk(QimgImage *image, uint64_t bytes, const Request *r)
+change_size(QimgImage *image, uint64_t bytes, const Request *r)
 {
+    bool grows = bytes > qimg_image_get_size_bytes(image);
     int err;
 
     interrupt_begin(NULL, NULL);
-    progress_begin("preallocating", false, r->quiet);
-    err = qimg_image_grow(image, bytes, r->preallocation, progress_update, NULL);
+    progress_begin(grows ? "growing" : "freeing", false, r->quiet);
+    err = grows ? qimg_image_grow(image, bytes, r->preallocation, progress_update, NULL)
+                : qimg_image_resize(image, bytes, progress_update, NULL);
     progress_end();
     interrupt_end();
     return err;
@@ -100,10 +102,11 @@ resize(QimgImage *image, const Request *r)
                     "if that is meant)");
     if (bytes <= old_bytes && r->preallocation != QIMG_PREALLOCATION_OFF)
         return fail(r, "--preallocation: the disk does not grow (leave it out)");
-    if (bytes > old_bytes)
-        err = grow_disk(image, bytes, r);
-    else if (bytes < old_bytes)
-        err = qimg_image_resize(image, bytes);
+    if (bytes != old_bytes)
+        err = change_size(image, bytes, r);
+    if (err == -ECANCELED && bytes < old_bytes)
+        return fail(r, "was canceled: the disk has its new size, and not all of the "
+                       "space behind it was freed (that is when it grows again)");
     if (!err)
         err = qimg_image_flush(image);
     if (err)

@@ -120,7 +120,10 @@ diff(const Snapshots *s, GError **error)
         putchar('[');
     else
         printf("%-16s%s\n", "Offset", "Length");
-    is_good = qimg_image_diff(a, b, show_range, &shown, error);
+    /* On a terminal, the ranges show how far it is. */
+    is_good = qimg_image_diff(a, b, show_range,
+                              isatty(STDOUT_FILENO) == 1 ? NULL : progress_update, &shown,
+                              error);
     if (s->json)
         printf(shown.is_begun ? "\n]\n" : "]\n");
     return is_good;

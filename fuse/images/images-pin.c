@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Pinned images: without opening any, and what their users do with them. */
+/* Pinned images: pinning without opening, and the operations of users. */
 #include "images/images-pin.h"
 
 #include "images/images-close.h"

@@ -371,14 +371,14 @@ allocate(QimgImage *image, uint64_t start, uint64_t end, bool keeps_size)
     if (grows && !qimg_image_is_growable(image))
         return -ENOSPC;
     if (grows)
-        err = qimg_image_resize(image, end);
+        err = qimg_image_resize(image, end, NULL, NULL);
     else
         end = MIN(end, size_bytes);
     if (err || start >= end)
         return err;
     err = qimg_image_allocate(image, start, end - start);
     /* The kernel blocks other writes to the file meanwhile. */
-    if (err && grows && qimg_image_resize(image, size_bytes))
+    if (err && grows && qimg_image_resize(image, size_bytes, NULL, NULL))
         g_warning("a disk stays larger after an allocation that failed");
     return err;
 }
@@ -391,7 +391,8 @@ node_zero_range(QimgImage *image, uint64_t start, uint64_t end, bool keeps_size)
     int err;
 
     if (!keeps_size && end > size_bytes) {
-        err = qimg_image_is_growable(image) ? qimg_image_resize(image, end) : -ENOSPC;
+        err = qimg_image_is_growable(image) ? qimg_image_resize(image, end, NULL, NULL)
+                                            : -ENOSPC;
         if (err)
             return err;
     }

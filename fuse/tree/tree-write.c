@@ -87,7 +87,7 @@ tree_resize(const Tree *tree, Node node, uint64_t size_bytes)
     if (err || size_bytes == qimg_image_get_size_bytes(entry->image))
         return err;
     image_entry_expect_writes(entry);
-    err = qimg_image_resize(entry->image, size_bytes);
+    err = qimg_image_resize(entry->image, size_bytes, NULL, NULL);
     partition_dir_note_change(&entry->partitions);
     return err;
 }

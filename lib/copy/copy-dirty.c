@@ -185,10 +185,20 @@ copy_next(DirtyCopy *copy, uint64_t start, uint64_t end, uint64_t *next_out,
 /* ---- all ---- */
 
 static bool
-copy_extent(DirtyCopy *copy, uint64_t start, uint64_t end, GError **error)
+tell_dirty_progress(DirtyCopy *copy, uint64_t done, GError **error)
 {
     const QimgCopyOptions *options = copy->options;
 
+    if (!options->on_progress ||
+        options->on_progress(done, copy->report.size_bytes, options->user))
+        return true;
+    qimg_set_error(error, QIMG_ERROR_CANCELED, "the copy was stopped (repeat it)");
+    return false;
+}
+
+static bool
+copy_extent(DirtyCopy *copy, uint64_t start, uint64_t end, GError **error)
+{
     while (start < end) {
         uint64_t next = end;
 
@@ -196,12 +206,8 @@ copy_extent(DirtyCopy *copy, uint64_t start, uint64_t end, GError **error)
             return false;
         copy->report.done_bytes += next - start;
         start = next;
-        if (options->on_progress &&
-            !options->on_progress(start, copy->report.size_bytes, options->user)) {
-            qimg_set_error(error, QIMG_ERROR_CANCELED,
-                           "the copy was stopped (repeat it)");
+        if (!tell_dirty_progress(copy, start, error))
             return false;
-        }
     }
     return true;
 }
@@ -218,7 +224,9 @@ copy_extents(DirtyCopy *copy, GError **error)
             qimg_set_error_errno(error, -err, NULL, "cannot read the bitmap");
             return false;
         }
-        if (extent.is_dirty && !copy_extent(copy, at, at + extent.length_bytes, error))
+        if (!(extent.is_dirty
+                  ? copy_extent(copy, at, at + extent.length_bytes, error)
+                  : tell_dirty_progress(copy, at + extent.length_bytes, error)))
             return false;
     }
     return true;

@@ -77,7 +77,7 @@ struct QimgDriver {
      * durably. NULL: there are none. With the gate closed, by the caller. */
     bool (*change_bitmaps)(QimgFormat *format, const char *name,
                            const QimgFormatBitmapAction *actions, unsigned n_actions,
-                           GError **error);
+                           const QimgTask *task, GError **error);
 
     /* ---- writing; all NULL if the format cannot ---- */
 
@@ -136,8 +136,9 @@ struct QimgDriver {
     /* Changes the disk's size to @size_bytes, rounded up to a size that the format can
      * express, durably with the next flush at the latest. The added range reads as the
      * content that extend_tables and the caller have left there, durably. The caller has
-     * closed the gate. Errors: as extend_tables. */
-    QimgErrno (*resize)(QimgFormat *format, uint64_t size_bytes);
+     * closed the gate. Errors: as extend_tables; -ECANCELED by @task (may be NULL) if the
+     * disk has been made smaller, and not all of its space freed. */
+    QimgErrno (*resize)(QimgFormat *format, uint64_t size_bytes, const QimgTask *task);
 
     /* Grows the disk to @size_bytes inside the gate. The added range lies within the size
      * of the last extend_tables, and reads as zeros, durably. NULL: unsupported. Threads:

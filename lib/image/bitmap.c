@@ -229,8 +229,9 @@ free_reader(gpointer reader)
 gboolean
 qimg_image_change_bitmaps(QimgImage *image, const char *name,
                           const QimgBitmapAction *const *actions, unsigned n_actions,
-                          GError **error)
+                          QimgProgress progress, void *user, GError **error)
 {
+    const QimgTask task = {progress, user};
     g_autofree QimgFormatBitmapAction *own = g_new0(QimgFormatBitmapAction, n_actions);
     g_autoptr(GPtrArray) readers = g_ptr_array_new_with_free_func(free_reader);
     QimgChain *chain = image->chain;
@@ -251,7 +252,7 @@ qimg_image_change_bitmaps(QimgImage *image, const char *name,
     if (!resolve_actions(image, actions, n_actions, own, readers, error))
         return FALSE;
     qimg_gate_close(chain->gate);
-    is_good = top->driver->change_bitmaps(top, name, own, n_actions, error);
+    is_good = top->driver->change_bitmaps(top, name, own, n_actions, &task, error);
     qimg_gate_open(chain->gate);
     image_after_change(chain, 0);
     return is_good;

@@ -17,7 +17,7 @@ QimgErrno
 image_diff_views(QimgFormat *layer, const QimgView *a, const QimgView *b,
                  QimgErrno (*func)(uint64_t guest_offset, uint64_t length_bytes,
                                    void *user),
-                 void *user)
+                 void *user, const QimgTask *task)
 {
     uint64_t end = qimg_min_u64(qimg_view_size_bytes(a), qimg_view_size_bytes(b));
     uint64_t at = 0;
@@ -25,8 +25,10 @@ image_diff_views(QimgFormat *layer, const QimgView *a, const QimgView *b,
     while (at < end) {
         QimgRun x, y;
         uint64_t n_bytes;
-        QimgErrno err = layer->driver->map(layer, a, qimg_guest(at), end - at, &x);
+        QimgErrno err = qimg_task_step(task, at, end);
 
+        if (!err)
+            err = layer->driver->map(layer, a, qimg_guest(at), end - at, &x);
         if (!err)
             err = layer->driver->map(layer, b, qimg_guest(at), end - at, &y);
         if (err)

@@ -126,9 +126,10 @@ join(uint64_t guest_offset, uint64_t length_bytes, void *user)
 }
 
 gboolean
-qimg_image_diff(QimgImage *a, QimgImage *b, QimgRangeFunc func, void *user,
-                GError **error)
+qimg_image_diff(QimgImage *a, QimgImage *b, QimgRangeFunc func, QimgProgress progress,
+                void *user, GError **error)
 {
+    const QimgTask task = {progress, user};
     Joined joined = {.func = func, .user = user};
     QIMG_GATE_SCOPE(a->chain->gate);
     uint64_t a_bytes = image_size_bytes(a), b_bytes = image_size_bytes(b);
@@ -138,7 +139,7 @@ qimg_image_diff(QimgImage *a, QimgImage *b, QimgRangeFunc func, void *user,
         b->base_bytes != 0 || a->whole || b->whole)
         return qimg_misuse(error, "only disks of one image can be compared");
     err = image_diff_views(a->chain->layers[a->first_layer], a->view, b->view, join,
-                           &joined);
+                           &joined, &task);
     if (!err && a_bytes != b_bytes)
         err = join(MIN(a_bytes, b_bytes), MAX(a_bytes, b_bytes) - MIN(a_bytes, b_bytes),
                    &joined);
@@ -338,12 +339,12 @@ record_difference(uint64_t guest_offset, uint64_t length_bytes, void *user)
 /* Records the changes that going back to @view makes, up to the end of the smaller disk.
  */
 static QimgErrno
-record_revert(QimgChain *chain, const QimgView *view)
+record_revert(QimgChain *chain, const QimgView *view, const QimgTask *task)
 {
     QimgFormat *top = chain->layers[0];
 
     return top->driver->before_change
-               ? image_diff_views(top, &top->active, view, record_difference, chain)
+               ? image_diff_views(top, &top->active, view, record_difference, chain, task)
                : 0;
 }
 
@@ -367,7 +368,7 @@ qimg_image_revert_to_snapshot(QimgImage *image, uint32_t serial, QimgProgress pr
     if (found && !top->driver->check_snapshot(top, found, &vm_state, error))
         found = NULL;
     if (found)
-        err = record_revert(chain, &found->view);
+        err = record_revert(chain, &found->view, &task);
     if (found && !err)
         err = top->driver->revert_to_snapshot(
             top, (unsigned)(found - top->snapshots->items), &task);

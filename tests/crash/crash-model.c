@@ -98,7 +98,7 @@ crash_op_run(QimgImage *image, const CrashOp *op)
         return qimg_image_flush(image);
     default:
         g_assert(op->kind == CRASH_OP_RESIZE);
-        return qimg_image_resize(image, op->offset);
+        return qimg_image_resize(image, op->offset, NULL, NULL);
     }
 }
 

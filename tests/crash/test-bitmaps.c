@@ -112,7 +112,8 @@ run_actions(const Run *run, QimgImage *image, GError **error)
         actions[n] = &run->row->actions[n];
         n++;
     }
-    return qimg_image_change_bitmaps(image, run->row->bitmap, actions, n, error);
+    return qimg_image_change_bitmaps(image, run->row->bitmap, actions, n, NULL, NULL,
+                                     error);
 }
 
 static void
@@ -141,7 +142,7 @@ reuse_left(const CrashFixture *left)
 
     if (!image)
         return problem;
-    if (!qimg_image_change_bitmaps(image, "later", actions, 1, &error))
+    if (!qimg_image_change_bitmaps(image, "later", actions, 1, NULL, NULL, &error))
         problem = g_strdup_printf("a later change fails: %s", error->message);
     qimg_image_close(image);
     if (problem)

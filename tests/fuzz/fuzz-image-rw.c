@@ -129,7 +129,7 @@ do_resize(Change *c, uint8_t place, uint8_t amount)
     uint64_t size_bytes = qimg_image_get_size_bytes(c->image);
     uint64_t wanted = place < 128 ? size_bytes - MIN(size_bytes, amount * 3000u)
                                   : size_bytes + amount * (MAX_GROWTH / 256);
-    int err = qimg_image_resize(c->image, wanted);
+    int err = qimg_image_resize(c->image, wanted, NULL, NULL);
 
     check_answer(err);
     if (err == 0)
@@ -218,7 +218,8 @@ do_bitmap(Change *c, uint8_t kind, bool of_image)
                                      .source = "bits"};
     const QimgBitmapAction *actions[] = {&action};
 
-    (void)qimg_image_change_bitmaps(c->image, of_image ? "bits" : "b", actions, 1, NULL);
+    (void)qimg_image_change_bitmaps(c->image, of_image ? "bits" : "b", actions, 1, NULL,
+                                    NULL, NULL);
     read_bitmaps(c);
 }
 

@@ -58,13 +58,13 @@ resize(Model *model, Draw *draw)
     wanted = MIN(wanted, max_bytes - max_bytes % SECTOR_BYTES);
     if (model->settings->grows_only && old - wanted >= SECTOR_BYTES && wanted < old) {
         model_expect(&where, "resize", old, wanted,
-                     qimg_image_resize(model->image, wanted), -EOPNOTSUPP);
+                     qimg_image_resize(model->image, wanted, NULL, NULL), -EOPNOTSUPP);
         wanted = old;
     }
     new = (wanted + model->size_unit - 1) / model->size_unit * model->size_unit;
     model_trace(&where, "resize", old, wanted);
     if (model_is_done(&where, "resize", old, wanted,
-                      qimg_image_resize(model->image, wanted))) {
+                      qimg_image_resize(model->image, wanted, NULL, NULL))) {
         /* Also the rest of the last sector becomes zeros. */
         if (wanted < old)
             memset(model->bytes + wanted, 0, old - wanted);

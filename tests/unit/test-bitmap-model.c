@@ -54,7 +54,7 @@ act(QimgImage *image, const char *name, QimgBitmapAction action)
     g_autoptr(GError) error = NULL;
 
     action.struct_bytes = sizeof action;
-    qimg_image_change_bitmaps(image, name, actions, 1, &error);
+    qimg_image_change_bitmaps(image, name, actions, 1, NULL, NULL, &error);
     g_assert_no_error(error);
 }
 
@@ -168,7 +168,7 @@ compare(const Model *m)
 static void
 resize(Model *m, uint64_t size_bytes)
 {
-    g_assert_cmpint(qimg_image_resize(m->image, size_bytes), ==, 0);
+    g_assert_cmpint(qimg_image_resize(m->image, size_bytes, NULL, NULL), ==, 0);
     m->size_bytes = size_bytes;
     for (unsigned i = 0; i < N_BITMAPS; i++) {
         Shadow *s = &m->shadows[i];

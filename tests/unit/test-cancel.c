@@ -257,7 +257,7 @@ test_snapshots(void)
         make_image(&f, "512");
         image = open_image(&f, true);
         /* Large enough for several steps in each pass. */
-        g_assert_cmpint(qimg_image_resize(image, LARGE_BYTES), ==, 0);
+        g_assert_cmpint(qimg_image_resize(image, LARGE_BYTES, NULL, NULL), ==, 0);
         fill(image, 0, LARGE_BYTES, 1);
         qimg_image_create_snapshot(image, "old", NULL, NULL, &error);
         g_assert_no_error(error);
@@ -290,6 +290,220 @@ test_snapshots(void)
         g_assert_cmpuint(count_faults(&f), ==, 0);
         fixture_clear(&f);
     }
+}
+
+/* ---- resizing ---- */
+
+static void
+set_random_parts(QimgImage *image, uint64_t size_bytes)
+{
+    for (uint64_t at = 0; at < size_bytes; at += size_bytes / 16)
+        fill(image, at, at + DISK_BYTES, 5);
+}
+
+/* The disk has its new size, keeps its content, and has zeros where it grows again. */
+static void
+test_shrink(void)
+{
+    unsigned n_canceled = 0;
+    bool is_done = false;
+
+    while (!is_done) {
+        Canceler c = {.last_call = n_canceled + 1};
+        QimgImage *image;
+        Fixture f;
+        int err;
+
+        make_image(&f, "512");
+        image = open_image(&f, true);
+        g_assert_cmpint(qimg_image_resize(image, LARGE_BYTES, NULL, NULL), ==, 0);
+        set_random_parts(image, LARGE_BYTES);
+        /* No multiple of a sector. */
+        err = qimg_image_resize(image, DISK_BYTES - 100, count_and_cancel, &c);
+        is_done = err == 0;
+        if (!is_done)
+            g_assert_cmpint(err, ==, -ECANCELED);
+        n_canceled += !is_done;
+        g_assert_cmpuint(n_canceled, <, MAX_ATTEMPTS);
+        g_assert_cmpuint(qimg_image_get_size_bytes(image), ==, DISK_BYTES);
+        check_filled(image, 0, DISK_BYTES - 100, 5);
+        check_filled(image, DISK_BYTES - 100, DISK_BYTES, 0);
+        if (n_canceled % 2 == 0) {
+            g_assert_cmpint(qimg_image_resize(image, LARGE_BYTES, NULL, NULL), ==, 0);
+            check_filled(image, DISK_BYTES - 100, LARGE_BYTES, 0);
+        }
+        qimg_image_close(image);
+        g_assert_cmpuint(count_faults(&f), ==, 0);
+        fixture_clear(&f);
+        n_canceled += is_done ? 0 : 30; /* there are 500 tables */
+    }
+    g_assert_cmpuint(n_canceled, >, 1);
+}
+
+/* A disk that has entries behind its end, from a canceled shrinking, is as small as
+ * before if its growth is canceled. */
+static void
+test_resize_to_grow(void)
+{
+    Canceler c = {.last_call = 1};
+    QimgImage *image;
+    Fixture f;
+
+    make_image(&f, "512");
+    image = open_image(&f, true);
+    g_assert_cmpint(qimg_image_resize(image, LARGE_BYTES, NULL, NULL), ==, 0);
+    fill(image, 0, LARGE_BYTES, 6);
+    g_assert_cmpint(qimg_image_resize(image, DISK_BYTES, count_and_cancel, &c), ==,
+                    -ECANCELED);
+    c.n_calls = 0;
+    g_assert_cmpint(qimg_image_resize(image, LARGE_BYTES, count_and_cancel, &c), ==,
+                    -ECANCELED);
+    g_assert_cmpuint(qimg_image_get_size_bytes(image), ==, DISK_BYTES);
+    check_filled(image, 0, DISK_BYTES, 6);
+    c.n_calls = 0;
+    g_assert_cmpint(
+        qimg_image_grow(image, LARGE_BYTES, QIMG_PREALLOCATION_OFF, count_and_cancel, &c),
+        ==, -ECANCELED);
+    g_assert_cmpuint(qimg_image_get_size_bytes(image), ==, DISK_BYTES);
+    g_assert_cmpint(qimg_image_resize(image, LARGE_BYTES, NULL, NULL), ==, 0);
+    check_filled(image, 0, DISK_BYTES, 6);
+    check_filled(image, DISK_BYTES, LARGE_BYTES, 0);
+    qimg_image_close(image);
+    g_assert_cmpuint(count_faults(&f), ==, 0);
+    fixture_clear(&f);
+}
+
+/* ---- bitmaps ---- */
+
+static bool
+change_one(QimgImage *image, const char *name, QimgBitmapAction action, Canceler *c,
+           GError **error)
+{
+    const QimgBitmapAction *actions[] = {&action};
+
+    action.struct_bytes = sizeof action;
+    return qimg_image_change_bitmaps(image, name, actions, 1, c ? count_and_cancel : NULL,
+                                     c, error);
+}
+
+/* Whether the bitmap is dirty at the start of the disk. */
+static bool
+is_dirty_at_start(QimgImage *image, const char *name)
+{
+    GError *error = NULL;
+    g_autoptr(QimgBitmaps) list = qimg_image_read_bitmaps(image, &error);
+    g_autoptr(QimgBitmapReader) reader = NULL;
+    QimgBitmapExtent extent = {.struct_bytes = sizeof extent};
+    unsigned place = 0;
+
+    g_assert_no_error(error);
+    g_assert_true(qimg_bitmaps_find(list, name, &place, &error));
+    reader = qimg_bitmap_reader_new(image, list, place);
+    g_assert_cmpint(qimg_bitmap_reader_map(reader, 0, &extent), ==, 0);
+    return extent.is_dirty;
+}
+
+/* A bitmap "from" with bits in several clusters, and a clean one "to", of an image with
+ * clusters of 512 bytes, which hold the bits of 2 MiB. */
+static QimgImage *
+open_with_bitmaps(Fixture *f, bool is_source)
+{
+    GError *error = NULL;
+    QimgBitmapAction add = {.kind = QIMG_BITMAP_ADD, .granularity_bytes = 512};
+    QimgBitmapAction disable = {.kind = QIMG_BITMAP_DISABLE};
+    QimgImage *image;
+
+    make_image(f, "512");
+    image = open_image(f, true);
+    g_assert_cmpint(qimg_image_resize(image, LARGE_BYTES, NULL, NULL), ==, 0);
+    change_one(image, "from", add, NULL, &error);
+    g_assert_no_error(error);
+    if (is_source)
+        set_random_parts(image, LARGE_BYTES);
+    change_one(image, "from", disable, NULL, &error);
+    g_assert_no_error(error);
+    change_one(image, "to", add, NULL, &error);
+    g_assert_no_error(error);
+    return image;
+}
+
+/* Neither a bitmap nor a refcount has changed, also if the source is another image. */
+static void
+test_merge(void)
+{
+    for (int from_other = 0; from_other < 2; from_other++) {
+        unsigned n_canceled = 0;
+        GError *error = NULL;
+        Fixture f, other;
+        QimgImage *image = open_with_bitmaps(&f, !from_other);
+        QimgImage *source = open_with_bitmaps(&other, true);
+        QimgBitmapAction merge = {.kind = QIMG_BITMAP_MERGE, .source = "from"};
+
+        merge.source_image = from_other ? source : NULL;
+        for (;;) {
+            Canceler c = {.last_call = n_canceled + 1};
+
+            if (change_one(image, "to", merge, &c, &error))
+                break;
+            g_assert_error(error, QIMG_ERROR, QIMG_ERROR_CANCELED);
+            g_clear_error(&error);
+            n_canceled++;
+            g_assert_cmpuint(n_canceled, <, MAX_ATTEMPTS);
+            g_assert_false(is_dirty_at_start(image, "to"));
+            qimg_image_close(image);
+            g_assert_cmpuint(count_faults(&f), ==, 0);
+            image = open_image(&f, true);
+        }
+        g_assert_cmpuint(n_canceled, >, 1);
+        g_assert_true(is_dirty_at_start(image, "to"));
+        qimg_image_close(image);
+        qimg_image_close(source);
+        g_assert_cmpuint(count_faults(&f), ==, 0);
+        fixture_clear(&f);
+        fixture_clear(&other);
+    }
+}
+
+/* ---- comparing ---- */
+
+static gboolean
+ignore_range(uint64_t guest_offset, uint64_t length_bytes, void *user)
+{
+    (void)guest_offset, (void)length_bytes, (void)user;
+    return TRUE;
+}
+
+static void
+test_diff(void)
+{
+    unsigned n_canceled = 0;
+    GError *error = NULL;
+    QimgImage *image, *old;
+    Fixture f;
+
+    make_image(&f, "4096");
+    image = open_image(&f, true);
+    g_assert_cmpint(qimg_image_resize(image, GROWN_BYTES, NULL, NULL), ==, 0);
+    set_random_parts(image, GROWN_BYTES);
+    qimg_image_create_snapshot(image, "old", NULL, NULL, &error);
+    g_assert_no_error(error);
+    fill(image, DISK_BYTES, 2 * DISK_BYTES, 8);
+    old = qimg_image_open_snapshot(image, 0, &error);
+    g_assert_no_error(error);
+    for (;;) {
+        Canceler c = {.last_call = n_canceled + 1};
+
+        if (qimg_image_diff(image, old, ignore_range, count_and_cancel, &c, &error))
+            break;
+        g_assert_error(error, QIMG_ERROR, QIMG_ERROR_CANCELED);
+        g_clear_error(&error);
+        n_canceled++;
+        g_assert_cmpuint(n_canceled, <, MAX_ATTEMPTS);
+    }
+    g_assert_cmpuint(n_canceled, >, 1);
+    qimg_image_close(old);
+    qimg_image_close(image);
+    fixture_clear(&f);
 }
 
 /* ---- checking and repairing ---- */
@@ -378,7 +592,7 @@ test_copy(void)
 
     make_image(&f, "4096");
     image = open_image(&f, true);
-    g_assert_cmpint(qimg_image_resize(image, GROWN_BYTES), ==, 0);
+    g_assert_cmpint(qimg_image_resize(image, GROWN_BYTES, NULL, NULL), ==, 0);
     fill(image, 0, GROWN_BYTES, 4);
     qimg_image_close(image);
     image = open_image(&f, false);
@@ -418,6 +632,10 @@ main(int argc, char **argv)
     test_util_init(&argc, &argv);
     g_test_add_func("/cancel/create", test_create);
     g_test_add_func("/cancel/grow", test_grow);
+    g_test_add_func("/cancel/shrink", test_shrink);
+    g_test_add_func("/cancel/resize-to-grow", test_resize_to_grow);
+    g_test_add_func("/cancel/merge", test_merge);
+    g_test_add_func("/cancel/diff", test_diff);
     g_test_add_func("/cancel/snapshots", test_snapshots);
     g_test_add_func("/cancel/check", test_check);
     g_test_add_func("/cancel/copy", test_copy);

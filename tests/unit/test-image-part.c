@@ -158,8 +158,8 @@ test_limits(void)
     g_assert_cmpint(qimg_image_zero(part, PART_BYTES, 1), ==, -EINVAL);
     g_assert_cmpint(qimg_image_discard(part, 1, PART_BYTES), ==, -EINVAL);
     g_assert_cmpint(qimg_image_allocate(part, 1, PART_BYTES), ==, -EINVAL);
-    g_assert_cmpint(qimg_image_resize(part, PART_BYTES - 512), ==, -EINVAL);
-    g_assert_cmpint(qimg_image_resize(part, PART_BYTES + 512), ==, -EINVAL);
+    g_assert_cmpint(qimg_image_resize(part, PART_BYTES - 512, NULL, NULL), ==, -EINVAL);
+    g_assert_cmpint(qimg_image_resize(part, PART_BYTES + 512, NULL, NULL), ==, -EINVAL);
     g_assert_cmpint(qimg_image_grow(part, DISK_BYTES, QIMG_PREALLOCATION_OFF, NULL, NULL),
                     ==, -EINVAL);
     check(disk, 0, DISK_BYTES, 0);
@@ -181,15 +181,15 @@ test_disk_becomes_shorter(void)
     uint8_t byte = 1;
 
     fill(part, 0, PART_BYTES, 7);
-    g_assert_cmpint(qimg_image_resize(disk, PART_START + 512), ==, 0);
+    g_assert_cmpint(qimg_image_resize(disk, PART_START + 512, NULL, NULL), ==, 0);
     g_assert_cmpuint(qimg_image_get_size_bytes(part), ==, 512);
     check(part, 0, 512, 7);
     g_assert_cmpint(qimg_image_read(part, 512, &byte, 1), ==, -EINVAL);
     g_assert_cmpint(qimg_image_write(part, 512, &byte, 1), ==, -ENOSPC);
-    g_assert_cmpint(qimg_image_resize(disk, 512), ==, 0);
+    g_assert_cmpint(qimg_image_resize(disk, 512, NULL, NULL), ==, 0);
     g_assert_cmpuint(qimg_image_get_size_bytes(part), ==, 0);
     g_assert_cmpint(qimg_image_write(part, 0, &byte, 1), ==, -ENOSPC);
-    g_assert_cmpint(qimg_image_resize(disk, 2 * DISK_BYTES), ==, 0);
+    g_assert_cmpint(qimg_image_resize(disk, 2 * DISK_BYTES, NULL, NULL), ==, 0);
     g_assert_cmpuint(qimg_image_get_size_bytes(part), ==, PART_BYTES);
     check(part, 0, PART_BYTES, 0);
 }
@@ -277,8 +277,8 @@ test_snapshot(void)
     g_assert_false(qimg_image_is_writable(part));
     g_assert_cmpint(qimg_image_write(part, 0, &byte, 1), ==, -EROFS);
     g_assert_cmpint(qimg_image_zero(part, 0, 1), ==, -EROFS);
-    g_assert_cmpint(qimg_image_resize(part, 1), ==, -EROFS);
-    g_assert_cmpint(qimg_image_resize(disk, 512), ==, 0);
+    g_assert_cmpint(qimg_image_resize(part, 1, NULL, NULL), ==, -EROFS);
+    g_assert_cmpint(qimg_image_resize(disk, 512, NULL, NULL), ==, 0);
     g_assert_cmpuint(qimg_image_get_size_bytes(part), ==, PART_BYTES);
     g_assert_false(qimg_image_delete_snapshot(disk, 0, NULL, NULL, &error));
     g_assert_error(error, QIMG_ERROR, QIMG_ERROR_BUSY);

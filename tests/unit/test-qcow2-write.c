@@ -122,7 +122,7 @@ test_entry_of_metadata(void)
         memcpy(bytes->data + first_entry_offset(bytes), &entry, sizeof entry);
         o = memory_image_open(bytes);
         if (cases[i].shrinks)
-            g_assert_cmpint(qimg_image_resize(o.disk, 0), ==, -EIO);
+            g_assert_cmpint(qimg_image_resize(o.disk, 0, NULL, NULL), ==, -EIO);
         else
             g_assert_cmpint(qimg_image_discard(o.disk, 0, CLUSTER), ==, -EIO);
         write_value(&o, 0, 100, 1, -EROFS);
@@ -147,9 +147,9 @@ test_large_l1(void)
     MemoryImage o = memory_image_open(empty);
 
     write_value(&o, 0, 4096, 7, 0);
-    g_assert_cmpint(qimg_image_resize(o.disk, UINT64_C(600) << 20), ==, 0);
+    g_assert_cmpint(qimg_image_resize(o.disk, UINT64_C(600) << 20, NULL, NULL), ==, 0);
     write_value(&o, UINT64_C(599) << 20, 4096, 8, 0);
-    g_assert_cmpint(qimg_image_resize(o.disk, UINT64_C(20) << 30), ==, 0);
+    g_assert_cmpint(qimg_image_resize(o.disk, UINT64_C(20) << 30, NULL, NULL), ==, 0);
     write_value(&o, UINT64_C(19) << 30, 4096, 9, 0);
     after = close_flushed(&o);
     g_assert_cmpuint(after->len, <, 64 << 20);
@@ -271,14 +271,14 @@ test_raw_data_file_grows_again(void)
     o.disk->chain->layers[0]->data_file = data;
     write_value(&o, 0, DISK, 7, 0);
     memory_storage_add_fault(o.file, &no_room);
-    g_assert_cmpint(qimg_image_resize(o.disk, TABLE / 2), ==, 0);
+    g_assert_cmpint(qimg_image_resize(o.disk, TABLE / 2, NULL, NULL), ==, 0);
     memory_storage_clear_faults(o.file);
     g_assert_cmpint(qimg_storage_get_size(data, &data_bytes), ==, 0);
     g_assert_cmpuint(data_bytes, ==, TABLE / 2);
     /* A data file longer than the disk, such as a device, keeps its length. */
     g_assert_cmpint(qimg_storage_write(data, QIMG_IO_DATA, qimg_host(TABLE - 1), "x", 1),
                     ==, 0);
-    g_assert_cmpint(qimg_image_resize(o.disk, TABLE), ==, 0);
+    g_assert_cmpint(qimg_image_resize(o.disk, TABLE, NULL, NULL), ==, 0);
     memory_storage_copy(data, 0, bytes, TABLE);
     for (unsigned i = 0; i < TABLE; i++)
         g_assert_cmpuint(bytes[i], ==, i < TABLE / 2 ? 7 : 0);
@@ -403,11 +403,11 @@ test_appends_over_old_bytes(void)
     uint8_t bytes[3 * CLUSTER];
 
     write_value(&o, 0, MIB, 7, 0);
-    g_assert_cmpint(qimg_image_resize(o.disk, CLUSTER / 2), ==, 0);
+    g_assert_cmpint(qimg_image_resize(o.disk, CLUSTER / 2, NULL, NULL), ==, 0);
     for (uint64_t at = CLUSTER / 2 + 512; at < 3 * CLUSTER; at += 1024)
         write_value(&o, at, 512, 8, 0);
     g_assert_cmpint(qimg_image_discard(o.disk, 2 * CLUSTER, CLUSTER - 512), ==, 0);
-    g_assert_cmpint(qimg_image_resize(o.disk, 3 * CLUSTER), ==, 0);
+    g_assert_cmpint(qimg_image_resize(o.disk, 3 * CLUSTER, NULL, NULL), ==, 0);
     g_assert_cmpint(qimg_image_read(o.disk, 0, bytes, sizeof bytes), ==, 0);
     for (unsigned i = 0; i < sizeof bytes; i++)
         g_assert_cmpuint(bytes[i], ==,
@@ -431,10 +431,10 @@ test_cut_inside_sector(void)
         uint8_t bytes[2048];
 
         write_value(&o, 0, qimg_image_get_size_bytes(o.disk), 7, 0);
-        g_assert_cmpint(qimg_image_resize(o.disk, 1000), ==, 0);
+        g_assert_cmpint(qimg_image_resize(o.disk, 1000, NULL, NULL), ==, 0);
         g_assert_cmpuint(qimg_image_get_size_bytes(o.disk), ==, 1024);
         for (unsigned n = 1024; n <= sizeof bytes; n += 1024) {
-            g_assert_cmpint(qimg_image_resize(o.disk, n), ==, 0);
+            g_assert_cmpint(qimg_image_resize(o.disk, n, NULL, NULL), ==, 0);
             g_assert_cmpint(qimg_image_read(o.disk, 0, bytes, n), ==, 0);
             for (unsigned j = 0; j < n; j++)
                 g_assert_cmpuint(bytes[j], ==, j < 1000 ? 7 : 0);

@@ -145,9 +145,11 @@ test_resize_refused(void)
     g_autoptr(GByteArray) after = NULL;
     QedImage o = qed_image_open(bytes);
 
-    g_assert_cmpint(qimg_image_resize(o.disk, DISK_BYTES - 512), ==, -EOPNOTSUPP);
-    g_assert_cmpint(qimg_image_resize(o.disk, 0), ==, -EOPNOTSUPP);
-    g_assert_cmpint(qimg_image_resize(o.disk, (UINT64_C(1) << 30) + 512), ==, -EFBIG);
+    g_assert_cmpint(qimg_image_resize(o.disk, DISK_BYTES - 512, NULL, NULL), ==,
+                    -EOPNOTSUPP);
+    g_assert_cmpint(qimg_image_resize(o.disk, 0, NULL, NULL), ==, -EOPNOTSUPP);
+    g_assert_cmpint(qimg_image_resize(o.disk, (UINT64_C(1) << 30) + 512, NULL, NULL), ==,
+                    -EFBIG);
     g_assert_cmpuint(qimg_image_get_size_bytes(o.disk), ==, DISK_BYTES);
     after = qed_image_close(&o);
     g_assert_cmpmem(after->data, after->len, bytes->data, bytes->len);
@@ -160,7 +162,8 @@ test_resize(void)
     g_autoptr(GByteArray) after = NULL;
     QedImage o = qed_image_open(bytes);
 
-    g_assert_cmpint(qimg_image_resize(o.disk, (UINT64_C(1) << 30) - 100), ==, 0);
+    g_assert_cmpint(qimg_image_resize(o.disk, (UINT64_C(1) << 30) - 100, NULL, NULL), ==,
+                    0);
     g_assert_cmpuint(qimg_image_get_size_bytes(o.disk), ==, UINT64_C(1) << 30);
     g_assert_cmpint(qed_image_write(&o, (UINT64_C(1) << 30) - 1, 1, 9), ==, 0);
     after = qed_image_close(&o);
@@ -191,7 +194,7 @@ run_script(QedImage *o, Model *m)
     else
         m->values[4] = -1; /* zeros or the old content */
     (void)qimg_image_flush(o->disk);
-    (void)qimg_image_resize(o->disk, DISK_BYTES + TABLE_MAPS);
+    (void)qimg_image_resize(o->disk, DISK_BYTES + TABLE_MAPS, NULL, NULL);
 }
 
 static void

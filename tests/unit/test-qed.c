@@ -239,7 +239,8 @@ test_refused_entries(void)
         g_assert_cmpint(qed_image_write(&o, 100, 10, 9), ==, -EIO);
         g_assert_cmpint(qed_image_write(&o, 3 * CLUSTER, 10, 9), ==, -EROFS);
         g_assert_cmpint(qimg_image_discard(o.disk, 0, CLUSTER), ==, -EROFS);
-        g_assert_cmpint(qimg_image_resize(o.disk, 2 * DISK_BYTES), ==, -EROFS);
+        g_assert_cmpint(qimg_image_resize(o.disk, 2 * DISK_BYTES, NULL, NULL), ==,
+                        -EROFS);
         after = qed_image_close(&o);
         g_assert_cmpmem(after->data, after->len, bytes->data, bytes->len);
     }

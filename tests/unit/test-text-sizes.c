@@ -214,7 +214,7 @@ test_made_again(Fixture *f, gconstpointer data)
     g_assert_true(is_made(f, NODE_INFO, &n_bytes));
     g_assert_cmpint(qimg_image_discard(f->image.disk, 0, QIMG_MIB), ==, 0);
     g_assert_true(is_made(f, NODE_INFO, &n_bytes));
-    g_assert_cmpint(qimg_image_resize(f->image.disk, 100 * QIMG_MIB), ==, 0);
+    g_assert_cmpint(qimg_image_resize(f->image.disk, 100 * QIMG_MIB, NULL, NULL), ==, 0);
     g_assert_true(is_made(f, NODE_INFO, &n_bytes));
     g_assert_cmpint(qimg_image_flush(f->image.disk), ==, 0);
     g_assert_true(is_made(f, NODE_INFO, &before));

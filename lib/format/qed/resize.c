@@ -23,7 +23,7 @@ qed_extend_tables(QimgFormat *format, uint64_t size_bytes)
 }
 
 QimgErrno
-qed_resize(QimgFormat *format, uint64_t size_bytes)
+qed_grow(QimgFormat *format, uint64_t size_bytes)
 {
     Qed *qed = (Qed *)format;
     uint64_t old_bytes = qimg_view_size_bytes(&format->active);
@@ -47,4 +47,11 @@ qed_resize(QimgFormat *format, uint64_t size_bytes)
     if (!err)
         qimg_view_set_size_bytes(&format->active, size_bytes);
     return err;
+}
+
+QimgErrno
+qed_resize(QimgFormat *format, uint64_t size_bytes, const QimgTask *task)
+{
+    (void)task; /* only the size is stored */
+    return qed_grow(format, size_bytes);
 }

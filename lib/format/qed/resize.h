@@ -5,4 +5,5 @@
 #include "format/qed/qed.h"
 
 QimgErrno qed_extend_tables(QimgFormat *format, uint64_t size_bytes);
-QimgErrno qed_resize(QimgFormat *format, uint64_t size_bytes);
+QimgErrno qed_grow(QimgFormat *format, uint64_t size_bytes);
+QimgErrno qed_resize(QimgFormat *format, uint64_t size_bytes, const QimgTask *task);

@@ -75,10 +75,11 @@ raw_flush(QimgFormat *format)
 }
 
 static QimgErrno
-raw_resize(QimgFormat *format, uint64_t size_bytes)
+raw_resize(QimgFormat *format, uint64_t size_bytes, const QimgTask *task)
 {
     QimgErrno err = qimg_storage_set_size(format->file, size_bytes);
 
+    (void)task;
     /* A device has a fixed length; one that was enlarged becomes visible completely. */
     if (!err && S_ISBLK(format->file->status.st_mode))
         err = size_bytes < qimg_view_size_bytes(&format->active)
@@ -93,7 +94,7 @@ static QimgErrno
 raw_grow(QimgFormat *format, uint64_t size_bytes)
 {
     return S_ISBLK(format->file->status.st_mode) ? -EAGAIN
-                                                 : raw_resize(format, size_bytes);
+                                                 : raw_resize(format, size_bytes, NULL);
 }
 
 static bool

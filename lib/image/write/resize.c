@@ -15,6 +15,8 @@
 /* Step by which the range behind the end of a gradually growing disk is checked and
  * cleared. */
 #define AHEAD_BYTES (4 * QIMG_MIB)
+/* Range that is cleared between two reports of progress; a multiple of any cluster. */
+#define CLEAR_STEP_BYTES (256 * QIMG_MIB)
 
 /* Whether no layer holds anything at [@start, @end), behind the disk's end. */
 static QimgErrno
@@ -37,16 +39,22 @@ is_nothing_there(const QimgImage *image, uint64_t start, uint64_t end,
 /* Makes [@start, @end), behind the disk's end, read as zeros, durably; @end is that of a
  * cluster. */
 static QimgErrno
-make_zeros(QimgImage *image, uint64_t start, uint64_t end)
+make_zeros(QimgImage *image, uint64_t start, uint64_t end, const QimgTask *task)
 {
     QimgFormat *top = image->chain->layers[0];
-    uint64_t cluster_end = end;
+    uint64_t at = end;
     QimgErrno err;
 
-    (void)!qimg_align_up(start, top->cluster_bytes, &cluster_end);
-    err = image_write_zeros(image, start, cluster_end);
-    if (!err)
-        err = image_zero_units(image, cluster_end, end, QIMG_ZERO_UNMAP);
+    (void)!qimg_align_up(start, top->cluster_bytes, &at);
+    err = image_write_zeros(image, start, at);
+    while (!err && at < end) {
+        uint64_t n_bytes = qimg_min_u64(end - at, CLEAR_STEP_BYTES);
+
+        err = qimg_task_step(task, at - start, end - start);
+        if (!err)
+            err = image_zero_units(image, at, at + n_bytes, QIMG_ZERO_UNMAP);
+        at += n_bytes;
+    }
     return err ? err : top->driver->flush(top);
 }
 
@@ -72,7 +80,8 @@ look_ahead(QimgImage *image, uint64_t near_end, uint64_t ahead_bytes, bool is_no
  * it: the rest of its last cluster, old table entries behind it, and data of a longer
  * backing file. Does this for up to @ahead_bytes more. With the gate closed. */
 static QimgErrno
-prepare_growth(QimgImage *image, uint64_t new_size_bytes, uint64_t ahead_bytes)
+prepare_growth(QimgImage *image, uint64_t new_size_bytes, uint64_t ahead_bytes,
+               const QimgTask *task)
 {
     QimgChain *chain = image->chain;
     QimgFormat *top = chain->layers[0];
@@ -93,7 +102,7 @@ prepare_growth(QimgImage *image, uint64_t new_size_bytes, uint64_t ahead_bytes)
     new_end = look_ahead(image, new_end, ahead_bytes, is_nothing);
     /* The change of an entry of the last cluster may not be durable yet. */
     if (!is_nothing || !qimg_is_aligned(start, top->cluster_bytes))
-        err = make_zeros(image, start, new_end);
+        err = make_zeros(image, start, new_end, task);
     if (!err)
         chain->zeros_end_bytes = new_end;
     return err;
@@ -101,7 +110,8 @@ prepare_growth(QimgImage *image, uint64_t new_size_bytes, uint64_t ahead_bytes)
 
 /* With the gate closed; @ahead_bytes: as prepare_growth. */
 static QimgErrno
-resize_closed(QimgImage *image, uint64_t size_bytes, uint64_t ahead_bytes)
+resize_closed(QimgImage *image, uint64_t size_bytes, uint64_t ahead_bytes,
+              const QimgTask *task)
 {
     QimgChain *chain = image->chain;
     QimgFormat *top = chain->layers[0];
@@ -110,10 +120,10 @@ resize_closed(QimgImage *image, uint64_t size_bytes, uint64_t ahead_bytes)
     if (chain_is_stale(chain)) /* the content at its end is unknown */
         return -EIO;
     if (size_bytes > image_size_bytes(image))
-        err = prepare_growth(image, size_bytes, ahead_bytes);
+        err = prepare_growth(image, size_bytes, ahead_bytes, task);
     else
         chain->zeros_end_bytes = 0;
-    return err ? err : top->driver->resize(top, size_bytes);
+    return err ? err : top->driver->resize(top, size_bytes, task);
 }
 
 /* Grows the disk during other requests if only its size changes; otherwise returns
@@ -146,7 +156,7 @@ image_grow(QimgImage *image, uint64_t min_size_bytes)
     qimg_gate_close(image->chain->gate);
     if (min_size_bytes >
         image_size_bytes(image)) /* no other request has grown it meanwhile */
-        err = resize_closed(image, min_size_bytes, AHEAD_BYTES);
+        err = resize_closed(image, min_size_bytes, AHEAD_BYTES, NULL);
     qimg_gate_open(image->chain->gate);
     return err;
 }
@@ -162,24 +172,40 @@ check_resizable(const QimgImage *image, uint64_t size_bytes)
     return size_bytes > INT64_MAX - QIMG_SECTOR_BYTES ? -EFBIG : 0;
 }
 
-int
-qimg_image_resize(QimgImage *image, uint64_t size_bytes)
+/* Clears what the disk has behind @size_bytes: a part of a sector, if that is no multiple
+ * of one. With the gate closed. */
+static QimgErrno
+clear_rest(QimgImage *image, uint64_t size_bytes)
 {
+    uint64_t end = image_size_bytes(image);
+    QimgErrno err = 0;
+
+    if (size_bytes < end)
+        err = image_before_change(image->chain, size_bytes, end - size_bytes, true);
+    if (!err && size_bytes < end)
+        err = image_write_zeros(image, size_bytes, end);
+    return err;
+}
+
+int
+qimg_image_resize(QimgImage *image, uint64_t size_bytes, QimgProgress progress,
+                  void *user)
+{
+    const QimgTask task = {progress, user};
     QimgErrno err = check_resizable(image, size_bytes);
 
     if (err)
         return err;
     qimg_gate_close(image->chain->gate);
     if (size_bytes != image_size_bytes(image))
-        err = resize_closed(image, size_bytes, 0);
-    /* The disk may be longer than requested, by a part of a sector. */
-    if (!err && size_bytes < image_size_bytes(image))
-        err = image_before_change(image->chain, size_bytes,
-                                  image_size_bytes(image) - size_bytes, true);
-    if (!err && size_bytes < image_size_bytes(image))
-        err = image_write_zeros(image, size_bytes, image_size_bytes(image));
+        err = resize_closed(image, size_bytes, 0, &task);
+    if (!err || err == -ECANCELED) {
+        QimgErrno rest_err = clear_rest(image, size_bytes);
+
+        err = rest_err ? rest_err : err;
+    }
     qimg_gate_open(image->chain->gate);
-    image_after_change(image->chain, err);
+    image_after_change(image->chain, err == -ECANCELED ? 0 : err);
     return err;
 }
 
@@ -223,11 +249,12 @@ qimg_image_grow(QimgImage *image, uint64_t size_bytes, QimgPreallocation preallo
         return -EOPNOTSUPP; /* there are none */
     qimg_gate_close(image->chain->gate);
     old_size_bytes = image_size_bytes(image);
-    err = size_bytes > old_size_bytes ? resize_closed(image, size_bytes, 0) : -EINVAL;
+    err = size_bytes > old_size_bytes ? resize_closed(image, size_bytes, 0, &task)
+                                      : -EINVAL;
     if (!err && preallocation != QIMG_PREALLOCATION_OFF) {
         err = preallocate(image, old_size_bytes, image_size_bytes(image), preallocation,
                           &task);
-        if (err && resize_closed(image, old_size_bytes, 0) != 0)
+        if (err && resize_closed(image, old_size_bytes, 0, NULL) != 0)
             g_debug("the disk stays larger than it was");
     }
     qimg_gate_open(image->chain->gate);

@@ -37,8 +37,10 @@ typedef struct {
 
 typedef struct {
     Qcow2 *q;
+    const QimgTask *task;
     GArray *edits; /* Edit */
-    GArray *gone;  /* QimgClusters */
+    GArray *gone;  /* QimgClusters: to be freed after the change */
+    GArray *made;  /* QimgClusters: new bits, to be freed if there is no change */
 } Change;
 
 static void
@@ -184,6 +186,7 @@ finish_target(Target *t)
     }
     if (err)
         return err;
+    qimg_clusters_append(t->c->made, run);
     add_gone_bits(t->c, t->to->words[t->index]);
     t->to->words[t->index] = run.first_cluster << t->c->q->geometry.cluster_bits;
     t->index = UINT64_MAX;
@@ -281,7 +284,9 @@ merge(Change *c, Edit *to, Edit *from)
     for (uint64_t i = 0; !err && i < from->n_words; i++) {
         if (from->words[i] == 0)
             continue;
-        err = read_bits(c, from->words[i], bits);
+        err = qimg_task_step(c->task, i, from->n_words);
+        if (!err)
+            err = read_bits(c, from->words[i], bits);
         if (!err)
             err = merge_entry(&t, from, i, bits);
     }
@@ -301,8 +306,10 @@ merge_other(Change *c, Edit *to, const QimgFormatBitmapAction *a)
     for (uint64_t at = 0; !err && at < c->q->header.size_bytes; at += n_bytes) {
         bool is_set = false;
 
-        err = a->source_layer->driver->map_bitmap(a->source_layer, a->source_cursor, at,
-                                                  &is_set, &n_bytes);
+        err = qimg_task_step(c->task, at, c->q->header.size_bytes);
+        if (!err)
+            err = a->source_layer->driver->map_bitmap(a->source_layer, a->source_cursor,
+                                                      at, &is_set, &n_bytes);
         if (!err && is_set)
             err = set_target(&t, at, at + n_bytes);
     }
@@ -317,7 +324,10 @@ set_bitmap_error(QimgErrno err, const char *name, GError **error)
 {
     if (!err)
         return true;
-    if (err == -EFBIG)
+    if (err == -ECANCELED)
+        qimg_set_error(error, QIMG_ERROR_CANCELED,
+                       "the change was canceled, and no bitmap has changed");
+    else if (err == -EFBIG)
         qimg_set_error(error, QIMG_ERROR_TOO_LARGE,
                        "the header has no room for bitmaps (convert the image to one "
                        "with larger clusters)");
@@ -568,6 +578,13 @@ append_entry(Change *c, Edit *e, GByteArray *directory)
     return err;
 }
 
+static void
+free_clusters(Qcow2 *q, const GArray *list)
+{
+    for (guint i = 0; i < list->len; i++)
+        qcow2_free_later(q, g_array_index(list, QimgClusters, i));
+}
+
 static QimgErrno
 commit(Change *c)
 {
@@ -584,20 +601,20 @@ commit(Change *c)
                                            &to.directory_offset);
     if (!err)
         err = qcow2_switch_bitmap_directory(c->q, &to);
-    for (guint i = 0; !err && i < c->gone->len; i++)
-        qcow2_free_later(c->q, g_array_index(c->gone, QimgClusters, i));
+    if (!err)
+        free_clusters(c->q, c->gone);
     return err;
 }
 
 bool
 qcow2_change_bitmaps(QimgFormat *format, const char *name,
                      const QimgFormatBitmapAction *actions, unsigned n_actions,
-                     GError **error)
+                     const QimgTask *task, GError **error)
 {
     Qcow2 *q = (Qcow2 *)format;
     g_autoptr(QimgBitmaps) list = NULL;
     g_autofree uint8_t *directory = NULL;
-    Change c = {.q = q};
+    Change c = {.q = q, .task = task};
     QimgErrno err = qcow2_begin_change(q);
     bool is_good;
 
@@ -612,17 +629,21 @@ qcow2_change_bitmaps(QimgFormat *format, const char *name,
         return set_bitmap_error(err, name ? name : "", error);
     c.edits = g_array_new(FALSE, FALSE, sizeof(Edit));
     c.gone = g_array_new(FALSE, FALSE, sizeof(QimgClusters));
+    c.made = g_array_new(FALSE, FALSE, sizeof(QimgClusters));
     g_array_set_clear_func(c.edits, clear_edit);
     if (list)
         take_edits(&c, list, directory);
     is_good = true;
     for (unsigned i = 0; is_good && i < n_actions; i++)
         is_good = run_action(&c, name, &actions[i], error);
+    if (!is_good) /* nothing refers to them */
+        free_clusters(q, c.made);
     if (is_good)
         is_good = set_bitmap_error(commit(&c), name ? name : "", error);
     if (is_good)
         is_good = set_bitmap_error(qcow2_tracker_reload(q), name ? name : "", error);
     g_array_unref(c.edits);
     g_array_unref(c.gone);
+    g_array_unref(c.made);
     return is_good;
 }

@@ -9,4 +9,4 @@
 /* QimgDriver.change_bitmaps. */
 bool qcow2_change_bitmaps(QimgFormat *format, const char *name,
                           const QimgFormatBitmapAction *actions, unsigned n_actions,
-                          GError **error);
+                          const QimgTask *task, GError **error);

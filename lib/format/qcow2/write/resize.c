@@ -211,19 +211,22 @@ drop_table(Qcow2 *q, uint64_t l1_index)
 /* Unmaps everything from @size_bytes to @old_size_bytes, except the cluster with the new
  * end. */
 static QimgErrno
-unmap_tail(Qcow2 *q, uint64_t size_bytes, uint64_t old_size_bytes)
+unmap_tail(Qcow2 *q, uint64_t size_bytes, uint64_t old_size_bytes, const QimgTask *task)
 {
     const Qcow2Geometry *g = &q->geometry;
     uint64_t first_cluster = qimg_div_round_up(size_bytes, g->cluster_bytes);
     uint64_t l1_index = first_cluster >> g->l2_bits;
     uint64_t l2_index = first_cluster & ((UINT64_C(1) << g->l2_bits) - 1);
     uint64_t n_l1 = qcow2_geometry_l1_entries_for(g, old_size_bytes);
+    uint64_t first = l1_index;
     QimgErrno err = 0;
 
     if (l2_index > 0 && l1_index < n_l1)
         err = clear_entries(q, l1_index++, l2_index);
     for (; !err && l1_index < n_l1; l1_index++) {
-        err = drop_table(q, l1_index);
+        err = qimg_task_step(task, l1_index - first, n_l1 - first);
+        if (!err)
+            err = drop_table(q, l1_index);
         if (!err && qcow2_wants_flush(&q->base))
             err = qcow2_flush(&q->base);
     }
@@ -235,7 +238,7 @@ unmap_tail(Qcow2 *q, uint64_t size_bytes, uint64_t old_size_bytes)
  * disk. Clusters that are still mapped behind the end then are unused until growing the
  * disk clears them. (QEMU stores the size last.) */
 static QimgErrno
-cut_off(Qcow2 *q, uint64_t size_bytes, uint64_t old_size_bytes)
+cut_off(Qcow2 *q, uint64_t size_bytes, uint64_t old_size_bytes, const QimgTask *task)
 {
     QimgErrno err = qimg_storage_sync(q->base.file);
 
@@ -244,7 +247,7 @@ cut_off(Qcow2 *q, uint64_t size_bytes, uint64_t old_size_bytes)
     if (!err && q->base.data_file)
         err = qimg_storage_set_size(q->base.data_file, size_bytes);
     if (!err)
-        err = unmap_tail(q, size_bytes, old_size_bytes);
+        err = unmap_tail(q, size_bytes, old_size_bytes, task);
     if (err)
         return err;
     /* Frees the tail of the file, too. */
@@ -300,7 +303,7 @@ grow_data_file(Qcow2 *q, uint64_t size_bytes, uint64_t old_size_bytes)
 }
 
 QimgErrno
-qcow2_resize(QimgFormat *format, uint64_t size_bytes)
+qcow2_resize(QimgFormat *format, uint64_t size_bytes, const QimgTask *task)
 {
     Qcow2 *q = (Qcow2 *)format;
     uint64_t old_size_bytes = q->header.size_bytes;
@@ -324,7 +327,7 @@ qcow2_resize(QimgFormat *format, uint64_t size_bytes)
         err = qcow2_finish_bitmaps_resize(q, bitmaps);
     if (err || size_bytes >= old_size_bytes)
         return err;
-    err = cut_off(q, size_bytes, old_size_bytes);
+    err = cut_off(q, size_bytes, old_size_bytes, task);
     /* Sharing tables takes room. The disk is smaller all the same; clusters that could
      * not be freed are freed when it grows again. */
     return qimg_is_lack_of_space(err) ? 0 : err;

@@ -5,5 +5,5 @@
 #include "format/qcow2/layer/qcow2.h"
 
 QimgErrno qcow2_extend_tables(QimgFormat *format, uint64_t size_bytes);
-QimgErrno qcow2_resize(QimgFormat *format, uint64_t size_bytes);
+QimgErrno qcow2_resize(QimgFormat *format, uint64_t size_bytes, const QimgTask *task);
 QimgErrno qcow2_grow(QimgFormat *format, uint64_t size_bytes);
