@@ -206,6 +206,12 @@ QIMG_API void qimg_options_set_ask_passphrase(QimgOptions *options, QimgAskPassp
 QIMG_API gssize qimg_ask_on_terminal(const char *path, unsigned n_asked, uint8_t *bytes,
                                      size_t size_bytes, void *user);
 
+/* A QimgAskPassphrase for new passphrases: asks on the controlling terminal, without
+ * echo, and again, until both answers are the same; -1 after three pairs that differ, and
+ * as qimg_ask_on_terminal. @user is unused. */
+QIMG_API gssize qimg_ask_new_on_terminal(const char *path, unsigned n_asked,
+                                         uint8_t *bytes, size_t size_bytes, void *user);
+
 /* Whether qimg_options_set knows @name. */
 QIMG_API gboolean qimg_options_has(const char *name);
 
@@ -459,18 +465,39 @@ QIMG_API void qimg_create_free(QimgCreate *create);
  *   force                   (value NULL) replace existing files of these names
  *   no_check                (value NULL) store the backing file's name without opening
  *                           the file; requires size and backing_fmt
- *   backing, backing_map, nolock   as qimg_options_set, for opening the backing file
+ *   backing, backing_map, nolock   as qimg_options_set, for opening the backing file,
+ *                           which needs no passphrase
+ *   encrypt.format=luks     encrypt the disk, with a new key that one passphrase opens
+ *   encrypt.cipher-alg=aes-128|aes-192|aes-256   default: aes-256
+ *   encrypt.cipher-mode=xts
+ *   encrypt.ivgen-alg=plain|plain64|essiv        default: plain64
+ *   encrypt.ivgen-hash-alg=sha256|md5|sm3        of essiv; default: sha256
+ *   encrypt.hash-alg=HASH   of the passphrase: sha256 (the default), sha1, sha224,
+ * sha384, sha512, ripemd160, md5 or sm3 encrypt.iter-time=MS    CPU time that a try of a
+ * passphrase shall take here; default: 2000 passphrase_file=FILE, passphrase_fd=N   the
+ * passphrase, as qimg_options_set
  *
  * Raw images have only format, size, preallocation and force. Errors: USAGE, with the
  * property's name and its valid values. */
 QIMG_API gboolean qimg_create_set(QimgCreate *create, const char *name, const char *value,
                                   GError **error);
 
+/* Sets the passphrase of an encrypted image, as the property passphrase_file. The library
+ * keeps a copy outside of core dumps. Errors: USAGE if it is longer than 8192 bytes. */
+QIMG_API gboolean qimg_create_add_passphrase(QimgCreate *create, const void *bytes,
+                                             size_t n_bytes, GError **error);
+
+/* The library calls @ask(@user) in qimg_create_run for the passphrase of an encrypted
+ * image, if none was set. NULL: it fails then. */
+QIMG_API void qimg_create_set_ask_passphrase(QimgCreate *create, QimgAskPassphrase ask,
+                                             void *user);
+
 /* Creates the image @path. The file becomes an image only when it is complete and
- * durable, including its name. On failure or cancellation, the new files are removed, and
- * files to be replaced stay as they were. Errors: USAGE for properties that contradict
- * each other or exceed a limit of the format; REFUSED if a file has the name already;
- * those of opening the backing file; NOT_FOUND, FAILED of the host. */
+ * durable, including its name. Before the first call of @progress nothing is made: the
+ * backing file is opened, and a key derived. On failure or cancellation, the new files
+ * are removed, and files to be replaced stay as they were. Errors: USAGE for properties
+ * that contradict each other or exceed a limit of the format; REFUSED if a file has the
+ * name already; those of opening the backing file; NOT_FOUND, FAILED of the host. */
 QIMG_API gboolean qimg_create_run(QimgCreate *create, const char *path,
                                   QimgProgress progress, void *user, GError **error);
 

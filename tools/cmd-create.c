@@ -75,6 +75,19 @@ set_all(QimgCreate *create, const Arguments *a, GError **error)
     return true;
 }
 
+/* Until the first call nothing has been made, so a signal may kill the process: deriving
+ * a key cannot be interrupted. */
+static gboolean
+step(uint64_t done, uint64_t total, void *user)
+{
+    gboolean *has_begun = user;
+
+    if (!*has_begun)
+        interrupt_begin(NULL, NULL);
+    *has_begun = TRUE;
+    return progress_update(done, total, NULL);
+}
+
 static int
 create_image(const CommandLine *line, const Arguments *a)
 {
@@ -82,15 +95,16 @@ create_image(const CommandLine *line, const Arguments *a)
     g_autoptr(GError) error = NULL;
     const char *path = line->operands[0];
     g_autofree char *size = NULL;
+    gboolean has_begun = FALSE;
     bool is_made;
 
     if (!set_all(create, a, &error) ||
         (line->n_operands > 1 &&
          !qimg_create_set(create, "size", line->operands[1], &error)))
         return output_failure(NULL, error);
-    interrupt_begin(NULL, NULL);
+    qimg_create_set_ask_passphrase(create, qimg_ask_new_on_terminal, NULL);
     progress_begin("making", false, a->quiet);
-    is_made = qimg_create_run(create, path, progress_update, NULL, &error);
+    is_made = qimg_create_run(create, path, step, &has_begun, &error);
     progress_end();
     interrupt_end();
     if (!is_made)
@@ -134,7 +148,10 @@ cmd_create(int argc, char **argv)
         .arg = G_OPTION_ARG_FILENAME_ARRAY,
         .arg_data = &a.lists,
         .description = "any of the above by its name with underscores; how to open the "
-                       "backing file: backing=, backing_map=, nolock",
+                       "backing file: backing=, backing_map=, nolock; the encryption: "
+                       "encrypt.format=luks, encrypt.cipher-alg=, encrypt.ivgen-alg=, "
+                       "encrypt.hash-alg=, encrypt.iter-time=, passphrase_file=, "
+                       "passphrase_fd=",
         .arg_description = "NAME=VALUE,...",
     };
     entries[n++] = (GOptionEntry){

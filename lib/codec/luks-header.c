@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Decodes the LUKS header. Spec: encryption sections 3.1 and 3.5. */
+/* Decodes and encodes the LUKS header. Spec: encryption sections 3.1 and 3.5. */
 #include "codec/luks-header.h"
 
 #include <string.h>
@@ -11,6 +11,7 @@
 #define SLOT_ACTIVE     UINT32_C(0x00ac71f3)
 #define SLOT_INACTIVE   UINT32_C(0x0000dead)
 #define MIN_MATERIAL_AT (2u * QIMG_SECTOR_BYTES) /* behind the header */
+#define ALIGN_BYTES     UINT64_C(4096)           /* of key material in a new header */
 
 static const uint8_t magic[6] = {'L', 'U', 'K', 'S', 0xba, 0xbe};
 
@@ -39,7 +40,8 @@ typedef struct {
 } DiskHeader;
 
 _Static_assert(sizeof(DiskHeader) == LUKS_HEADER_BYTES, "the header as in the file");
-_Static_assert(offsetof(DiskHeader, slots) == 208, "slots");
+_Static_assert(offsetof(DiskHeader, slots) == LUKS_SLOTS_AT, "slots");
+_Static_assert(sizeof(DiskSlot) == LUKS_SLOT_BYTES, "a slot as in the file");
 
 /* Whether the two fields of key material have bytes in common. */
 static bool
@@ -116,4 +118,63 @@ luks_header_decode(const uint8_t *bytes, size_t n_bytes, uint64_t area_bytes,
     }
     *out = h;
     return qimg_decode_ok();
+}
+
+static DiskSlot
+encode_slot(const LuksSlot *slot)
+{
+    uint64_t sector = slot->material_offset / QIMG_SECTOR_BYTES;
+    DiskSlot disk = {
+        .marker = qimg_be32_set(slot->is_active ? SLOT_ACTIVE : SLOT_INACTIVE),
+        .iterations = qimg_be32_set(slot->iterations),
+        .material_sector = qimg_be32_set((uint32_t)sector),
+        .stripes = qimg_be32_set(LUKS_STRIPES),
+    };
+
+    memcpy(disk.salt, slot->salt, sizeof disk.salt);
+    return disk;
+}
+
+void
+luks_slot_encode(const LuksHeader *header, unsigned index, uint8_t bytes[LUKS_SLOT_BYTES])
+{
+    DiskSlot disk = encode_slot(&header->slots[index]);
+
+    memcpy(bytes, &disk, sizeof disk);
+}
+
+void
+luks_header_encode(const LuksHeader *header, uint8_t bytes[LUKS_HEADER_BYTES])
+{
+    uint64_t payload_sector = header->payload_offset / QIMG_SECTOR_BYTES;
+    DiskHeader disk = {
+        .version = qimg_be16_set(VERSION),
+        .payload_sector = qimg_be32_set((uint32_t)payload_sector),
+        .key_bytes = qimg_be32_set(header->key_bytes),
+        .digest_iterations = qimg_be32_set(header->digest_iterations),
+    };
+
+    memcpy(disk.magic, magic, sizeof magic);
+    memcpy(disk.cipher, header->cipher, LUKS_NAME_BYTES);
+    memcpy(disk.mode, header->mode, LUKS_NAME_BYTES);
+    memcpy(disk.hash, header->hash, LUKS_NAME_BYTES);
+    memcpy(disk.digest, header->digest, LUKS_DIGEST_BYTES);
+    memcpy(disk.digest_salt, header->digest_salt, LUKS_SALT_BYTES);
+    memcpy(disk.uuid, header->uuid, LUKS_UUID_BYTES);
+    for (unsigned i = 0; i < LUKS_N_SLOTS; i++)
+        disk.slots[i] = encode_slot(&header->slots[i]);
+    memcpy(bytes, &disk, sizeof disk);
+}
+
+void
+luks_header_lay_out(LuksHeader *header)
+{
+    uint64_t offset = ALIGN_BYTES;
+
+    for (unsigned i = 0; i < LUKS_N_SLOTS; i++) {
+        header->slots[i].material_offset = offset;
+        offset +=
+            qimg_div_round_up(luks_material_bytes(header), ALIGN_BYTES) * ALIGN_BYTES;
+    }
+    header->payload_offset = offset;
 }

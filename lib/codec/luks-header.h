@@ -4,15 +4,18 @@
 
 #include "codec/rules.h"
 
-#define LUKS_HEADER_BYTES   592u
-#define LUKS_NAME_BYTES     32u
-#define LUKS_SALT_BYTES     32u
-#define LUKS_DIGEST_BYTES   20u
-#define LUKS_UUID_BYTES     40u
-#define LUKS_N_SLOTS        8u
-#define LUKS_STRIPES        4000u
-#define LUKS_MAX_KEY_BYTES  64u
-#define LUKS_MAX_AREA_BYTES (UINT64_C(64) << 20)
+#define LUKS_HEADER_BYTES      592u
+#define LUKS_NAME_BYTES        32u
+#define LUKS_SALT_BYTES        32u
+#define LUKS_DIGEST_BYTES      20u
+#define LUKS_UUID_BYTES        40u
+#define LUKS_N_SLOTS           8u
+#define LUKS_STRIPES           4000u
+#define LUKS_SLOTS_AT          208u
+#define LUKS_SLOT_BYTES        48u
+#define LUKS_SLOT_MARKER_BYTES 4u
+#define LUKS_MAX_KEY_BYTES     64u
+#define LUKS_MAX_AREA_BYTES    (UINT64_C(64) << 20)
 
 typedef struct {
     bool is_active;
@@ -48,3 +51,23 @@ luks_material_bytes(const LuksHeader *header)
  * hash and key_bytes go together is for crypt/cipher.h. *@out is set on success only. */
 QimgDecode luks_header_decode(const uint8_t *bytes, size_t n_bytes, uint64_t area_bytes,
                               LuksHeader *out);
+
+/* Encodes @header, the mirror of luks_header_decode. */
+void luks_header_encode(const LuksHeader *header, uint8_t bytes[LUKS_HEADER_BYTES]);
+
+/* Encodes the key slot @index of @header as its LUKS_SLOT_BYTES bytes at
+ * luks_slot_offset. */
+void luks_slot_encode(const LuksHeader *header, unsigned index,
+                      uint8_t bytes[LUKS_SLOT_BYTES]);
+
+/* Where a key slot lies, in bytes from the start of the header. Its first
+ * LUKS_SLOT_MARKER_BYTES, which tell whether it is active, never cross a sector. */
+static inline uint64_t
+luks_slot_offset(unsigned index)
+{
+    return LUKS_SLOTS_AT + (uint64_t)index * LUKS_SLOT_BYTES;
+}
+
+/* Sets the places of the key material of all slots and of the payload as QEMU does, by
+ * header->key_bytes. */
+void luks_header_lay_out(LuksHeader *header);

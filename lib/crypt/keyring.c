@@ -74,9 +74,20 @@ qimg_keyring_set_max_iterations(QimgKeyring *keyring, uint64_t n)
     keyring->max_iterations = n;
 }
 
-/* The answer to the question, owned; NULL: there is none. */
-static QimgSecret *
-ask(const QimgKeyring *keyring, const char *path, unsigned n_asked)
+uint64_t
+qimg_keyring_get_max_iterations(const QimgKeyring *keyring)
+{
+    return keyring->max_iterations;
+}
+
+unsigned
+qimg_keyring_count(const QimgKeyring *keyring)
+{
+    return keyring->passphrases->len;
+}
+
+QimgSecret *
+qimg_keyring_ask(const QimgKeyring *keyring, const char *path, unsigned n_asked)
 {
     QimgSecret *buffer, *answer = NULL;
     gssize n_bytes;
@@ -156,7 +167,8 @@ try_answers(const QimgKeyring *keyring, Search *search, const char *path)
     QimgSecret *answer;
     unsigned n_asked = 0;
 
-    while (!key && !search->error && (answer = ask(keyring, path, n_asked++))) {
+    while (!key && !search->error &&
+           (answer = qimg_keyring_ask(keyring, path, n_asked++))) {
         key = try_passphrase(search, answer);
         qimg_secret_free(answer);
     }
@@ -189,28 +201,35 @@ qimg_keyring_open_luks(const QimgKeyring *keyring, const LuksHeader *header,
     return cipher;
 }
 
+/* The first passphrase of exactly @depth; NULL: none. */
 static const QimgSecret *
-find_legacy(const QimgKeyring *keyring, unsigned depth)
+find_of(const QimgKeyring *keyring, int depth)
 {
-    const QimgSecret *any = NULL;
-
     for (guint i = 0; i < keyring->passphrases->len; i++) {
         const Passphrase *p = &g_array_index(keyring->passphrases, Passphrase, i);
 
-        if (p->depth == (int)depth)
+        if (p->depth == depth)
             return p->secret;
-        if (p->depth == KEYRING_ANY_DEPTH && !any)
-            any = p->secret;
     }
-    return depth == 0 ? any : NULL;
+    return NULL;
+}
+
+const QimgSecret *
+qimg_keyring_find(const QimgKeyring *keyring, int depth)
+{
+    const QimgSecret *secret = find_of(keyring, depth);
+
+    return secret ? secret : find_of(keyring, KEYRING_ANY_DEPTH);
 }
 
 QimgCipher *
 qimg_keyring_open_aes(const QimgKeyring *keyring, unsigned depth, const char *path,
                       GError **error)
 {
-    const QimgSecret *given = find_legacy(keyring, depth);
-    QimgSecret *answer = given ? NULL : ask(keyring, path, 0);
+    /* A passphrase without a layer is for the top one: trying it tells nothing. */
+    const QimgSecret *given =
+        depth == 0 ? qimg_keyring_find(keyring, 0) : find_of(keyring, (int)depth);
+    QimgSecret *answer = given ? NULL : qimg_keyring_ask(keyring, path, 0);
     const QimgSecret *passphrase = given ? given : answer;
     QimgCipher *cipher = NULL;
 

@@ -26,8 +26,19 @@ bool qimg_keyring_has_passphrase(const QimgKeyring *keyring);
 /* Sets the function that is asked when no passphrase fits; NULL: none. */
 void qimg_keyring_set_ask(QimgKeyring *keyring, QimgAskPassphrase ask, void *user);
 
+/* The passphrase of exactly @depth, else the first one of any; NULL: none. Borrowed. */
+const QimgSecret *qimg_keyring_find(const QimgKeyring *keyring, int depth);
+
+/* Asks the question about @path for the (@n_asked + 1)-th time. Returns the answer,
+ * owned; NULL: there is none. */
+QimgSecret *qimg_keyring_ask(const QimgKeyring *keyring, const char *path,
+                             unsigned n_asked);
+
+unsigned qimg_keyring_count(const QimgKeyring *keyring);
+
 /* See luks_check. */
 void qimg_keyring_set_max_iterations(QimgKeyring *keyring, uint64_t n);
+uint64_t qimg_keyring_get_max_iterations(const QimgKeyring *keyring);
 
 /* The cipher of the LUKS volume with @header, of the layer @depth with the file @path,
  * for which the passphrases of that depth are tried, then those of any, then the answers

@@ -16,22 +16,30 @@
 #define ITERATIONS_PER_MINUTE UINT64_C(60000000) /* of an ordinary core */
 
 bool
+luks_check_names(const char *cipher, const char *mode, const char *hash, size_t key_bytes,
+                 GError **error)
+{
+    g_autofree char *shown = g_strescape(hash, "\"'");
+
+    if (!qimg_cipher_check(cipher, mode, key_bytes, error))
+        return false;
+    if (!qimg_hash_find(hash))
+        qimg_set_error(error, QIMG_ERROR_ENCRYPTED,
+                       "LUKS hash: \"%s\" is not supported (convert the image with "
+                       "qemu-img convert)",
+                       shown);
+    return qimg_hash_find(hash) != NULL;
+}
+
+bool
 luks_check(const LuksHeader *header, uint64_t max_iterations, GError **error)
 {
     uint64_t n_iterations = header->digest_iterations;
     bool is_active = false;
 
-    if (!qimg_cipher_check(header->cipher, header->mode, header->key_bytes, error))
+    if (!luks_check_names(header->cipher, header->mode, header->hash, header->key_bytes,
+                          error))
         return false;
-    if (!qimg_hash_find(header->hash)) {
-        g_autofree char *shown = g_strescape(header->hash, "\"'");
-
-        qimg_set_error(error, QIMG_ERROR_ENCRYPTED,
-                       "LUKS hash: \"%s\" is not supported (convert the image with "
-                       "qemu-img convert)",
-                       shown);
-        return false;
-    }
     for (unsigned i = 0; i < LUKS_N_SLOTS; i++) {
         is_active |= header->slots[i].is_active;
         n_iterations += header->slots[i].is_active ? header->slots[i].iterations : 0;
@@ -98,11 +106,31 @@ luks_merge(const char *hash, const uint8_t *stripes, unsigned n_stripes,
 
 static bool
 derive(const LuksHeader *header, const QimgSecret *password, const uint8_t *salt,
-       uint32_t iterations, uint8_t *out, size_t n_bytes)
+       uint32_t iterations, uint8_t *out, size_t n_bytes, GError **error)
 {
-    return PKCS5_PBKDF2_HMAC((const char *)password->bytes, (int)password->n_bytes, salt,
-                             LUKS_SALT_BYTES, (int)iterations,
-                             qimg_hash_find(header->hash), (int)n_bytes, out) == 1;
+    if (PKCS5_PBKDF2_HMAC((const char *)password->bytes, (int)password->n_bytes, salt,
+                          LUKS_SALT_BYTES, (int)iterations, qimg_hash_find(header->hash),
+                          (int)n_bytes, out) == 1)
+        return true;
+    qimg_set_error(error, QIMG_ERROR_FAILED,
+                   "libcrypto cannot derive a key with the hash %s", header->hash);
+    return false;
+}
+
+bool
+luks_derive(const LuksHeader *header, const QimgSecret *passphrase, const uint8_t *salt,
+            uint32_t iterations, QimgSecret *key_out, GError **error)
+{
+    return derive(header, passphrase, salt, iterations, key_out->bytes, key_out->n_bytes,
+                  error);
+}
+
+bool
+luks_digest(const LuksHeader *header, const QimgSecret *key,
+            uint8_t digest_out[LUKS_DIGEST_BYTES], GError **error)
+{
+    return derive(header, key, header->digest_salt, header->digest_iterations, digest_out,
+                  LUKS_DIGEST_BYTES, error);
 }
 
 /* Whether @key is the volume key. */
@@ -111,16 +139,15 @@ has_digest(const LuksHeader *header, const QimgSecret *key)
 {
     uint8_t digest[LUKS_DIGEST_BYTES];
 
-    return derive(header, key, header->digest_salt, header->digest_iterations, digest,
-                  sizeof digest) &&
+    return luks_digest(header, key, digest, NULL) &&
            CRYPTO_memcmp(digest, header->digest, sizeof digest) == 0;
 }
 
-/* Tries the slot: *@key_out is the volume key, or NULL if the passphrase is not its. */
-static bool
-try_slot(const LuksHeader *header, const LuksSlot *slot, const QimgSecret *passphrase,
-         LuksRead read, void *user, QimgSecret **key_out, GError **error)
+bool
+luks_try_slot(const LuksHeader *header, unsigned index, const QimgSecret *passphrase,
+              LuksRead read, void *user, QimgSecret **key_out, GError **error)
 {
+    const LuksSlot *slot = &header->slots[index];
     QimgSecret *slot_key = qimg_secret_new(header->key_bytes);
     QimgSecret *material = qimg_secret_new(luks_material_bytes(header));
     QimgSecret *key = qimg_secret_new(header->key_bytes);
@@ -131,11 +158,8 @@ try_slot(const LuksHeader *header, const LuksSlot *slot, const QimgSecret *passp
     *key_out = NULL;
     if (err)
         qimg_set_error_errno(error, -err, NULL, "the LUKS key material cannot be read");
-    else if (!derive(header, passphrase, slot->salt, slot->iterations, slot_key->bytes,
-                     slot_key->n_bytes))
-        qimg_set_error(error, QIMG_ERROR_FAILED,
-                       "libcrypto cannot derive a key with the hash %s", header->hash);
-    else
+    else if (luks_derive(header, passphrase, slot->salt, slot->iterations, slot_key,
+                         error))
         cipher = qimg_cipher_new(header->cipher, header->mode, slot_key, error);
     if (cipher) {
         is_done =
@@ -162,7 +186,7 @@ luks_unlock(const LuksHeader *header, const QimgSecret *passphrase, LuksRead rea
 
         if (!header->slots[i].is_active)
             continue;
-        if (!try_slot(header, &header->slots[i], passphrase, read, user, &key, error))
+        if (!luks_try_slot(header, i, passphrase, read, user, &key, error))
             return NULL;
         if (key)
             return key;

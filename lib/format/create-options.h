@@ -3,6 +3,8 @@
 #pragma once
 
 #include "base/task.h"
+#include "codec/luks-header.h"
+#include "crypt/secret.h"
 #include "qimg.h"
 #include "transform/compress.h"
 
@@ -21,6 +23,8 @@ typedef struct {
     const char *data_file_name; /* stored unchanged; NULL: none. 3. The caller creates the
                                    file: zeros, as long as the disk */
     bool data_file_raw;         /* the data file alone is always the complete disk */
+    const LuksHeader *luks; /* NULL: not encrypted. check_create uses only its layout */
+    const QimgSecret *luks_material; /* of slot 0 of @luks, the only active one */
     QimgPreallocation preallocation; /* raw: not METADATA. With a data file at most
                                         METADATA: the caller does the rest */
     const QimgTask *task;            /* of the caller; may be NULL */

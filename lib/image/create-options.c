@@ -9,6 +9,7 @@
 #include "base/errors.h"
 #include "format/drivers.h"
 #include "image/chain/option-value.h"
+#include "image/chain/passphrase-option.h"
 
 #define DEFAULT_CLUSTER_BITS   16u
 #define DEFAULT_REFCOUNT_ORDER 4u
@@ -25,6 +26,8 @@ qimg_create_new(void)
         .refcount_order = DEFAULT_REFCOUNT_ORDER,
     };
     create->backing_options = qimg_options_new();
+    create->backing_options->without_key = true;
+    create_encryption_init(&create->encryption);
     create->notes = g_ptr_array_new_with_free_func(g_free);
     g_ptr_array_add(create->notes, NULL);
     return create;
@@ -38,6 +41,7 @@ qimg_create_free(QimgCreate *create)
     g_free(create->backing_file);
     g_free(create->backing_fmt);
     g_free(create->data_file);
+    create_encryption_clear(&create->encryption);
     qimg_options_free(create->backing_options);
     g_ptr_array_unref(create->notes);
     g_free(create);
@@ -55,26 +59,11 @@ qimg_create_get_size_bytes(const QimgCreate *create)
     return create->fields.size_bytes;
 }
 
-/* Index of @value in @words, which end with NULL; -1 with @error set. */
-static int
-find_word(const char *name, const char *value, const char *const *words, GError **error)
-{
-    g_autofree char *list = NULL;
-
-    for (int i = 0; words[i]; i++)
-        if (strcmp(value, words[i]) == 0)
-            return i;
-    list = g_strjoinv(", ", (char **)words);
-    qimg_set_error(error, QIMG_ERROR_USAGE, "%s=%s: unknown (give one of %s)", name,
-                   value, list);
-    return -1;
-}
-
 static bool
 set_flag(const char *name, const char *value, bool *out, GError **error)
 {
     static const char *const words[] = {"off", "on", NULL};
-    int i = value ? find_word(name, value, words, error) : 1;
+    int i = value ? option_find_word(name, value, words, error) : 1;
 
     if (i >= 0)
         *out = i == 1;
@@ -154,7 +143,7 @@ static bool
 set_table_size(QimgCreate *create, const char *name, const char *value, GError **error)
 {
     static const char *const words[] = {"2", "4", "8", "16", NULL};
-    int i = find_word(name, value, words, error);
+    int i = option_find_word(name, value, words, error);
 
     if (i >= 0)
         create->fields.table_clusters = 2u << i;
@@ -166,7 +155,7 @@ set_version(QimgCreate *create, const char *name, const char *value, GError **er
 {
     static const char *const words[] = {"2", "3", NULL};
     static const char *const compat_words[] = {"0.10", "1.1", NULL};
-    int i = find_word(name, value, *name == 'c' ? compat_words : words, error);
+    int i = option_find_word(name, value, *name == 'c' ? compat_words : words, error);
 
     if (i >= 0)
         create->fields.version = 2 + (unsigned)i;
@@ -177,7 +166,7 @@ static bool
 set_refcount_bits(QimgCreate *create, const char *name, const char *value, GError **error)
 {
     static const char *const words[] = {"1", "2", "4", "8", "16", "32", "64", NULL};
-    int i = find_word(name, value, words, error);
+    int i = option_find_word(name, value, words, error);
 
     if (i >= 0)
         create->fields.refcount_order = (unsigned)i;
@@ -189,7 +178,7 @@ set_compression(QimgCreate *create, const char *name, const char *value, GError 
 {
     static const char *const words[] = {
         [QIMG_CODEC_DEFLATE] = "zlib", [QIMG_CODEC_ZSTD] = "zstd", NULL};
-    int i = find_word(name, value, words, error);
+    int i = option_find_word(name, value, words, error);
 
     if (i >= 0)
         create->fields.compression = (QimgCodec)i;
@@ -224,7 +213,7 @@ qimg_preallocation_find(const char *name, QimgPreallocation *out, GError **error
         [QIMG_PREALLOCATION_FULL] = "full",
         NULL,
     };
-    int i = find_word("preallocation", name, words, error);
+    int i = option_find_word("preallocation", name, words, error);
 
     if (i >= 0)
         *out = (QimgPreallocation)i;
@@ -260,6 +249,26 @@ set_opening(QimgCreate *create, const char *name, const char *value, GError **er
     return qimg_options_set(create->backing_options, name, value, error);
 }
 
+static bool
+set_encryption(QimgCreate *create, const char *name, const char *value, GError **error)
+{
+    return create_encryption_set(&create->encryption, name, value, error);
+}
+
+gboolean
+qimg_create_add_passphrase(QimgCreate *create, const void *bytes, size_t n_bytes,
+                           GError **error)
+{
+    return option_add_passphrase(create->encryption.passphrases, bytes, n_bytes, 0,
+                                 error);
+}
+
+void
+qimg_create_set_ask_passphrase(QimgCreate *create, QimgAskPassphrase ask, void *user)
+{
+    qimg_keyring_set_ask(create->encryption.passphrases, ask, user);
+}
+
 /* The formats that have a property. */
 enum {
     RAW = 1 << 0,
@@ -291,6 +300,16 @@ static const struct {
     {"lazy_refcounts", MAYBE_VALUE, QCOW2, set_lazy},
     {"data_file", VALUE, QCOW2, set_data_file},
     {"data_file_raw", MAYBE_VALUE, QCOW2, set_data_file_raw},
+    {"encrypt.format", VALUE, QCOW2, set_encryption},
+    {"encrypt.cipher-alg", VALUE, QCOW2, set_encryption},
+    {"encrypt.cipher-mode", VALUE, QCOW2, set_encryption},
+    {"encrypt.ivgen-alg", VALUE, QCOW2, set_encryption},
+    {"encrypt.ivgen-hash-alg", VALUE, QCOW2, set_encryption},
+    {"encrypt.hash-alg", VALUE, QCOW2, set_encryption},
+    {"encrypt.iter-time", VALUE, QCOW2, set_encryption},
+    {"encrypt.key-secret", VALUE, QCOW2, set_encryption},
+    {"passphrase_file", VALUE, QCOW2, set_encryption},
+    {"passphrase_fd", VALUE, QCOW2, set_encryption},
     {"backing", VALUE, QCOW2 | QED, set_opening},
     {"backing_map", VALUE, QCOW2 | QED, set_opening},
     {"nolock", NO_VALUE, ALL, set_opening},

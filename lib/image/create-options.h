@@ -4,6 +4,7 @@
 
 #include "format/driver.h"
 #include "image/chain/options.h"
+#include "image/create-encryption.h"
 
 struct QimgCreate {
     const QimgDriver *driver;
@@ -12,6 +13,7 @@ struct QimgCreate {
     char *backing_file; /* owned, like the strings below; NULL: none */
     char *backing_fmt;  /* NULL: probe */
     char *data_file;    /* NULL: none */
+    CreateEncryption encryption;
     bool replaces;
     bool no_check;
     QimgOptions *backing_options; /* for opening the backing file */

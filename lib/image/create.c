@@ -168,6 +168,8 @@ check_properties(const QimgCreate *create, GError **error)
         return qimg_misuse(error,
                            "backing_fmt: is missing (with --no-check the format of the "
                            "backing file must be given)");
+    if (!create_encryption_check(&create->encryption, error))
+        return false;
     if (create->has_size || (create->backing_file && !create->no_check))
         return true;
     return qimg_misuse(error, "%s",
@@ -371,15 +373,34 @@ make_image(QimgCreate *create, const QimgImage *backing, const char *path, GErro
         create->backing_file ? resolve(path, create->backing_file) : NULL;
     g_autofree char *shown =
         create->data_file ? g_strescape(create->data_file, NULL) : NULL;
+    g_auto(CreateKey) key = {0};
     QimgCreateOptions fields = create->fields;
+    QimgErrno err;
 
     fields.backing_name = create->backing_file;
     fields.backing_format = create->backing_fmt;
     fields.data_file_name = create->data_file;
     if (fields.data_file_raw && fields.preallocation == QIMG_PREALLOCATION_OFF)
         fields.preallocation = QIMG_PREALLOCATION_METADATA; /* spec: qcow2 section 10 */
-    if ((create->driver->check_create && !create->driver->check_create(&fields, error)) ||
-        !(is_device ? open_device(create, backing, path, &status, &image, error)
+    if (create_encryption_is_on(&create->encryption)) {
+        create_encryption_lay_out(&create->encryption, &key);
+        fields.luks = &key.header;
+    }
+    if (create->driver->check_create && !create->driver->check_create(&fields, error))
+        return false;
+    if (fields.luks) {
+        if (!create_encryption_make_key(&create->encryption, path, &key, error))
+            return false;
+        fields.luks_material = key.slot.material;
+        if (key.ends_in_newline)
+            add_note(create, "the passphrase ends in a newline, which counts");
+    }
+    err = qimg_task_step(fields.task, 0, 1);
+    if (err) {
+        qimg_set_error_errno(error, -err, NULL, "nothing was made");
+        return false;
+    }
+    if (!(is_device ? open_device(create, backing, path, &status, &image, error)
                     : open_target(create, backing, path, &image, error)))
         return false;
     if (backing_path && is_target(&image, backing_path))

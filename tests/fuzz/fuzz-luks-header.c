@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The LUKS header decoder, and the checks before a passphrase is tried. Input: the first
- * bytes of the area of header and key material. */
+/* The LUKS header decoder, its mirror, and the checks before a passphrase is tried.
+ * Input: the first bytes of the area of header and key material. */
 #include <string.h>
 
 #include "crypt/luks.h"
@@ -34,12 +34,19 @@ check_header(const LuksHeader *h)
 int
 LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n_bytes)
 {
+    uint8_t encoded[LUKS_HEADER_BYTES], slot[LUKS_SLOT_BYTES];
     LuksHeader h;
 
     if (luks_header_decode(bytes, n_bytes, AREA_BYTES, &h).rule)
         return 0;
     FUZZ_CHECK(n_bytes >= LUKS_HEADER_BYTES);
     check_header(&h);
+    luks_header_encode(&h, encoded);
+    FUZZ_CHECK(memcmp(encoded, bytes, sizeof encoded) == 0);
+    for (unsigned i = 0; i < LUKS_N_SLOTS; i++) {
+        luks_slot_encode(&h, i, slot);
+        FUZZ_CHECK(memcmp(slot, bytes + luks_slot_offset(i), sizeof slot) == 0);
+    }
     (void)luks_check(&h, LUKS_MAX_ITERATIONS, NULL);
     return 0;
 }

@@ -2,14 +2,12 @@
 """Encrypted images in a mount, and passphrases that are typed. Spec: encryption section 7."""
 
 import os
-import pty
-import signal
 
 import pytest
 
-from qtest import env, procs, qemu
+from qtest import env, qemu
 from qtest.checks import read_all
-from qtest.encryption import EncryptedImage
+from qtest.encryption import EncryptedImage, typed
 from qtest.evidence import Unchanged
 from qtest.mount import Mount, refused
 from qtest.qcow2 import Qcow2File
@@ -71,31 +69,6 @@ def test_wrong_passphrase_is_refused(tmp_path, mnt):
     image.secret = "wrong"
     refused(image.path, mnt, "-o", f"passphrase_file={image.passphrase_file()}", file=image.path,
             contains=["no key slot opens"])
-
-
-def typed(argv, *lines):
-    """Runs argv on a terminal of its own and types each line after a question; returns what the
-    terminal shows, and the exit status."""
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.execv(argv[0], [os.fspath(a) for a in argv])
-    shown = b""
-    lines = list(lines)
-    n_questions = 0
-    with procs.Watchdog(30, lambda: os.kill(pid, signal.SIGKILL)):
-        while True:
-            try:
-                piece = os.read(terminal, 4096)
-            except OSError:  # EIO: the other side is closed
-                piece = b""
-            if not piece:
-                break
-            shown += piece
-            if shown.count(b"Passphrase of ") > n_questions and shown.endswith(b": "):
-                n_questions += 1
-                os.write(terminal, lines.pop(0) if lines else b"\3")
-    os.close(terminal)
-    return shown.decode(), os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def test_typed(tmp_path):

@@ -9,7 +9,7 @@ import struct
 import pytest
 
 from qtest import env, procs, qemu
-from qtest.encryption import EncryptedImage
+from qtest.encryption import EncryptedImage, luks_area
 from qtest.qcow2 import EXT_ENCRYPTION, Qcow2File
 
 MIB = 1 << 20
@@ -236,8 +236,7 @@ def refused(image, *words):
 def test_hostile_header(at, value, word, tmp_path):
     image = EncryptedImage(tmp_path / "disk.qcow2", MIB)
     with Qcow2File(image.path) as file:
-        offset, = struct.unpack(">Q", file.read(extension_place(image), 8))
-        file.write(offset + at, value)
+        file.write(luks_area(image.path)[0] + at, value)
     refused(image, word)
 
 

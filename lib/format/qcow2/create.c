@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Creation of a new image: header, refcount table, refcount blocks, L1 table and, if the
- * disk is preallocated, all L2 tables and all data clusters, in this order from the start
- * of the file, each whole clusters. Spec: qcow2-write sections 10 and 14.
+/* Creation of a new image: header, refcount table, refcount blocks, L1 table, if the disk
+ * is encrypted the LUKS header with its key material, and, if it is preallocated, all L2
+ * tables and all data clusters, in this order from the start of the file, each whole
+ * clusters. Spec: qcow2-write sections 10 and 14, encryption section 3.
  *
  * Tables of a kind are contiguous and in the order of the clusters that they map, so that
  * their entries form one array. */
@@ -26,6 +27,7 @@ typedef struct {
     uint64_t n_table_clusters;
     uint64_t n_blocks;
     uint64_t n_l1_clusters;
+    uint64_t n_luks_clusters;
     uint64_t n_l2_tables;
     uint64_t n_mapped;        /* clusters of the disk with an L2 entry */
     uint64_t n_data_clusters; /* in this file */
@@ -84,6 +86,23 @@ check_names(const QimgCreateOptions *o, GError **error)
     return true;
 }
 
+/* Refuses properties that encrypted disks cannot have. */
+static bool
+check_encryption(const QimgCreateOptions *o, GError **error)
+{
+    if (!o->luks)
+        return true;
+    if (o->data_file_raw)
+        return qimg_misuse(error,
+                           "data_file_raw: cannot be had with encrypt.format, since "
+                           "the data file would be no raw disk (leave it out)");
+    if (o->preallocation != QIMG_PREALLOCATION_OFF)
+        return qimg_misuse(error,
+                           "preallocation: cannot be had with encrypt.format, since the "
+                           "disk would read as noise, not as zeros (leave it out)");
+    return true;
+}
+
 /* The header, except the fields that depend on the layout, with only its fields
  * checked. */
 static bool
@@ -93,6 +112,7 @@ qcow2_make_header(const QimgCreateOptions *o, Qcow2Header *out, GError **error)
         .version = o->version,
         .cluster_bits = o->cluster_bits,
         .size_bytes = o->size_bytes,
+        .crypt_method = o->luks ? QCOW2_CRYPT_LUKS : QCOW2_CRYPT_NONE,
         .refcount_order = o->refcount_order,
         .header_bytes = o->version == 2 ? QCOW2_V2_HEADER_BYTES : NEW_V3_HEADER_BYTES,
         .compression_type = o->compression == QIMG_CODEC_ZSTD ? QCOW2_COMPRESSION_ZSTD
@@ -101,7 +121,7 @@ qcow2_make_header(const QimgCreateOptions *o, Qcow2Header *out, GError **error)
     Qcow2Geometry geometry;
     uint64_t n_l1_entries;
 
-    if (!check_version(o, error) || !check_names(o, error))
+    if (!check_version(o, error) || !check_names(o, error) || !check_encryption(o, error))
         return false;
     if (o->cluster_bits < QCOW2_MIN_CLUSTER_BITS ||
         o->cluster_bits > QCOW2_MAX_CLUSTER_BITS)
@@ -147,9 +167,15 @@ l1_offset_of(const Qcow2Header *h, const Layout *l)
 }
 
 static uint64_t
-l2_offset_of(const Qcow2Header *h, const Layout *l)
+luks_offset_of(const Qcow2Header *h, const Layout *l)
 {
     return l1_offset_of(h, l) + (l->n_l1_clusters << h->cluster_bits);
+}
+
+static uint64_t
+l2_offset_of(const Qcow2Header *h, const Layout *l)
+{
+    return luks_offset_of(h, l) + (l->n_luks_clusters << h->cluster_bits);
 }
 
 static uint64_t
@@ -171,6 +197,8 @@ lay_out(const QimgCreateOptions *o, Qcow2Header *h, Layout *out, GError **error)
         .n_l1_clusters = qimg_div_round_up(UINT64_C(8) * h->n_l1_entries, cluster_bytes),
     };
 
+    if (o->luks)
+        l.n_luks_clusters = qimg_div_round_up(o->luks->payload_offset, cluster_bytes);
     if (o->preallocation != QIMG_PREALLOCATION_OFF) {
         l.n_l2_tables = h->n_l1_entries;
         l.n_mapped = qimg_div_round_up(h->size_bytes, cluster_bytes);
@@ -181,7 +209,7 @@ lay_out(const QimgCreateOptions *o, Qcow2Header *h, Layout *out, GError **error)
         uint64_t n_blocks;
 
         l.n_clusters = 1 + l.n_table_clusters + l.n_blocks + l.n_l1_clusters +
-                       l.n_l2_tables + l.n_data_clusters;
+                       l.n_luks_clusters + l.n_l2_tables + l.n_data_clusters;
         n_blocks = qimg_div_round_up(l.n_clusters, n_per_block);
         if (n_blocks == l.n_blocks)
             break;
@@ -217,9 +245,26 @@ encode_text_extension(uint32_t type, const char *text, GByteArray *cluster,
     return qcow2_extension_encode(&e, cluster->data, cluster->len, position);
 }
 
+static bool
+encode_luks_extension(const QimgCreateOptions *o, const Qcow2Header *h, const Layout *l,
+                      GByteArray *cluster, size_t *position)
+{
+    qimg_be64 fields[2];
+    Qcow2Extension e = {.type = QCOW2_EXT_ENCRYPTION,
+                        .data = (const uint8_t *)fields,
+                        .data_bytes = sizeof fields};
+
+    if (!o->luks)
+        return true;
+    fields[0] = qimg_be64_set(luks_offset_of(h, l));
+    fields[1] = qimg_be64_set(o->luks->payload_offset);
+    return qcow2_extension_encode(&e, cluster->data, cluster->len, position);
+}
+
 /* The first cluster: header, extensions, backing file name. */
 static GByteArray *
-encode_header_cluster(const QimgCreateOptions *o, Qcow2Header *h, GError **error)
+encode_header_cluster(const QimgCreateOptions *o, Qcow2Header *h, const Layout *l,
+                      GError **error)
 {
     static const Qcow2Extension end_mark = {.type = QCOW2_EXT_END};
     size_t name_bytes = o->backing_name ? strlen(o->backing_name) : 0;
@@ -233,10 +278,11 @@ encode_header_cluster(const QimgCreateOptions *o, Qcow2Header *h, GError **error
     g_byte_array_set_size(cluster, 1u << h->cluster_bits);
     memset(cluster->data, 0, cluster->len);
     qcow2_feature_names_encode(names);
-    fits =
-        encode_text_extension(QCOW2_EXT_BACKING_FORMAT, o->backing_format, cluster,
-                              &position) &&
-        encode_text_extension(QCOW2_EXT_DATA_FILE, o->data_file_name, cluster, &position);
+    fits = encode_text_extension(QCOW2_EXT_BACKING_FORMAT, o->backing_format, cluster,
+                                 &position) &&
+           encode_text_extension(QCOW2_EXT_DATA_FILE, o->data_file_name, cluster,
+                                 &position) &&
+           encode_luks_extension(o, h, l, cluster, &position);
     /* For messages only: left out if it would not fit. */
     if (fits && h->version >= 3 &&
         position + 8 + sizeof names + 8 + name_bytes <= cluster->len)
@@ -350,6 +396,25 @@ write_mapping(QimgStorage *file, const Qcow2Header *h, const Layout *l,
     return err ? err : write_entries(file, QIMG_IO_L1, l1_offset_of(h, l), &l1, task);
 }
 
+/* Writes the LUKS header and the key material of its first slot; that of the other slots,
+ * and the rest of the clusters, stay zeros. */
+static QimgErrno
+write_luks(QimgStorage *file, const QimgCreateOptions *o, uint64_t offset)
+{
+    uint8_t bytes[LUKS_HEADER_BYTES];
+    QimgErrno err;
+
+    if (!o->luks)
+        return 0;
+    luks_header_encode(o->luks, bytes);
+    err = qimg_storage_write(file, QIMG_IO_HEADER,
+                             qimg_host(offset + o->luks->slots[0].material_offset),
+                             o->luks_material->bytes, o->luks_material->n_bytes);
+    return err ? err
+               : qimg_storage_write(file, QIMG_IO_HEADER, qimg_host(offset), bytes,
+                                    sizeof bytes);
+}
+
 /* Makes the file @n_bytes of zeros, the header first: from then on it is no image of any
  * kind. */
 static QimgErrno
@@ -395,7 +460,7 @@ plan_image(const QimgCreateOptions *options, Qcow2Header *header_out, Layout *la
     if (!qcow2_make_header(options, header_out, error) ||
         !lay_out(options, header_out, layout_out, error))
         return NULL;
-    return encode_header_cluster(options, header_out, error);
+    return encode_header_cluster(options, header_out, layout_out, error);
 }
 
 bool
@@ -425,6 +490,8 @@ qcow2_create(QimgStorage *file, const QimgCreateOptions *options, GError **error
         err = write_refcounts(file, &header, &layout, options->task);
     if (!err)
         err = write_mapping(file, &header, &layout, options->task);
+    if (!err)
+        err = write_luks(file, options, luks_offset_of(&header, &layout));
     if (!err)
         err = qimg_storage_sync(file);
     if (!err)

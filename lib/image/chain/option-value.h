@@ -20,3 +20,18 @@ option_check_value(const char *name, TakesValue takes_value, const char *value,
                            value ? "does not take" : "needs");
     return true;
 }
+
+/* Index of @value, of the option @name, in @words, which end with NULL; -1 with @error
+ * set. */
+static inline int
+option_find_word(const char *name, const char *value, const char *const *words,
+                 GError **error)
+{
+    g_autofree char *list = NULL;
+
+    for (int i = 0; words[i]; i++)
+        if (g_str_equal(value, words[i]))
+            return i;
+    list = g_strjoinv(", ", (char **)words);
+    return qimg_misuse(error, "%s=%s: unknown (give one of %s)", name, value, list) - 1;
+}

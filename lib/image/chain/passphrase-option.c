@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/errors.h"
+#include "crypt/luks-slots.h"
 
 #define MAX_DEPTH 199u
 
@@ -90,5 +91,42 @@ option_add_passphrase(QimgKeyring *keyring, const void *bytes, size_t n_bytes, i
                            "a passphrase has at most %u bytes, and a layer from 0 to %u",
                            KEYRING_MAX_BYTES, MAX_DEPTH);
     qimg_keyring_add(keyring, bytes, n_bytes, depth);
+    return true;
+}
+
+QimgSecret *
+option_take_new_passphrase(const QimgKeyring *keyring, const char *path,
+                           const char *option, GError **error)
+{
+    const QimgSecret *given = qimg_keyring_find(keyring, 0);
+    QimgSecret *passphrase = given ? qimg_secret_copy(given->bytes, given->n_bytes)
+                                   : qimg_keyring_ask(keyring, path, 0);
+
+    if (passphrase && passphrase->n_bytes > 0)
+        return passphrase;
+    qimg_misuse(error, "%s: %s (give one with -o %s=FILE, or type it on a terminal)",
+                option,
+                passphrase ? "the passphrase is empty, which protects nothing"
+                           : "no passphrase was given",
+                option);
+    qimg_secret_free(passphrase);
+    return NULL;
+}
+
+bool
+option_ends_in_newline(const QimgSecret *passphrase)
+{
+    return passphrase->n_bytes > 0 && passphrase->bytes[passphrase->n_bytes - 1] == '\n';
+}
+
+bool
+option_parse_iter_time(const char *name, const char *value, unsigned *out, GError **error)
+{
+    guint64 n = 0;
+
+    if (!g_ascii_string_to_unsigned(value, 10, 1, LUKS_MAX_ITER_TIME_MS, &n, NULL))
+        return qimg_misuse(error, "%s=%s: is no number of milliseconds from 1 to %u",
+                           name, value, LUKS_MAX_ITER_TIME_MS);
+    *out = (unsigned)n;
     return true;
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The options passphrase_file and passphrase_fd. */
+/* Options of encryption that several commands share: passphrase_file and passphrase_fd,
+ * and those of new key slots. */
 #pragma once
 
 #include <glib.h>
@@ -16,3 +17,16 @@ bool option_add_passphrase_fd(QimgKeyring *keyring, const char *value, GError **
 /* As qimg_options_add_passphrase. */
 bool option_add_passphrase(QimgKeyring *keyring, const void *bytes, size_t n_bytes,
                            int depth, GError **error);
+
+/* The passphrase for a new key slot of @path, owned: the one of @keyring, or the answer
+ * to its question. NULL with @error: USAGE if there is none, with the advice to give
+ * @option; or if it is empty. */
+QimgSecret *option_take_new_passphrase(const QimgKeyring *keyring, const char *path,
+                                       const char *option, GError **error);
+
+/* Whether the last byte is a newline, which is often meant to be none of it. */
+bool option_ends_in_newline(const QimgSecret *passphrase);
+
+/* The number of milliseconds of encrypt.iter-time. Errors: USAGE. */
+bool option_parse_iter_time(const char *name, const char *value, unsigned *out,
+                            GError **error);

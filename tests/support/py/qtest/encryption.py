@@ -1,10 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Encrypted images: made, written and read by qemu-img and qemu-io with a passphrase."""
+"""Encrypted images: made, written and read by qemu-img and qemu-io with a passphrase; LUKS headers
+seen by cryptsetup; and passphrases that are typed."""
 
+import os
+import pty
+import signal
+import struct
 from pathlib import Path
 
-from . import qemu
+from . import procs, qemu
 from .procs import run
+from .qcow2 import EXT_ENCRYPTION, Qcow2File
 
 SECRET = "words"
 
@@ -19,6 +25,12 @@ class EncryptedImage:
         self.secret = secret
         self.backing_secret = backing_secret
         qemu.create_encrypted(self.path, size, method, secret, encrypt, backing, **options)
+
+    @classmethod
+    def existing(cls, path, secret=SECRET, backing_secret=None):
+        image = cls.__new__(cls)
+        image.path, image.secret, image.backing_secret = Path(path), secret, backing_secret
+        return image
 
     def __fspath__(self):
         return str(self.path)
@@ -60,3 +72,64 @@ class EncryptedImage:
         path = self.path.parent / "passphrase"
         path.write_text(self.secret)
         return path
+
+
+# ---- LUKS headers ---------------------------------------------------------------------
+
+
+def luks_area(path):
+    """The offset and the length of LUKS header and key material in a qcow2 image."""
+    with Qcow2File(path) as file:
+        at = next(at + 8 for at, kind, _ in file.extensions() if kind == EXT_ENCRYPTION)
+        return struct.unpack(">QQ", file.read(at, 16))
+
+
+def cut_out(path):
+    """The area as a file: a LUKS device without data."""
+    offset, length = luks_area(path)
+    out = Path(path).parent / "area.tmp"
+    with open(path, "rb") as file:
+        file.seek(offset)
+        out.write_bytes(file.read(length).ljust(length + 4096, b"\0"))
+    return out
+
+
+def luks_opens(device, secret, slot=None):
+    """Whether cryptsetup opens @device with @secret, in @slot if one is named."""
+    options = [] if slot is None else ["--key-slot", str(slot)]
+    return run("cryptsetup", "open", "--test-passphrase", "--type", "luks1", *options, "--key-file",
+               "-", device, stdin=secret.encode(), check=False).status == 0
+
+
+def luks_format(path, secret=SECRET, *options):
+    """Makes @path, which exists, a LUKS volume, by cryptsetup with the fewest iterations."""
+    run("cryptsetup", "-q", "luksFormat", "--type", "luks1", "--pbkdf-force-iterations", "1000",
+        "--key-file", "-", *options, path, stdin=secret.encode())
+
+
+# ---- typing ---------------------------------------------------------------------------
+
+
+def typed(argv, *lines, question=b"assphrase of "):
+    """Runs argv on a terminal of its own and types each line after a question; returns what the
+    terminal shows, and the exit status."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(argv[0], [os.fspath(a) for a in argv])
+    shown = b""
+    lines = list(lines)
+    n_questions = 0
+    with procs.Watchdog(30, lambda: os.kill(pid, signal.SIGKILL)):
+        while True:
+            try:
+                piece = os.read(terminal, 4096)
+            except OSError:  # EIO: the other side is closed
+                piece = b""
+            if not piece:
+                break
+            shown += piece
+            if shown.count(question) > n_questions and shown.endswith(b": "):
+                n_questions += 1
+                os.write(terminal, lines.pop(0) if lines else b"\3")
+    os.close(terminal)
+    return shown.decode(), os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
