@@ -71,14 +71,17 @@ build() { # name, meson options...
     build_targets "all meson-test-prereq" "$@"
 }
 
-build_targets() { # targets, name, meson options...
-    local targets=$1 dir=$build_root/$2 log=$build_root/$2.build.log start=$SECONDS
+# Builds the targets, and of the tests those of the suites: "all +unit" are the programs and the
+# unit tests.
+build_targets() { # targets and +suites, name, meson options...
+    local wanted=$1 dir=$build_root/$2 log=$build_root/$2.build.log start=$SECONDS targets
     shift 2
     # Optimized and with debugging information: a debug build is too slow for the
     # sanitizers, a release build lacks the lock checks.
-    # shellcheck disable=SC2086 # targets is a list
+    # shellcheck disable=SC2086 # wanted and targets are lists
     if ! { { [ -e "$dir/build.ninja" ] ||
              meson setup "$dir" --buildtype=debugoptimized -Dwerror=true "$@"; } &&
+           targets=$(tests/list-targets.py "$dir" $wanted) &&
            ninja -C "$dir" -j "$jobs" $targets; } >"$log" 2>&1; then
         add_result "${dir##*/}: build" $((SECONDS - start)) "0 1 0" "$log"
         return 1
@@ -103,6 +106,7 @@ meson_suites() { # name, timeout factor, suite...
 }
 
 # A directory of pytest tests, on the programs of a variant: that share of its cases.
+# A share "0.1/0.5" is that of cases and that of tests without cases.
 pytest_suite() { # name, suite, share, pytest options...
     local dir=$build_root/$1 suite=$2 share=$3 status=0 start=$SECONDS
     local log=$build_root/$1.$2.log junit=$build_root/$1.$2.junit.xml parallel=()
@@ -154,8 +158,8 @@ stage_asan() {
     export G_SLICE=always-malloc CRASH_TRIES=${CRASH_TRIES:-2} CRASH_ONE_IN=${CRASH_ONE_IN:-12}
     export QCOWFS_TEST_WRITE_OPS=${QCOWFS_TEST_WRITE_OPS:-120}
     meson_suites asan 5 unit fuzz stress crash
-    pytest_suite asan oracle 0.06 -k "$asan_oracle"
-    pytest_suite asan mount 0.1 -k "$asan_mount"
+    pytest_suite asan oracle 0.06/0.5 -k "$asan_oracle"
+    pytest_suite asan mount 0.08/0.5 -k "$asan_mount"
     collect_reports asan
     unset ASAN_OPTIONS UBSAN_OPTIONS G_SLICE CRASH_TRIES CRASH_ONE_IN QCOWFS_TEST_WRITE_OPS
 }
@@ -163,7 +167,7 @@ stage_asan() {
 stage_tsan() {
     local dir=$build_root/tsan.reports
     rm -rf "$dir" && mkdir -p "$dir"
-    build tsan -Db_sanitize=thread -Db_lundef=false || return
+    build_targets "all +unit +stress" tsan -Db_sanitize=thread -Db_lundef=false || return
     export TSAN_OPTIONS=allocator_may_return_null=1:halt_on_error=0:second_deadlock_stack=1:log_path=$dir/tsan
     # GLib's own allocator hands memory from thread to thread by locks that are not seen.
     export G_SLICE=always-malloc
@@ -174,10 +178,10 @@ stage_tsan() {
     unset TSAN_OPTIONS G_SLICE
 }
 
-# The targets by libFuzzer, each for its share of FUZZ_SECONDS, and their corpora.
+# The targets by libFuzzer, each for its share of FUZZ_SECONDS.
 stage_fuzz() {
-    CC=clang build fuzz -Dfuzzers=true || return
-    FUZZ_SECONDS=$fuzz_seconds meson_suites fuzz 1 fuzz
+    CC=clang build_targets "+libfuzzer" fuzz -Dfuzzers=true || return
+    FUZZ_SECONDS=$fuzz_seconds meson_suites fuzz 1 libfuzzer
 }
 
 # The library must build without FUSE; and a build that cannot mount must be requested
@@ -289,7 +293,7 @@ stage_bigendian() {
     local sysroot=$build_root/s390x.sysroot
     check "s390x: libraries" "$build_root/s390x.sysroot.log" prepare_s390x "$sysroot" || return
     printf "[constants]\nsysroot = '%s'\n" "$sysroot" >"$sysroot.ini"
-    build_targets meson-test-prereq s390x -Dfuse=disabled \
+    build_targets "+unit +fuzz" s390x -Dfuse=disabled \
         --cross-file "$sysroot.ini" --cross-file tests/support/s390x.ini || return
     meson_suites s390x 5 unit fuzz
 }
@@ -321,7 +325,7 @@ project('super', 'c', default_options: ['c_std=gnu11'])
 qimg = dependency('qimg', version: '>=0.1', fallback: 'qcowfs', default_options: ['fuse=disabled'])
 executable('digest', 'qimg-digest.c', dependencies: qimg)
 END
-    meson setup "$project/build" "$project" --force-fallback-for=qimg &&
+    meson setup "$project/build" "$project" --buildtype=debug --force-fallback-for=qimg &&
         ninja -C "$project/build" -j "$jobs" digest || return 1
     truncate -s 1M "$project/disk.raw"
     [ "$("$project/build/digest" "$project/disk.raw")" = \

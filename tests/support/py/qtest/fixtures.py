@@ -23,14 +23,16 @@ def pytest_configure(config):
 
 def select_share(config, items):
     """Keeps QCOWFS_TEST_SHARE (0 to 1) of the parametrized cases, others for each seed: for runs
-    with sanitizers, which take long. Other tests stay."""
-    share = float(os.environ.get("QCOWFS_TEST_SHARE", "1"))
-    if share >= 1:
-        return
+    with sanitizers, which take long. Other tests stay, or a share of them after a slash: 0.1/0.5."""
+    share, _, share_of_singles = os.environ.get("QCOWFS_TEST_SHARE", "1").partition("/")
+    share, share_of_singles = float(share), float(share_of_singles or "1")
+
+    def is_in_share(key, limit):
+        return int(sha256(key.encode()).hexdigest()[:8], 16) < limit * (1 << 32)
 
     def is_selected(item):
         if not hasattr(item, "callspec"):
-            return True
+            return is_in_share(f"{env.session_seed()} {item.nodeid}", share_of_singles)
         # The checks of a case share a mount; a test may have it by its name.
         case = item.callspec.params.get("case")
         name = case.name if case else item.callspec.params.get("name")
@@ -38,7 +40,7 @@ def select_share(config, items):
             key = f"{env.session_seed()} {item.cls.__name__} {name}"
         else:
             key = f"{env.session_seed()} {item.nodeid}"
-        return int(sha256(key.encode()).hexdigest()[:8], 16) < share * (1 << 32)
+        return is_in_share(key, share)
 
     dropped = [item for item in items if not is_selected(item)]
     items[:] = [item for item in items if is_selected(item)]
