@@ -135,6 +135,21 @@ def build_plain(directory, scale, image_format="qcow2"):
     return disk
 
 
+def _build_with_bitmaps(directory, scale, n_bitmaps):
+    disk = build_plain(directory, scale)
+    for i in range(n_bitmaps):
+        _qemu_img("bitmap", "--add", "-f", disk.format, disk.image, f"bitmap{i}")
+    return disk
+
+
+def build_bitmap(directory, scale):
+    return _build_with_bitmaps(directory, scale, 1)
+
+
+def build_bitmaps(directory, scale):
+    return _build_with_bitmaps(directory, scale, 8)
+
+
 def build_plain_qed(directory, scale):
     return build_plain(directory, scale, "qed")
 
