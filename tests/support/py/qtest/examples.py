@@ -202,17 +202,21 @@ def _make_programs(folder):
     for name, variable in (("qcowfs", "QCOWFS"), ("qimg", "QIMG")):
         if os.environ.get(variable):
             os.symlink(env.program(variable), folder / name)
-    # Some kernels are built without any partition table: they get the effect of -P elsewhere.
+    write_losetup(folder / "losetup")
+
+
+def write_losetup(path):
+    """A losetup for kernels that are built without any partition table: they get the effect of -P
+    elsewhere."""
     real = env.find_tool("losetup")
-    script = folder / "losetup"
-    script.write_text(f"""#!/bin/sh
+    path.write_text(f"""#!/bin/sh
 case " $* " in
 *" -d "*) for last; do :; done; partx -d "$last" >/dev/null 2>&1; exec {real} "$@" ;;
 *" -P "*) device=$({real} "$@") || exit; partx -a "$device" >/dev/null 2>&1; echo "$device" ;;
 *) exec {real} "$@" ;;
 esac
 """)
-    script.chmod(0o755)
+    path.chmod(0o755)
 
 
 def _environment(programs):

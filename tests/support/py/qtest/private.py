@@ -65,6 +65,25 @@ done
 exit "$status"
 """
 
+# With its own processes, temporary files and, as a device manager makes it, /dev/fuse.
+ROOT = """
+cd "$1"
+shift
+mkdir work root nodes
+mount -t overlay -o "lowerdir=/,upperdir=$PWD/upper,workdir=$PWD/work" none root || exit 77
+mount -t tmpfs none nodes
+cp -a /dev/fuse nodes/
+chmod 666 nodes/fuse
+mount --rbind /dev root/dev
+mount --bind nodes/fuse root/dev/fuse
+mount -t proc none root/proc
+mount --rbind /sys root/sys
+mount -t tmpfs none root/run
+mount -t tmpfs none root/tmp
+chmod 1777 root/tmp
+exec chroot root "$@"
+"""
+
 
 def _in_namespace(script, *arguments, options=()):
     env.need_root("a mount namespace")
@@ -98,6 +117,13 @@ def private_machine(directory):
     env.need_tools("systemd-nspawn")
     # Killing unshare ends all processes in there.
     return _in_namespace(MACHINE, directory,
+                         options=("--pid", "--fork", "--kill-child", "--mount-proc"))
+
+
+def private_root(directory):
+    """This machine's files, overlaid with those of @directory/upper, without a boot: the next words
+    are a command of root. Exit status 77 if that is impossible."""
+    return _in_namespace(ROOT, directory,
                          options=("--pid", "--fork", "--kill-child", "--mount-proc"))
 
 
