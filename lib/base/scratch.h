@@ -9,6 +9,7 @@ typedef enum {
     QIMG_SCRATCH_STREAM, /* compressed data */
     QIMG_SCRATCH_TABLE,  /* a part of a table */
     QIMG_SCRATCH_FILL,   /* old content copied around a write */
+    QIMG_SCRATCH_CRYPT,  /* encrypted data on their way to the disk */
     QIMG_SCRATCH_DIRECT, /* data between the disk and differently aligned memory */
     QIMG_N_SCRATCH_USES,
 } QimgScratchUse;

@@ -302,13 +302,13 @@ qimg_cipher_free(QimgCipher *cipher)
     g_free(cipher);
 }
 
-/* Runs @evp over @n_bytes in place. */
+/* Runs @evp over @n_bytes, from @source to @target, which may be the same. */
 static bool
-run_evp(EVP_CIPHER_CTX *evp, uint8_t *bytes, size_t n_bytes)
+run_evp(EVP_CIPHER_CTX *evp, const uint8_t *source, uint8_t *target, size_t n_bytes)
 {
     int n_out = 0;
 
-    return EVP_CipherUpdate(evp, bytes, &n_out, bytes, (int)n_bytes) == 1 &&
+    return EVP_CipherUpdate(evp, target, &n_out, source, (int)n_bytes) == 1 &&
            (size_t)n_out == n_bytes;
 }
 
@@ -321,25 +321,26 @@ make_iv(const Scheme *scheme, const Context *context, uint64_t sector,
 
     memset(iv, 0, BLOCK_BYTES);
     memcpy(iv, &number, sizeof number);
-    return scheme->iv != IV_ESSIV || run_evp(context->essiv, iv, BLOCK_BYTES);
+    return scheme->iv != IV_ESSIV || run_evp(context->essiv, iv, iv, BLOCK_BYTES);
 }
 
 static void
-xor_bytes(uint8_t *bytes, const uint8_t *others, size_t n_bytes)
+xor_sector(const uint8_t *a, const uint8_t *b, uint8_t *out)
 {
-    for (size_t i = 0; i < n_bytes; i++)
-        bytes[i] ^= others[i];
+    for (size_t i = 0; i < QIMG_SECTOR_BYTES; i++)
+        out[i] = a[i] ^ b[i];
 }
 
 /* XTS of block ciphers: each block between two additions of its tweak, which is doubled
  * from block to block in GF(2^128). Spec: encryption section 3.3. */
 static bool
-run_xts(const Context *context, const uint8_t iv[BLOCK_BYTES], uint8_t *bytes)
+run_xts(const Context *context, const uint8_t iv[BLOCK_BYTES], const uint8_t *source,
+        uint8_t *target)
 {
     uint8_t tweaks[QIMG_SECTOR_BYTES];
 
     memcpy(tweaks, iv, BLOCK_BYTES);
-    if (!run_evp(context->tweak, tweaks, BLOCK_BYTES))
+    if (!run_evp(context->tweak, tweaks, tweaks, BLOCK_BYTES))
         return false;
     for (unsigned i = 1; i < N_BLOCKS; i++) {
         const uint8_t *last = tweaks + (size_t)(i - 1) * BLOCK_BYTES;
@@ -352,38 +353,39 @@ run_xts(const Context *context, const uint8_t iv[BLOCK_BYTES], uint8_t *bytes)
         }
         next[0] ^= carry ? XTS_REDUCTION : 0;
     }
-    xor_bytes(bytes, tweaks, QIMG_SECTOR_BYTES);
-    if (!run_evp(context->data, bytes, QIMG_SECTOR_BYTES))
+    xor_sector(source, tweaks, target);
+    if (!run_evp(context->data, target, target, QIMG_SECTOR_BYTES))
         return false;
-    xor_bytes(bytes, tweaks, QIMG_SECTOR_BYTES);
+    xor_sector(target, tweaks, target);
     return true;
 }
 
 static bool
 crypt_sector(const Scheme *scheme, const Context *context, uint64_t sector,
-             uint8_t *bytes)
+             const uint8_t *source, uint8_t *target)
 {
     uint8_t iv[BLOCK_BYTES];
 
     if (scheme->iv == IV_NONE)
-        return run_evp(context->data, bytes, QIMG_SECTOR_BYTES);
+        return run_evp(context->data, source, target, QIMG_SECTOR_BYTES);
     if (!make_iv(scheme, context, sector, iv))
         return false;
     if (scheme->tweak)
-        return run_xts(context, iv, bytes);
+        return run_xts(context, iv, source, target);
     return EVP_CipherInit_ex(context->data, NULL, NULL, NULL, iv, -1) == 1 &&
-           run_evp(context->data, bytes, QIMG_SECTOR_BYTES);
+           run_evp(context->data, source, target, QIMG_SECTOR_BYTES);
 }
 
 static QimgErrno
-crypt_sectors(QimgCipher *cipher, bool encrypts, uint64_t sector, uint8_t *bytes,
-              size_t n_bytes)
+crypt_sectors(QimgCipher *cipher, bool encrypts, uint64_t sector, const uint8_t *source,
+              uint8_t *target, size_t n_bytes)
 {
     Context *context = take_context(cipher, encrypts);
     bool is_good = context != NULL;
 
     for (size_t done = 0; is_good && done < n_bytes; done += QIMG_SECTOR_BYTES)
-        is_good = crypt_sector(&cipher->scheme, context, sector++, bytes + done);
+        is_good = crypt_sector(&cipher->scheme, context, sector++, source + done,
+                               target + done);
     if (context)
         return_context(cipher, encrypts, context);
     return is_good ? 0 : -ENOMEM;
@@ -392,11 +394,18 @@ crypt_sectors(QimgCipher *cipher, bool encrypts, uint64_t sector, uint8_t *bytes
 QimgErrno
 qimg_cipher_decrypt(QimgCipher *cipher, uint64_t sector, uint8_t *bytes, size_t n_bytes)
 {
-    return crypt_sectors(cipher, false, sector, bytes, n_bytes);
+    return crypt_sectors(cipher, false, sector, bytes, bytes, n_bytes);
 }
 
 QimgErrno
 qimg_cipher_encrypt(QimgCipher *cipher, uint64_t sector, uint8_t *bytes, size_t n_bytes)
 {
-    return crypt_sectors(cipher, true, sector, bytes, n_bytes);
+    return crypt_sectors(cipher, true, sector, bytes, bytes, n_bytes);
+}
+
+QimgErrno
+qimg_cipher_encrypt_to(QimgCipher *cipher, uint64_t sector, const uint8_t *source,
+                       uint8_t *target, size_t n_bytes)
+{
+    return crypt_sectors(cipher, true, sector, source, target, n_bytes);
 }

@@ -24,11 +24,15 @@ bool qimg_cipher_check(const char *name, const char *mode, size_t key_bytes,
 void qimg_cipher_free(QimgCipher *cipher);
 
 /* Decrypts @n_bytes, a multiple of 512, at @bytes in place; the first sector has the
- * number
- * @sector for its IV. Threads: any, at the same time. Errors: -ENOMEM. */
+ * number @sector for its IV. Threads: any, at the same time. Errors: -ENOMEM. */
 QimgErrno qimg_cipher_decrypt(QimgCipher *cipher, uint64_t sector, uint8_t *bytes,
                               size_t n_bytes) QIMG_MUST_CHECK;
 
 /* As qimg_cipher_decrypt: encrypts. */
 QimgErrno qimg_cipher_encrypt(QimgCipher *cipher, uint64_t sector, uint8_t *bytes,
                               size_t n_bytes) QIMG_MUST_CHECK;
+
+/* As qimg_cipher_encrypt, from @source to @target, which do not overlap. */
+QimgErrno qimg_cipher_encrypt_to(QimgCipher *cipher, uint64_t sector,
+                                 const uint8_t *source, uint8_t *target, size_t n_bytes)
+    QIMG_MUST_CHECK;

@@ -11,6 +11,7 @@ qimg_format_close(QimgFormat *format)
         format->driver->end_writing(format);
     behind_free(format->behind);
     qimg_cipher_free(format->cipher);
+    qimg_sectors_free(format->sectors);
     qimg_snapshots_unref(format->snapshots);
     g_free(format->backing_name);
     g_free(format->backing_format);

@@ -19,6 +19,16 @@ goes_without_key(QimgFormat *format, const QimgFormatEnv *env)
     return true;
 }
 
+/* Takes the @cipher (owned; NULL: none). */
+static bool
+take_cipher(QimgFormat *format, QimgCipher *cipher)
+{
+    format->cipher = cipher;
+    if (cipher && format->is_writable)
+        format->sectors = qimg_sectors_new();
+    return cipher != NULL;
+}
+
 bool
 qimg_format_open_aes(QimgFormat *format, const QimgFormatEnv *env, GError **error)
 {
@@ -26,13 +36,12 @@ qimg_format_open_aes(QimgFormat *format, const QimgFormatEnv *env, GError **erro
     if (goes_without_key(format, env))
         return true;
     format->iv_counts_guest = true;
-    format->cipher =
-        qimg_keyring_open_aes(env->keyring, env->depth, format->file->path, error);
-    if (format->cipher)
-        qimg_format_warn(format,
-                         "is encrypted (aes): nothing tells whether the "
-                         "passphrase is right; with a wrong one the disk is noise");
-    return format->cipher != NULL;
+    if (!take_cipher(format, qimg_keyring_open_aes(env->keyring, env->depth,
+                                                   format->file->path, error)))
+        return false;
+    qimg_format_warn(format, "is encrypted (aes): nothing tells whether the "
+                             "passphrase is right; with a wrong one the disk is noise");
+    return true;
 }
 
 /* The place of a LUKS header. */
@@ -83,7 +92,7 @@ qimg_format_open_luks(QimgFormat *format, const QimgFormatEnv *env, uint64_t are
             error, decoded, 0,
             "the LUKS header is damaged; restore it from a backup of "
             "the image");
-    format->cipher = qimg_keyring_open_luks(env->keyring, &header, env->depth,
-                                            format->file->path, read_area, &area, error);
-    return format->cipher != NULL;
+    return take_cipher(format, qimg_keyring_open_luks(env->keyring, &header, env->depth,
+                                                      format->file->path, read_area,
+                                                      &area, error));
 }

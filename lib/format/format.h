@@ -13,6 +13,7 @@
 #include "codec/rules.h"
 #include "crypt/keyring.h"
 #include "format/inflight.h"
+#include "format/sectors.h"
 #include "format/snapshots.h"
 #include "qimg.h"
 #include "storage/storage.h"
@@ -73,6 +74,7 @@ struct QimgFormat {
     const char *encryption; /* static; NULL: none */
     QimgCipher *cipher;     /* owned; of DATA runs. NULL: they are plain, or data_error */
     bool iv_counts_guest;   /* its sectors count guest offsets, not host offsets */
+    QimgSectors *sectors;   /* owned; NULL unless is_writable, with a cipher */
     /* atomic: a writable layer is repaired at its first change */
     _Atomic bool is_dirty;
     bool is_corrupt;

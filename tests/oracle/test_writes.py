@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from qtest import env, pattern, procs, qemu
+from qtest.encryption import EncryptedImage
 from qtest.qcow1 import Qcow1Writer
 from qtest.recipes import compressible, sprinkle
 from qtest.writing import small_tmpfs
@@ -87,6 +88,27 @@ def _qcow2_base(cluster=65536, size=2 * MIB, below=None, content="sprinkle", **o
         sprinkle(directory / name, size, cluster, rng, salt=5)
         return name, "qcow2"
     return base
+
+
+def _encrypted(name, method, size=2 * MIB, base=None, snapshots=(), compressed=False, **options):
+    """As _disk, with a passphrase; compressed clusters are stored plain."""
+    def build(directory, rng):
+        backing, backing_format = base(directory, rng) if base else (None, "qcow2")
+        data_file = {"data_file": f"{name}.data"} if options.get("data_file") else {}
+        image = EncryptedImage(directory / name, size, method, backing=backing,
+                               backing_format=backing_format, **{**options, **data_file})
+        image.passphrase_file()
+        if compressed:
+            image.io("write -c -P 0x77 0 1M")
+        for salt in range(len(snapshots) + 1):
+            commands = [f"write -P {rng.randrange(1, 256)} {rng.randrange(size // 512 - 200) * 512}"
+                        f" {rng.randrange(1, 200) * 512}" for _ in range(8)]
+            image.io(*commands, "write -z 70k 100k", "discard 1M 70k")
+            for snapshot in snapshots[salt:salt + 1]:
+                image.snapshot(snapshot)
+        return image
+
+    return Kind(name, build, resizes=not (snapshots and options.get("compat") == "0.10"))
 
 
 # QEMU opens no image whose tables have one cluster.
@@ -195,6 +217,26 @@ KINDS += [
     _disk("qcow2-on-qed", base=_qed_base),
     _raw("raw", 2 * MIB),
     _raw("raw-odd", 1_234_567),
+    _encrypted("luks", "luks"),
+    _encrypted("luks-v2-cs4096", "luks", compat="0.10", cluster_size=4096),
+    _encrypted("luks-cs512", "luks", cluster_size=512),
+    _encrypted("luks-cs2097152", "luks", cluster_size=2 * MIB),
+    _encrypted("luks-el2-cs16384", "luks", extended_l2="on", cluster_size=16384),
+    _encrypted("luks-snapshots-compressed", "luks", snapshots=("one", "two"), compressed=True),
+    _encrypted("luks-snapshots-el2", "luks", snapshots=("one",), extended_l2="on"),
+    _encrypted("luks-data-file", "luks", data_file="plain"),
+    _encrypted("luks-data-file-raw-cs4096", "luks", data_file="raw", data_file_raw="on",
+               cluster_size=4096),
+    _encrypted("luks-metadata", "luks", preallocation="metadata"),
+    _encrypted("luks-raw-base-odd", "luks", base=_raw_base(1_500_001)),
+    _encrypted("luks-cbc-essiv", "luks", encrypt={"cipher-mode": "cbc", "ivgen-alg": "essiv",
+                                                  "ivgen-hash-alg": "sha256"}),
+    _encrypted("luks-192-cs4096", "luks", encrypt={"cipher-alg": "aes-192"}, cluster_size=4096),
+    _encrypted("aes-v2-snapshots", "aes", snapshots=("one", "two"), compat="0.10"),
+    _encrypted("aes-el2-compressed", "aes", extended_l2="on", compressed=True),
+    _encrypted("aes-snapshots-cs4096", "aes", snapshots=("one", "two"), cluster_size=4096),
+    _encrypted("aes-data-file-el2", "aes", data_file="plain", extended_l2="on"),
+    _encrypted("aes-qcow2-base", "aes", base=_qcow2_base(4096)),
 ]
 
 
@@ -221,7 +263,9 @@ class Subject:
 
     def __init__(self, kind, directory, rng):
         self.kind, self.directory, self.rng = kind, directory, rng
-        self.image = kind.build(directory, rng)
+        built = kind.build(directory, rng)
+        self.encrypted = built if isinstance(built, EncryptedImage) else None
+        self.image = built.path if self.encrypted else built
         self.dump = directory.parent / "model"
         own = {self.image.name, f"{self.image.name}.data"}
         self.others = [path for path in directory.iterdir() if path.name not in own]
@@ -236,12 +280,16 @@ class Subject:
 
     def _snapshot(self, name):
         out = self.directory.parent / "snapshot"
+        if self.encrypted:
+            return self.encrypted.content(name, out)
         return qemu.to_raw(self.image, out, name).read_bytes()
 
     def write(self, threads, overlaps, n_ops, *more):
         argv = [_program(), f"--seed={self.rng.getrandbits(32)}", f"--ops={n_ops}",
                 f"--threads={threads}", f"--max-size={self.kind.max_size}",
                 f"--dump={self.dump}", *more, *_draw_options(self.kind, self.rng)]
+        if self.encrypted:
+            argv.append(f"--option=passphrase_file={self.directory / 'passphrase'}")
         if overlaps:
             argv.append("--overlap")
         is_cow = any("cow=" in option for option in more)       # the overlay's format counts
@@ -257,8 +305,9 @@ class Subject:
     def check(self, may_leak=False):
         """QEMU finds the image sound, and in it the model's content."""
         if self.kind.image_format != "raw":
-            found = qemu.img("check", "-f", self.kind.image_format, self.image.name,
-                             cwd=self.directory, check=False)
+            found = (self.encrypted.check() if self.encrypted else
+                     qemu.img("check", "-f", self.kind.image_format, self.image.name,
+                              cwd=self.directory, check=False))
             assert found.status in ((0, 3) if may_leak else (0,)), str(found)
         if self.kind.image_format == "qed":
             assert self.image.read_bytes()[16] & 2 == 0, "NEED_CHECK is set after the close"
@@ -267,9 +316,10 @@ class Subject:
             assert not data.get("corrupt"), data
         model = self.dump.read_bytes()
         model += bytes(-len(model) % 512)       # QEMU counts in sectors
-        out = qemu.to_raw(self.image, self.directory.parent / "raw",
-                          image_format=self.kind.image_format)
-        pattern.assert_same(out.read_bytes(), model, "qemu-img convert and the model")
+        out = self.directory.parent / "raw"
+        found = (self.encrypted.content(out=out) if self.encrypted else
+                 qemu.to_raw(self.image, out, image_format=self.kind.image_format).read_bytes())
+        pattern.assert_same(found, model, "qemu-img convert and the model")
         # A write that finds no room for its entry may have reached the data file.
         if self.kind.data_file and not may_leak:
             data = (self.directory / self.kind.data_file).read_bytes()
@@ -331,7 +381,8 @@ def test_lazy_refcounts_stay(tmp_path, rng):
 
 
 FULL = ["v2-cs4096", "v3-cs512", "v3-cs65536", "el2-cs16384", "zlib-cs4096", "raw-base-odd",
-        "snapshots", "data-file", "data-file-raw-cs512", "metadata", "tiny-cs512", "qed", "qed-raw-base-odd", "raw"]
+        "snapshots", "data-file", "data-file-raw-cs512", "metadata", "tiny-cs512", "qed", "qed-raw-base-odd", "raw",
+        "luks-snapshots-el2", "aes-data-file-el2"]
 FULL = [kind for kind in KINDS if kind.name in FULL]
 
 

@@ -21,5 +21,8 @@ GByteArray *memory_image_create(const QimgDriver *driver,
  * disk. */
 MemoryImage memory_image_open(const GByteArray *bytes);
 
+/* As memory_image_open, of an encrypted image. */
+MemoryImage memory_image_open_encrypted(const GByteArray *bytes, const char *passphrase);
+
 /* Creates an image and opens it; an external data file is empty. */
 MemoryImage memory_image_new(const QimgDriver *driver, const QimgCreateOptions *options);

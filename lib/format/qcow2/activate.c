@@ -38,9 +38,12 @@ qcow2_open_for_writing(Qcow2 *q, const QimgFormatEnv *env, GError **error)
     QimgFormat *base = &q->base;
     const char *reason = NULL;
 
-    if (base->encryption)
-        reason = "crypt_method: an encrypted image cannot be written to by this version "
-                 "(mount it read-only)";
+    if (base->encryption && !base->cipher)
+        reason = "crypt_method: an encrypted image cannot be written to without its "
+                 "passphrase";
+    else if (base->encryption && base->active.size_bytes % QIMG_SECTOR_BYTES != 0)
+        reason = "size: an encrypted disk that is no multiple of 512 bytes cannot be "
+                 "written to (mount it read-only)";
     else if (base->is_corrupt)
         reason = "incompatible_features: the image is marked corrupt and must not be "
                  "written to (repair it with qimg check -r all, or mount it "

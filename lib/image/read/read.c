@@ -172,7 +172,7 @@ read_run(Request *request, const ImageRun *r, uint64_t view_offset, uint8_t *tar
 
     switch (r->run.kind) {
     case QIMG_RUN_DATA:
-        if (layer->cipher)
+        if (layer->encryption)
             return read_encrypted(layer, r->run.host_offset, view_offset, target,
                                   r->run.length_bytes,
                                   request->is_bulk ? NULL : chain->workers);

@@ -3,16 +3,33 @@
  * newly allocated clusters, filled up with the disk's old content around the request. */
 #include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/checked.h"
 #include "base/scratch.h"
 #include "base/trace.h"
 #include "image/map/runs.h"
 #include "image/read/read.h"
+#include "image/write/write-encrypted.h"
 #include "image/write/write.h"
 
 /* Limit of a piece that no data of a request bound (allocation). */
 #define MAX_FILL_BYTES (2 * QIMG_MIB)
+
+/* Writes the parts to the data of the top layer at @host_offset; they belong at
+ * @guest_offset of the disk. */
+static QimgErrno
+store_parts(QimgImage *image, QimgHostOffset host_offset, uint64_t guest_offset,
+            struct iovec *parts, int n_parts)
+{
+    QimgFormat *top = image->chain->layers[0];
+
+    if (top->encryption)
+        return write_encrypted(top, host_offset, guest_offset, parts, (unsigned)n_parts,
+                               image->chain->workers);
+    return qimg_storage_writev(qimg_format_data_storage(top), QIMG_IO_DATA, host_offset,
+                               parts, n_parts);
+}
 
 /* Reads the disk's content at [@start, @end), which may pass its end: zeros there. */
 static QimgErrno
@@ -38,19 +55,30 @@ holds_zeros(const QimgImage *image, const QimgAllocation *a, uint64_t start, uin
     return image_is_zero_below(image->chain, start, end - start, holds_zeros_out);
 }
 
+/* The end of the bytes to fill, of which the request's end at @data_end. An external data
+ * file, which may be the disk itself, ends where the disk ends. If it is encrypted, what
+ * the disk shows when it grows must be encrypted zeros already: only a device ends
+ * before. */
+static uint64_t
+find_fill_end(const QimgImage *image, const QimgWritePlan *plan, uint64_t data_end)
+{
+    const QimgFormat *top = image->chain->layers[0];
+    uint64_t end = plan->allocation.fill_end;
+
+    if (!top->data_file || (top->encryption && !S_ISBLK(top->data_file->status.st_mode)))
+        return end;
+    return qimg_min_u64(end, qimg_max_u64(image_size_bytes(image), data_end));
+}
+
 /* Fills the host bytes of an allocating plan: @buffer at @guest_offset, the disk's old
  * content around it. */
 static QimgErrno
 fill(QimgImage *image, const QimgWritePlan *plan, uint64_t guest_offset,
      const uint8_t *buffer)
 {
-    QimgFormat *top = image->chain->layers[0];
     uint64_t data_end = buffer ? guest_offset + plan->length_bytes : guest_offset;
     uint64_t head_bytes = guest_offset - plan->allocation.fill_start;
-    /* An external data file, which may be the disk itself, ends where the disk ends. */
-    uint64_t limit = top->data_file ? qimg_max_u64(image_size_bytes(image), data_end)
-                                    : plan->allocation.fill_end;
-    uint64_t tail_bytes = qimg_min_u64(plan->allocation.fill_end, limit) - data_end;
+    uint64_t tail_bytes = find_fill_end(image, plan, data_end) - data_end;
     uint8_t *old = NULL;
     struct iovec parts[3];
     QimgErrno err = 0;
@@ -73,20 +101,22 @@ fill(QimgImage *image, const QimgWritePlan *plan, uint64_t guest_offset,
     }
     if (err)
         return err;
-    return qimg_storage_writev(qimg_format_data_storage(top), QIMG_IO_DATA,
-                               qimg_host(plan->host_offset.v - head_bytes), parts, n);
+    return store_parts(image, qimg_host(plan->host_offset.v - head_bytes),
+                       plan->allocation.fill_start, parts, n);
 }
 
 /* Writes only the request; without data, reserves host space for it if @reserves. */
 static QimgErrno
-store_request(QimgStorage *storage, const QimgWritePlan *plan, const uint8_t *buffer,
-              bool reserves)
+store_request(QimgImage *image, const QimgWritePlan *plan, uint64_t guest_offset,
+              const uint8_t *buffer, bool reserves)
 {
+    struct iovec part = {(void *)buffer, plan->length_bytes};
+
     if (buffer)
-        return qimg_storage_write(storage, QIMG_IO_DATA, plan->host_offset, buffer,
-                                  plan->length_bytes);
+        return store_parts(image, plan->host_offset, guest_offset, &part, 1);
     return reserves
-               ? qimg_storage_allocate(storage, plan->host_offset, plan->length_bytes)
+               ? qimg_storage_allocate(qimg_format_data_storage(image->chain->layers[0]),
+                                       plan->host_offset, plan->length_bytes)
                : 0;
 }
 
@@ -95,19 +125,20 @@ static QimgErrno
 prepare(QimgImage *image, QimgWritePlan *plan, uint64_t guest_offset,
         const uint8_t *buffer, bool reserves)
 {
-    QimgStorage *storage = qimg_format_data_storage(image->chain->layers[0]);
     QimgAllocation *a = &plan->allocation;
+    /* Zeros in the file of an encrypted layer are noise on the disk. */
+    bool is_zeroed = a->is_zeroed && !image->chain->layers[0]->encryption;
     bool is_zero_there;
     QimgErrno err = holds_zeros(image, a, a->fill_start, a->fill_end, &is_zero_there);
 
-    if (!err && is_zero_there && a->is_zeroed && a->clusters_end > 0)
+    if (!err && is_zero_there && is_zeroed && a->clusters_end > 0)
         err = holds_zeros(image, a, a->clusters_start, a->clusters_end, &a->all_is_zero);
     if (err)
         return err;
-    if (is_zero_there && a->is_zeroed)
+    if (is_zero_there && is_zeroed)
         /* A disk may hold any mixture of old and new bytes after a crash: nothing needs
          * to be durable first. */
-        return store_request(storage, plan, buffer, reserves);
+        return store_request(image, plan, guest_offset, buffer, reserves);
     a->data_first = true;
     return fill(image, plan, guest_offset, buffer);
 }
@@ -129,9 +160,9 @@ write_piece(QimgImage *image, uint64_t guest_offset, const uint8_t *buffer, bool
     *done_out = plan.length_bytes;
     switch (plan.kind) {
     case QIMG_PLAN_IN_PLACE:
-        return store_request(qimg_format_data_storage(top), &plan, buffer, reserves);
+        return store_request(image, &plan, guest_offset, buffer, reserves);
     case QIMG_PLAN_IN_PLACE_HELD:
-        err = store_request(qimg_format_data_storage(top), &plan, buffer, reserves);
+        err = store_request(image, &plan, guest_offset, buffer, reserves);
         top->driver->abandon(top, &plan);
         return err;
     case QIMG_PLAN_ALLOCATES:

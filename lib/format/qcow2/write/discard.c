@@ -120,11 +120,12 @@ free_old(Qcow2 *q, const Change *change)
 }
 
 /* Zeros the range in the data file, if there is one: for raw readers of it, and to free
- * the space. Spec: qcow2-write section 12. */
+ * the space. Not if it is encrypted: to a reader that has looked at the old entry, or
+ * after a crash that leaves it, zeros would be noise. Spec: qcow2-write section 12. */
 static QimgErrno
 zero_data_file(const Zeroing *z, uint64_t end)
 {
-    if (!z->q->geometry.has_data_file)
+    if (!z->q->geometry.has_data_file || z->q->base.encryption)
         return 0;
     return qimg_storage_zero(z->q->base.data_file, QIMG_IO_DATA, qimg_host(z->start),
                              end - z->start);

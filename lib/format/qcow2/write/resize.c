@@ -273,7 +273,9 @@ store_size(Qcow2 *q, uint64_t size_bytes)
 
 /* Extends the data file to the disk's new end, durably, with zeros there: a device, or a
  * file that was not truncated, may hold anything behind the disk's end. For a gradually
- * growing disk the file is extended ahead of it, until writing ends. */
+ * growing disk the file is extended ahead of it, until writing ends. The bytes of an
+ * encrypted one stay, since no entry tells of them but that of the old last cluster,
+ * whose rest is encrypted zeros by now. */
 static QimgErrno
 grow_data_file(Qcow2 *q, uint64_t size_bytes, uint64_t old_size_bytes)
 {
@@ -292,13 +294,15 @@ grow_data_file(Qcow2 *q, uint64_t size_bytes, uint64_t old_size_bytes)
         end = size_bytes;
         err = qimg_storage_set_size(data_file, end);
     }
-    if (!err)
+    if (!err && !q->base.encryption)
         err = qimg_storage_zero(data_file, QIMG_IO_DATA, qimg_host(start), end - start);
     if (!err)
         err = qimg_storage_sync(data_file);
     if (err)
         return err;
     qcow2_data_zeros_add(q, start, end);
+    if (q->base.encryption)
+        qcow2_data_zeros_forget(q);
     return 0;
 }
 

@@ -58,9 +58,14 @@ class EncryptedImage:
         qemu.img("snapshot", *self.objects(), "--image-opts", "-c", name, self.source(),
                  cwd=self.path.parent)
 
-    def content(self, snapshot=None):
-        """The disk as qemu-img reads it."""
-        out = self.path.parent / "content.tmp"
+    def check(self):
+        """Runs qemu-img check; returns its result."""
+        return qemu.img("check", *self.objects(), "--image-opts", self.source(),
+                        cwd=self.path.parent, check=False)
+
+    def content(self, snapshot=None, out=None):
+        """The disk as qemu-img reads it, by way of the file @out."""
+        out = out or self.path.parent / "content.tmp"
         options = ["-l", snapshot] if snapshot else []
         qemu.img("convert", *self.objects(), "--image-opts", *options, self.source(), "-O", "raw",
                  out, cwd=self.path.parent)

@@ -33,7 +33,7 @@ def create(path, size, backing=None, backing_format=None, image_format="qcow2", 
 
 
 def create_encrypted(path, size, method="luks", secret="words", encrypt=(), backing=None,
-                     **options):
+                     backing_format="qcow2", **options):
     """An encrypted qcow2 image with @secret as its passphrase; @method: luks or aes; @encrypt:
     further options of the encryption, by their names behind "encrypt."."""
     path = Path(path)
@@ -41,7 +41,7 @@ def create_encrypted(path, size, method="luks", secret="words", encrypt=(), back
     pairs = {"encrypt.format": method, "encrypt.key-secret": "s", **options,
              **{f"encrypt.{name}": value for name, value in dict(encrypt).items()}}
     if backing:
-        argv += ["-u", "-b", backing, "-F", "qcow2"]
+        argv += ["-u", "-b", backing, "-F", backing_format]
     # The key derivation is timed first, and qemu-img fails if a short time rounds to zero.
     for iter_time_ms in LUKS_ITER_TIMES_MS if method == "luks" else (0,):
         if iter_time_ms:
