@@ -308,7 +308,7 @@ prepare_s390x() {
 
 # The tests before each commit: no stage of the whole run.
 stage_quick() {
-    build gcc || return
+    build_targets quick-test-prereq gcc || return
     meson_suites gcc 1 unit lint
     pytest_suite gcc oracle 0.02
     pytest_suite gcc mount 0.05 -k "$quick_mount"

@@ -14,6 +14,8 @@
 
 /* A valid image has no more: in qcow2, the L1 limit alone is 4194304 tables. */
 #define MAX_METADATA_CLUSTERS (UINT64_C(1) << 23)
+/* Words of a table that are read at once. */
+#define MAX_PIECE_WORDS (8 * QIMG_KIB)
 
 void
 qimg_clusters_append(GArray *list, QimgClusters run)
@@ -132,6 +134,28 @@ qimg_format_read_words(QimgFormat *format, QimgIoPurpose purpose, uint64_t host_
     if (!err)
         qimg_format_swap_words(format, words, n_words);
     return err;
+}
+
+QimgErrno
+qimg_format_each_word(QimgFormat *format, QimgIoPurpose purpose, uint64_t host_offset,
+                      uint64_t n_words, QimgWordFunc func, void *user)
+{
+    uint64_t n_piece = qimg_min_u64(n_words, MAX_PIECE_WORDS);
+    g_autofree uint64_t *words = g_try_new(uint64_t, n_piece);
+
+    if (!words && n_piece > 0)
+        return -ENOMEM;
+    for (uint64_t i = 0; i < n_words; i += n_piece) {
+        uint64_t n = qimg_min_u64(n_words - i, n_piece);
+        QimgErrno err =
+            qimg_format_read_words(format, purpose, host_offset + i * 8, words, n);
+
+        for (uint64_t j = 0; !err && j < n; j++)
+            err = func(user, i + j, words[j]);
+        if (err)
+            return err;
+    }
+    return 0;
 }
 
 /* Makes the data of the new entries durable. */

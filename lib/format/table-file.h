@@ -72,6 +72,15 @@ QimgErrno qimg_format_read_words(QimgFormat *format, QimgIoPurpose purpose,
                                  uint64_t host_offset, uint64_t *words, size_t n_words)
     QIMG_MUST_CHECK;
 
+/* Called with a word of a table and its index in it; an error ends the walk. */
+typedef QimgErrno (*QimgWordFunc)(void *user, uint64_t index, uint64_t word);
+
+/* Calls @func for each of @n_words, as read by qimg_format_read_words, in pieces of 64
+ * KiB. Errors: as that, -ENOMEM, those of @func. */
+QimgErrno qimg_format_each_word(QimgFormat *format, QimgIoPurpose purpose,
+                                uint64_t host_offset, uint64_t n_words, QimgWordFunc func,
+                                void *user) QIMG_MUST_CHECK;
+
 /* New words for a part of a slice, whole entries. */
 typedef struct {
     QimgIoPurpose purpose;

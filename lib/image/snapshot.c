@@ -259,6 +259,37 @@ set_error(const QimgImage *image, QimgErrno err, const char *what, GError **erro
     return false;
 }
 
+/* Begins a change of the snapshot @serial: closes the gate. NULL with @error set if it
+ * cannot be changed; the gate is open then. */
+static QimgFormatSnapshot *
+begin_change(QimgImage *image, uint32_t serial, GError **error)
+{
+    QimgFormatSnapshot *found;
+
+    if (!check_changeable(image, error))
+        return NULL;
+    qimg_gate_close(image->chain->gate);
+    found = find(image, serial, error);
+    if (!found)
+        qimg_gate_open(image->chain->gate);
+    return found;
+}
+
+/* Ends it; @is_allowed false: it was refused, with @error set. */
+static bool
+end_change(QimgImage *image, bool is_allowed, QimgErrno err, const char *what,
+           GError **error)
+{
+    qimg_gate_open(image->chain->gate);
+    return is_allowed && set_error(image, err, what, error);
+}
+
+static unsigned
+place_of(const QimgChain *chain, const QimgFormatSnapshot *snapshot)
+{
+    return (unsigned)(snapshot - chain->layers[0]->snapshots->items);
+}
+
 gboolean
 qimg_image_create_snapshot(QimgImage *image, const char *name, QimgProgress progress,
                            void *user, GError **error)
@@ -278,8 +309,7 @@ qimg_image_create_snapshot(QimgImage *image, const char *name, QimgProgress prog
     is_good = check_name(image, name, NULL, error);
     if (is_good)
         err = chain->layers[0]->driver->create_snapshot(chain->layers[0], &new, &task);
-    qimg_gate_open(chain->gate);
-    return is_good && set_error(image, err, "cannot take the snapshot", error);
+    return end_change(image, is_good, err, "cannot take the snapshot", error);
 }
 
 gboolean
@@ -288,24 +318,20 @@ qimg_image_delete_snapshot(QimgImage *image, uint32_t serial, QimgProgress progr
 {
     const QimgTask task = {progress, user};
     QimgChain *chain = image->chain;
-    QimgFormatSnapshot *found;
+    QimgFormatSnapshot *found = begin_change(image, serial, error);
     QimgErrno err = 0;
+    bool is_free;
 
-    if (!check_changeable(image, error))
+    if (!found)
         return FALSE;
-    qimg_gate_close(chain->gate);
-    found = find(image, serial, error);
-    if (found && atomic_load(found->n_handles) > 0) {
+    is_free = atomic_load(found->n_handles) == 0;
+    if (is_free)
+        err = chain->layers[0]->driver->delete_snapshot(chain->layers[0],
+                                                        place_of(chain, found), &task);
+    else
         qimg_set_error(error, QIMG_ERROR_BUSY,
                        "the snapshot is in use (close the files that show it first)");
-        found = NULL;
-    }
-    if (found)
-        err = chain->layers[0]->driver->delete_snapshot(
-            chain->layers[0], (unsigned)(found - chain->layers[0]->snapshots->items),
-            &task);
-    qimg_gate_open(chain->gate);
-    return found && set_error(image, err, "cannot delete the snapshot", error);
+    return end_change(image, is_free, err, "cannot delete the snapshot", error);
 }
 
 gboolean
@@ -313,21 +339,17 @@ qimg_image_rename_snapshot(QimgImage *image, uint32_t serial, const char *name,
                            GError **error)
 {
     QimgChain *chain = image->chain;
-    QimgFormatSnapshot *found;
+    QimgFormatSnapshot *found = begin_change(image, serial, error);
     QimgErrno err = 0;
+    bool is_good;
 
-    if (!check_changeable(image, error))
+    if (!found)
         return FALSE;
-    qimg_gate_close(chain->gate);
-    found = find(image, serial, error);
-    if (found && !check_name(image, name, found, error))
-        found = NULL;
-    if (found)
-        err = chain->layers[0]->driver->rename_snapshot(
-            chain->layers[0], (unsigned)(found - chain->layers[0]->snapshots->items),
-            name);
-    qimg_gate_open(chain->gate);
-    return found && set_error(image, err, "cannot rename the snapshot", error);
+    is_good = check_name(image, name, found, error);
+    if (is_good)
+        err = chain->layers[0]->driver->rename_snapshot(chain->layers[0],
+                                                        place_of(chain, found), name);
+    return end_change(image, is_good, err, "cannot rename the snapshot", error);
 }
 
 static QimgErrno
@@ -355,29 +377,25 @@ qimg_image_revert_to_snapshot(QimgImage *image, uint32_t serial, QimgProgress pr
     const QimgTask task = {progress, user};
     QimgChain *chain = image->chain;
     QimgFormat *top = chain->layers[0];
-    QimgFormatSnapshot *found;
+    QimgFormatSnapshot *found = begin_change(image, serial, error);
     QimgGuestOffset vm_state;
     uint64_t old_size_bytes;
     QimgErrno err = 0;
+    bool is_good;
 
-    if (!check_changeable(image, error))
+    if (!found)
         return FALSE;
-    qimg_gate_close(chain->gate);
     old_size_bytes = qimg_view_size_bytes(&top->active);
-    found = find(image, serial, error);
-    if (found && !top->driver->check_snapshot(top, found, &vm_state, error))
-        found = NULL;
-    if (found)
+    is_good = top->driver->check_snapshot(top, found, &vm_state, error);
+    if (is_good)
         err = record_revert(chain, &found->view, &task);
-    if (found && !err)
-        err = top->driver->revert_to_snapshot(
-            top, (unsigned)(found - top->snapshots->items), &task);
+    if (is_good && !err)
+        err = top->driver->revert_to_snapshot(top, place_of(chain, found), &task);
     /* The bitmaps are as long as the disk only now, and still in use. */
-    if (found && !err && qimg_view_size_bytes(&top->active) > old_size_bytes)
+    if (is_good && !err && qimg_view_size_bytes(&top->active) > old_size_bytes)
         err = image_before_change(chain, old_size_bytes,
                                   qimg_view_size_bytes(&top->active) - old_size_bytes,
                                   true);
     chain->zeros_end_bytes = 0;
-    qimg_gate_open(chain->gate);
-    return found && set_error(image, err, "cannot go back to the snapshot", error);
+    return end_change(image, is_good, err, "cannot go back to the snapshot", error);
 }

@@ -159,11 +159,17 @@ take_warnings(QimgChain *chain, const QimgFormat *layer)
         chain_warn(chain, layer->file->path, layer->warnings->pdata[i]);
 }
 
-static void
-add_opened(QimgChain *chain, QimgFormat *format)
+/* Adds @format, opened from @file; NULL: it could not be, and @file is closed. */
+static bool
+add_opened(QimgChain *chain, QimgFormat *format, QimgStorage *file)
 {
+    if (!format) {
+        qimg_storage_close(file);
+        return false;
+    }
     chain->layers[chain->n_layers++] = format;
     take_warnings(chain, format);
+    return true;
 }
 
 /* Adds the image in @file (owned, may be NULL after an error) as the next layer, without
@@ -199,12 +205,7 @@ add_format(QimgChain *chain, const QimgOptions *options, QimgStorage *file,
                                error);
     if (driver)
         format = driver->open(file, &env, error);
-    if (!format) {
-        qimg_storage_close(file);
-        return false;
-    }
-    add_opened(chain, format);
-    return true;
+    return add_opened(chain, format, file);
 }
 
 /* Advice if @above does not record the format of its backing file. */
@@ -573,12 +574,7 @@ add_format_for_check(QimgChain *chain, const QimgOptions *options, QimgStorage *
                        "is a %s image, for which there is no check", driver->name);
     else if (driver)
         format = driver->open(file, &env, error);
-    if (!format) {
-        qimg_storage_close(file);
-        return false;
-    }
-    add_opened(chain, format);
-    return true;
+    return add_opened(chain, format, file);
 }
 
 QimgChain *

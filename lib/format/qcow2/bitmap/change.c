@@ -11,310 +11,25 @@
 #include "base/endian.h"
 #include "base/errors.h"
 #include "format/driver.h"
-#include "format/qcow2/bitmap/bits.h"
+#include "format/qcow2/bitmap/bitmap-edit.h"
 #include "format/qcow2/bitmap/directory-change.h"
 #include "format/qcow2/bitmap/directory.h"
+#include "format/qcow2/bitmap/merge.h"
 #include "format/qcow2/bitmap/session.h"
 #include "format/qcow2/bitmap/store.h"
 #include "format/qcow2/refcount/alloc.h"
 #include "format/qcow2/refcount/pending.h"
 
-/* A bitmap as it is to be. */
-typedef struct {
-    char *name; /* owned */
-    size_t name_bytes;
-    const uint8_t *entry; /* as in the old directory; NULL: new */
-    uint64_t entry_bytes;
-    uint64_t old_table_offset; /* 0: none */
-    uint32_t n_old_entries;
-    uint32_t flags;
-    unsigned granularity_bits;
-    const char *damage; /* static */
-    bool is_changed;    /* @words count, not the old table */
-    uint64_t *words;    /* owned; NULL: not loaded */
-    uint64_t n_words;
-} Edit;
-
-typedef struct {
-    Qcow2 *q;
-    const QimgTask *task;
-    GArray *edits; /* Edit */
-    GArray *gone;  /* QimgClusters: to be freed after the change */
-    GArray *made;  /* QimgClusters: new bits, to be freed if there is no change */
-} Change;
-
-static void
-clear_edit(gpointer data)
-{
-    Edit *e = data;
-
-    g_free(e->name);
-    g_free(e->words);
-}
-
-static Edit *
-find_edit(Change *c, const char *name)
+static BitmapEdit *
+find_edit(BitmapChange *c, const char *name)
 {
     for (guint i = 0; i < c->edits->len; i++) {
-        Edit *e = &g_array_index(c->edits, Edit, i);
+        BitmapEdit *e = &g_array_index(c->edits, BitmapEdit, i);
 
         if (e->name_bytes == strlen(name) && memcmp(e->name, name, e->name_bytes) == 0)
             return e;
     }
     return NULL;
-}
-
-static void
-add_gone(Change *c, uint64_t host_offset, uint64_t n_bytes)
-{
-    unsigned bits = c->q->geometry.cluster_bits;
-
-    qimg_clusters_append(
-        c->gone,
-        (QimgClusters){host_offset >> bits,
-                       qimg_div_round_up(n_bytes, c->q->geometry.cluster_bytes)});
-}
-
-/* Puts the cluster of bits of @word aside, if it has one; one that cannot be its own is
- * leaked. */
-static void
-add_gone_bits(Change *c, uint64_t word)
-{
-    uint64_t cluster_bytes = c->q->geometry.cluster_bytes, host_offset = 0;
-
-    if (!qcow2_bitmap_table_entry_decode(word, cluster_bytes, &host_offset).rule &&
-        host_offset != 0 &&
-        !qimg_format_is_beyond_end(&c->q->base, host_offset + cluster_bytes - 1) &&
-        !qimg_format_touches_metadata(&c->q->base, host_offset, cluster_bytes))
-        add_gone(c, host_offset, cluster_bytes);
-}
-
-/* ---- tables ---- */
-
-static QimgErrno
-load_words(Change *c, Edit *e)
-{
-    QimgErrno err;
-
-    if (e->words)
-        return 0;
-    e->n_words = e->n_old_entries;
-    e->words = g_try_new(uint64_t, e->n_words);
-    if (!e->words)
-        return -ENOMEM;
-    err = qimg_format_read_words(&c->q->base, QIMG_IO_BITMAP, e->old_table_offset,
-                                 e->words, e->n_words);
-    if (err)
-        g_clear_pointer(&e->words, g_free);
-    return err;
-}
-
-/* Gives @e a new table, with @word in all of the entries that the disk needs. */
-static QimgErrno
-reset_words(Change *c, Edit *e, uint64_t word)
-{
-    uint64_t *words;
-    uint64_t n = qcow2_bitmap_entries_for(c->q->header.size_bytes, e->granularity_bits,
-                                          c->q->geometry.cluster_bytes);
-
-    words = g_try_new(uint64_t, n);
-    if (!words)
-        return -ENOMEM;
-    for (uint64_t i = 0; i < n; i++)
-        words[i] = word;
-    for (uint64_t i = 0; e->words && i < e->n_words; i++)
-        add_gone_bits(c, e->words[i]);
-    g_free(e->words);
-    e->words = words;
-    e->n_words = n;
-    e->is_changed = true;
-    return 0;
-}
-
-/* Puts all clusters of @e aside, unless its table cannot be trusted. */
-static QimgErrno
-drop_edit(Change *c, Edit *e)
-{
-    QimgErrno err = 0;
-
-    if (e->damage) /* its own clusters are not known: they are leaked */
-        return 0;
-    if (e->old_table_offset)
-        err = load_words(c, e);
-    for (uint64_t i = 0; !err && i < e->n_words; i++)
-        add_gone_bits(c, e->words[i]);
-    if (!err && e->old_table_offset)
-        add_gone(c, e->old_table_offset, (uint64_t)e->n_old_entries * 8);
-    return err;
-}
-
-/* ---- merging ---- */
-
-static QimgErrno
-read_bits(Change *c, uint64_t word, uint8_t *bytes)
-{
-    uint64_t host_offset = word & QCOW2_BITMAP_OFFSET_MASK;
-
-    if (host_offset)
-        return qimg_storage_read(c->q->base.file, QIMG_IO_BITMAP, qimg_host(host_offset),
-                                 bytes, c->q->geometry.cluster_bytes);
-    memset(bytes, word & 1 ? 0xff : 0, c->q->geometry.cluster_bytes);
-    return 0;
-}
-
-/* The cluster of bits of the destination that is being changed. */
-typedef struct {
-    Change *c;
-    Edit *to;
-    uint64_t index; /* UINT64_MAX: none */
-    uint8_t *bytes;
-} Target;
-
-static QimgErrno
-finish_target(Target *t)
-{
-    uint64_t cluster_bytes = t->c->q->geometry.cluster_bytes;
-    QimgClusters run;
-    QimgErrno err;
-
-    if (t->index == UINT64_MAX)
-        return 0;
-    {
-        QIMG_LOCK_SCOPE(qcow2_alloc_lock(t->c->q));
-
-        err = qcow2_alloc(t->c->q, 1, &run);
-    }
-    if (err)
-        return err;
-    qimg_clusters_append(t->c->made, run);
-    add_gone_bits(t->c, t->to->words[t->index]);
-    t->to->words[t->index] = run.first_cluster << t->c->q->geometry.cluster_bits;
-    t->index = UINT64_MAX;
-    return qimg_storage_write(
-        t->c->q->base.file, QIMG_IO_BITMAP,
-        qimg_host(run.first_cluster << t->c->q->geometry.cluster_bits), t->bytes,
-        cluster_bytes);
-}
-
-/* Makes entry @index of the destination the one whose bits are in memory. */
-static QimgErrno
-turn_target(Target *t, uint64_t index)
-{
-    QimgErrno err = 0;
-
-    if (t->index == index)
-        return 0;
-    err = finish_target(t);
-    if (!err)
-        err = read_bits(t->c, t->to->words[index], t->bytes);
-    if (!err)
-        t->index = index;
-    return err;
-}
-
-/* Makes entry @index of the destination all ones, without a cluster of bits. */
-static void
-fill_merged(Target *t, uint64_t index)
-{
-    if (t->index == index)
-        t->index = UINT64_MAX;
-    add_gone_bits(t->c, t->to->words[index]);
-    t->to->words[index] = 1;
-}
-
-/* Sets the bits of the destination that guest bytes [@start, @end) touch. */
-static QimgErrno
-set_target(Target *t, uint64_t start, uint64_t end)
-{
-    uint64_t n_chunk_bits = t->c->q->geometry.cluster_bytes * 8;
-    uint64_t at = start >> t->to->granularity_bits;
-    uint64_t end_bit = ((end - 1) >> t->to->granularity_bits) + 1;
-    QimgErrno err = 0;
-
-    while (!err && at < end_bit) {
-        uint64_t index = at / n_chunk_bits, first = at % n_chunk_bits;
-        uint64_t n = qimg_min_u64(end_bit - at, n_chunk_bits - first);
-
-        if (n == n_chunk_bits) {
-            fill_merged(t, index);
-        } else if (t->to->words[index] != 1) {
-            err = turn_target(t, index);
-            if (!err)
-                qcow2_bits_set(t->bytes, first, first + n);
-        }
-        at += n;
-    }
-    return err;
-}
-
-/* Merges entry @index of @from, whose bits are in @bits. */
-static QimgErrno
-merge_entry(Target *t, const Edit *from, uint64_t index, const uint8_t *bits)
-{
-    uint64_t size_bytes = t->c->q->header.size_bytes;
-    uint64_t n_chunk_bits = t->c->q->geometry.cluster_bytes * 8;
-    uint64_t first = index * n_chunk_bits;
-    uint64_t n_bits = ((size_bytes - 1) >> from->granularity_bits) + 1;
-    uint64_t end = qimg_min_u64(n_bits - first, n_chunk_bits);
-    QimgErrno err = 0;
-
-    for (uint64_t at = 0; !err && at < end;) {
-        uint64_t start = qcow2_bits_find_other(bits, at, end, false);
-
-        at = qcow2_bits_find_other(bits, start, end, true);
-        if (start < at)
-            err = set_target(
-                t, (first + start) << from->granularity_bits,
-                qimg_min_u64((first + at) << from->granularity_bits, size_bytes));
-    }
-    return err;
-}
-
-static QimgErrno
-merge(Change *c, Edit *to, Edit *from)
-{
-    uint64_t cluster_bytes = c->q->geometry.cluster_bytes;
-    g_autofree uint8_t *target_bytes = g_try_malloc(cluster_bytes);
-    g_autofree uint8_t *bits = g_try_malloc(cluster_bytes);
-    Target t = {.c = c, .to = to, .index = UINT64_MAX, .bytes = target_bytes};
-    QimgErrno err = bits && target_bytes ? load_words(c, to) : -ENOMEM;
-
-    if (!err)
-        err = load_words(c, from);
-    for (uint64_t i = 0; !err && i < from->n_words; i++) {
-        if (from->words[i] == 0)
-            continue;
-        err = qimg_task_step(c->task, i, from->n_words);
-        if (!err)
-            err = read_bits(c, from->words[i], bits);
-        if (!err)
-            err = merge_entry(&t, from, i, bits);
-    }
-    to->is_changed = true;
-    return err ? err : finish_target(&t);
-}
-
-/* Merges a bitmap of another image. */
-static QimgErrno
-merge_other(Change *c, Edit *to, const QimgFormatBitmapAction *a)
-{
-    g_autofree uint8_t *target_bytes = g_try_malloc(c->q->geometry.cluster_bytes);
-    Target t = {.c = c, .to = to, .index = UINT64_MAX, .bytes = target_bytes};
-    QimgErrno err = target_bytes ? load_words(c, to) : -ENOMEM;
-    uint64_t n_bytes = 0;
-
-    for (uint64_t at = 0; !err && at < c->q->header.size_bytes; at += n_bytes) {
-        bool is_set = false;
-
-        err = qimg_task_step(c->task, at, c->q->header.size_bytes);
-        if (!err)
-            err = a->source_layer->driver->map_bitmap(a->source_layer, a->source_cursor,
-                                                      at, &is_set, &n_bytes);
-        if (!err && is_set)
-            err = set_target(&t, at, at + n_bytes);
-    }
-    to->is_changed = true;
-    return err ? err : finish_target(&t);
 }
 
 /* ---- the actions ---- */
@@ -338,7 +53,8 @@ set_bitmap_error(QimgErrno err, const char *name, GError **error)
 }
 
 static bool
-check_new(const Change *c, const char *name, uint64_t granularity_bytes, GError **error)
+check_new(const BitmapChange *c, const char *name, uint64_t granularity_bytes,
+          GError **error)
 {
     uint64_t size_bytes = c->q->header.size_bytes;
     size_t n = strlen(name);
@@ -371,10 +87,10 @@ check_new(const Change *c, const char *name, uint64_t granularity_bytes, GError 
 }
 
 static bool
-add_bitmap(Change *c, const char *name, uint64_t granularity_bytes, GError **error)
+add_bitmap(BitmapChange *c, const char *name, uint64_t granularity_bytes, GError **error)
 {
     uint64_t cluster_bytes = c->q->geometry.cluster_bytes;
-    Edit e = {.name_bytes = strlen(name), .flags = QCOW2_BITMAP_AUTO};
+    BitmapEdit e = {.name_bytes = strlen(name), .flags = QCOW2_BITMAP_AUTO};
 
     if (granularity_bytes == 0)
         granularity_bytes = CLAMP(cluster_bytes, 4 * QIMG_KIB, 64 * QIMG_KIB);
@@ -386,7 +102,7 @@ add_bitmap(Change *c, const char *name, uint64_t granularity_bytes, GError **err
         return false;
     }
     e.granularity_bits = (unsigned)__builtin_ctzll(granularity_bytes);
-    if (!set_bitmap_error(reset_words(c, &e, 0), name, error))
+    if (!set_bitmap_error(bitmap_edit_reset_words(c, &e, 0), name, error))
         return false;
     e.name = g_strdup(name);
     g_array_append_val(c->edits, e);
@@ -394,10 +110,10 @@ add_bitmap(Change *c, const char *name, uint64_t granularity_bytes, GError **err
 }
 
 /* The bitmap called @name for an action other than to remove it. */
-static Edit *
-find_usable(Change *c, const char *name, bool may_be_in_use, GError **error)
+static BitmapEdit *
+find_usable(BitmapChange *c, const char *name, bool may_be_in_use, GError **error)
 {
-    Edit *e = find_edit(c, name);
+    BitmapEdit *e = find_edit(c, name);
 
     if (!e)
         qimg_set_error(error, QIMG_ERROR_NOT_FOUND, "there is no bitmap \"%s\"", name);
@@ -415,12 +131,12 @@ find_usable(Change *c, const char *name, bool may_be_in_use, GError **error)
 }
 
 static bool
-remove_all(Change *c, GError **error)
+remove_all(BitmapChange *c, GError **error)
 {
     for (guint i = 0; i < c->edits->len; i++) {
-        Edit *e = &g_array_index(c->edits, Edit, i);
+        BitmapEdit *e = &g_array_index(c->edits, BitmapEdit, i);
 
-        if (!set_bitmap_error(drop_edit(c, e), e->name, error))
+        if (!set_bitmap_error(bitmap_edit_drop(c, e), e->name, error))
             return false;
     }
     g_array_set_size(c->edits, 0);
@@ -428,24 +144,25 @@ remove_all(Change *c, GError **error)
 }
 
 static bool
-remove_one(Change *c, const char *name, GError **error)
+remove_one(BitmapChange *c, const char *name, GError **error)
 {
-    Edit *e = find_edit(c, name);
+    BitmapEdit *e = find_edit(c, name);
 
     if (!e) {
         qimg_set_error(error, QIMG_ERROR_NOT_FOUND, "there is no bitmap \"%s\"", name);
         return false;
     }
-    if (!set_bitmap_error(drop_edit(c, e), name, error))
+    if (!set_bitmap_error(bitmap_edit_drop(c, e), name, error))
         return false;
-    g_array_remove_index(c->edits, (guint)(e - (Edit *)(void *)c->edits->data));
+    g_array_remove_index(c->edits, (guint)(e - (BitmapEdit *)(void *)c->edits->data));
     return true;
 }
 
 static bool
-run_action(Change *c, const char *name, const QimgFormatBitmapAction *a, GError **error)
+run_action(BitmapChange *c, const char *name, const QimgFormatBitmapAction *a,
+           GError **error)
 {
-    Edit *e, *from;
+    BitmapEdit *e, *from;
     QimgErrno err = 0;
 
     switch (a->kind) {
@@ -473,18 +190,18 @@ run_action(Change *c, const char *name, const QimgFormatBitmapAction *a, GError 
         if (a->kind == QIMG_BITMAP_RECOVER && !(e->flags & QCOW2_BITMAP_IN_USE))
             break;
         if (e->old_table_offset)
-            err = load_words(c, e);
+            err = bitmap_edit_load_words(c, e);
         if (!err)
-            err = reset_words(c, e, a->kind == QIMG_BITMAP_RECOVER);
+            err = bitmap_edit_reset_words(c, e, a->kind == QIMG_BITMAP_RECOVER);
         e->flags &= ~QCOW2_BITMAP_IN_USE;
         break;
     case QIMG_BITMAP_MERGE:
         if (a->source_layer)
-            return set_bitmap_error(merge_other(c, e, a), name, error);
+            return set_bitmap_error(bitmap_edit_merge_other(c, e, a), name, error);
         from = find_usable(c, a->source, false, error);
         if (!from)
             return false;
-        err = from == e ? 0 : merge(c, e, from);
+        err = from == e ? 0 : bitmap_edit_merge(c, e, from);
         break;
     default:
         qimg_set_error(error, QIMG_ERROR_USAGE, "unknown action on a bitmap");
@@ -496,11 +213,11 @@ run_action(Change *c, const char *name, const QimgFormatBitmapAction *a, GError 
 /* ---- before and after ---- */
 
 static void
-take_edits(Change *c, const QimgBitmaps *list, const uint8_t *directory)
+take_edits(BitmapChange *c, const QimgBitmaps *list, const uint8_t *directory)
 {
     for (unsigned i = 0; i < list->n; i++) {
         const QimgFormatBitmap *b = &list->items[i];
-        Edit e = {
+        BitmapEdit e = {
             .name = g_memdup2(b->facts.name, b->facts.name_bytes + 1),
             .name_bytes = b->facts.name_bytes,
             .entry = directory + b->directory_position,
@@ -518,7 +235,7 @@ take_edits(Change *c, const QimgBitmaps *list, const uint8_t *directory)
 
 /* Writes the new table of @e. Under alloc_lock. */
 static QimgErrno
-store_words(Change *c, Edit *e, uint64_t *host_offset_out)
+store_words(BitmapChange *c, BitmapEdit *e, uint64_t *host_offset_out)
 {
     Qcow2 *q = c->q;
     uint64_t n_bytes = e->n_words * 8, first_cluster;
@@ -533,13 +250,13 @@ store_words(Change *c, Edit *e, uint64_t *host_offset_out)
                              e->words, n_bytes);
     qimg_be64_array_to_host(e->words, e->n_words);
     if (!err && e->old_table_offset)
-        add_gone(c, e->old_table_offset, (uint64_t)e->n_old_entries * 8);
+        bitmap_change_add_gone(c, e->old_table_offset, (uint64_t)e->n_old_entries * 8);
     return err ? err : qimg_format_metadata_add(&q->base, *host_offset_out, n_bytes);
 }
 
 /* Appends the entry of @e to a directory. Under alloc_lock. */
 static QimgErrno
-append_entry(Change *c, Edit *e, GByteArray *directory)
+append_entry(BitmapChange *c, BitmapEdit *e, GByteArray *directory)
 {
     static const uint8_t padding[8];
     guint at = directory->len;
@@ -586,7 +303,7 @@ free_clusters(Qcow2 *q, const GArray *list)
 }
 
 static QimgErrno
-commit(Change *c)
+commit(BitmapChange *c)
 {
     g_autoptr(GByteArray) directory = g_byte_array_new();
     Qcow2BitmapsExtension to = {.n_bitmaps = c->edits->len};
@@ -594,7 +311,7 @@ commit(Change *c)
     QimgErrno err = 0;
 
     for (guint i = 0; !err && i < c->edits->len; i++)
-        err = append_entry(c, &g_array_index(c->edits, Edit, i), directory);
+        err = append_entry(c, &g_array_index(c->edits, BitmapEdit, i), directory);
     to.directory_bytes = directory->len;
     if (!err && to.n_bitmaps > 0)
         err = qcow2_write_bitmap_directory(c->q, directory->data, directory->len,
@@ -614,7 +331,7 @@ qcow2_change_bitmaps(QimgFormat *format, const char *name,
     Qcow2 *q = (Qcow2 *)format;
     g_autoptr(QimgBitmaps) list = NULL;
     g_autofree uint8_t *directory = NULL;
-    Change c = {.q = q, .task = task};
+    BitmapChange c = {.q = q, .task = task};
     QimgErrno err = qcow2_begin_change(q);
     bool is_good;
 
@@ -627,10 +344,10 @@ qcow2_change_bitmaps(QimgFormat *format, const char *name,
         err = qcow2_read_bitmap_directory(q, &list, &directory);
     if (err)
         return set_bitmap_error(err, name ? name : "", error);
-    c.edits = g_array_new(FALSE, FALSE, sizeof(Edit));
+    c.edits = g_array_new(FALSE, FALSE, sizeof(BitmapEdit));
     c.gone = g_array_new(FALSE, FALSE, sizeof(QimgClusters));
     c.made = g_array_new(FALSE, FALSE, sizeof(QimgClusters));
-    g_array_set_clear_func(c.edits, clear_edit);
+    g_array_set_clear_func(c.edits, bitmap_edit_clear);
     if (list)
         take_edits(&c, list, directory);
     is_good = true;

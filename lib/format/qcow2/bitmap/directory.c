@@ -7,10 +7,8 @@
 #include <string.h>
 
 #include "base/endian.h"
-#include "base/scratch.h"
 
 /* Table entries checked at once, in bytes. */
-#define TABLE_READ_BYTES (64 * QIMG_KIB)
 
 bool
 qcow2_bitmaps_are_valid(const Qcow2 *q)
@@ -36,41 +34,39 @@ judge_entry(Qcow2 *q, const Qcow2BitmapEntry *e, const uint8_t *name)
     return rule ? qimg_rule_text(rule) : NULL;
 }
 
+typedef struct {
+    Qcow2 *q;
+    const char *damage; /* static; NULL: none so far */
+} Judgement;
+
+/* -EBADMSG for an entry with a problem. */
+static QimgErrno
+judge_word(void *user, uint64_t index, uint64_t word)
+{
+    Judgement *judgement = user;
+    Qcow2 *q = judgement->q;
+    uint64_t cluster_bytes = q->geometry.cluster_bytes, host_offset = 0;
+
+    (void)index;
+    if (qcow2_bitmap_table_entry_decode(word, cluster_bytes, &host_offset).rule)
+        judgement->damage = "an entry of its table is no place for its bits";
+    else if (host_offset &&
+             qimg_format_is_beyond_end(&q->base, host_offset + cluster_bytes - 1))
+        judgement->damage = "some of its bits lie beyond the end of the file";
+    return judgement->damage ? -EBADMSG : 0;
+}
+
 /* The problem of the entries in a valid bitmap's table; NULL: none. */
 static QimgErrno
 judge_table(Qcow2 *q, const QimgFormatBitmap *b, const char **damage_out)
 {
-    uint64_t *words = qimg_scratch_get(QIMG_SCRATCH_TABLE, TABLE_READ_BYTES);
-    uint64_t n;
+    Judgement judgement = {.q = q};
+    QimgErrno err = qimg_format_each_word(&q->base, QIMG_IO_BITMAP, b->table_offset,
+                                          b->n_table_entries, judge_word, &judgement);
 
-    if (!words)
-        return -ENOMEM;
-    for (uint64_t i = 0; i < b->n_table_entries; i += n) {
-        QimgErrno err;
-
-        n = qimg_min_u64(b->n_table_entries - i, TABLE_READ_BYTES / 8);
-        err = qimg_format_read_words(&q->base, QIMG_IO_BITMAP, b->table_offset + i * 8,
-                                     words, n);
-        if (err)
-            return err;
-        for (uint64_t j = 0; j < n; j++) {
-            uint64_t host_offset = 0;
-
-            if (qcow2_bitmap_table_entry_decode(words[j], q->geometry.cluster_bytes,
-                                                &host_offset)
-                    .rule) {
-                *damage_out = "an entry of its table is no place for its bits";
-                return 0;
-            }
-            if (host_offset &&
-                qimg_format_is_beyond_end(&q->base,
-                                          host_offset + q->geometry.cluster_bytes - 1)) {
-                *damage_out = "some of its bits lie beyond the end of the file";
-                return 0;
-            }
-        }
-    }
-    return 0;
+    if (judgement.damage)
+        *damage_out = judgement.damage;
+    return judgement.damage ? 0 : err;
 }
 
 static guint

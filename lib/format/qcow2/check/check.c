@@ -37,6 +37,7 @@ typedef struct {
     QimgCheckReport *report;
     Qcow2Counts counts;
     Run run;
+    uint64_t *buffer;   /* READ_BYTES, during the walk of the tables */
     uint64_t n_unknown; /* clusters that a damaged bitmap may use */
 } Check;
 
@@ -280,7 +281,7 @@ look_at_l2_table(Check *c, uint64_t l2_table_offset, uint64_t guest_offset,
 }
 
 static QimgErrno
-look_at_l1_entry(Check *c, uint64_t l1_index, uint64_t entry, uint64_t *buffer)
+look_at_l1_entry(Check *c, uint64_t l1_index, uint64_t entry)
 {
     const Qcow2Geometry *g = &c->q->geometry;
     uint64_t entry_offset = c->q->base.active.l1_table_offset.v + l1_index * sizeof entry;
@@ -295,43 +296,41 @@ look_at_l1_entry(Check *c, uint64_t l1_index, uint64_t entry, uint64_t *buffer)
     if (right != entry && !c->counts.are_refcounts_ruined)
         report_flag(c, "L1 entry", entry_offset, guest_offset, right);
     return is_there && l2_table_offset != 0
-               ? look_at_l2_table(c, l2_table_offset, guest_offset, buffer)
+               ? look_at_l2_table(c, l2_table_offset, guest_offset, c->buffer)
                : 0;
+}
+
+/* As look_at_l1_entry, with progress. */
+static QimgErrno
+look_at_l1_word(void *user, uint64_t l1_index, uint64_t entry)
+{
+    Check *c = user;
+    uint64_t n_clusters = c->counts.n_clusters;
+    QimgErrno err;
+
+    if (entry == 0)
+        return 0;
+    err = qimg_task_step(c->report->task,
+                         2 * n_clusters + l1_index * n_clusters /
+                                              c->q->base.active.n_l1_entries_in_file,
+                         3 * n_clusters);
+    return err ? err : look_at_l1_entry(c, l1_index, entry);
 }
 
 static QimgErrno
 look_at_active_tables(Check *c)
 {
-    Qcow2 *q = c->q;
-    g_autofree uint64_t *l1 = g_try_malloc(READ_BYTES);
-    g_autofree uint64_t *buffer = g_try_malloc(READ_BYTES);
-    uint64_t n_entries = q->base.active.n_l1_entries_in_file;
-    uint64_t n_clusters = c->counts.n_clusters;
-    uint64_t n;
+    const QimgView *view = &c->q->base.active;
+    QimgErrno err;
 
-    if (!l1 || !buffer)
+    c->buffer = g_try_malloc(READ_BYTES);
+    if (!c->buffer)
         return -ENOMEM;
-    for (uint64_t i = 0; i < n_entries; i += n) {
-        QimgErrno err;
-
-        n = qimg_min_u64(n_entries - i, READ_BYTES / sizeof *l1);
-        err = qimg_format_read_words(&q->base, QIMG_IO_L1,
-                                     q->base.active.l1_table_offset.v + i * 8, l1, n);
-        if (err)
-            return err == -ENOMEM ? err : 0; /* the count has reported it */
-        for (uint64_t j = 0; j < n; j++) {
-            if (l1[j] == 0)
-                continue;
-            err = qimg_task_step(c->report->task,
-                                 2 * n_clusters + (i + j) * n_clusters / n_entries,
-                                 3 * n_clusters);
-            if (!err)
-                err = look_at_l1_entry(c, i + j, l1[j], buffer);
-            if (err)
-                return err;
-        }
-    }
-    return 0;
+    err = qimg_format_each_word(&c->q->base, QIMG_IO_L1, view->l1_table_offset.v,
+                                view->n_l1_entries_in_file, look_at_l1_word, c);
+    g_clear_pointer(&c->buffer, g_free);
+    /* The count has reported a table that cannot be read. */
+    return err == -ENOMEM || err == -ECANCELED ? err : 0;
 }
 
 /* ---- the whole check ---- */

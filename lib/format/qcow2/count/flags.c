@@ -23,6 +23,7 @@ typedef struct {
     bool knows_tables;         /* @counts tells the L2 tables; only these are corrected */
     bool mends_entries;        /* removes unaligned offsets of zero clusters */
     bool passes_over_errors;
+    uint64_t *buffer; /* READ_BYTES, during the correction */
     uint64_t n_corrected;
 } Flags;
 
@@ -150,12 +151,15 @@ correct_all_l2_tables(Flags *f, uint64_t *buffer)
 /* ---- the active L1 table ---- */
 
 static QimgErrno
-correct_l1_entry(Flags *f, uint64_t l1_index, uint64_t entry, uint64_t *buffer)
+correct_l1_entry(void *user, uint64_t l1_index, uint64_t entry)
 {
+    Flags *f = user;
     const Qcow2Geometry *g = &f->q->geometry;
     uint64_t l2_table_offset = entry & QCOW2_OFFSET_MASK;
     uint64_t right = qcow2_right_l1_entry(f->q, f->counts, entry);
 
+    if (l2_table_offset == 0)
+        return 0;
     /* Flags in snapshots' L1 tables are ignored. */
     if (f->view == &f->q->base.active && right != entry) {
         QimgErrno err = qcow2_l1_store(f->q, l1_index, right, false);
@@ -170,38 +174,23 @@ correct_l1_entry(Flags *f, uint64_t l1_index, uint64_t entry, uint64_t *buffer)
          qcow2_counts_get_use(f->counts, l2_table_offset >> g->cluster_bits) !=
              QCOW2_USE_L2))
         return 0;
-    return correct_l2_table(f, l2_table_offset, true, buffer);
+    return correct_l2_table(f, l2_table_offset, true, f->buffer);
 }
 
 static QimgErrno
 correct_all(Flags *f)
 {
-    g_autofree uint64_t *l1 = g_try_malloc(READ_BYTES);
-    g_autofree uint64_t *buffer = g_try_malloc(READ_BYTES);
-    uint64_t n_entries = f->view->n_l1_entries_in_file;
-    uint64_t n;
+    QimgErrno err;
 
-    if (!l1 || !buffer)
+    f->buffer = g_try_malloc(READ_BYTES);
+    if (!f->buffer)
         return -ENOMEM;
-    for (uint64_t i = 0; i < n_entries; i += n) {
-        QimgErrno err;
-
-        n = qimg_min_u64(n_entries - i, READ_BYTES / sizeof *l1);
-        err = qimg_format_read_words(&f->q->base, QIMG_IO_L1,
-                                     f->view->l1_table_offset.v + i * 8, l1, n);
-        if (err)
-            return err;
-        for (uint64_t j = 0; j < n; j++) {
-            if ((l1[j] & QCOW2_OFFSET_MASK) == 0)
-                continue;
-            err = correct_l1_entry(f, i + j, l1[j], buffer);
-            if (err)
-                return err;
-        }
-    }
-    if (f->mends_entries && f->counts->n_unaligned_zeros > 0)
-        return correct_all_l2_tables(f, buffer);
-    return 0;
+    err = qimg_format_each_word(&f->q->base, QIMG_IO_L1, f->view->l1_table_offset.v,
+                                f->view->n_l1_entries_in_file, correct_l1_entry, f);
+    if (!err && f->mends_entries && f->counts->n_unaligned_zeros > 0)
+        err = correct_all_l2_tables(f, f->buffer);
+    g_clear_pointer(&f->buffer, g_free);
+    return err;
 }
 
 QimgErrno

@@ -6,12 +6,9 @@
 #include <errno.h>
 
 #include "base/checked.h"
-#include "base/scratch.h"
 #include "codec/qcow2-tables.h"
 #include "format/qcow2/layer/header-io.h"
 #include "format/qcow2/refcount/alloc-state.h"
-
-#define READ_BYTES (64 * QIMG_KIB)
 
 /* Adds a structure that must not share a cluster with another. */
 static QimgErrno
@@ -40,32 +37,22 @@ add_refcount_blocks(Qcow2 *q)
     return 0;
 }
 
+static QimgErrno
+add_l2_table(void *user, uint64_t l1_index, uint64_t entry)
+{
+    Qcow2 *q = user;
+    uint64_t offset = entry & QCOW2_OFFSET_MASK;
+
+    (void)l1_index;
+    return offset ? add_alone(q, offset, q->geometry.cluster_bytes) : 0;
+}
+
 /* Adds the L2 tables that the active L1 table refers to. */
 static QimgErrno
 add_l2_tables(Qcow2 *q)
 {
-    uint64_t *entries = qimg_scratch_get(QIMG_SCRATCH_TABLE, READ_BYTES);
-    uint64_t n_entries = q->base.active.n_l1_entries_in_file;
-    uint64_t n;
-
-    if (!entries)
-        return -ENOMEM;
-    for (uint64_t i = 0; i < n_entries; i += n) {
-        QimgErrno err;
-
-        n = qimg_min_u64(n_entries - i, READ_BYTES / 8);
-        err = qimg_format_read_words(
-            &q->base, QIMG_IO_L1, q->base.active.l1_table_offset.v + i * 8, entries, n);
-        for (uint64_t j = 0; !err && j < n; j++) {
-            uint64_t offset = entries[j] & QCOW2_OFFSET_MASK;
-
-            if (offset)
-                err = add_alone(q, offset, q->geometry.cluster_bytes);
-        }
-        if (err)
-            return err;
-    }
-    return 0;
+    return qimg_format_each_word(&q->base, QIMG_IO_L1, q->base.active.l1_table_offset.v,
+                                 q->base.active.n_l1_entries_in_file, add_l2_table, q);
 }
 
 static QimgErrno
