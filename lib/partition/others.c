@@ -6,6 +6,7 @@
 
 #include "base/checked.h"
 #include "base/cleanup.h"
+#include "base/endian.h"
 #include "partition/excerpt.h"
 #ifdef HAVE_BLKID
 #include <blkid.h>
@@ -17,6 +18,7 @@
 #define LAST_PRIMARY   4u
 #define ATARI_ENTRY_AT 0x1c6u
 #define ATARI_ENTRIES  4u
+#define MAX_CHAIN      16u /* sectors with logical partitions of an Atari table */
 
 /* Where a table has its signature. */
 static const struct {
@@ -55,6 +57,49 @@ is_like_atari(const uint8_t *bytes)
                 return true;
     }
     return false;
+}
+
+/* Reads the first entry of a sector that refers to another one with logical partitions;
+ * false if there is none. */
+static bool
+find_atari_link(const PartitionSource *source, uint64_t sector, uint32_t *sector_out)
+{
+    uint8_t bytes[SECTOR_BYTES];
+
+    if (sector >= source->size_bytes / SECTOR_BYTES ||
+        source->read(source->user, sector * SECTOR_BYTES, bytes, sizeof bytes) != 0)
+        return false;
+    for (unsigned i = 0; i < ATARI_ENTRIES; i++) {
+        const uint8_t *entry = bytes + ATARI_ENTRY_AT + (size_t)12 * i;
+        qimg_be32 start;
+
+        if (!(entry[0] & 1) || memcmp(entry + 1, "XGM", 3) != 0)
+            continue;
+        memcpy(&start, entry + 4, sizeof start);
+        *sector_out = qimg_be32_get(start);
+        return true;
+    }
+    return false;
+}
+
+/* Finds the sectors with logical partitions of an Atari table. They form a chain; places
+ * in it count from its first one. Returns their number. */
+static size_t
+find_atari_chain(const PartitionSource *source, uint64_t places_bytes[MAX_CHAIN])
+{
+    uint32_t first, next = 0;
+    size_t n = 0;
+
+    if (!find_atari_link(source, 0, &first))
+        return 0;
+    do {
+        uint64_t sector = (uint64_t)first + next;
+
+        places_bytes[n++] = sector * SECTOR_BYTES;
+        if (!find_atari_link(source, sector, &next))
+            break;
+    } while (n < MAX_CHAIN);
+    return n;
 }
 
 static const char *
@@ -151,11 +196,11 @@ compare_numbers(gconstpointer a, gconstpointer b)
 }
 
 /* Adds the partitions of tables other than GPT and MBR that libblkid finds in an excerpt
- * with the @n_more partitions at @more_bytes; if there are any, the tables are inside
- * those. Returns the kind of the last one, NULL: none. */
+ * with the @n_more places at @more_bytes; @is_inside: the tables are inside partitions
+ * that begin there. Returns the kind of the last one, NULL: none. */
 static char *
 add_by_blkid(const PartitionSource *source, const uint64_t *more_bytes, size_t n_more,
-             QimgPartitions *list)
+             bool is_inside, QimgPartitions *list)
 {
     qimg_autofd fd = partition_excerpt_make(source, more_bytes, n_more);
     blkid_probe probe = fd >= 0 ? blkid_new_probe() : NULL;
@@ -177,7 +222,7 @@ add_by_blkid(const PartitionSource *source, const uint64_t *more_bytes, size_t n
         g_free(kind);
         kind = g_strdup(type);
         add_found(source, list, one,
-                  n_more > 0 ? next_number(list) : blkid_partition_get_partno(one));
+                  is_inside ? next_number(list) : blkid_partition_get_partno(one));
     }
     blkid_free_probe(probe);
     g_array_sort(list->items, compare_numbers);
@@ -186,9 +231,9 @@ add_by_blkid(const PartitionSource *source, const uint64_t *more_bytes, size_t n
 #else
 static char *
 add_by_blkid(const PartitionSource *source, const uint64_t *more_bytes, size_t n_more,
-             QimgPartitions *list)
+             bool is_inside, QimgPartitions *list)
 {
-    (void)source, (void)more_bytes, (void)n_more, (void)list;
+    (void)source, (void)more_bytes, (void)n_more, (void)is_inside, (void)list;
     return NULL;
 }
 #endif
@@ -197,7 +242,11 @@ bool
 partition_others_add(const PartitionSource *source, QimgPartitions *list)
 {
     const char *signature = find_kind(source, 0);
-    char *kind = signature ? add_by_blkid(source, NULL, 0, list) : NULL;
+    uint64_t chain_bytes[MAX_CHAIN];
+    size_t n_chain =
+        g_strcmp0(signature, "atari") == 0 ? find_atari_chain(source, chain_bytes) : 0;
+    char *kind =
+        signature ? add_by_blkid(source, chain_bytes, n_chain, false, list) : NULL;
 
     if (!signature || (!kind && strcmp(signature, "atari") == 0))
         return false;
@@ -234,7 +283,7 @@ partition_others_add_nested(const PartitionSource *source, QimgPartitions *list)
     }
     if (n_starts == 0)
         return;
-    kind = add_by_blkid(source, starts, n_starts, list);
+    kind = add_by_blkid(source, starts, n_starts, true, list);
     for (size_t i = 0; i < n_starts && !kind; i++)
         others_note(list,
                     "partition %u has a table of kind bsd inside, whose partitions are "

@@ -4,6 +4,7 @@ that are not read are named."""
 
 import json
 import re
+import struct
 
 import pytest
 
@@ -52,6 +53,35 @@ def nested(path):
         file.write(label)
 
 
+def _atari_sector(entries):
+    sector = bytearray(512)
+    for i, (kind, start, n_sectors) in enumerate(entries):
+        struct.pack_into(">B3sII", sector, 0x1c6 + 12 * i, 1, kind, start, n_sectors)
+    return sector
+
+
+def atari(path):
+    """Two primary entries, and between them a chain of two logical ones."""
+    first = 16384
+    root = _atari_sector([(b"GEM", 2048, 8192), (b"XGM", first, 32768), (b"LNX", 60000, 4096)])
+    struct.pack_into(">I", root, 0x1c2, SIZE // 512)
+    with open(path, "wb") as file:
+        file.truncate(SIZE)
+        file.write(root)
+        file.seek(first * 512)
+        file.write(_atari_sector([(b"BGM", 1, 8000), (b"XGM", 10000, 9000)]))
+        file.seek((first + 10000) * 512)
+        file.write(_atari_sector([(b"RAW", 1, 8000)]))
+
+
+def ultrix(path):
+    """Eight entries of length and start in the last bytes of the super block."""
+    with open(path, "wb") as file:
+        file.truncate(SIZE)
+        file.seek(16384 - 72)
+        file.write(struct.pack("<6I", 0x032957, 1, 8192, 2048, 8192, 16384))
+
+
 def by_partx(path):
     """(number, start, length) of each partition."""
     lines = procs.run("partx", "-g", "-o", "NR,START,SECTORS", path).text.splitlines()
@@ -65,6 +95,9 @@ def by_mmls(path, *options):
         r"^\d{3}:\s+(?:\d{3}:)?\d{3}\s+(\d+)\s+\d+\s+(\d+)\s", text, re.M)}
 
 
+BY_HAND = (nested, atari, ultrix)
+
+
 @pytest.fixture
 def zoo(tmp_path):
     env.need_tools("sfdisk", "parted", "partx", "mmls")
@@ -74,7 +107,8 @@ def zoo(tmp_path):
         by_sfdisk(folder / f"{name}.raw", script)
     for name, words in PARTED.items():
         by_parted(folder / f"{name}.raw", name, words)
-    nested(folder / "nested.raw")
+    for make in BY_HAND:
+        make(folder / f"{make.__name__}.raw")
     for name, (offset, signature) in NAMED.items():
         with open(folder / f"{name}.raw", "wb") as file:
             file.truncate(SIZE)
@@ -84,7 +118,7 @@ def zoo(tmp_path):
 
 
 def test_zoo(zoo, mnt):
-    names = [*SFDISK, *PARTED, "nested"]
+    names = [*SFDISK, *PARTED, *(make.__name__ for make in BY_HAND)]
     with Mount(zoo, mnt):
         facts = {name: partitions.info(mnt / f"{name}.partitions") for name in [*names, *NAMED]}
         contents = {name: {int(file.stem): (mnt / f"{name}.partitions" / file.name).read_bytes()
@@ -114,8 +148,8 @@ def test_zoo(zoo, mnt):
         assert facts[name]["notes"] == [] or name in ("dos", "gpt"), facts[name]["notes"]
     kinds = {name: facts[name]["table"] for name in facts}
     assert kinds == {"dos": "mbr", "gpt": "gpt", "sun": "sun", "sgi": "sgi", "bsd": "bsd",
-                     "mac": "mac", "nested": "mbr", "dasd": "dasd",
-                     "amiga": "amiga"}
+                     "mac": "mac", "nested": "mbr", "atari": "atari", "ultrix": "ultrix",
+                     "dasd": "dasd", "amiga": "amiga"}
     for name in NAMED:
         assert facts[name]["partitions"] == []
         assert facts[name]["notes"] == [f"the disk has a table of kind {name}, whose partitions are "
