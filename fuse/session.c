@@ -380,7 +380,7 @@ end_connection(Session *session)
         leave_tree(session);
         if (session->is_mounted && session->absolute_mountpoint)
             g_warning("%s: cannot be unmounted, and gives errors from now on (unmount "
-                      "what is mounted over it, then use fusermount3 -u)",
+                      "the mounts over it, then use fusermount3 -u)",
                       session->options->mountpoint);
     }
     fuse_session_unmount(session->fuse);

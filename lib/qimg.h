@@ -311,8 +311,8 @@ QIMG_API uint64_t qimg_image_get_size_bytes(const QimgImage *image);
 /* The cluster size of the top layer in bytes (a page for raw). */
 QIMG_API uint64_t qimg_image_get_cluster_bytes(const QimgImage *image);
 
-/* Where the content of a handle from qimg_image_open_part begins, in bytes from the start
- * of the disk, layer or snapshot that it is a part of; 0 for other handles. */
+/* The start of a handle from qimg_image_open_part, in bytes from the start of the disk,
+ * layer or snapshot of which it is a part; 0 for other handles. */
 QIMG_API uint64_t qimg_image_get_start_bytes(const QimgImage *image);
 
 /* Whether the image was opened for reading ("rw" and "cow" not set), so that no handle on

@@ -39,7 +39,8 @@ static Settings settings = {.layer = -1};
 
 static const GOptionEntry entries[] = {
     {"bitmap", 0, 0, G_OPTION_ARG_FILENAME, &settings.bitmap,
-     "copy only what is dirty in the bitmap NAME to the earlier copy OUT", "NAME"},
+     "copy only the parts that are dirty in the bitmap NAME to the earlier copy OUT",
+     "NAME"},
     {"force", 0, 0, G_OPTION_ARG_NONE, &settings.force,
      "replace OUT where it is a file, at the end", NULL},
     {"hash", 0, 0, G_OPTION_ARG_STRING_ARRAY, &settings.hashes,
@@ -71,7 +72,7 @@ static const CommandSpec spec = {
     .operands = "IMAGE OUT",
     .summary = "Copies a disk to OUT: a file that is made, a block device, a FIFO, or - "
                "for standard output.\nWith --bitmap, OUT is an earlier copy, or is left "
-               "out to list with --output=json what is dirty.",
+               "out to list the dirty parts with --output=json.",
     .min_operands = 1,
     .max_operands = 2,
     .has_output = true,

@@ -97,9 +97,8 @@ resize(QimgImage *image, const Request *r)
     if (!compute_size(r, old_bytes, &bytes, &error))
         return output_failure(r->path, error);
     if (bytes < old_bytes && !r->shrink)
-        return fail(r,
-                    "that is smaller, and what is cut off would be lost (give --shrink "
-                    "if that is meant)");
+        return fail(r, "that is smaller, and data behind the new end would be lost (give "
+                       "--shrink if that is meant)");
     if (bytes <= old_bytes && r->preallocation != QIMG_PREALLOCATION_OFF)
         return fail(r, "--preallocation: the disk does not grow (leave it out)");
     if (bytes != old_bytes)
@@ -156,9 +155,9 @@ cmd_resize(int argc, char **argv)
     const GOptionEntry entries[] = {
         {"shrink", 0, 0, G_OPTION_ARG_NONE, &r.shrink, "allow a smaller size", NULL},
         {"preallocation", 0, 0, G_OPTION_ARG_STRING, &preallocation,
-         "what is stored of what is added: off (the default), metadata, falloc or full",
+         "storage of the added part: off (the default), metadata, falloc or full",
          "MODE"},
-        {"quiet", 'q', 0, G_OPTION_ARG_NONE, &r.quiet, "do not tell what was done", NULL},
+        {"quiet", 'q', 0, G_OPTION_ARG_NONE, &r.quiet, "print nothing on success", NULL},
         {0},
     };
     CommandSpec spec = {

@@ -149,7 +149,7 @@ static const CommandSpec spec = {
     .operands = "list|create|delete|rename|revert|diff IMAGE [NAME [NEW-NAME|OTHER]]",
     .summary =
         "Lists the internal snapshots of an image, takes one, deletes or renames one, or "
-        "makes\nthe disk what it was when one was taken (what it is now is lost).\n"
+        "goes\nback to one: the present content of the disk is lost.\n"
         "diff lists the parts of the disk that differ between two snapshots, or between "
         "one\nand the present disk.\n\n"
         "NAME and OTHER are names of snapshots, or their IDs.",

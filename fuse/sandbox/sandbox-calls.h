@@ -69,7 +69,7 @@ static const AllowedCall sandbox_calls[] = {
     {"fstatfs", CALL_ALWAYS,
      "storage/file.c, images-dir.c: room on the disk; file-waits.c"},
     {"fstatfs64", CALL_ALWAYS, "fstatfs of 32 bits"},
-    {"readlink", CALL_ALWAYS, "storage/real-path.c: the name of what is open"},
+    {"readlink", CALL_ALWAYS, "storage/real-path.c: the name of an open file"},
     {"readlinkat", CALL_ALWAYS, "readlink where there is no such call; open-policy.c"},
     {"unlink", CALL_ALWAYS, "mountpoint.c: the mark"},
     {"unlinkat", CALL_ALWAYS, "unlink where there is no such call"},

@@ -71,8 +71,8 @@ typedef struct {
 #define QCOW2_BITMAP_IN_USE 1u /* was not stored properly */
 #define QCOW2_BITMAP_AUTO   2u /* all changes are recorded */
 
-/* Where an entry has its flags: they never lie across two sectors, since entries begin at
- * multiples of 8 of an area that is cluster aligned. */
+/* The place of the flags in an entry. They never lie across two sectors, since entries
+ * begin at multiples of 8 of an area that is cluster aligned. */
 #define QCOW2_BITMAP_AT_FLAGS 12u
 
 #define QCOW2_BITMAP_TYPE_DIRTY           1u

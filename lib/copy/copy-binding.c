@@ -30,7 +30,7 @@ bool
 copy_refuse_errno(int errnum, const char *what, GError **error)
 {
     qimg_set_error_errno(error, errnum,
-                         errnum == EBUSY   ? "unmount it, or stop what uses it"
+                         errnum == EBUSY ? "unmount it, or stop the programs that use it"
                          : errnum == EROFS ? QIMG_HINT_READ_ONLY
                                            : "check the path and its permissions",
                          "%s", what);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Writing to what a copy goes to. */
+/* Writing to the target of a copy. */
 #pragma once
 
 #include <sys/stat.h>

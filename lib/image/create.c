@@ -269,8 +269,8 @@ has_content(QimgStorage *storage)
     return err != 0;
 }
 
-/* Opens the block device @path, which is to become the image. Its driver must write over
- * whatever lies there. */
+/* Opens the block device @path, which is to become the image. Its driver must overwrite
+ * old content. */
 static bool
 open_device(const QimgCreate *create, const QimgImage *backing, const char *path,
             const struct stat *status, Target *target, GError **error)

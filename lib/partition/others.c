@@ -20,7 +20,7 @@
 #define ATARI_ENTRIES  4u
 #define MAX_CHAIN      16u /* sectors with logical partitions of an Atari table */
 
-/* Where a table has its signature. */
+/* The places of the tables' signatures. */
 static const struct {
     const char *kind;
     uint32_t offset;

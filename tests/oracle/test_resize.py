@@ -142,7 +142,7 @@ def test_refusals(tmp_path):
     path = tmp_path / "disk.qcow2"
     qemu.create(path, 4 * MIB)
     no_size = 'is no size (give a number of bytes, or one with K, M, G, T, P or E, like 1.5G, less than 16E)'
-    smaller = ("disk.qcow2: that is smaller, and what is cut off would be lost (give --shrink if that "
+    smaller = ("disk.qcow2: that is smaller, and data behind the new end would be lost (give --shrink if that "
                "is meant)")
     out = "is outside the range of sizes (the disk has 4194304 bytes)"
     too_large = "disk.qcow2: the format cannot map a disk of that size with these clusters"

@@ -80,8 +80,7 @@ open_named(QimgChain *chain, const QimgOptions *options, const QimgPlace *naming
     return fd;
 }
 
-/* Where the data file is the disk, byte for byte, it is as long; a missing part reads as
- * zeros. */
+/* A raw data file is as long as the disk; a missing part reads as zeros. */
 static void
 warn_if_data_file_is_short(QimgChain *chain, const QimgFormat *format)
 {
@@ -217,9 +216,9 @@ how_to_record(const QimgFormat *above)
     return g_strdup_printf("%s images cannot record it", above->driver->name);
 }
 
-/* Checks that what the last layer, a backing file whose format was probed, names may be
- * opened: where @above could have recorded the format and has not, nothing. (QED records
- * that a backing file is raw, and means others to be probed.) */
+/* Checks that the files named by the last layer, a backing file whose format was probed,
+ * may be opened: if @above could have recorded the format and has not, nothing. (QED
+ * records that a backing file is raw, and means others to be probed.) */
 static bool
 check_probed_backing(const QimgFormat *format, const QimgFormat *above,
                      const QimgPlace *place, GError **error)
@@ -240,7 +239,8 @@ check_probed_backing(const QimgFormat *format, const QimgFormat *above,
     return false;
 }
 
-/* Checks that what the last layer, whose format was probed, names may be opened. */
+/* Checks that the files named by the last layer, whose format was probed, may be opened.
+ */
 static bool
 check_probed(const QimgChain *chain, const QimgOptions *options, ProbedOrigin origin,
              GError **error)

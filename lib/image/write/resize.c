@@ -172,8 +172,7 @@ check_resizable(const QimgImage *image, uint64_t size_bytes)
     return size_bytes > INT64_MAX - QIMG_SECTOR_BYTES ? -EFBIG : 0;
 }
 
-/* Clears what the disk has behind @size_bytes: a part of a sector, if that is no multiple
- * of one. With the gate closed. */
+/* Clears the rest of the disk's last sector behind @size_bytes. With the gate closed. */
 static QimgErrno
 clear_rest(QimgImage *image, uint64_t size_bytes)
 {

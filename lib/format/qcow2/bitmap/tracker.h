@@ -85,8 +85,8 @@ bool qcow2_tracker_set(Qcow2Tracker *t, uint64_t guest_offset, uint64_t length_b
 QimgErrno qcow2_tracker_adopt(Qcow2Tracker *t, QimgBitmaps *list, uint8_t *directory)
     QIMG_MUST_CHECK;
 
-/* Takes what the file has after the directory was changed, outside of a session. With the
- * gate closed. */
+/* Takes over the file's bitmaps after a change of the directory, outside of a session.
+ * With the gate closed. */
 QimgErrno qcow2_tracker_reload(Qcow2 *q) QIMG_MUST_CHECK;
 
 /* Adds the clusters of the directory and the tables to the layer's metadata. Under
