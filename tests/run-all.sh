@@ -310,8 +310,9 @@ prepare_s390x() {
 stage_quick() {
     build_targets quick-test-prereq gcc || return
     meson_suites gcc 1 unit lint
-    pytest_suite gcc oracle 0.02
-    pytest_suite gcc mount 0.05 -k "$quick_mount"
+    # Half of all tests, other ones for each seed, and few cases of the matrices.
+    pytest_suite gcc oracle 0.02/0.5
+    pytest_suite gcc mount 0.05/0.5 -k "$quick_mount"
 }
 
 # A project that has this one as its subproject, and asks for its library as for any other.
