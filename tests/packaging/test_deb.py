@@ -80,6 +80,15 @@ def test_contents(packages):
                    for name in NAMES for mode, _ in files[name].values())
 
 
+def test_links_of_the_readme(packages, tmp_path):
+    run("dpkg-deb", "-x", deb(packages, "qcowfs"), tmp_path)
+    folder = tmp_path / "usr/share/doc/qcowfs"
+    for page in [folder / "README.md", *folder.glob("docs/guide-*.md")]:
+        links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
+        missing = [link for link in links if not (page.parent / link).exists()]
+        assert links and not missing, (page.name, missing)
+
+
 def test_dependencies(packages):
     def field(name, which):
         return run("dpkg-deb", "-f", deb(packages, name), which).text.strip()
