@@ -255,8 +255,26 @@ printable_json(const char *text)
     return json_string(shown);
 }
 
+/* Whether some of the data were encrypted, and are plain in the copy. */
+static bool
+is_decrypted(const QimgImage *image)
+{
+    for (unsigned i = 0; i < qimg_image_get_n_layers(image); i++)
+        if (qimg_image_get_layer_flags(image, i) & QIMG_LAYER_ENCRYPTED)
+            return true;
+    return false;
+}
+
 static void
-copy_print_json(FILE *out, const QimgCopy *copy, double seconds)
+print_decrypted(const char *image_path, const QimgImage *image)
+{
+    if (is_decrypted(image))
+        fprintf(stderr, "qimg: %s: is encrypted; the copy has its data as plain bytes\n",
+                image_path);
+}
+
+static void
+copy_print_json(FILE *out, const QimgImage *source, const QimgCopy *copy, double seconds)
 {
     const QimgCopyReport *report = qimg_copy_get_report(copy);
     unsigned n_files = qimg_copy_get_n_files(copy);
@@ -269,6 +287,7 @@ copy_print_json(FILE *out, const QimgCopy *copy, double seconds)
     json_object_set_new(root, "resumed-bytes",
                         json_integer((json_int_t)report->resumed_bytes));
     json_object_set_new(root, "seconds", json_real(seconds));
+    json_object_set_new(root, "decrypted", json_boolean(is_decrypted(source)));
     json_object_set_new(root, "digests", digests_json(copy, OF_COPY));
     for (unsigned i = 0; i < n_files; i++) {
         const char *error = qimg_copy_get_file_error(copy, i);
@@ -477,19 +496,21 @@ drop_message(const gchar *domain, GLogLevelFlags level, const gchar *message,
 }
 
 static int
-report_success(const CommandLine *line, FILE *out, const QimgCopy *copy, double seconds)
+report_success(const CommandLine *line, FILE *out, const QimgImage *source,
+               const QimgCopy *copy, double seconds)
 {
     const QimgCopyReport *report = qimg_copy_get_report(copy);
     unsigned n_files = qimg_copy_get_n_files(copy);
     const char *image_path = line->operands[0];
 
     if (line->json) {
-        copy_print_json(out, copy, seconds);
+        copy_print_json(out, source, copy, seconds);
     } else {
         print_digests(out, line->operands[1], copy, OF_COPY);
         for (unsigned i = 0; i < n_files; i++)
             print_digests(out, qimg_copy_get_file_path(copy, i), copy, i);
         print_summary(report, seconds);
+        print_decrypted(image_path, source);
     }
     if (fflush(out) != 0) {
         fprintf(stderr, "qimg: standard output: %s\n", g_strerror(errno));
@@ -534,7 +555,8 @@ run_copy(QimgImage *source, const CommandLine *line, QimgCopyOptions *options)
         return EXIT_FAILED;
     if (!is_good)
         return print_failure(line->operands[0], line->operands[1], report, error);
-    return report_success(line, options->target_path ? stdout : stderr, copy, seconds);
+    return report_success(line, options->target_path ? stdout : stderr, source, copy,
+                          seconds);
 }
 
 /* ---- incremental copies ---- */
@@ -597,6 +619,7 @@ copy_dirty(QimgImage *source, const CommandLine *line, QimgCopyOptions *options)
         report.size_bytes = report.done_bytes;
         print_summary(&report,
                       (double)(g_get_monotonic_time() - begin_us) / G_USEC_PER_SEC);
+        print_decrypted(line->operands[0], source);
     }
     if (fflush(stdout) != 0) {
         fprintf(stderr, "qimg: standard output: %s\n", g_strerror(errno));

@@ -96,6 +96,7 @@ crash_fixture_make(const CrashKind *kind)
         disk->n_files++;
     disk->format = kind->format ? kind->format : "qcow2";
     disk->is_data_file_raw = kind->is_data_file_raw;
+    disk->is_encrypted = kind->is_encrypted;
     disk->base_name = "base.raw";
     disk->base = load_file(dir, disk->base_name);
     g_assert_cmpuint(disk->n_files, >, 0);
@@ -112,6 +113,7 @@ crash_fixture_new_like(const CrashFixture *disk)
 
     other->format = disk->format;
     other->is_data_file_raw = disk->is_data_file_raw;
+    other->is_encrypted = disk->is_encrypted;
     other->n_files = disk->n_files;
     other->base = disk->base ? g_byte_array_ref(disk->base) : NULL;
     other->base_name = disk->base_name;
@@ -159,6 +161,9 @@ crash_fixture_open(const CrashFixture *disk, CrashRecord *record,
     qimg_options_set(options, "format", disk->format, NULL);
     options->is_writable = record != NULL;
     qimg_options_set_keeper(options, disk->keeper);
+    if (disk->is_encrypted)
+        qimg_options_add_passphrase(options, CRASH_PASSPHRASE, strlen(CRASH_PASSPHRASE),
+                                    0, NULL);
     storages[n++] = open_file(disk, 0, record, &memory[0]);
     if (disk->base)
         storages[n++] =
@@ -214,7 +219,11 @@ crash_fixture_qemu_check(const CrashFixture *disk)
         return NULL;
     dir = test_util_make_dir();
     crash_fixture_save(disk, dir);
-    command = g_strdup_printf("qemu-img check -f %s top", disk->format);
+    command = disk->is_encrypted
+                  ? g_strdup("qemu-img check --object secret,id=s,data=" CRASH_PASSPHRASE
+                             " --image-opts "
+                             "driver=qcow2,file.filename=top,encrypt.key-secret=s")
+                  : g_strdup_printf("qemu-img check -f %s top", disk->format);
     status = run_script(dir, command, &output);
     test_util_remove_dir(dir);
     if (status == 0 || status == 3)

@@ -10,8 +10,9 @@
 #include "qcow2-check.h"
 #include "recording-storage.h"
 
-#define CRASH_MAX_FILES 2u /* the image, its data file */
-#define CRASH_MAX_BYTES (4u * 1024 * 1024)
+#define CRASH_MAX_FILES  2u /* the image, its data file */
+#define CRASH_PASSPHRASE "words"
+#define CRASH_MAX_BYTES  (4u * 1024 * 1024)
 
 /* The recipe for an image: a shell script with qemu-img, run in an empty directory. It
  * creates top and, if needed, base.raw or base.qcow2, and data.raw. */
@@ -21,6 +22,7 @@ typedef struct {
     bool is_dirty; /* the dirty bit is set and refcounts are wrong */
     bool has_no_snapshots;
     bool is_data_file_raw; /* data.raw is the disk, byte for byte */
+    bool is_encrypted;     /* its passphrase is CRASH_PASSPHRASE */
     bool has_bitmaps;      /* its names: "e…" enabled, "d…" disabled */
     const char *format;    /* NULL: qcow2 */
 } CrashKind;
@@ -36,7 +38,8 @@ typedef struct {
     const char *base_name;
     const char *format;    /* static */
     bool is_data_file_raw; /* the second file is the disk */
-    QimgKeeper *keeper;    /* not owned; NULL: writes nothing behind */
+    bool is_encrypted;
+    QimgKeeper *keeper; /* not owned; NULL: writes nothing behind */
 } CrashFixture;
 
 /* Whether to test kind number @kind in way number @way: each run takes one pair in

@@ -3,8 +3,15 @@
  * small clusters where tables are to grow. */
 #include "crash-fixture.h"
 
-#define CREATE     "qemu-img create -q -f qcow2 "
-#define IO         "qemu-io -f qcow2 top "
+#define CREATE "qemu-img create -q -f qcow2 "
+#define IO     "qemu-io -f qcow2 top "
+/* With the passphrase of crash_fixture_open. */
+#define SECRET "--object secret,id=s,data=words "
+#define CREATE_AES                                                                       \
+    "qemu-img create -q -f qcow2 " SECRET "-o encrypt.format=aes,encrypt.key-secret=s"
+#define IO_AES                                                                           \
+    "qemu-io " SECRET "--image-opts "                                                    \
+    "driver=qcow2,file.filename=top,encrypt.key-secret=s "
 #define CREATE_QED "qemu-img create -q -f qed "
 #define IO_QED     "qemu-io -f qed top "
 
@@ -114,6 +121,20 @@ const CrashKind crash_kinds[] = {
                 "printf '\\002' | dd of=top bs=1 seek=16 conv=notrunc status=none\n"
                 "truncate -s +20k top",
      .format = "qed", .has_no_snapshots = true},
+    /* The IV counts guest sectors; LUKS would cost its key derivation at each open. */
+    {"aes", CREATE_AES " top 1M\n" IO_AES "-c 'write -P 17 30k 300k'",
+     .is_encrypted = true},
+    {"aes-extended-snapshot",
+     CREATE_AES ",cluster_size=16k,extended_l2=on top 1M\n" IO_AES
+                "-c 'write -P 18 5k 300k' -c 'write -z 64k 9k'\n"
+                "qemu-img snapshot " SECRET "--image-opts -c one "
+                "driver=qcow2,file.filename=top,encrypt.key-secret=s\n" IO_AES
+                "-c 'write -P 19 40k 3k'",
+     .is_encrypted = true},
+    {"aes-data-file",
+     CREATE_AES ",cluster_size=4k,data_file=data.raw top 500k\n" IO_AES
+                "-c 'write -P 20 100k 100k'",
+     .has_no_snapshots = true, .is_encrypted = true},
     {"raw", "truncate -s 1M top\nqemu-io -f raw top -c 'write -P 14 0 300k'",
      .format = "raw", .has_no_snapshots = true},
 };

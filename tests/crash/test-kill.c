@@ -51,6 +51,8 @@ open_file(const char *path, const char *format, QimgKeeper *keeper, bool is_writ
     qimg_options_set(options, "threads", "1", NULL);
     qimg_options_set(options, "format", format, NULL);
     qimg_options_set_keeper(options, keeper);
+    qimg_options_add_passphrase(options, CRASH_PASSPHRASE, strlen(CRASH_PASSPHRASE), 0,
+                                NULL); /* of encrypted images */
     if (is_writable)
         qimg_options_set(options, "rw", NULL, NULL);
     image = qimg_image_open(path, options, &error);
@@ -131,9 +133,15 @@ run_and_kill(const char *path, const char *format, Mode mode, uint32_t seed,
 }
 
 static char *
-qemu_check(const char *path)
+qemu_check(const char *path, bool is_encrypted)
 {
-    const char *argv[] = {"qemu-img", "check", path, NULL};
+    g_autofree char *encrypted =
+        g_strdup_printf("driver=qcow2,file.filename=%s,encrypt.key-secret=s", path);
+    const char *plain_argv[] = {"qemu-img", "check", path, NULL};
+    const char *encrypted_argv[] = {
+        "qemu-img",     "check",   "--object", "secret,id=s,data=" CRASH_PASSPHRASE,
+        "--image-opts", encrypted, NULL};
+    const char **argv = is_encrypted ? encrypted_argv : plain_argv;
     g_autofree char *output = NULL;
     g_autofree char *errors = NULL;
     g_autofree char *dir = g_path_get_dirname(path); /* the place of its data file */
@@ -181,6 +189,8 @@ kill_once(const char *path, const char *format, Mode mode, uint32_t seed, GRand 
     g_autoptr(CrashModel) now = NULL;
     char *problem = NULL;
     QimgImage *image = open_file(path, format, NULL, false);
+    bool is_encrypted =
+        (qimg_image_get_layer_flags(image, 0) & QIMG_LAYER_ENCRYPTED) != 0;
     size_t n_done;
 
     model = crash_model_new(image, &problem);
@@ -210,7 +220,7 @@ kill_once(const char *path, const char *format, Mode mode, uint32_t seed, GRand 
                        i, crash_op_names[ops[i].kind], ops[i].offset, ops[i].n_bytes);
         return problem;
     }
-    return g_str_equal(format, "raw") ? NULL : qemu_check(path);
+    return g_str_equal(format, "raw") ? NULL : qemu_check(path, is_encrypted);
 }
 
 static uint32_t first_seed;

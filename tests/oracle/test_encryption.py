@@ -130,6 +130,21 @@ def test_chain_of_different_keys(tmp_path, rng):
     assert "passphrase_file=2:FILE" in result.errors, result.errors
 
 
+@pytest.mark.parametrize("method", ["luks", "aes", None])
+def test_copy_tells_that_it_is_plain(method, tmp_path):
+    """Also if only a backing file is encrypted."""
+    base = EncryptedImage(tmp_path / "base.qcow2", MIB, method) if method else \
+        qemu.create(tmp_path / "base.qcow2", MIB)
+    top = qemu.create(tmp_path / "top.qcow2", MIB)
+    with Qcow2File(top) as file:
+        file.set_backing(b"base.qcow2", b"qcow2")
+    options = ["-o", f"passphrase_file=1:{base.passphrase_file()}"] if method else []
+    argv = [env.qimg(), "copy-out", "--force", *options, top, tmp_path / "out"]
+    assert ("top.qcow2: is encrypted; the copy has its data as plain" in
+            procs.run(*argv).errors) == (method is not None)
+    assert json.loads(procs.run(*argv, "--output=json").stdout)["decrypted"] is (method is not None)
+
+
 # ---- passphrases ----------------------------------------------------------------------
 
 
