@@ -271,7 +271,8 @@ class Qcowfs(Contender):
         # Named, as for the peers: in a probed image of such a name no backing file is followed.
         self.spawn(self.options.qcowfs, "-f", "-o", f"format={disk.format}",
                    *["-o", "rw"] * self.writable,
-                   *["-o", self.mount_options] * bool(self.mount_options), disk.image,
+                   *["-o", self.mount_options] * bool(self.mount_options),
+                   *["-o", f"passphrase_file={disk.passphrase}"] * bool(disk.passphrase), disk.image,
                    self.mountpoint)
 
 
@@ -290,7 +291,7 @@ class Qemu(Contender):
     def version(cls, _options):
         return _first_line("qemu-storage-daemon", "--version")
 
-    def export(self, blockdev):
+    def export(self, blockdev, objects=()):
         self.path = self.mountpoint
         open(self.mountpoint, "w").close()
         export = {"type": "fuse", "id": "export", "node-name": "disk",
@@ -301,14 +302,20 @@ class Qemu(Contender):
         command = ["qemu-storage-daemon"]
         for iothread in self.iothreads:
             command += ["--object", f"iothread,id={iothread}"]
+        command += objects
         blockdev = {"node-name": "disk", "read-only": not self.writable, **blockdev}
         self.spawn(*command, "--blockdev", json.dumps(blockdev),
                    "--export", json.dumps(export), ends_by_unmount=False)
 
     def launch(self, disk):
-        self.export({"driver": disk.format,
-                     "file": {"driver": "file", "filename": disk.image,
-                              "read-only": not self.writable}})
+        blockdev = {"driver": disk.format,
+                    "file": {"driver": "file", "filename": disk.image,
+                             "read-only": not self.writable}}
+        objects = []
+        if disk.passphrase:
+            blockdev["encrypt"] = {"format": "luks", "key-secret": "secret"}
+            objects = ["--object", f"secret,id=secret,file={disk.passphrase}"]
+        self.export(blockdev, objects)
 
 
 class QemuThreads(Qemu):
@@ -358,6 +365,8 @@ class Nbdfuse(Contender):
         return f"{_first_line('nbdfuse', '-V')}, {_first_line('qemu-nbd', '--version')}"
 
     def launch(self, disk):
+        if disk.passphrase:
+            raise CannotDo("is given no passphrase")
         os.mkdir(self.mountpoint)
         self.path = os.path.join(self.mountpoint, "disk.raw")
         nbd_socket = os.path.join(self.directory, "nbd")
@@ -395,8 +404,8 @@ class Qcowmount(Contender):
         return _first_line("qcowmount", "-V")
 
     def launch(self, disk):
-        if disk.format != "qcow2":
-            raise CannotDo(f"does not know {disk.format}")
+        if disk.format != "qcow2" or disk.passphrase:
+            raise CannotDo(f"does not know {'encryption' if disk.passphrase else disk.format}")
         os.mkdir(self.mountpoint)
         self.path = os.path.join(self.mountpoint, "qcow1")
         # -v keeps it in the foreground; it prints nothing for a request.

@@ -65,6 +65,7 @@ class Disk:
     block: Callable[[int], bytes]    # index of a 4 KiB block → its content
     data_block: Callable[[random.Random], int]  # chooses an index with data
     format: str = "qcow2"            # of the image
+    passphrase: str = ""             # the file with that of the image, if it is encrypted
     checkpoints: list[int] = dataclasses.field(default_factory=list)  # always verified
     records: str = ""                # compressed clusters for bench-inflate-speed
     codec: str = ""
@@ -132,6 +133,18 @@ def build_plain(directory, scale, image_format="qcow2"):
     disk = _flat_disk(directory, scale.plain_bytes, noise)
     disk.format = image_format
     _qemu_img("convert", "-f", "raw", "-O", disk.format, disk.raw, disk.image)
+    return disk
+
+
+def build_luks(directory, scale):
+    """AES-256-XTS, as qemu-img makes it."""
+    disk = _flat_disk(directory, scale.plain_bytes, noise)
+    disk.passphrase = os.path.join(directory, "passphrase")
+    with open(disk.passphrase, "w", encoding="utf-8") as file:
+        file.write("words")
+    _qemu_img("convert", "--object", f"secret,id=s,file={disk.passphrase}", "-f", "raw", "-O",
+              disk.format, "-o", "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=100",
+              disk.raw, disk.image)
     return disk
 
 
@@ -224,7 +237,11 @@ def build_ext4(directory, scale):
 
 def image_damage(disk):
     """The faults that qemu-img check finds in the disk's image, or None."""
-    result = subprocess.run(["qemu-img", "check", "-f", disk.format, disk.image],
+    image = ["-f", disk.format, disk.image]
+    if disk.passphrase:
+        image = ["--object", f"secret,id=s,file={disk.passphrase}", "--image-opts",
+                 f"driver={disk.format},file.filename={disk.image},encrypt.key-secret=s"]
+    result = subprocess.run(["qemu-img", "check", *image],
                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                             stderr=subprocess.STDOUT, text=True)
     if result.returncode == 0:
