@@ -82,7 +82,7 @@ make_volume(Volume *v, const LuksParameters *p)
     LuksDevice device;
 
     for (unsigned i = 0; i < 3; i++)
-        v->words[i] = qimg_secret_copy("one\0two\0six" + (size_t)4 * i, 3);
+        v->words[i] = qimg_secret_copy(&"one\0two\0six"[(size_t)4 * i], 3);
     v->key = luks_make_header(p, &v->header, NULL);
     g_assert_nonnull(v->key);
     g_byte_array_set_size(bytes, AREA_BYTES);
