@@ -106,7 +106,7 @@ QIMG_API void qimg_options_free(QimgOptions *options);
 
 /* Sets one option by its name, as on the command lines:
  *
- *   format=qcow2|qed|qcow|raw     the format of the image (not of its backing files).
+ *   format=qcow2|qed|qcow|luks|raw  the format of the image (not of its backing files).
  *                                 Default: probed; then the files that the header names
  *                                 are opened as the default of "backing" allows, unless
  *                                 the image is a block device or has a raw disk's name
@@ -509,6 +509,56 @@ QIMG_API const char *const *qimg_create_get_notes(const QimgCreate *create);
 QIMG_API uint64_t qimg_create_get_size_bytes(const QimgCreate *create);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(QimgCreate, qimg_create_free)
+
+/* ---- passphrases of an encrypted image ---- */
+
+/* A change of the key slots of an image encrypted by LUKS. Not thread-safe. */
+typedef struct QimgAmend QimgAmend;
+
+/* Without a change yet. Never NULL. */
+QIMG_API QimgAmend *qimg_amend_new(void);
+
+/* Frees @amend; accepts NULL. */
+QIMG_API void qimg_amend_free(QimgAmend *amend);
+
+/* Sets one property by its name, as on the command line:
+ *
+ *   encrypt.state=active     fill a key slot, for the new passphrase; with an old one,
+ *                            erase its slots afterwards
+ *   encrypt.state=inactive   erase a slot, or all that open with the old passphrase
+ *   encrypt.keyslot=N        the slot, 0 to 7; default: the first inactive one
+ *   encrypt.iter-time=MS     as qimg_create_set
+ *   new_passphrase_file=FILE, new_passphrase_fd=N   the new passphrase
+ *   old_passphrase_file=FILE, old_passphrase_fd=N   the one whose slots are erased
+ *   force                    (value NULL) erase also the last slot, and the data with it,
+ *                            or one without a passphrase for another
+ *   passphrase_file, passphrase_fd, max_iterations, format, nolock   as qimg_options_set:
+ *                            how to open the image
+ *
+ * Errors: USAGE, with the property's name and its valid values. */
+QIMG_API gboolean qimg_amend_set(QimgAmend *amend, const char *name, const char *value,
+                                 GError **error);
+
+/* The library calls @ask for a passphrase that opens the image, and @ask_new for the new
+ * one, if they were not set; NULL: it fails then. */
+QIMG_API void qimg_amend_set_ask_passphrase(QimgAmend *amend, QimgAskPassphrase ask,
+                                            QimgAskPassphrase ask_new, void *user);
+
+/* Changes the key slots of the image @path, which no other program may have open, in
+ * place and durably. After a failure, a kill or a loss of power each slot opens with its
+ * passphrase or is inactive, and a slot is erased only when the new one is durable.
+ * Cancelled before a slot is written, it changes nothing of that slot. Errors: USAGE;
+ * ENCRYPTED without a passphrase that opens it; REFUSED for the last slot; EXISTS and
+ * NOT_FOUND for a slot that is active or is not; TOO_LARGE if all are; UNSUPPORTED for an
+ * image without key slots; those of opening; FAILED of the host. */
+QIMG_API gboolean qimg_amend_run(QimgAmend *amend, const char *path,
+                                 QimgProgress progress, void *user, GError **error);
+
+/* The changes of the last run, for the user, one line each; NULL-terminated, owned by
+ * @amend. */
+QIMG_API const char *const *qimg_amend_get_notes(const QimgAmend *amend);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(QimgAmend, qimg_amend_free)
 
 /* ---- writing ----
  *

@@ -80,11 +80,32 @@ print_bitmaps(json_t *list, int indent)
     }
 }
 
+/* The properties of an encryption, with a line for each key slot. */
+static void
+print_slots(json_t *slots, int indent)
+{
+    json_t *slot;
+    size_t i;
+
+    printf("%*sslots:\n", indent, "");
+    json_array_foreach(slots, i, slot)
+    {
+        if (json_is_true(json_object_get(slot, "active")))
+            printf("%*s%zu: active, %" G_GUINT64_FORMAT
+                   " iterations, key material at %" G_GUINT64_FORMAT "\n",
+                   indent + 2, "", i, info_number(slot, "iters"),
+                   info_number(slot, "key-offset"));
+        else
+            printf("%*s%zu: inactive\n", indent + 2, "", i);
+    }
+}
+
 static void
 print_layer(json_t *o, int indent)
 {
     json_t *snapshots = json_object_get(o, "snapshots");
     json_t *facts = json_object_get(json_object_get(o, "format-specific"), "data");
+    json_t *encrypt = json_object_get(facts, "encrypt");
     const char *name;
     json_t *value;
 
@@ -109,6 +130,13 @@ print_layer(json_t *o, int indent)
     if (facts)
         printf("%*sformat specific:\n", indent, "");
     json_object_foreach(facts, name, value) print_fact(name, value, indent + 2);
+    if (encrypt) {
+        printf("%*sencrypt:\n", indent + 2, "");
+        json_object_foreach(encrypt, name, value) print_fact(name, value, indent + 4);
+    }
+    if (json_object_get(encrypt ? encrypt : facts, "slots"))
+        print_slots(json_object_get(encrypt ? encrypt : facts, "slots"),
+                    indent + (encrypt ? 4 : 2));
     if (json_object_get(facts, "bitmaps"))
         print_bitmaps(json_object_get(facts, "bitmaps"), indent + 2);
 }

@@ -40,6 +40,7 @@ void output_snapshots(const json_t *list, int indent);
 /* The subcommands. */
 int cmd_bitmap(int argc, char **argv);
 int cmd_check(int argc, char **argv);
+int cmd_amend(int argc, char **argv);
 int cmd_create(int argc, char **argv);
 int cmd_copy_out(int argc, char **argv);
 int cmd_info(int argc, char **argv);

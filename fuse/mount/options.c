@@ -214,7 +214,7 @@ static const OptionRow rows[] = {
      "what punching a hole does: unmap (the default) frees space, zero keeps it, "
      "ignore refuses",
      set_image, NULL},
-    {"format", "F", "qcow2, qed, qcow or raw, instead of probing", set_image, NULL},
+    {"format", "F", "qcow2, qed, qcow, luks or raw, instead of probing", set_image, NULL},
     {"backing", "POLICY",
      "which files an image may name: same-dir (the default), any, "
      "none, or directories separated by colons",

@@ -175,13 +175,12 @@ try_answers(const QimgKeyring *keyring, Search *search, const char *path)
     return key;
 }
 
-QimgCipher *
-qimg_keyring_open_luks(const QimgKeyring *keyring, const LuksHeader *header,
-                       unsigned depth, const char *path, LuksRead read, void *user,
-                       GError **error)
+QimgSecret *
+qimg_keyring_unlock_luks(const QimgKeyring *keyring, const LuksHeader *header,
+                         unsigned depth, const char *path, LuksRead read, void *user,
+                         GError **error)
 {
     Search search = {.header = header, .read = read, .user = user};
-    QimgCipher *cipher = NULL;
     QimgSecret *key;
 
     if (!luks_check(header, keyring->max_iterations, error))
@@ -191,12 +190,23 @@ qimg_keyring_open_luks(const QimgKeyring *keyring, const LuksHeader *header,
         key = try_given(keyring, &search, KEYRING_ANY_DEPTH);
     if (!key && !search.error)
         key = try_answers(keyring, &search, path);
-    if (key)
-        cipher = qimg_cipher_new(header->cipher, header->mode, key, error);
-    else if (search.error)
+    if (search.error)
         g_propagate_error(error, search.error);
-    else
+    else if (!key)
         set_no_key(error, "luks", depth, search.n_tried, search.has_newline);
+    return key;
+}
+
+QimgCipher *
+qimg_keyring_open_luks(const QimgKeyring *keyring, const LuksHeader *header,
+                       unsigned depth, const char *path, LuksRead read, void *user,
+                       GError **error)
+{
+    QimgSecret *key =
+        qimg_keyring_unlock_luks(keyring, header, depth, path, read, user, error);
+    QimgCipher *cipher =
+        key ? qimg_cipher_new(header->cipher, header->mode, key, error) : NULL;
+
     qimg_secret_free(key);
     return cipher;
 }

@@ -40,6 +40,11 @@ unsigned qimg_keyring_count(const QimgKeyring *keyring);
 void qimg_keyring_set_max_iterations(QimgKeyring *keyring, uint64_t n);
 uint64_t qimg_keyring_get_max_iterations(const QimgKeyring *keyring);
 
+/* As qimg_keyring_open_luks: returns the volume key, owned. */
+QimgSecret *qimg_keyring_unlock_luks(const QimgKeyring *keyring, const LuksHeader *header,
+                                     unsigned depth, const char *path, LuksRead read,
+                                     void *user, GError **error);
+
 /* The cipher of the LUKS volume with @header, of the layer @depth with the file @path,
  * for which the passphrases of that depth are tried, then those of any, then the answers
  * to the question. NULL with @error: ENCRYPTED. May take seconds. Threads: any. */

@@ -12,6 +12,7 @@ qimg_format_close(QimgFormat *format)
     behind_free(format->behind);
     qimg_cipher_free(format->cipher);
     qimg_sectors_free(format->sectors);
+    g_free(format->luks);
     qimg_snapshots_unref(format->snapshots);
     g_free(format->backing_name);
     g_free(format->backing_format);

@@ -6,10 +6,8 @@
 
 /* Order of probing. */
 static const QimgDriver *const drivers[] = {
-    &qimg_driver_qcow2,
-    &qimg_driver_qed,
-    &qimg_driver_qcow1,
-    &qimg_driver_raw,
+    &qimg_driver_qcow2, &qimg_driver_qed, &qimg_driver_qcow1,
+    &qimg_driver_luks,  &qimg_driver_raw,
 };
 
 const QimgDriver *

@@ -21,3 +21,4 @@ extern const QimgDriver qimg_driver_raw;
 extern const QimgDriver qimg_driver_qcow2;
 extern const QimgDriver qimg_driver_qed;
 extern const QimgDriver qimg_driver_qcow1;
+extern const QimgDriver qimg_driver_luks;

@@ -44,55 +44,89 @@ qimg_format_open_aes(QimgFormat *format, const QimgFormatEnv *env, GError **erro
     return true;
 }
 
-/* The place of a LUKS header. */
-typedef struct {
-    QimgStorage *file;
-    uint64_t offset;
-} Area;
-
 /* LuksRead; within the area, as luks_header_decode has checked. */
 static QimgErrno
 read_area(void *user, uint64_t offset, uint8_t *bytes, size_t n_bytes)
 {
-    const Area *area = user;
+    const QimgFormat *format = user;
 
-    return qimg_storage_read(area->file, QIMG_IO_HEADER, qimg_host(area->offset + offset),
-                             bytes, n_bytes);
+    return qimg_storage_read(format->file, QIMG_IO_HEADER,
+                             qimg_host(format->luks_offset + offset), bytes, n_bytes);
+}
+
+static QimgErrno
+write_area(void *user, uint64_t offset, const uint8_t *bytes, size_t n_bytes)
+{
+    const QimgFormat *format = user;
+
+    return qimg_storage_write(format->file, QIMG_IO_HEADER,
+                              qimg_host(format->luks_offset + offset), bytes, n_bytes);
+}
+
+static QimgErrno
+sync_area(void *user)
+{
+    const QimgFormat *format = user;
+
+    return qimg_storage_sync(format->file);
+}
+
+LuksDevice
+qimg_format_luks_device(QimgFormat *format)
+{
+    return (LuksDevice){
+        .read = read_area, .write = write_area, .sync = sync_area, .user = format};
+}
+
+/* Reads and checks the header. */
+static bool
+load_luks(QimgFormat *format, uint64_t area_offset, uint64_t area_bytes,
+          LuksHeader *header_out, GError **error)
+{
+    uint8_t bytes[LUKS_HEADER_BYTES];
+    uint64_t file_bytes = 0;
+    QimgDecode decoded;
+    QimgErrno err = qimg_storage_get_size(format->file, &file_bytes);
+
+    if (!err && (area_bytes < LUKS_HEADER_BYTES || area_bytes > LUKS_MAX_AREA_BYTES ||
+                 !qimg_range_fits(area_offset, area_bytes, file_bytes)))
+        return qimg_refuse_header(
+            error, qimg_decode_broken(QIMG_RULE_ENCRYPTION_HEADER, area_offset), 0,
+            "without its LUKS header the data of the image are lost");
+    format->luks_offset = area_offset;
+    if (!err)
+        err = read_area(format, 0, bytes, sizeof bytes);
+    if (err) {
+        qimg_set_error_errno(error, -err, NULL, "cannot read the LUKS header");
+        return false;
+    }
+    decoded = luks_header_decode(bytes, sizeof bytes, area_bytes, header_out);
+    if (!decoded.rule)
+        return true;
+    return qimg_refuse_header(error, decoded, 0,
+                              "the LUKS header is damaged; restore it from a backup of "
+                              "the image");
 }
 
 bool
 qimg_format_open_luks(QimgFormat *format, const QimgFormatEnv *env, uint64_t area_offset,
                       uint64_t area_bytes, GError **error)
 {
-    Area area = {.file = format->file, .offset = area_offset};
-    uint8_t bytes[LUKS_HEADER_BYTES];
-    uint64_t file_bytes = 0;
-    QimgDecode decoded;
+    g_autoptr(GError) reason = NULL;
     LuksHeader header;
-    QimgErrno err;
 
     format->encryption = "luks";
-    if (goes_without_key(format, env))
-        return true;
-    err = qimg_storage_get_size(format->file, &file_bytes);
-    if (!err && (area_bytes < LUKS_HEADER_BYTES || area_bytes > LUKS_MAX_AREA_BYTES ||
-                 !qimg_range_fits(area_offset, area_bytes, file_bytes)))
-        return qimg_refuse_header(
-            error, qimg_decode_broken(QIMG_RULE_ENCRYPTION_HEADER, area_offset), 0,
-            "without its LUKS header the data of the image are lost");
-    if (!err)
-        err = read_area(&area, 0, bytes, sizeof bytes);
-    if (err) {
-        qimg_set_error_errno(error, -err, NULL, "cannot read the LUKS header");
+    if (load_luks(format, area_offset, area_bytes, &header, &reason)) {
+        format->luks = g_memdup2(&header, sizeof header);
+    } else if (env->inspect) {
+        qimg_format_warn(format, "%s", reason->message);
+    } else {
+        g_propagate_error(error, g_steal_pointer(&reason));
         return false;
     }
-    decoded = luks_header_decode(bytes, sizeof bytes, area_bytes, &header);
-    if (decoded.rule)
-        return qimg_refuse_header(
-            error, decoded, 0,
-            "the LUKS header is damaged; restore it from a backup of "
-            "the image");
-    return take_cipher(format, qimg_keyring_open_luks(env->keyring, &header, env->depth,
-                                                      format->file->path, read_area,
-                                                      &area, error));
+    if (goes_without_key(format, env))
+        return true;
+    return take_cipher(format, qimg_keyring_open_luks(env->keyring, format->luks,
+                                                      env->depth, format->file->path,
+                                                      read_area, format, error));
 }

@@ -324,7 +324,11 @@ static const struct {
     {DISK("an Apple sparse image", "convert it with hdiutil convert -format UDRW"),
      MAGIC(0, "sprs"), is_sparse_image},
     /* A guest may have made one of its whole disk: only the user can tell. */
-    {DISK("a LUKS container", "open it with cryptsetup"), MAGIC(0, "LUKS\xba\xbe"), NULL},
+    {DISK("a LUKS volume (version 1)", "open it with -o format=luks and its passphrase"),
+     MAGIC(0, "LUKS\xba\xbe\0\1"), NULL},
+    {DISK("a LUKS volume (version 2)", "open it with cryptsetup"),
+     MAGIC(0, "LUKS\xba\xbe\0\2"), NULL},
+    {DISK("a LUKS volume", "open it with cryptsetup"), MAGIC(0, "LUKS\xba\xbe"), NULL},
     {DISK("an EnCase image (E01)", "mount it with ewfmount or xmount"),
      MAGIC(0, "EVF\x09\x0d\x0a\xff\0"), NULL},
     {DISK("an EnCase image (Ex01)", "mount it with ewfmount or xmount"),

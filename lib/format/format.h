@@ -75,6 +75,8 @@ struct QimgFormat {
     QimgCipher *cipher;     /* owned; of DATA runs. NULL: they are plain, or data_error */
     bool iv_counts_guest;   /* its sectors count guest offsets, not host offsets */
     QimgSectors *sectors;   /* owned; NULL unless is_writable, with a cipher */
+    LuksHeader *luks;       /* owned; NULL: none, or, for inspection, a damaged one */
+    uint64_t luks_offset;   /* its place in the file, in bytes */
     /* atomic: a writable layer is repaired at its first change */
     _Atomic bool is_dirty;
     bool is_corrupt;

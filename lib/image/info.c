@@ -99,6 +99,61 @@ bitmap_json(const QimgListedBitmap *b)
     return bitmap;
 }
 
+/* The mode is CIPHER-IVGEN:HASH. Spec: encryption section 3.1. */
+static void
+add_luks_cipher(json_t *o, const LuksHeader *header)
+{
+    g_auto(GStrv) parts = g_strsplit(header->mode, "-", 2);
+    g_auto(GStrv) iv = g_strsplit(parts[0] && parts[1] ? parts[1] : "", ":", 2);
+    bool has_two_keys = parts[0] && strcmp(parts[0], "xts") == 0;
+    g_autofree char *cipher = g_strdup_printf(
+        "%s-%u", header->cipher, header->key_bytes * 8 / (has_two_keys ? 2 : 1));
+
+    qimg_json_add_text(o, "cipher-alg", cipher);
+    qimg_json_add_text(o, "cipher-mode", parts[0] ? parts[0] : "");
+    if (iv[0])
+        qimg_json_add_text(o, "ivgen-alg", iv[0]);
+    if (iv[0] && iv[1])
+        qimg_json_add_text(o, "ivgen-hash-alg", iv[1]);
+    qimg_json_add_text(o, "hash-alg", header->hash);
+}
+
+static json_t *
+luks_slot_json(const LuksSlot *slot)
+{
+    json_t *o = json_object();
+
+    json_object_set_new(o, "active", json_boolean(slot->is_active));
+    if (slot->is_active)
+        qimg_json_add_number(o, "iters", slot->iterations);
+    qimg_json_add_number(o, "key-offset", slot->material_offset);
+    if (slot->is_active)
+        qimg_json_add_number(o, "stripes", LUKS_STRIPES);
+    return o;
+}
+
+static void
+add_luks(json_t *o, const LuksHeader *header)
+{
+    json_t *slots = json_array();
+
+    add_luks_cipher(o, header);
+    qimg_json_add_text(o, "uuid", header->uuid);
+    for (unsigned i = 0; i < LUKS_N_SLOTS; i++)
+        json_array_append_new(slots, luks_slot_json(&header->slots[i]));
+    json_object_set_new(o, "slots", slots);
+    qimg_json_add_number(o, "payload-offset", header->payload_offset);
+    qimg_json_add_number(o, "master-key-iters", header->digest_iterations);
+    json_object_set_new(o, "detached-header", json_false());
+}
+
+/* Whether it is one itself, without another format around it. */
+static bool
+is_luks_volume(const QimgFormat *layer)
+{
+    return layer->luks && layer->n_facts == 0;
+}
+
 static json_t *
 facts_json(const QimgFormat *layer)
 {
@@ -119,10 +174,14 @@ facts_json(const QimgFormat *layer)
             break;
         }
     }
-    if (layer->encryption) {
+    if (is_luks_volume(layer)) {
+        add_luks(data, layer->luks);
+    } else if (layer->encryption) {
         json_t *encrypt = json_object();
 
         qimg_json_add_text(encrypt, "format", layer->encryption);
+        if (layer->luks)
+            add_luks(encrypt, layer->luks);
         json_object_set_new(data, "encrypt", encrypt);
     }
     return data;
@@ -322,7 +381,7 @@ qimg_info_next(const QimgInfo *info, QimgInfoPlace *public_place, GString *out)
         unsigned i = is_element ? (unsigned)place->round - 1 : 0;
         unsigned level = is_element ? ELEMENT_LEVEL : ROOT_LEVEL;
         QimgFormat *layer = info->image->chain->layers[info->first_layer + i];
-        bool has_facts = layer->n_facts > 0, is_done = true;
+        bool has_facts = layer->n_facts > 0 || is_luks_volume(layer), is_done = true;
 
         switch ((Step)place->step) {
         case STEP_HEAD:

@@ -22,7 +22,7 @@ VALUES = {
     "compat": ["0.10", "1.1"],
     "compression_type": ["zlib", "zstd"],
     "discard": ["unmap", "zero", "ignore"],
-    "format": ["qcow", "qcow2", "qed", "raw"],
+    "format": ["luks", "qcow", "qcow2", "qed", "raw"],
     "hash": ["sha256", "sha1", "md5"],
     "output": ["human", "json"],
     "preallocation": ["off", "metadata", "falloc", "full"],

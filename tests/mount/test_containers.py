@@ -122,7 +122,7 @@ KINDS = [
     ("disk.vhdx", by_qemu("vhdx"), "VHDX", "qemu-img convert", True),
     ("disk.vdi", by_qemu("vdi"), "VDI", "qemu-img convert", True),
     ("disk.hds", by_qemu("parallels"), "Parallels", "qemu-img convert", True),
-    ("disk.luks", luks, "LUKS", "cryptsetup", True),
+    ("disk.luks", luks, "LUKS", "format=luks", True),
     ("disk.E01", ewf, "E01", "ewfmount", True),
     ("disk.s01", smart, "E01", "ewfmount", True),
     ("disk.cloop", cloop, "cloop", "qemu-img convert", True),

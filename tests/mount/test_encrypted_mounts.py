@@ -5,9 +5,9 @@ import os
 
 import pytest
 
-from qtest import env, qemu, writing
+from qtest import env, procs, qemu, writing
 from qtest.checks import read_all
-from qtest.encryption import EncryptedImage, typed
+from qtest.encryption import EncryptedImage, LuksVolume, typed
 from qtest.evidence import Unchanged
 from qtest.mount import Mount, refused
 from qtest.qcow2 import Qcow2File
@@ -126,3 +126,46 @@ def test_typed_once_for_a_chain(tmp_path):
     shown, status = typed([env.qimg(), "copy-out", top, tmp_path / "out"], b"words\n")
     assert status == 0 and shown.count("Passphrase of ") == 1, shown
     assert (tmp_path / "out").read_bytes() == b"\7" * MIB
+
+
+def test_volume_with_partitions(tmp_path, mnt):
+    """A LUKS volume in a file: its disk, and the partitions inside."""
+    volume = LuksVolume(tmp_path / "disk.img", 8 * MIB)
+    table = tmp_path / "table.img"
+    table.write_bytes(bytes(4 * MIB))
+    procs.run("sfdisk", "-q", table, stdin=b"2048,2048,L\n4096,2048,L\n")
+    qemu.img("convert", "-n", *volume.objects(), "-f", "raw", table, "--target-image-opts",
+             volume.source())
+    volume.io("write -P 7 1M 1M", "write -P 8 2M 512k")
+    wanted = volume.content()
+    options = f"format=luks,passphrase_file={volume.passphrase_file()}"
+    with Unchanged(volume.path), Mount(volume.path, mnt, "-o", options) as mount:
+        assert read_all(mount.raw(volume.path)) == wanted
+        parts = [mnt / "disk.partitions" / name for name in ("1.raw", "2.raw")]
+        assert [read_all(path) for path in parts] == [wanted[MIB:2 * MIB], wanted[2 * MIB:3 * MIB]]
+    refused(volume.path, mnt, file=volume.path, contains=["LUKS volume", "format=luks"])
+
+
+def test_volume_is_written(tmp_path, mnt):
+    """Also parts of sectors, zeros and discards; QEMU reads it back. The header and the size stay:
+    added bytes would be noise."""
+    volume = LuksVolume(tmp_path / "disk.img", 4 * MIB)
+    volume.io("write -P 7 0 1M")
+    wanted = bytearray(volume.content())
+    header = volume.path.read_bytes()[:2 * MIB]
+    options = f"format=luks,rw,passphrase_file={volume.passphrase_file()}"
+    with Mount(volume.path, mnt, "-o", options) as mount:
+        with open(mount.raw(volume.path), "r+b") as file:
+            for offset, data in ((511, b"ab"), (5000, b"c" * 3000), (len(wanted) - 3, b"end")):
+                wanted[offset:offset + len(data)] = data
+                os.pwrite(file.fileno(), data, offset)
+            writing.fallocate(file.fileno(), writing.ZERO_RANGE, 100_000, 70_001)
+            writing.fallocate(file.fileno(), writing.PUNCH_HOLE | writing.KEEP_SIZE, 300_000, 70_001)
+            for offset in (100_000, 300_000):
+                wanted[offset:offset + 70_001] = bytes(70_001)
+            with pytest.raises(OSError):
+                os.pwrite(file.fileno(), b"x", len(wanted))
+            os.fsync(file.fileno())
+        assert read_all(mount.raw(volume.path)) == wanted
+    assert volume.content() == wanted
+    assert volume.path.read_bytes()[:2 * MIB] == header and volume.path.stat().st_size == 4 * MIB

@@ -392,7 +392,7 @@ REFUSALS = [
      "(give the path of a disk image)"),
     ({"backing_file": ""}, 0, "backing_file=: is empty"),
     ({"backing_file": "base", "backing_fmt": "vmdk"}, 0,
-     'new: backing file "base": backing_fmt=vmdk: cannot be read by this version (give qcow2, qed, qcow or raw, '
+     'new: backing file "base": backing_fmt=vmdk: cannot be read by this version (give qcow2, qed, qcow, luks or raw, '
      "or --no-check to store the name all the same)"),
     ({"backing_file": "nbd:x"}, 0, 'backing file name "nbd:x": begins with a protocol'),
     ({"backing_file": "base", "preallocation": "metadata"}, 0,

@@ -185,14 +185,11 @@ def test_second_key_slot(tmp_path):
     """Any active slot opens the image; an erased one does not."""
     image = EncryptedImage(tmp_path / "disk.qcow2", MIB)
     image.io("write -P 7 0 1M")
-    qemu.img("amend", *image.objects(), "--object", "secret,id=t,data=other", "--image-opts", "-o",
-             "encrypt.state=active,encrypt.new-secret=t,encrypt.keyslot=5,encrypt.iter-time=100",
-             image.source())
+    qemu.amend(image, "encrypt.state=active,encrypt.new-secret=t,encrypt.keyslot=5", "other")
     for secret in ("words", "other"):
         image.secret = secret
         assert read_with(image) == b"\7" * MIB
-    qemu.img("amend", *image.objects(), "--image-opts", "-o",
-             "encrypt.state=inactive,encrypt.keyslot=0", image.source())
+    qemu.amend(image, "encrypt.state=inactive,encrypt.keyslot=0")
     assert read_with(image) == b"\7" * MIB
     image.secret = "words"
     assert read(image, "-o", f"passphrase_file={image.passphrase_file()}", check=False).status == 1

@@ -344,10 +344,12 @@ test_formats(void)
         {"#!/bin/sh\n", 10, NULL, 0, NULL},
         {"vhdxfile", 8, NULL, QIMG_ERROR_UNSUPPORTED, FOREIGN("VHDX")},
         {"conectix", 8, NULL, QIMG_ERROR_UNSUPPORTED, FOREIGN("VHD")},
-        {"LUKS\xba\xbe", 6, NULL, QIMG_ERROR_UNSUPPORTED,
-         "is a LUKS container, not a raw disk (open it with cryptsetup, or show its "
-         "bytes "
-         "with -o format=raw)"},
+        {"LUKS\xba\xbe\0\1", 8, NULL, QIMG_ERROR_UNSUPPORTED,
+         "is a LUKS volume (version 1), not a raw disk (open it with -o format=luks and "
+         "its passphrase, or show its bytes with -o format=raw)"},
+        {"LUKS\xba\xbe\0\2", 8, NULL, QIMG_ERROR_UNSUPPORTED,
+         "is a LUKS volume (version 2), not a raw disk (open it with cryptsetup, or show "
+         "its bytes with -o format=raw)"},
         {"WithoutFreeSpace", 16, NULL, QIMG_ERROR_UNSUPPORTED, FOREIGN("Parallels")},
         {"QED\0", 4, "raw", 0, NULL},
         {"QED", 3, NULL, 0, NULL},

@@ -291,16 +291,14 @@ open_encryption(Qcow2 *q, const QimgFormatEnv *env, GError **error)
     uint32_t method = q->header.crypt_method;
     bool is_luks = method == QCOW2_CRYPT_LUKS;
     uint64_t offset = q->luks_offset;
+    bool is_placed = offset != 0 && offset % q->geometry.cluster_bytes == 0;
 
     if (is_luks != q->has_luks_extension && !env->inspect)
         return qcow2_refuse(error,
                             qimg_decode_broken(QIMG_RULE_ENCRYPTION_EXTENSION, method));
-    if (is_luks && !env->inspect &&
-        (offset == 0 || offset % q->geometry.cluster_bytes != 0))
-        return qcow2_refuse(error,
-                            qimg_decode_broken(QIMG_RULE_ENCRYPTION_HEADER, offset));
     if (is_luks)
-        return qimg_format_open_luks(&q->base, env, offset, q->luks_bytes, error);
+        return qimg_format_open_luks(&q->base, env, offset, is_placed ? q->luks_bytes : 0,
+                                     error);
     return method == QCOW2_CRYPT_NONE || qimg_format_open_aes(&q->base, env, error);
 }
 

@@ -555,21 +555,21 @@ chain_open_given(int fd, const char *path, const QimgOptions *options, GError **
                       : open_chain(own_fd, place, PROBED_IN_DIRECTORY, options, error);
 }
 
-/* As add_format, for a check. */
+/* As add_format, for a check, or for a change of the encryption. */
 static bool
-add_format_for_check(QimgChain *chain, const QimgOptions *options, QimgStorage *file,
-                     const QimgPlace *place, GError **error)
+add_format_alone(QimgChain *chain, const QimgOptions *options, QimgStorage *file,
+                 const QimgPlace *place, bool for_check, GError **error)
 {
     const QimgFormatEnv env = {
         .tables = chain->tables,
         .inspect = true,
-        .has_snapshots = true,
-        .for_check = true,
+        .has_snapshots = for_check,
+        .for_check = for_check,
     };
     const QimgDriver *driver = choose_driver(file, place, options->format, NULL, error);
     QimgFormat *format = NULL;
 
-    if (driver && !driver->check)
+    if (driver && for_check && !driver->check)
         qimg_set_error(error, QIMG_ERROR_NO_CHECK,
                        "is a %s image, for which there is no check", driver->name);
     else if (driver)
@@ -577,9 +577,9 @@ add_format_for_check(QimgChain *chain, const QimgOptions *options, QimgStorage *
     return add_opened(chain, format, file);
 }
 
-QimgChain *
-chain_open_for_check(const char *path, const QimgOptions *options, bool for_repair,
-                     GError **error)
+static QimgChain *
+open_alone(const char *path, const QimgOptions *options, bool for_writing, bool for_check,
+           GError **error)
 {
     QimgChain *chain = chain_new(options, error);
     g_autoptr(QimgPlace) place = NULL;
@@ -587,12 +587,25 @@ chain_open_for_check(const char *path, const QimgOptions *options, bool for_repa
     int fd = -1;
 
     if (chain)
-        fd = qimg_open_named_by_user(path, for_repair, &place, error);
+        fd = qimg_open_named_by_user(path, for_writing, &place, error);
     if (fd >= 0)
-        file = chain_open_storage(chain, options, fd, place->path, for_repair, error);
-    if (!file || !add_format_for_check(chain, options, file, place, error))
+        file = chain_open_storage(chain, options, fd, place->path, for_writing, error);
+    if (!file || !add_format_alone(chain, options, file, place, for_check, error))
         g_clear_pointer(&chain, chain_unref);
     return chain;
+}
+
+QimgChain *
+chain_open_for_check(const char *path, const QimgOptions *options, bool for_repair,
+                     GError **error)
+{
+    return open_alone(path, options, for_repair, true, error);
+}
+
+QimgChain *
+chain_open_for_amend(const char *path, const QimgOptions *options, GError **error)
+{
+    return open_alone(path, options, true, false, error);
 }
 
 QimgChain *

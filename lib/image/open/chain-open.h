@@ -29,6 +29,10 @@ QimgChain *chain_reopen(const QimgChain *old, const QimgOptions *options, GError
 QimgChain *chain_open_for_check(const char *path, const QimgOptions *options,
                                 bool for_repair, GError **error);
 
+/* As chain_open_for_check, to change the key slots of @path; nothing else is changed. */
+QimgChain *chain_open_for_amend(const char *path, const QimgOptions *options,
+                                GError **error);
+
 /* Adds or drops a reference on @chain; dropping the last one closes it. Any thread. */
 QimgChain *chain_ref(QimgChain *chain);
 void chain_unref(QimgChain *chain);

@@ -112,6 +112,19 @@ def luks_format(path, secret=SECRET, *options):
         "--key-file", "-", *options, path, stdin=secret.encode())
 
 
+class LuksVolume(EncryptedImage):
+    """A LUKS volume in a file of @size bytes, made by cryptsetup with its options @options."""
+
+    def __init__(self, path, size, *options, secret=SECRET):
+        self.path, self.secret, self.backing_secret = Path(path), secret, None
+        with open(self.path, "wb") as file:
+            file.truncate(size)
+        luks_format(self.path, secret, *options)
+
+    def source(self):
+        return f"driver=luks,file.filename={self.path},key-secret=s"
+
+
 # ---- typing ---------------------------------------------------------------------------
 
 
