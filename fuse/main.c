@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -322,13 +321,15 @@ mount_images(const Options *options)
     keeper = make_keeper(options);
     qimg_options_set_ask_passphrase(options->image_options, qimg_ask_on_terminal,
                                     options->image_options);
+    if (qimg_options_has_passphrase(options->image_options))
+        qimg_process_hide_memory();
     images = open_images(options);
     if (!images)
         return EXIT_FAILURE;
     /* Images that are opened later are opened by a process without a terminal. */
     qimg_options_set_ask_passphrase(options->image_options, NULL, NULL);
-    if (qimg_options_has_passphrase(options->image_options))
-        prctl(PR_SET_DUMPABLE, 0, 0, 0, 0); /* keys must not lie in a core dump */
+    if (qimg_options_has_passphrase(options->image_options)) /* also one typed now */
+        qimg_process_hide_memory();
     if (!mountpoint_prepare(options->mountpoint, &is_file, &error))
         return fail(options->mountpoint, error);
     has_directory = images_get_directory(images, 0) != NULL;

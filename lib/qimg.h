@@ -137,6 +137,9 @@ QIMG_API void qimg_options_free(QimgOptions *options);
  *   passphrase_fd=[LAYER:]N       the same, from the descriptor N
  *   max_iterations=N              refuse LUKS headers that ask for more iterations of
  *                                 their hash (default: 100 million)
+ *   nokey                         (value NULL) open encrypted images without their
+ *                                 passphrases: data fail with ENOKEY; snapshots, bitmaps
+ *                                 and maps work, with "rw" also their changes
  *   inspect                       (value NULL) open what cannot be read, too, to show
  *                                 facts: encrypted images, whose data fail with ENOKEY,
  *                                 and images whose backing or data file cannot be
@@ -181,9 +184,16 @@ QIMG_API void qimg_options_set_keeper(QimgOptions *options, QimgKeeper *keeper);
  * the next character, and empty elements are left out. Free with g_strfreev. */
 QIMG_API char **qimg_options_split(const char *list);
 
-/* Whether @options has a passphrase: a process with one should leave no core dump
- * (PR_SET_DUMPABLE), since libcrypto's memory has the keys, too. */
+/* Whether @options has a passphrase: a process with one should call
+ * qimg_process_hide_memory. */
 QIMG_API gboolean qimg_options_has_passphrase(const QimgOptions *options);
+
+/* Keeps this process's memory out of core dumps from now on, by the kernel
+ * (PR_SET_DUMPABLE) and by debuggers that follow /proc/PID/coredump_filter (gcore); its
+ * children inherit the latter. Passphrases and keys lie outside of dumps anyway, but
+ * libcrypto keeps round keys in ordinary memory. For programs: it concerns the whole
+ * process. Call it before the process is confined. */
+QIMG_API void qimg_process_hide_memory(void);
 
 /* Adds a passphrase of encrypted images, as the option passphrase_file; @depth: of the
  * layer, -1: any. The library keeps a copy outside of core dumps; wiping @bytes is the

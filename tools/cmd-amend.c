@@ -34,6 +34,7 @@ amend_image(const CommandLine *line, const AmendArguments *a)
     g_autoptr(GError) error = NULL;
     const char *path = line->operands[0];
 
+    qimg_process_hide_memory();
     for (char **list = a->lists; list && *list; list++)
         if (!command_line_set_list(*list, set_amend_property, amend, &error))
             return output_failure(NULL, error);

@@ -218,8 +218,9 @@ open_source_file(const Wanted *wanted, GError **error)
 {
     g_autoptr(QimgOptions) options = qimg_options_new();
 
-    if (wanted->source_format &&
-        !qimg_options_set(options, "format", wanted->source_format, error))
+    if ((wanted->source_format &&
+         !qimg_options_set(options, "format", wanted->source_format, error)) ||
+        !qimg_options_set(options, "nokey", NULL, error))
         return NULL;
     return qimg_image_open(wanted->source_file, options, error);
 }
@@ -327,6 +328,10 @@ static int
 run(const CommandLine *line, const Wanted *wanted)
 {
     g_autoptr(GError) error = NULL;
+
+    /* Bitmaps are not encrypted. */
+    if (!qimg_options_set(line->image_options, "nokey", NULL, &error))
+        return output_failure(NULL, error);
 
     if (!check_wanted(line, wanted, &error) ||
         (wanted->format &&

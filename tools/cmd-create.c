@@ -55,6 +55,8 @@ G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Arguments, arguments_clear)
 static gboolean
 set_property(void *target, const char *name, const char *value, GError **error)
 {
+    if (g_str_has_prefix(name, "encrypt.") || g_str_has_prefix(name, "passphrase_"))
+        qimg_process_hide_memory();
     return qimg_create_set(target, name, value, error);
 }
 

@@ -172,7 +172,9 @@ snapshot_run(const CommandLine *line, size_t verb)
     bool is_good;
     int err = 0;
 
-    if (qimg_options_set(line->image_options, verbs[verb].writes ? "rw" : "inspect", NULL,
+    /* No verb moves data, so none needs the key of an encrypted image. */
+    if (qimg_options_set(line->image_options, "nokey", NULL, &error) &&
+        qimg_options_set(line->image_options, verbs[verb].writes ? "rw" : "inspect", NULL,
                          &error))
         s.image = image = qimg_image_open(path, line->image_options, &error);
     if (!image)

@@ -36,6 +36,14 @@ set_image_option(void *target, const char *name, const char *value, GError **err
     return FALSE;
 }
 
+static gssize
+ask_hidden(const char *path, unsigned n_asked, uint8_t *bytes, size_t size_bytes,
+           void *user)
+{
+    qimg_process_hide_memory();
+    return qimg_ask_on_terminal(path, n_asked, bytes, size_bytes, user);
+}
+
 /* Sets the common results from the parsed options. */
 static bool
 set_common(CommandLine *line, const char *output, char **lists)
@@ -48,8 +56,7 @@ set_common(CommandLine *line, const char *output, char **lists)
     }
     line->json = output && strcmp(output, "json") == 0;
     line->image_options = qimg_options_new();
-    qimg_options_set_ask_passphrase(line->image_options, qimg_ask_on_terminal,
-                                    line->image_options);
+    qimg_options_set_ask_passphrase(line->image_options, ask_hidden, line->image_options);
     for (char **list = lists; list && *list; list++) {
         if (!command_line_set_list(*list, set_image_option, line->image_options,
                                    &error)) {
@@ -58,6 +65,8 @@ set_common(CommandLine *line, const char *output, char **lists)
             return false;
         }
     }
+    if (qimg_options_has_passphrase(line->image_options))
+        qimg_process_hide_memory();
     return true;
 }
 

@@ -2,11 +2,15 @@
 /* Secrets on pages of their own. */
 #include "crypt/secret.h"
 
+#include <fcntl.h>
 #include <glib.h>
 #include <openssl/crypto.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <unistd.h>
+
+#include "qimg.h"
 
 /* At the start of the pages, before the bytes. */
 typedef struct {
@@ -52,4 +56,18 @@ qimg_secret_free(QimgSecret *secret)
         return;
     OPENSSL_cleanse(secret->bytes, secret->n_bytes);
     munmap(pages, pages->mapped_bytes);
+}
+
+void
+qimg_process_hide_memory(void)
+{
+    /* First: files of a process that is not dumpable belong to root. */
+    int fd = open("/proc/self/coredump_filter", O_WRONLY | O_CLOEXEC);
+
+    if (fd >= 0) {
+        if (write(fd, "0", 1) != 1)
+            g_debug("core dumps by debuggers stay complete");
+        close(fd);
+    }
+    prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 }

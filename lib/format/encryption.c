@@ -114,17 +114,20 @@ qimg_format_open_luks(QimgFormat *format, const QimgFormatEnv *env, uint64_t are
 {
     g_autoptr(GError) reason = NULL;
     LuksHeader header;
+    bool is_loaded, is_without_key;
 
     format->encryption = "luks";
-    if (load_luks(format, area_offset, area_bytes, &header, &reason)) {
+    is_loaded = load_luks(format, area_offset, area_bytes, &header, &reason);
+    is_without_key = (is_loaded || env->inspect) && goes_without_key(format, env);
+    if (is_loaded) {
         format->luks = g_memdup2(&header, sizeof header);
-    } else if (env->inspect) {
+    } else if (is_without_key) {
         qimg_format_warn(format, "%s", reason->message);
     } else {
         g_propagate_error(error, g_steal_pointer(&reason));
         return false;
     }
-    if (goes_without_key(format, env))
+    if (is_without_key)
         return true;
     return take_cipher(format, qimg_keyring_open_luks(env->keyring, format->luks,
                                                       env->depth, format->file->path,

@@ -95,6 +95,7 @@ typedef struct {
     unsigned layer_index;
     unsigned depth;             /* from the image itself; an own overlay has that, too */
     bool inspect;               /* open encrypted images, for their properties */
+    bool without_key;           /* the same, also for changes that move no data */
     const QimgKeyring *keyring; /* passphrases; never NULL unless inspect */
     bool has_snapshots;         /* load the list of internal snapshots */
     QimgGate *gate;             /* NULL: read-only */

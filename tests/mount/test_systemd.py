@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from qtest import env, pattern, procs, qemu
+from qtest.encryption import EncryptedImage
 from qtest.private import private_machine
 
 UNITS = Path(__file__).resolve().parents[2] / "packaging" / "systemd"
@@ -20,6 +21,7 @@ FSTAB = """
 /srv/images/disk.qcow2   /srv/atboot  fuse.qcowfs  ro,allow_other,nofail                   0 0
 /srv/images/broken.qcow2 /srv/broken  fuse.qcowfs  ro,noauto                               0 0
 /srv/images/user.qcow2   /srv/user    fuse.qcowfs  ro,noauto,user                          0 0
+/srv/images/luks.qcow2   /srv/luks    fuse.qcowfs  ro,noauto,passphrase_file=/etc/qcowfs/words 0 0
 /srv/images/fstab.qcow2  /srv/fstab   fuse.qcowfs  rw,noauto                               0 0
 """
 
@@ -101,6 +103,16 @@ digest() { sha256sum <"$1"; }
     echo "stop: $?"
     facts srv-disk.mount /srv/disk
 } >mount-unit
+{
+    systemctl start srv-luks.mount
+    digest /srv/luks/luks.raw
+    systemctl stop srv-luks.mount
+    systemctl start qcowfs@luks
+    digest /srv/luks/luks.raw
+    tr '\0' '\n' </proc/$(systemctl show -P MainPID qcowfs@luks)/cmdline
+    systemctl stop qcowfs@luks
+    echo "stop: $?"
+} >luks 2>&1
 chown nobody /srv/user
 {
     setpriv --reuid=nobody --clear-groups mount /srv/user
@@ -116,6 +128,15 @@ systemctl start qcowfs@write srv-fstab.mount
 echo by-service | dd of=/srv/write/write.raw conv=notrunc bs=1 seek=1000000
 echo by-fstab | dd of=/srv/fstab/fstab.raw conv=notrunc bs=1 seek=1000000
 journalctl -b >journal
+"""
+
+
+# As in qcowfs(1).
+DROP_IN = """
+[Service]
+LoadCredential=luks:/etc/qcowfs/words
+ExecStart=
+ExecStart=/usr/bin/qcowfs -f -o ${OPTIONS},passphrase_file=%d/luks $IMAGES ${MOUNTPOINT}
 """
 
 
@@ -142,11 +163,19 @@ def _furnish(upper):
     system, images = upper / "etc/systemd/system", upper / "srv/images"
     for directory in (system, upper / "etc/qcowfs", upper / "usr/bin", images, upper / "srv/out"):
         directory.mkdir(parents=True)
-    for name in ("atboot", "good", "broken", "disk", "user", "write", "fstab"):
+    for name in ("atboot", "good", "broken", "disk", "user", "write", "fstab", "luks"):
         (upper / "srv" / name).mkdir()
     for name in ("disk", "user", "write", "fstab"):
         image = qemu.create(images / f"{name}.qcow2", SIZE)
         qemu.write(image, (65536, 200_000, "words", 3))
+    luks = EncryptedImage(images / "luks.qcow2", SIZE)
+    (images / "piece").write_bytes(content())
+    qemu.img("convert", "-n", *luks.objects(), "-f", "raw", images / "piece",
+             "--target-image-opts", luks.source())
+    (upper / "etc/qcowfs/words").write_text(luks.secret)
+    drop_in = system / "qcowfs@luks.service.d"
+    drop_in.mkdir()
+    (drop_in / "passphrase.conf").write_text(DROP_IN)
     (images / "broken.qcow2").write_bytes(b"QFI\xfb\0\0\0\x63" + bytes(1000))
     shutil.copy(env.qcowfs(), upper / "usr/bin/qcowfs")
     template = (UNITS / "qcowfs@.service.in").read_text().replace("@bindir@", "/usr/bin")
@@ -159,6 +188,7 @@ def _furnish(upper):
     (upper / "etc/fstab").write_text(FSTAB)
     for name, text in (("good", _settings("disk.qcow2", "good", "ro,allow_other")),
                        ("broken", _settings("broken.qcow2", "broken", "ro")),
+                       ("luks", _settings("luks.qcow2", "luks", "ro")),
                        ("write", _settings("write.qcow2", "write", "rw"))):
         (upper / f"etc/qcowfs/{name}.conf").write_text(text)
 
@@ -208,6 +238,13 @@ def test_service(machine):
     assert re.search(r"^StatusText=.*/srv/good", up, re.M)
     assert re.search(r"^MainPID=[1-9]", up, re.M)
     assert "ActiveState=inactive" in down and "Result=success" in down and "not mounted" in down
+
+
+def test_encrypted(machine):
+    """The passphrase comes from a file by a line of fstab, and as a credential of a service."""
+    told = machine["luks"]
+    assert told.count(DIGEST) == 2 and "stop: 0" in told
+    assert "/luks" in told and "words" not in told
 
 
 def test_killed_service(machine):

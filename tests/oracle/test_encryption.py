@@ -222,6 +222,25 @@ def test_facts_need_no_key(method, tmp_path, rng):
     procs.run(env.qimg(), "snapshot", "list", image.path)
 
 
+@pytest.mark.parametrize("method", ["luks", "aes"])
+def test_changes_without_key(method, tmp_path, rng):
+    """Snapshots and bitmaps are changed without the passphrase; the disk stays as it was."""
+    image = make(tmp_path, rng, method)
+    wanted = image.content()
+    for words in (("snapshot", "create", image, "one"), ("bitmap", "--add", image, "marks")):
+        procs.run(env.qimg(), *words)
+    image.io("write -P 9 64k 100k")  # copies clusters of the snapshot
+    assert image.content("one") == wanted != image.content()
+    assert "marks" in procs.run(env.qimg(), "bitmap", "--list", image).text
+    procs.run(env.qimg(), "bitmap", "--extents", image, "marks")
+    for words in (("snapshot", "rename", image, "one", "two"), ("snapshot", "revert", image, "two"),
+                  ("snapshot", "delete", image, "two"), ("bitmap", "--remove", image, "marks")):
+        procs.run(env.qimg(), *words)
+    assert image.content() == wanted == read_with(image)
+    qemu.img("check", *image.objects(), "--image-opts", image.source())
+    assert procs.run(env.qimg(), "check", image).status == 0
+
+
 # ---- hostile headers ------------------------------------------------------------------
 
 

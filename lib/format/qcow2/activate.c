@@ -38,7 +38,7 @@ qcow2_open_for_writing(Qcow2 *q, const QimgFormatEnv *env, GError **error)
     QimgFormat *base = &q->base;
     const char *reason = NULL;
 
-    if (base->encryption && !base->cipher)
+    if (base->encryption && !base->cipher && !env->without_key)
         reason = "crypt_method: an encrypted image cannot be written to without its "
                  "passphrase";
     else if (base->encryption && base->active.size_bytes % QIMG_SECTOR_BYTES != 0)

@@ -232,6 +232,14 @@ set_inspect(QimgOptions *options, const char *value, GError **error)
 }
 
 static bool
+set_nokey(QimgOptions *options, const char *value, GError **error)
+{
+    (void)value, (void)error;
+    options->without_key = true;
+    return true;
+}
+
+static bool
 set_rw(QimgOptions *options, const char *value, GError **error)
 {
     (void)value, (void)error;
@@ -343,6 +351,7 @@ static const struct {
     {"nolock", NO_VALUE, option_set_nolock},
     {"direct", NO_VALUE, set_direct},
     {"inspect", NO_VALUE, set_inspect},
+    {"nokey", NO_VALUE, set_nokey},
     {"rw", NO_VALUE, set_rw},
     {"cow", MAYBE_VALUE, option_set_cow},
     {"growable", NO_VALUE, set_growable},
