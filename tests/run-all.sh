@@ -141,8 +141,8 @@ collect_reports() { # name
 stage_gcc() {
     build gcc || return
     meson_suites gcc 1 unit fuzz stress crash lint
-    pytest_suite gcc oracle 0.15
-    pytest_suite gcc mount 0.2
+    pytest_suite gcc oracle 0.12
+    pytest_suite gcc mount 0.15
     pytest_suite gcc packaging 1
     check "gcc: bench --quick" "$build_root/gcc.bench.log" \
         tests/bench/run-bench.py --quick --contenders raw,ceiling,qcowfs,qemu \
@@ -158,8 +158,8 @@ stage_asan() {
     export G_SLICE=always-malloc CRASH_TRIES=${CRASH_TRIES:-2} CRASH_ONE_IN=${CRASH_ONE_IN:-12}
     export QCOWFS_TEST_WRITE_OPS=${QCOWFS_TEST_WRITE_OPS:-120}
     meson_suites asan 5 unit fuzz stress crash
-    pytest_suite asan oracle 0.06/0.5 -k "$asan_oracle"
-    pytest_suite asan mount 0.08/0.5 -k "$asan_mount"
+    pytest_suite asan oracle 0.05/0.4 -k "$asan_oracle"
+    pytest_suite asan mount 0.08/0.4 -k "$asan_mount"
     collect_reports asan
     unset ASAN_OPTIONS UBSAN_OPTIONS G_SLICE CRASH_TRIES CRASH_ONE_IN QCOWFS_TEST_WRITE_OPS
 }
