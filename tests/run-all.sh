@@ -21,7 +21,7 @@ fuzz_seconds=${FUZZ_SECONDS:-60}
 # Of the tests that mount, those with many readers, for ThreadSanitizer.
 tsan_mount=${TSAN_MOUNT:-thread or concurren or parallel or many_opens or many_first or many_at_once or replaced_again or signals}
 # Under AddressSanitizer all but those that are slow for other reasons than the code's.
-asan_mount=${ASAN_MOUNT:-not (write_loop or write_kill or write_fsx or write_space)}
+asan_mount=${ASAN_MOUNT:-not (write_loop or write_kill or write_fsx or write_space or any_order)}
 asan_oracle=${ASAN_ORACLE:-not (test_create and combinations) and not (test_dirty and (clusters-512 or clusters-4k))}
 tsan_oracle=${TSAN_ORACLE:-threads and (TestChains or TestZlib or TestZstd or TestRandomImages or test_copy_out) or test_writes and (v3-cs4096 or el2-cs65536 or zlib-cs4096 or raw-base-odd or snapshots or qed-empty or qed-raw-base-long)}
 # Of the tests that mount, those worth their time before each commit.
@@ -140,7 +140,7 @@ collect_reports() { # name
 
 stage_gcc() {
     build gcc || return
-    meson_suites gcc 1 unit fuzz stress crash lint
+    CRASH_ONE_IN=${CRASH_ONE_IN:-7} meson_suites gcc 1 unit fuzz stress crash lint
     pytest_suite gcc oracle 0.12
     pytest_suite gcc mount 0.15
     pytest_suite gcc packaging 1
@@ -155,7 +155,7 @@ stage_asan() {
     build asan -Db_sanitize=address,undefined -Db_lundef=false || return
     export ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1:abort_on_error=1:detect_stack_use_after_return=1:log_path=$dir/asan
     export UBSAN_OPTIONS=halt_on_error=1:abort_on_error=1:print_stacktrace=1:log_path=$dir/ubsan
-    export G_SLICE=always-malloc CRASH_TRIES=${CRASH_TRIES:-2} CRASH_ONE_IN=${CRASH_ONE_IN:-12}
+    export G_SLICE=always-malloc CRASH_TRIES=${CRASH_TRIES:-2} CRASH_ONE_IN=${CRASH_ONE_IN:-18}
     export QCOWFS_TEST_WRITE_OPS=${QCOWFS_TEST_WRITE_OPS:-120}
     meson_suites asan 5 unit fuzz stress crash
     pytest_suite asan oracle 0.05/0.4 -k "$asan_oracle"
