@@ -308,7 +308,7 @@ prepare_s390x() {
 
 # The tests before each commit: no stage of the whole run.
 stage_quick() {
-    build_targets "quick-test-prereq +unit" gcc || return
+    build_targets "all +unit" gcc || return
     meson_suites gcc 1 unit lint
     # Half of all tests, other ones for each seed, and few cases of the matrices.
     pytest_suite gcc oracle 0.02/0.5
