@@ -339,6 +339,10 @@ mount_images(const Options *options)
         return fail(options->mountpoint, error);
     }
     if (has_directory) {
+        /* Their images are opened in the sandbox. */
+        if (!qimg_load_libraries(&error))
+            g_warning("encrypted images cannot be opened: %s", error->message);
+        g_clear_error(&error);
         watch = dir_watch_new(images, &error);
         if (!watch)
             return fail(NULL, error);

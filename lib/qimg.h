@@ -74,6 +74,11 @@ typedef gboolean (*QimgProgress)(uint64_t done, uint64_t total, void *user);
 /* The version of the running library, "MAJOR.MINOR.MICRO". Static storage. */
 QIMG_API const char *qimg_version(void);
 
+/* Loads the libraries that are otherwise loaded for the first encrypted image or digest
+ * (libcrypto): for a process that will lose the right to open files. Errors: UNSUPPORTED
+ * if one is not installed. Threads: any. */
+QIMG_API gboolean qimg_load_libraries(GError **error);
+
 /* ---- structures ----
  *
  * Every structure below begins with struct_bytes, its size as known to the side that made

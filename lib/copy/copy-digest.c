@@ -3,7 +3,6 @@
 #include "copy/copy-digest.h"
 
 #include <errno.h>
-#include <openssl/evp.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -12,6 +11,7 @@
 #include "base/workers.h"
 #include "base/zeros.h"
 #include "copy/copy-zeros.h"
+#include "crypt/libcrypto.h"
 
 #define READ_BYTES QIMG_MIB
 
@@ -54,12 +54,16 @@ digest_must(int result)
 CopyDigest *
 copy_digest_new(QimgDigest kind, GError **error)
 {
-    EVP_MD_CTX *context = EVP_MD_CTX_new();
-    const EVP_MD *type = EVP_get_digestbyname(names[kind]);
+    EVP_MD_CTX *context;
+    const EVP_MD *type;
     CopyDigest *digest;
 
-    if (!context || !type || EVP_DigestInit_ex(context, type, NULL) != 1) {
-        EVP_MD_CTX_free(context);
+    if (!libcrypto_load(error))
+        return NULL;
+    context = libcrypto()->EVP_MD_CTX_new();
+    type = libcrypto()->EVP_get_digestbyname(names[kind]);
+    if (!context || !type || libcrypto()->EVP_DigestInit_ex(context, type, NULL) != 1) {
+        libcrypto()->EVP_MD_CTX_free(context);
         qimg_set_error(error, QIMG_ERROR_UNSUPPORTED,
                        "libcrypto does not compute %s here (choose another digest)",
                        names[kind]);
@@ -76,7 +80,8 @@ copy_digest_add(CopyDigest *digest, const uint8_t *bytes, uint64_t n_bytes)
     while (n_bytes > 0) {
         size_t n = bytes ? n_bytes : qimg_min_u64(n_bytes, COPY_ZEROS_BYTES);
 
-        digest_must(EVP_DigestUpdate(digest->context, bytes ? bytes : qimg_zeros, n));
+        digest_must(libcrypto()->EVP_DigestUpdate(digest->context,
+                                                  bytes ? bytes : qimg_zeros, n));
         n_bytes -= n;
     }
 }
@@ -88,7 +93,7 @@ copy_digest_finish(CopyDigest *digest)
     unsigned n_bytes = 0;
     GString *text = g_string_new(NULL);
 
-    digest_must(EVP_DigestFinal_ex(digest->context, bytes, &n_bytes));
+    digest_must(libcrypto()->EVP_DigestFinal_ex(digest->context, bytes, &n_bytes));
     for (unsigned i = 0; i < n_bytes; i++)
         g_string_append_printf(text, "%02x", bytes[i]);
     copy_digest_free(digest);
@@ -100,7 +105,7 @@ copy_digest_free(CopyDigest *digest)
 {
     if (!digest)
         return;
-    EVP_MD_CTX_free(digest->context);
+    libcrypto()->EVP_MD_CTX_free(digest->context);
     g_free(digest);
 }
 

@@ -7,14 +7,13 @@
 #include "crypt/cipher.h"
 
 #include <errno.h>
-#include <openssl/crypto.h>
-#include <openssl/evp.h>
 #include <stdatomic.h>
 #include <string.h>
 
 #include "base/endian.h"
 #include "base/errors.h"
 #include "crypt/hash.h"
+#include "crypt/libcrypto.h"
 
 #define BLOCK_BYTES     16u
 #define N_BLOCKS        (QIMG_SECTOR_BYTES / BLOCK_BYTES)
@@ -55,11 +54,11 @@ aes_ecb(size_t key_bytes)
 {
     switch (key_bytes) {
     case 16:
-        return EVP_aes_128_ecb();
+        return libcrypto()->EVP_aes_128_ecb();
     case 24:
-        return EVP_aes_192_ecb();
+        return libcrypto()->EVP_aes_192_ecb();
     case 32:
-        return EVP_aes_256_ecb();
+        return libcrypto()->EVP_aes_256_ecb();
     default:
         return NULL;
     }
@@ -70,11 +69,11 @@ aes_cbc_or_ctr(size_t key_bytes, bool is_cbc)
 {
     switch (key_bytes) {
     case 16:
-        return is_cbc ? EVP_aes_128_cbc() : EVP_aes_128_ctr();
+        return is_cbc ? libcrypto()->EVP_aes_128_cbc() : libcrypto()->EVP_aes_128_ctr();
     case 24:
-        return is_cbc ? EVP_aes_192_cbc() : EVP_aes_192_ctr();
+        return is_cbc ? libcrypto()->EVP_aes_192_cbc() : libcrypto()->EVP_aes_192_ctr();
     case 32:
-        return is_cbc ? EVP_aes_256_cbc() : EVP_aes_256_ctr();
+        return is_cbc ? libcrypto()->EVP_aes_256_cbc() : libcrypto()->EVP_aes_256_ctr();
     default:
         return NULL;
     }
@@ -97,10 +96,10 @@ choose_mode(const char *mode, size_t key_bytes, Scheme *out)
     out->mode = rows[i].mode;
     switch (out->mode) {
     case MODE_XTS:
-        out->data = key_bytes == 32   ? EVP_aes_128_xts()
-                    : key_bytes == 64 ? EVP_aes_256_xts()
+        out->data = key_bytes == 32   ? libcrypto()->EVP_aes_128_xts()
+                    : key_bytes == 64 ? libcrypto()->EVP_aes_256_xts()
                                       : NULL;
-        out->tweak = key_bytes == 48 ? EVP_aes_192_ecb() : NULL;
+        out->tweak = key_bytes == 48 ? libcrypto()->EVP_aes_192_ecb() : NULL;
         break;
     case MODE_CBC:
     case MODE_CTR:
@@ -131,8 +130,9 @@ choose_iv(const char *generator, const char *hash, Scheme *out)
         return false;
     if (out->iv == IV_ESSIV) {
         out->essiv_hash = qimg_hash_find(hash);
-        out->essiv =
-            out->essiv_hash ? aes_ecb((size_t)EVP_MD_size(out->essiv_hash)) : NULL;
+        out->essiv = out->essiv_hash
+                         ? aes_ecb((size_t)libcrypto()->EVP_MD_size(out->essiv_hash))
+                         : NULL;
         if (!out->essiv)
             return false;
     }
@@ -176,9 +176,9 @@ context_free(Context *context)
 {
     if (!context)
         return;
-    EVP_CIPHER_CTX_free(context->data);
-    EVP_CIPHER_CTX_free(context->tweak);
-    EVP_CIPHER_CTX_free(context->essiv);
+    libcrypto()->EVP_CIPHER_CTX_free(context->data);
+    libcrypto()->EVP_CIPHER_CTX_free(context->tweak);
+    libcrypto()->EVP_CIPHER_CTX_free(context->essiv);
     g_free(context);
 }
 
@@ -186,12 +186,13 @@ context_free(Context *context)
 static EVP_CIPHER_CTX *
 make_evp(const EVP_CIPHER *type, const uint8_t *key, bool encrypts)
 {
-    EVP_CIPHER_CTX *evp = EVP_CIPHER_CTX_new();
+    EVP_CIPHER_CTX *evp = libcrypto()->EVP_CIPHER_CTX_new();
 
-    if (evp && EVP_CipherInit_ex(evp, type, NULL, key, NULL, encrypts) == 1 &&
-        EVP_CIPHER_CTX_set_padding(evp, 0) == 1)
+    if (evp &&
+        libcrypto()->EVP_CipherInit_ex(evp, type, NULL, key, NULL, encrypts) == 1 &&
+        libcrypto()->EVP_CIPHER_CTX_set_padding(evp, 0) == 1)
         return evp;
-    EVP_CIPHER_CTX_free(evp);
+    libcrypto()->EVP_CIPHER_CTX_free(evp);
     return NULL;
 }
 
@@ -274,12 +275,12 @@ qimg_cipher_new(const char *name, const char *mode, const QimgSecret *key, GErro
     cipher->scheme = scheme;
     cipher->key = qimg_secret_copy(key->bytes, key->n_bytes);
     if (scheme.essiv) {
-        unsigned n_bytes = (unsigned)EVP_MD_size(scheme.essiv_hash);
+        unsigned n_bytes = (unsigned)libcrypto()->EVP_MD_size(scheme.essiv_hash);
 
         /* All key bytes, of XTS both halves. Spec: encryption section 3.3. */
         cipher->essiv_key = qimg_secret_new(n_bytes);
-        if (EVP_Digest(key->bytes, key->n_bytes, cipher->essiv_key->bytes, &n_bytes,
-                       scheme.essiv_hash, NULL) != 1) {
+        if (libcrypto()->EVP_Digest(key->bytes, key->n_bytes, cipher->essiv_key->bytes,
+                                    &n_bytes, scheme.essiv_hash, NULL) != 1) {
             qimg_set_error_errno(error, ENOMEM, NULL, "the key cannot be hashed");
             qimg_cipher_free(cipher);
             return NULL;
@@ -308,7 +309,8 @@ run_evp(EVP_CIPHER_CTX *evp, const uint8_t *source, uint8_t *target, size_t n_by
 {
     int n_out = 0;
 
-    return EVP_CipherUpdate(evp, target, &n_out, source, (int)n_bytes) == 1 &&
+    return libcrypto()->EVP_CipherUpdate(evp, target, &n_out, source, (int)n_bytes) ==
+               1 &&
            (size_t)n_out == n_bytes;
 }
 
@@ -372,7 +374,7 @@ crypt_sector(const Scheme *scheme, const Context *context, uint64_t sector,
         return false;
     if (scheme->tweak)
         return run_xts(context, iv, source, target);
-    return EVP_CipherInit_ex(context->data, NULL, NULL, NULL, iv, -1) == 1 &&
+    return libcrypto()->EVP_CipherInit_ex(context->data, NULL, NULL, NULL, iv, -1) == 1 &&
            run_evp(context->data, source, target, QIMG_SECTOR_BYTES);
 }
 

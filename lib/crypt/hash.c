@@ -4,6 +4,8 @@
 
 #include <glib.h>
 
+#include "crypt/libcrypto.h"
+
 const EVP_MD *
 qimg_hash_find(const char *name)
 {
@@ -11,5 +13,5 @@ qimg_hash_find(const char *name)
     static const char *const names[] = {
         "md5", "sha1", "sha224", "sha256", "sha384", "sha512", "ripemd160", "sm3", NULL};
 
-    return g_strv_contains(names, name) ? EVP_get_digestbyname(name) : NULL;
+    return g_strv_contains(names, name) ? libcrypto()->EVP_get_digestbyname(name) : NULL;
 }

@@ -2,7 +2,7 @@
 /* Hashes as the headers of encrypted disks name them. */
 #pragma once
 
-#include <openssl/evp.h>
+#include "crypt/libcrypto.h"
 
 /* The hash @name, case sensitive; static. NULL: unknown, or libcrypto lacks it. */
 const EVP_MD *qimg_hash_find(const char *name);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/errors.h"
+#include "crypt/libcrypto.h"
 
 /* Spec: encryption section 2. */
 #define LEGACY_KEY_BYTES 16u
@@ -243,13 +244,13 @@ qimg_keyring_open_aes(const QimgKeyring *keyring, unsigned depth, const char *pa
     const QimgSecret *passphrase = given ? given : answer;
     QimgCipher *cipher = NULL;
 
-    if (passphrase) {
+    if (passphrase && libcrypto_load(error)) {
         QimgSecret *key = qimg_secret_new(LEGACY_KEY_BYTES);
 
         memcpy(key->bytes, passphrase->bytes, MIN(passphrase->n_bytes, LEGACY_KEY_BYTES));
         cipher = qimg_cipher_new(LEGACY_CIPHER, LEGACY_MODE, key, error);
         qimg_secret_free(key);
-    } else {
+    } else if (!passphrase) {
         set_no_key(error, "aes", depth, 0, false);
     }
     qimg_secret_free(answer);

@@ -2,7 +2,6 @@
 #include "crypt/luks-slots.h"
 
 #include <errno.h>
-#include <openssl/evp.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
@@ -11,6 +10,7 @@
 #include "base/errors.h"
 #include "crypt/cipher.h"
 #include "crypt/hash.h"
+#include "crypt/libcrypto.h"
 
 /* The least that LUKS allows, for slots and digest. */
 #define MIN_ITERATIONS 1000u
@@ -63,8 +63,9 @@ measure_iterations(const char *hash, unsigned key_bytes, unsigned time_ms, GErro
     for (n = MIN_ITERATIONS; elapsed_ns < MIN_MEASURE_NS; n *= 2) {
         uint64_t start_ns = cpu_time_ns();
 
-        if (PKCS5_PBKDF2_HMAC("measure", -1, salt, sizeof salt, (int)n,
-                              qimg_hash_find(hash), (int)key_bytes, key) != 1) {
+        if (libcrypto()->PKCS5_PBKDF2_HMAC("measure", -1, salt, sizeof salt, (int)n,
+                                           qimg_hash_find(hash), (int)key_bytes,
+                                           key) != 1) {
             qimg_set_error(error, QIMG_ERROR_FAILED,
                            "libcrypto cannot derive a key with the hash %s", hash);
             return 0;

@@ -4,14 +4,13 @@
 #include "crypt/luks.h"
 
 #include <errno.h>
-#include <openssl/crypto.h>
-#include <openssl/evp.h>
 #include <string.h>
 
 #include "base/endian.h"
 #include "base/errors.h"
 #include "crypt/cipher.h"
 #include "crypt/hash.h"
+#include "crypt/libcrypto.h"
 
 #define ITERATIONS_PER_MINUTE UINT64_C(60000000) /* of an ordinary core */
 
@@ -21,7 +20,7 @@ luks_check_names(const char *cipher, const char *mode, const char *hash, size_t 
 {
     g_autofree char *shown = g_strescape(hash, "\"'");
 
-    if (!qimg_cipher_check(cipher, mode, key_bytes, error))
+    if (!libcrypto_load(error) || !qimg_cipher_check(cipher, mode, key_bytes, error))
         return false;
     if (!qimg_hash_find(hash))
         qimg_set_error(error, QIMG_ERROR_ENCRYPTED,
@@ -66,7 +65,7 @@ luks_check(const LuksHeader *header, uint64_t max_iterations, GError **error)
 static bool
 diffuse(const EVP_MD *md, EVP_MD_CTX *context, uint8_t *bytes, size_t n_bytes)
 {
-    size_t hash_bytes = (size_t)EVP_MD_size(md);
+    size_t hash_bytes = (size_t)libcrypto()->EVP_MD_size(md);
     uint8_t hash[EVP_MAX_MD_SIZE];
     bool is_good = true;
 
@@ -74,14 +73,15 @@ diffuse(const EVP_MD *md, EVP_MD_CTX *context, uint8_t *bytes, size_t n_bytes)
         size_t block_bytes = MIN(hash_bytes, n_bytes - done);
         qimg_be32 number = qimg_be32_set((uint32_t)(done / hash_bytes));
 
-        is_good = EVP_DigestInit_ex(context, md, NULL) == 1 &&
-                  EVP_DigestUpdate(context, &number, sizeof number) == 1 &&
-                  EVP_DigestUpdate(context, bytes + done, block_bytes) == 1 &&
-                  EVP_DigestFinal_ex(context, hash, NULL) == 1;
+        is_good =
+            libcrypto()->EVP_DigestInit_ex(context, md, NULL) == 1 &&
+            libcrypto()->EVP_DigestUpdate(context, &number, sizeof number) == 1 &&
+            libcrypto()->EVP_DigestUpdate(context, bytes + done, block_bytes) == 1 &&
+            libcrypto()->EVP_DigestFinal_ex(context, hash, NULL) == 1;
         if (is_good)
             memcpy(bytes + done, hash, block_bytes);
     }
-    OPENSSL_cleanse(hash, sizeof hash);
+    explicit_bzero(hash, sizeof hash);
     return is_good;
 }
 
@@ -90,7 +90,7 @@ luks_merge(const char *hash, const uint8_t *stripes, unsigned n_stripes,
            QimgSecret *key_out)
 {
     const EVP_MD *md = qimg_hash_find(hash);
-    EVP_MD_CTX *context = EVP_MD_CTX_new();
+    EVP_MD_CTX *context = libcrypto()->EVP_MD_CTX_new();
     size_t n_bytes = key_out->n_bytes;
     bool is_good = md && context;
 
@@ -100,7 +100,7 @@ luks_merge(const char *hash, const uint8_t *stripes, unsigned n_stripes,
             key_out->bytes[j] ^= stripes[i * n_bytes + j];
         is_good = i + 1 == n_stripes || diffuse(md, context, key_out->bytes, n_bytes);
     }
-    EVP_MD_CTX_free(context);
+    libcrypto()->EVP_MD_CTX_free(context);
     return is_good;
 }
 
@@ -108,9 +108,9 @@ static bool
 derive(const LuksHeader *header, const QimgSecret *password, const uint8_t *salt,
        uint32_t iterations, uint8_t *out, size_t n_bytes, GError **error)
 {
-    if (PKCS5_PBKDF2_HMAC((const char *)password->bytes, (int)password->n_bytes, salt,
-                          LUKS_SALT_BYTES, (int)iterations, qimg_hash_find(header->hash),
-                          (int)n_bytes, out) == 1)
+    if (libcrypto()->PKCS5_PBKDF2_HMAC(
+            (const char *)password->bytes, (int)password->n_bytes, salt, LUKS_SALT_BYTES,
+            (int)iterations, qimg_hash_find(header->hash), (int)n_bytes, out) == 1)
         return true;
     qimg_set_error(error, QIMG_ERROR_FAILED,
                    "libcrypto cannot derive a key with the hash %s", header->hash);
@@ -140,7 +140,7 @@ has_digest(const LuksHeader *header, const QimgSecret *key)
     uint8_t digest[LUKS_DIGEST_BYTES];
 
     return luks_digest(header, key, digest, NULL) &&
-           CRYPTO_memcmp(digest, header->digest, sizeof digest) == 0;
+           libcrypto()->CRYPTO_memcmp(digest, header->digest, sizeof digest) == 0;
 }
 
 bool

@@ -4,7 +4,6 @@
 
 #include <fcntl.h>
 #include <glib.h>
-#include <openssl/crypto.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -54,7 +53,7 @@ qimg_secret_free(QimgSecret *secret)
 
     if (!secret)
         return;
-    OPENSSL_cleanse(secret->bytes, secret->n_bytes);
+    explicit_bzero(secret->bytes, secret->n_bytes);
     munmap(pages, pages->mapped_bytes);
 }
 

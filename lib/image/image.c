@@ -7,6 +7,7 @@
 
 #include "base/checked.h"
 #include "base/errors.h"
+#include "crypt/libcrypto.h"
 #include "format/drivers.h"
 #include "image/open/choose-driver.h"
 #include "storage/file.h"
@@ -16,6 +17,12 @@ qimg_version(void)
 {
     return G_STRINGIFY(QIMG_VERSION_MAJOR) "." G_STRINGIFY(
         QIMG_VERSION_MINOR) "." G_STRINGIFY(QIMG_VERSION_MICRO);
+}
+
+gboolean
+qimg_load_libraries(GError **error)
+{
+    return libcrypto_load(error);
 }
 
 QimgImage *

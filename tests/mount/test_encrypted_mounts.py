@@ -2,6 +2,7 @@
 """Encrypted images in a mount, and passphrases that are typed. Spec: encryption section 7."""
 
 import os
+import subprocess
 
 import pytest
 
@@ -169,3 +170,40 @@ def test_volume_is_written(tmp_path, mnt):
         assert read_all(mount.raw(volume.path)) == wanted
     assert volume.content() == wanted
     assert volume.path.read_bytes()[:2 * MIB] == header and volume.path.stat().st_size == 4 * MIB
+
+
+def loaded_libraries(mount):
+    with open(f"/proc/{mount.pid}/maps", encoding="utf-8") as maps:
+        return {os.path.basename(line.split()[-1]) for line in maps if ".so" in line}
+
+
+def test_libcrypto_is_loaded_at_need(image, tmp_path, mnt):
+    """It takes half of a start; images of a directory are opened when nothing can be loaded."""
+    plain = tmp_path / "plain" / "disk.raw"
+    plain.parent.mkdir()
+    plain.write_bytes(bytes(MIB))
+    for path, options, is_loaded in ((plain, (), False), (plain.parent, (), True), (
+            image.path, ("-o", f"passphrase_file={image.passphrase_file()}"), True)):
+        with Mount(path, mnt, *options) as mount:
+            libraries = loaded_libraries(mount)
+            assert "libc.so.6" in libraries
+            assert any(name.startswith("libcrypto") for name in libraries) == is_loaded
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="hides a file from the program: needs root")
+def test_without_libcrypto(image, tmp_path):
+    """Says so; all else works."""
+    copy = tmp_path / "copy.raw"
+    hide = ("for f in $(ldconfig -p | sed -n 's/.*libcrypto.* => //p'); do"
+            " mount --bind /dev/null \"$f\"; done; exec \"$@\"")
+
+    def run(*arguments):
+        return subprocess.run(
+            ["unshare", "--mount", "sh", "-c", hide, "sh", env.qimg(), *map(str, arguments)],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+
+    done = run("copy-out", "-o", f"passphrase_file={image.passphrase_file()}", image.path, copy)
+    assert done.returncode == 1 and "libcrypto" in done.stdout, done.stdout
+    assert not copy.exists()
+    done = run("info", image.path)
+    assert done.returncode == 0 and "luks" in done.stdout or "aes" in done.stdout, done.stdout
