@@ -525,9 +525,10 @@ QIMG_API uint64_t qimg_create_get_size_bytes(const QimgCreate *create);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(QimgCreate, qimg_create_free)
 
-/* ---- passphrases of an encrypted image ---- */
+/* ---- properties of an image, and its passphrases ---- */
 
-/* A change of the key slots of an image encrypted by LUKS. Not thread-safe. */
+/* A change of the header of an image, or of the key slots of one that is encrypted by
+ * LUKS. Not thread-safe. */
 typedef struct QimgAmend QimgAmend;
 
 /* Without a change yet. Never NULL. */
@@ -538,6 +539,11 @@ QIMG_API void qimg_amend_free(QimgAmend *amend);
 
 /* Sets one property by its name, as on the command line:
  *
+ *   compat=0.10|1.1          qcow2: the version of the format, 2 or 3
+ *   refcount_bits=1|2|4|8|16|32|64
+ *   lazy_refcounts           on (also a NULL @value) or off
+ *   data_file=NAME           the new name of the external data file, stored as given
+ *   data_file_raw=off        the data file need no longer be the whole disk
  *   encrypt.state=active     fill a key slot, for the new passphrase; with an old one,
  *                            erase its slots afterwards
  *   encrypt.state=inactive   erase a slot, or all that open with the old passphrase
@@ -559,13 +565,15 @@ QIMG_API gboolean qimg_amend_set(QimgAmend *amend, const char *name, const char 
 QIMG_API void qimg_amend_set_ask_passphrase(QimgAmend *amend, QimgAskPassphrase ask,
                                             QimgAskPassphrase ask_new, void *user);
 
-/* Changes the key slots of the image @path, which no other program may have open, in
- * place and durably. After a failure, a kill or a loss of power each slot opens with its
- * passphrase or is inactive, and a slot is erased only when the new one is durable.
+/* Changes the image @path, which no other program may have open, in place and durably:
+ * its header, or its key slots, not both. The header is replaced by one write, so that a
+ * crash leaves the old properties or the new ones; a change that would lose something is
+ * refused. Of key slots: after a failure, a kill or a loss of power each slot opens with
+ * its passphrase or is inactive, and a slot is erased only when the new one is durable.
  * Cancelled before a slot is written, it changes nothing of that slot. Errors: USAGE;
  * ENCRYPTED without a passphrase that opens it; REFUSED for the last slot; EXISTS and
  * NOT_FOUND for a slot that is active or is not; TOO_LARGE if all are; UNSUPPORTED for an
- * image without key slots; those of opening; FAILED of the host. */
+ * image without key slots or such properties; those of opening; FAILED of the host. */
 QIMG_API gboolean qimg_amend_run(QimgAmend *amend, const char *path,
                                  QimgProgress progress, void *user, GError **error);
 

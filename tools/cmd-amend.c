@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* qimg amend: changes the key slots of an encrypted image. */
+/* qimg amend: changes properties of an image's header, or its key slots. */
 #include <stdio.h>
 
 #include "command-line.h"
@@ -18,8 +18,8 @@ set_amend_property(void *target, const char *name, const char *value, GError **e
     return qimg_amend_set(target, name, value, error);
 }
 
-/* Signals kill the process while a key is derived; once something is written, the slot
- * is finished. */
+/* Signals kill the process while a key is derived; once something is written, it is
+ * finished. */
 static gboolean
 amend_step(uint64_t done, uint64_t total, void *user)
 {
@@ -38,6 +38,8 @@ amend_image(const CommandLine *line, const AmendArguments *a)
     for (char **list = a->lists; list && *list; list++)
         if (!command_line_set_list(*list, set_amend_property, amend, &error))
             return output_failure(NULL, error);
+    if (line->format && !qimg_amend_set(amend, "format", line->format, &error))
+        return output_failure(NULL, error);
     if (a->is_forced && !qimg_amend_set(amend, "force", NULL, &error))
         return output_failure(NULL, error);
     qimg_amend_set_ask_passphrase(amend, qimg_ask_on_terminal, qimg_ask_new_on_terminal,
@@ -56,7 +58,9 @@ cmd_amend(int argc, char **argv)
     AmendArguments a = {0};
     const GOptionEntry entries[] = {
         {"options", 'o', 0, G_OPTION_ARG_FILENAME_ARRAY, &a.lists,
-         "the change: encrypt.state=active or inactive, encrypt.keyslot=, "
+         "the change: compat=0.10 or 1.1, refcount_bits=, lazy_refcounts=on or off, "
+         "data_file=, data_file_raw=off; "
+         "encrypt.state=active or inactive, encrypt.keyslot=, "
          "encrypt.iter-time=, new_passphrase_file=, new_passphrase_fd=, "
          "old_passphrase_file=, old_passphrase_fd=; how to open the image: "
          "passphrase_file=, passphrase_fd=, max_iterations=, format=, nolock",
@@ -68,9 +72,12 @@ cmd_amend(int argc, char **argv)
     };
     const CommandSpec spec = {
         .operands = "IMAGE",
-        .summary = "Adds, erases or changes passphrases of an encrypted image.",
+        .summary = "Changes properties of an image, or adds, erases or changes "
+                   "passphrases of an encrypted one.",
         .min_operands = 1,
         .max_operands = 1,
+        .has_format = true,
+        .has_progress = true,
         .entries = entries,
     };
     CommandLine line;

@@ -156,7 +156,6 @@ typedef struct {
     gboolean lists, extents;
     GPtrArray *actions; /* QimgBitmapAction *, in the order given */
     char *granularity;
-    char *format;
     char *source_file; /* of --merge */
     char *source_format;
 } Wanted;
@@ -333,9 +332,7 @@ run(const CommandLine *line, const Wanted *wanted)
     if (!qimg_options_set(line->image_options, "nokey", NULL, &error))
         return output_failure(NULL, error);
 
-    if (!check_wanted(line, wanted, &error) ||
-        (wanted->format &&
-         !qimg_options_set(line->image_options, "format", wanted->format, &error)))
+    if (!check_wanted(line, wanted, &error))
         return output_failure(NULL, error);
     return wanted->actions->len > 0 ? change(line, wanted) : show(line, wanted->extents);
 }
@@ -369,8 +366,6 @@ cmd_bitmap(int argc, char **argv)
          "the image with SOURCE, if it is another one", "FILE"},
         {"source-format", 'F', 0, G_OPTION_ARG_STRING, &wanted.source_format,
          "the format of that image", "FORMAT"},
-        {"format", 'f', 0, G_OPTION_ARG_STRING, &wanted.format, "as -o format=FORMAT",
-         "FORMAT"},
         {0},
     };
     const CommandSpec spec = {
@@ -394,7 +389,6 @@ cmd_bitmap(int argc, char **argv)
     }
     g_ptr_array_unref(wanted.actions);
     g_free(wanted.granularity);
-    g_free(wanted.format);
     g_free(wanted.source_file);
     g_free(wanted.source_format);
     return exit_code;

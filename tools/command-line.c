@@ -44,10 +44,44 @@ ask_hidden(const char *path, unsigned n_asked, uint8_t *bytes, size_t size_bytes
     return qimg_ask_on_terminal(path, n_asked, bytes, size_bytes, user);
 }
 
+/* The values of the options that several subcommands have. */
+typedef struct {
+    char *output;
+    GStrv lists;
+    char *format;
+    gboolean force_share;
+    gboolean progress; /* changes nothing: it is shown on a terminal anyway */
+    gboolean wants_help;
+} Common;
+
+static void
+common_clear(Common *common)
+{
+    g_free(common->output);
+    g_strfreev(common->lists);
+    g_free(common->format);
+}
+
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Common, common_clear)
+
+/* -f and -U come last: they are more explicit than -o. */
+static bool
+set_image_options(QimgOptions *options, const CommandSpec *spec, const Common *common,
+                  GError **error)
+{
+    for (char **list = common->lists; list && *list; list++)
+        if (!command_line_set_list(*list, set_image_option, options, error))
+            return false;
+    return (!spec->opens_image || !common->format ||
+            qimg_options_set(options, "format", common->format, error)) &&
+           (!common->force_share || qimg_options_set(options, "nolock", NULL, error));
+}
+
 /* Sets the common results from the parsed options. */
 static bool
-set_common(CommandLine *line, const char *output, char **lists)
+set_common(CommandLine *line, const CommandSpec *spec, Common *common)
 {
+    const char *output = common->output;
     g_autoptr(GError) error = NULL;
 
     if (output && strcmp(output, "json") != 0 && strcmp(output, "human") != 0) {
@@ -57,14 +91,12 @@ set_common(CommandLine *line, const char *output, char **lists)
     line->json = output && strcmp(output, "json") == 0;
     line->image_options = qimg_options_new();
     qimg_options_set_ask_passphrase(line->image_options, ask_hidden, line->image_options);
-    for (char **list = lists; list && *list; list++) {
-        if (!command_line_set_list(*list, set_image_option, line->image_options,
-                                   &error)) {
-            output_failure(NULL, error);
-            command_line_clear(line);
-            return false;
-        }
+    if (!set_image_options(line->image_options, spec, common, &error)) {
+        output_failure(NULL, error);
+        command_line_clear(line);
+        return false;
     }
+    line->format = g_steal_pointer(&common->format);
     if (qimg_options_has_passphrase(line->image_options))
         qimg_process_hide_memory();
     return true;
@@ -115,10 +147,6 @@ find_habit(const char *message)
     static const struct {
         const char *option, *instead;
     } habits[] = {
-        {"-f", "the format is probed; -o format=FORMAT sets it"},
-        {"--format", "the format is probed; -o format=FORMAT sets it"},
-        {"-U", "-o nolock reads an image in use"},
-        {"--force-share", "-o nolock reads an image in use"},
         {"--json", "--output=json"},
         {"--backing-chain", "the whole chain is shown"},
         {"-p", "progress is shown on a terminal"},
@@ -141,26 +169,36 @@ bool
 command_line_parse(const CommandSpec *spec, int argc, char **argv, CommandLine *out,
                    int *exit_code_out)
 {
-    g_autofree char *output = NULL;
-    g_auto(GStrv) lists = NULL;
+    g_auto(Common) common = {0};
     const GOptionEntry output_entries[] = {
-        {"output", 0, 0, G_OPTION_ARG_STRING, &output, "human (the default) or json",
-         "FORMAT"},
+        {"output", 0, 0, G_OPTION_ARG_STRING, &common.output,
+         "human (the default) or json", "FORMAT"},
         {0},
     };
     const GOptionEntry image_entries[] = {
-        {"options", 'o', 0, G_OPTION_ARG_STRING_ARRAY, &lists,
+        {"options", 'o', 0, G_OPTION_ARG_STRING_ARRAY, &common.lists,
          "how to open the image: format=, backing=, backing_map=, l2_cache=, "
          "data_cache=, "
          "threads=, nolock, direct, passphrase_file=, passphrase_fd=, max_iterations=; "
          "as "
          "for qcowfs",
          "NAME=VALUE,..."},
+        {"force-share", 'U', 0, G_OPTION_ARG_NONE, &common.force_share,
+         "the same as -o nolock: open an image in use", NULL},
         {0},
     };
-    gboolean wants_help = FALSE;
+    const GOptionEntry format_entries[] = {
+        {"format", 'f', 0, G_OPTION_ARG_STRING, &common.format,
+         "of the image: qcow2, qed, qcow, luks or raw (default: probed)", "FORMAT"},
+        {0},
+    };
+    const GOptionEntry progress_entries[] = {
+        {"progress", 'p', 0, G_OPTION_ARG_NONE, &common.progress,
+         "accepted; progress is shown on a terminal anyway", NULL},
+        {0},
+    };
     const GOptionEntry help_entries[] = {
-        {"help", 'h', 0, G_OPTION_ARG_NONE, &wants_help, "print this help", NULL},
+        {"help", 'h', 0, G_OPTION_ARG_NONE, &common.wants_help, "print this help", NULL},
         {0},
     };
     g_autoptr(GOptionContext) context = g_option_context_new(spec->operands);
@@ -181,6 +219,10 @@ command_line_parse(const CommandSpec *spec, int argc, char **argv, CommandLine *
         g_option_context_add_main_entries(context, output_entries, NULL);
     if (spec->opens_image)
         g_option_context_add_main_entries(context, image_entries, NULL);
+    if (spec->opens_image || spec->has_format)
+        g_option_context_add_main_entries(context, format_entries, NULL);
+    if (spec->has_progress)
+        g_option_context_add_main_entries(context, progress_entries, NULL);
     g_option_context_add_main_entries(context, help_entries, NULL);
     if (!g_option_context_parse(context, &argc, &argv, &error)) {
         const char *habit = find_habit(error->message);
@@ -189,7 +231,7 @@ command_line_parse(const CommandSpec *spec, int argc, char **argv, CommandLine *
                 habit ? habit : "", habit ? "; " : "", name);
         return false;
     }
-    if (wants_help) {
+    if (common.wants_help) {
         print_command_help(context);
         *exit_code_out = EXIT_GOOD;
         return false;
@@ -205,11 +247,12 @@ command_line_parse(const CommandSpec *spec, int argc, char **argv, CommandLine *
         return false;
     }
     *out = (CommandLine){.operands = argv + 1, .n_operands = n_operands};
-    return set_common(out, output, lists);
+    return set_common(out, spec, &common);
 }
 
 void
 command_line_clear(CommandLine *line)
 {
     g_clear_pointer(&line->image_options, qimg_options_free);
+    g_clear_pointer(&line->format, g_free);
 }

@@ -14,13 +14,16 @@ typedef struct {
     unsigned min_operands;
     unsigned max_operands;
     bool has_output;             /* --output=human|json */
-    bool opens_image;            /* -o NAME=VALUE,... */
+    bool opens_image;            /* -o NAME=VALUE,..., -f FORMAT, -U */
+    bool has_format;             /* only -f FORMAT */
+    bool has_progress;           /* -p */
     const GOptionEntry *entries; /* the subcommand's own options; NULL: none */
     void *user;                  /* passed to callbacks of @entries */
 } CommandSpec;
 
 typedef struct {
     bool json;
+    char *format;               /* owned: -f without opens_image; NULL: not given */
     QimgOptions *image_options; /* owned */
     char **operands;            /* borrowed from argv */
     unsigned n_operands;

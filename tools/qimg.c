@@ -12,7 +12,7 @@ static const struct {
     const char *summary;
     int (*run)(int argc, char **argv);
 } commands[] = {
-    {"amend", "change passphrases of an encrypted image", cmd_amend},
+    {"amend", "change properties, or passphrases of an encrypted image", cmd_amend},
     {"bitmap", "list, show and change persistent dirty bitmaps", cmd_bitmap},
     {"check", "whether an image is sound; repairs it", cmd_check},
     {"copy-out", "copies a disk to a raw file, with digests", cmd_copy_out},

@@ -6,6 +6,7 @@
 #include "format/check-report.h"
 #include "format/create-options.h"
 #include "format/format.h"
+#include "format/header-change.h"
 #include "format/run.h"
 #include "format/write-plan.h"
 
@@ -180,6 +181,17 @@ struct QimgDriver {
      * file for writing. Errors: those of the storage, -ENOMEM. */
     bool (*repair)(QimgFormat *format, QimgRepair mode, QimgCheckReport *report,
                    GError **error);
+
+    /* ---- the header ---- */
+
+    /* Makes @change, durably, by one write that a crash leaves undone or done; nothing
+     * has changed on failure, except for unused space. The layer was opened for_check,
+     * its file for writing, or is writable, with the gate closed; of a writable one, only
+     * the backing file is changed, and it is closed afterwards. NULL: the format has no
+     * such properties. Errors: USAGE, REFUSED where something would be lost, UNSUPPORTED,
+     * CANCELED, those of the storage. */
+    bool (*change_header)(QimgFormat *format, const QimgHeaderChange *change,
+                          const QimgTask *task, GError **error);
 
     /* ---- creation ---- */
 

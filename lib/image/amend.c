@@ -8,6 +8,7 @@
 #include "base/errors.h"
 #include "crypt/luks-slots.h"
 #include "format/encryption.h"
+#include "image/amend-header.h"
 #include "image/chain/chain.h"
 #include "image/chain/option-value.h"
 #include "image/chain/options.h"
@@ -21,7 +22,9 @@ struct QimgAmend {
     QimgKeyring *new_keyring; /* owned: the one for a new slot */
     QimgKeyring *old_keyring; /* owned: the one whose slots are erased */
     bool has_state, activates;
-    int slot; /* NO_SLOT: not named */
+    AmendHeader header;
+    bool has_encryption; /* a property of key slots was set */
+    int slot;            /* NO_SLOT: not named */
     unsigned iter_time_ms;
     bool is_forced;
     GPtrArray *notes; /* char *, NULL-terminated */
@@ -44,6 +47,7 @@ qimg_amend_new(void)
     amend->options = qimg_options_new();
     amend->new_keyring = qimg_keyring_new();
     amend->old_keyring = qimg_keyring_new();
+    amend_header_init(&amend->header);
     amend->slot = NO_SLOT;
     amend->iter_time_ms = LUKS_DEFAULT_ITER_TIME_MS;
     amend->notes = g_ptr_array_new_with_free_func(g_free);
@@ -59,6 +63,7 @@ qimg_amend_free(QimgAmend *amend)
     qimg_options_free(amend->options);
     qimg_keyring_free(amend->new_keyring);
     qimg_keyring_free(amend->old_keyring);
+    amend_header_clear(&amend->header);
     g_ptr_array_unref(amend->notes);
     g_free(amend);
 }
@@ -200,13 +205,19 @@ qimg_amend_set(QimgAmend *amend, const char *name, const char *value, GError **e
 {
     size_t i = 0;
 
+    if (amend_header_has(name))
+        return amend_header_set(&amend->header, name, value, error);
     while (i < G_N_ELEMENTS(table) && strcmp(table[i].name, name) != 0)
         i++;
     if (i == G_N_ELEMENTS(table))
         return qimg_misuse(error,
-                           "%s: is no property that can be changed (key slots of "
-                           "encrypted images can, by encrypt.state=active or inactive)",
+                           "%s: is no property that can be changed (give compat, "
+                           "refcount_bits, lazy_refcounts, data_file, data_file_raw, or "
+                           "encrypt.state=active or inactive for key slots; qimg resize "
+                           "changes the size, qimg rebase the backing file)",
                            name);
+    amend->has_encryption |=
+        table[i].set != amend_set_opening && table[i].set != amend_set_force;
     return option_check_value(name, table[i].takes_value, value, error) &&
            table[i].set(amend, name, value, error);
 }
@@ -219,7 +230,8 @@ check_amend(const QimgAmend *amend, GError **error)
 
     if (!amend->has_state)
         return qimg_misuse(error, "encrypt.state: is missing (give active, to add a key "
-                                  "slot, or inactive, to erase one)");
+                                  "slot, or inactive, to erase one; or a property of the "
+                                  "header)");
     if (qimg_keyring_count(amend->old_keyring) > 1 ||
         qimg_keyring_count(amend->new_keyring) > 1)
         return qimg_misuse(error, "new_passphrase_file, old_passphrase_file: each can be "
@@ -443,8 +455,6 @@ amend_layer(QimgAmend *amend, QimgFormat *layer, const char *path, const QimgTas
     uint64_t max = qimg_keyring_get_max_iterations(amend->options->keyring);
     Run run = {.amend = amend, .path = path, .task = task, .header = layer->luks};
 
-    g_ptr_array_set_size(amend->notes, 0);
-    g_ptr_array_add(amend->notes, NULL);
     if (!layer->encryption) {
         qimg_set_error(error, QIMG_ERROR_UNSUPPORTED, "is not encrypted");
         return false;
@@ -475,6 +485,14 @@ qimg_amend_run(QimgAmend *amend, const char *path, QimgProgress progress, void *
     QimgChain *chain;
     bool is_done;
 
+    g_ptr_array_set_size(amend->notes, 0);
+    g_ptr_array_add(amend->notes, NULL);
+    if (amend->header.given && amend->has_encryption)
+        return qimg_misuse(error,
+                           "properties of the header and key slots are changed one "
+                           "after the other (give them in two calls)");
+    if (amend->header.given)
+        return amend_header_run(&amend->header, path, amend->options, &task, error);
     if (!check_amend(amend, error))
         return FALSE;
     chain = chain_open_for_amend(path, amend->options, error);

@@ -14,7 +14,8 @@ import sources
 BRICKS = ("base", "qimg.h")
 # The headers of format/ for its users; the rest of format/ is for the formats.
 CONTRACT = ("format/driver.h", "format/drivers.h", "format/encryption.h", "format/format.h",
-            "format/run.h", "format/sectors.h", "format/write-plan.h")
+            "format/header-change.h", "format/run.h", "format/sectors.h",
+            "format/write-plan.h")
 # The headers that a front end shares with the library besides its public header: one order of
 # locks, and the hook of a thread that waits for a disk.
 SHARED_BRICKS = {"fuse": ("base/lock.h", "base/wait-hook.h")}

@@ -17,6 +17,8 @@ ROW = re.compile(r'\{\s*"(\w+)",\s*(NULL|"[^"]*"),\s*(NULL|")')
 LONG = re.compile(r'\(struct option\)\{"(\w+)",')
 SHORT = re.compile(r'getopt_long\(argc, argv, "([^"]*)"')
 HELP_OPTION = re.compile(r"^  (?:-(\w), )?--([\w-]+)", re.MULTILINE)
+# Of the letters explained in qimg.1.
+LONG_NAMES = {"o": "options", "f": "format", "U": "force-share", "p": "progress"}
 COMMAND = re.compile(r'^    \{"([\w-]+)", "[^"]*", cmd_\w+\},', re.MULTILINE)
 
 
@@ -92,11 +94,11 @@ def check_subcommand(root, program, name, common, problems):
     own = {option for item in manual_items(page, "OPTIONS")
            for option in re.findall(r"Fl -?([\w-]+)", item)}
     problems += [f"qimg-{name}.1: -{option} is in qimg.1, too" for option in own & common
-                 if option not in ("o", "options", "version")]
+                 if option not in ("o", "options", "f", "format", "version")]
     # All take -h; of the others, those that the synopsis shows.
     shown = set(re.findall(r"Fl -?([\w-]+)", section_of(page, "SYNOPSIS")))
     borrowed = {"h", "help"} | (shown & common)
-    borrowed |= {"options"} if "o" in borrowed else set()
+    borrowed |= {name for letter, name in LONG_NAMES.items() if letter in borrowed - own}
     compare(problems, f"option of qimg {name}:", in_help, own | borrowed)
     problems += [f"qimg-{name}.1: its synopsis has -{option}, which is no option"
                  for option in sorted(shown - in_help)]

@@ -56,7 +56,7 @@ def test_near_option(options, answer, disk, mnt):
 @pytest.mark.parametrize("argv, answer", [
     (["convert", "x"], "qimg copy-out"), (["rebase"], "qemu-img rebase"),
     (["nonsense"], "no such subcommand (see qimg --help)"),
-    (["info", "-U", "x"], "-o nolock"), (["map", "-f", "raw", "x"], "-o format=FORMAT"),
+    (["map", "-O", "raw", "x"], "qemu-img convert"),
     (["info", "--json", "x"], "--output=json"),
     (["info", "--nonsense", "x"], "(see qimg info --help)"),
 ])

@@ -111,7 +111,7 @@ REFUSED = [
     ([ERASE, "encrypt.keyslot=0", "old_passphrase_file=a"], ["not both"]),
     ([ERASE, "encrypt.keyslot=0", "new_passphrase_file=b"], ["means nothing"]),
     (["passphrase_file=a"], ["encrypt.state: is missing"]),
-    (["compat=0.10"], ["compat: is no property that can be changed"]),
+    (["size=1G"], ["size: is no property that can be changed"]),
     ([*ADD, "passphrase_file=a", "new_passphrase_file=b", "max_iterations=1000"], ["minutes"]),
 ]
 

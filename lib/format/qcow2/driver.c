@@ -9,6 +9,7 @@
 #include "format/drivers.h"
 #include "format/encryption.h"
 #include "format/qcow2/activate.h"
+#include "format/qcow2/amend.h"
 #include "format/qcow2/bitmap/bitmap-extents.h"
 #include "format/qcow2/bitmap/bitmap-list.h"
 #include "format/qcow2/bitmap/change.h"
@@ -443,6 +444,7 @@ const QimgDriver qimg_driver_qcow2 = {
     .revert_to_snapshot = qcow2_revert_to_snapshot,
     .check = qcow2_check,
     .repair = qcow2_repair,
+    .change_header = qcow2_change_header,
     .end_writing = qcow2_end_writing,
     .check_create = qcow2_check_create,
     .create = qcow2_create,

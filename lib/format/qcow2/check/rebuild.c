@@ -70,22 +70,38 @@ write_table(const Rebuild *b)
                               qimg_host(b->table_offset), words, n_bytes);
 }
 
-static QimgErrno
-switch_header(const Rebuild *b)
+QimgErrno
+qcow2_build_refcounts(Qcow2Repair *r, Qcow2RefcountPlace *out)
 {
-    Qcow2 *q = b->r->q;
+    Rebuild b = {.r = r};
+    QimgErrno err = plan_rebuild(&b);
+
+    if (!err)
+        err = qcow2_repair_write_blocks(r);
+    if (!err)
+        err = write_table(&b);
+    if (!err)
+        err = qimg_storage_sync(r->q->base.file);
+    if (!err)
+        *out = (Qcow2RefcountPlace){b.table_offset, (uint32_t)b.n_table_clusters};
+    return err;
+}
+
+static QimgErrno
+switch_header(Qcow2 *q, const Qcow2RefcountPlace *place)
+{
     struct {
         qimg_be64 offset;
         qimg_be32 n_clusters;
-    } field = {qimg_be64_set(b->table_offset),
-               qimg_be32_set((uint32_t)b->n_table_clusters)};
+    } field = {qimg_be64_set(place->table_offset),
+               qimg_be32_set(place->n_table_clusters)};
     QimgErrno err =
         qcow2_write_header_field(q, QCOW2_HEADER_AT_REFCOUNT_TABLE, &field, sizeof field);
 
     if (err)
         return err;
-    qcow2_header_to_change(q)->refcount_table_offset = b->table_offset;
-    qcow2_header_to_change(q)->n_refcount_table_clusters = (uint32_t)b->n_table_clusters;
+    qcow2_header_to_change(q)->refcount_table_offset = place->table_offset;
+    qcow2_header_to_change(q)->n_refcount_table_clusters = place->n_table_clusters;
     return 0;
 }
 
@@ -97,7 +113,7 @@ qcow2_rebuild_refcounts(Qcow2Repair *r)
         .leaves_out_refcounts = true,
         .task = r->task,
     };
-    Rebuild b = {.r = r};
+    Qcow2RefcountPlace place;
     QimgErrno err;
 
     qcow2_counts_clear(&r->counts);
@@ -106,12 +122,6 @@ qcow2_rebuild_refcounts(Qcow2Repair *r)
     if (!err && r->counts.n_unread > 0)
         err = qcow2_repair_settle(r, true);
     if (!err)
-        err = plan_rebuild(&b);
-    if (!err)
-        err = qcow2_repair_write_blocks(r);
-    if (!err)
-        err = write_table(&b);
-    if (!err)
-        err = qimg_storage_sync(r->q->base.file);
-    return err ? err : switch_header(&b);
+        err = qcow2_build_refcounts(r, &place);
+    return err ? err : switch_header(r->q, &place);
 }

@@ -92,7 +92,7 @@ qcow2_repair_plan_blocks(Qcow2Repair *r)
 bool
 qcow2_repair_do_counts_fit(const Qcow2Repair *r)
 {
-    uint64_t max = qcow2_refcount_max(r->q->header.refcount_order);
+    uint64_t max = qcow2_refcount_max(r->order);
 
     if (max > UINT32_MAX / 2) /* counts are never that large */
         return true;
@@ -112,7 +112,7 @@ wanted_refcount(const Qcow2Repair *r, uint64_t cluster, uint64_t old)
 
     if (n == QCOW2_MAX_COUNT) /* that many, or more */
         n = qimg_max_u64(n, old);
-    return qimg_min_u64(n, qcow2_refcount_max(r->q->header.refcount_order));
+    return qimg_min_u64(n, qcow2_refcount_max(r->order));
 }
 
 /* Corrects the entries of the block in memory, as far as @pass allows; returns whether
@@ -120,7 +120,7 @@ wanted_refcount(const Qcow2Repair *r, uint64_t cluster, uint64_t old)
 static bool
 correct_block(Qcow2Repair *r, uint64_t index, Qcow2Pass pass)
 {
-    uint32_t order = r->q->header.refcount_order;
+    uint32_t order = r->order;
     bool is_changed = false;
 
     for (uint64_t i = 0; i < r->per_block; i++) {

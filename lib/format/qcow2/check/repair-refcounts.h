@@ -21,6 +21,7 @@ typedef struct {
     Qcow2 *q;
     const QimgTask *task; /* of the caller; may be NULL */
     Qcow2Counts counts;
+    uint32_t order; /* of the refcounts to be stored: 2^this bits */
     uint64_t per_block;
     /* Some references may not have been counted: no refcount is lowered, and no cluster
      * of the file is treated as free. */

@@ -116,13 +116,13 @@ repair_as_planned(Qcow2Repair *r)
 }
 
 static Qcow2Repair
-repair_new(Qcow2 *q, const QimgTask *task)
+repair_new(Qcow2 *q, uint32_t order, const QimgTask *task)
 {
     return (Qcow2Repair){
         .q = q,
         .task = task,
-        .per_block =
-            qcow2_refcounts_per_block(q->geometry.cluster_bits, q->header.refcount_order),
+        .order = order,
+        .per_block = qcow2_refcounts_per_block(q->geometry.cluster_bits, order),
         .new_blocks = g_array_new(FALSE, FALSE, sizeof(Qcow2NewBlock)),
         .block = g_try_malloc(q->geometry.cluster_bytes),
     };
@@ -143,7 +143,7 @@ repair_clear(Qcow2Repair *r)
 QimgErrno
 qcow2_repair_dirty(Qcow2 *q)
 {
-    Qcow2Repair r = repair_new(q, NULL);
+    Qcow2Repair r = repair_new(q, q->header.refcount_order, NULL);
     QimgErrno err = r.block ? plan_dirty(&r) : -ENOMEM;
 
     if (!err)
@@ -155,6 +155,37 @@ qcow2_repair_dirty(Qcow2 *q)
                   " refcounts raised, %" PRIu64 " lowered (leaks), %" PRIu64
                   " COPIED flags corrected",
                   q->base.file->path, r.n_raised, r.n_lowered, r.n_flags);
+    repair_clear(&r);
+    return err;
+}
+
+/* ---- refcounts of another width ---- */
+
+QimgErrno
+qcow2_make_refcounts(Qcow2 *q, uint32_t order, const QimgTask *task,
+                     Qcow2RefcountPlace *out)
+{
+    const Qcow2CountOptions options = {
+        .is_for_check = true,
+        .leaves_out_refcounts = true,
+        .counts_stale_bitmaps = true,
+        .refcount_order = order,
+        .task = task,
+    };
+    Qcow2Repair r = repair_new(q, order, task);
+    QimgErrno err = r.block ? 0 : -ENOMEM;
+
+    qimg_mutex_lock(qcow2_alloc_lock(q));
+    if (!err)
+        err = qcow2_count_references(q, &options, &r.counts);
+    if (!err &&
+        (r.counts.n_problems > 0 || r.counts.n_unread > 0 || r.counts.has_unknown_owner))
+        err = -EIO;
+    if (!err && !qcow2_repair_do_counts_fit(&r))
+        err = -ERANGE;
+    if (!err)
+        err = qcow2_build_refcounts(&r, out);
+    qimg_mutex_unlock(qcow2_alloc_lock(q));
     repair_clear(&r);
     return err;
 }
@@ -248,7 +279,7 @@ bool
 qcow2_repair(QimgFormat *format, QimgRepair mode, QimgCheckReport *report, GError **error)
 {
     Qcow2 *q = (Qcow2 *)format;
-    Qcow2Repair r = repair_new(q, report->task);
+    Qcow2Repair r = repair_new(q, q->header.refcount_order, report->task);
     QimgErrno err = r.block ? 0 : -ENOMEM;
 
     r.freed = g_array_new(FALSE, FALSE, sizeof(QimgClusters));

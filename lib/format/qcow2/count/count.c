@@ -317,8 +317,9 @@ count_prepare(Qcow2Walk *w, uint64_t size_bytes)
     const Qcow2 *q = w->q;
     Qcow2Counts *counts = w->counts;
     uint64_t cluster_bytes = q->geometry.cluster_bytes;
-    uint64_t per_block =
-        qcow2_refcounts_per_block(q->geometry.cluster_bits, q->header.refcount_order);
+    uint64_t per_block = qcow2_refcounts_per_block(
+        q->geometry.cluster_bits,
+        (uint32_t)qimg_max_u64(q->header.refcount_order, w->options->refcount_order));
     uint64_t snapshot_bytes =
         q->snapshot_table_bytes + UINT64_C(24) * q->base.snapshots->n;
 

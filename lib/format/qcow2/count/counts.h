@@ -33,6 +33,7 @@ typedef struct {
      * 0. Otherwise the caller has loaded it, and a read error ends the count. */
     bool is_for_check;
     bool leaves_out_refcounts; /* the refcount table and blocks: they are rebuilt */
+    uint32_t refcount_order;   /* leave room for refcounts of that width, too */
     /* Count bitmaps, too, that a writer without support for them has made invalid. */
     bool counts_stale_bitmaps;
     const QimgTask *task; /* of the caller; may be NULL */

@@ -4,7 +4,7 @@
 
 #include "format/qcow2/layer/qcow2.h"
 
-#define QCOW2_MAX_FIELD_BYTES 24u
+#define QCOW2_MAX_FIELD_BYTES QIMG_SECTOR_BYTES
 
 /* Creates the state for changes of the header of an open layer, with the incompatible
  * features that it was opened with. Free it after the last change; accepts NULL. */
