@@ -9,7 +9,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
+#include <linux/magic.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -18,6 +18,7 @@
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "images/images-dir.h"
@@ -29,14 +30,22 @@
 #include "ops/coherence.h"
 #include "ops/ops.h"
 #include "ops/read-ahead.h"
-#include "servers.h"
+#include "serving.h"
+#include "threads/pending-reads.h"
+#include "threads/servers.h"
 #include "tree/tree-lookup.h"
+
+#define MAX_RINGS 16u
 
 struct Session {
     const Options *options;
     struct fuse_session *fuse;
     struct fuse_lowlevel_ops ops;
     Mount mount;
+    Device *device;
+    bool may_wait;          /* const: for a disk */
+    PendingReads **pending; /* of the first serving threads */
+    unsigned n_pending;
     DirWatch *watch;           /* NULL: no directory of images */
     char *absolute_mountpoint; /* NULL: another program has mounted */
     bool is_mounted;           /* and not yet detached from the tree by us */
@@ -134,6 +143,20 @@ avoid_mount(Session *session)
                             makedev(status.stx_dev_major, status.stx_dev_minor));
 }
 
+/* Whether reads of the named images may wait. Call before the mount, which may lie
+ * over one. */
+static bool
+are_images_on_disk(const GPtrArray *paths)
+{
+    struct statfs host;
+
+    for (guint i = 0; i < paths->len; i++)
+        if (statfs(paths->pdata[i], &host) < 0 ||
+            (host.f_type != TMPFS_MAGIC && host.f_type != RAMFS_MAGIC))
+            return true;
+    return false;
+}
+
 Session *
 session_mount(const Options *options, const Tree *tree, DirWatch *watch, GError **error)
 {
@@ -144,6 +167,7 @@ session_mount(const Options *options, const Tree *tree, DirWatch *watch, GError 
     session->watch = watch;
     session->absolute_mountpoint = mountpoint_absolute(options->mountpoint);
     session->read_ahead_fd = -1;
+    session->may_wait = are_images_on_disk(options->images);
     session->mount = (Mount){
         .tree = tree,
         .max_read_bytes = options->max_read_bytes,
@@ -169,6 +193,7 @@ session_mount(const Options *options, const Tree *tree, DirWatch *watch, GError 
                                               : options->mountpoint) == 0;
     message = fuse_messages_end(session->is_mounted);
     if (session->is_mounted) {
+        session->device = device_new(fuse_session_fd(session->fuse));
         avoid_mount(session);
         return session;
     }
@@ -188,6 +213,25 @@ become_io_flusher(void)
 #endif
 }
 
+/* For the threads that are always there, since others come only if those wait; for a
+ * few, since each has many reads in flight. */
+static void
+prepare_pending_reads(Session *session)
+{
+    unsigned n_threads = MIN(session->options->n_threads, MAX_RINGS);
+
+    if (!session->may_wait)
+        return;
+    session->pending = g_new0(PendingReads *, n_threads);
+    while (session->n_pending < n_threads) {
+        PendingReads *pending = pending_reads_new(fuse_session_fd(session->fuse));
+
+        if (!pending)
+            break;
+        session->pending[session->n_pending++] = pending;
+    }
+}
+
 bool
 session_confine(Session *session, Sandbox *sandbox, char **report_out, GError **error)
 {
@@ -195,15 +239,14 @@ session_confine(Session *session, Sandbox *sandbox, char **report_out, GError **
         become_io_flusher();
     if (session->absolute_mountpoint)
         session->read_ahead_fd = read_ahead_open(session->absolute_mountpoint);
-    if (!sandbox)
-        return true;
-    if (session->absolute_mountpoint || !session->options->foreground) {
+    if (sandbox && (session->absolute_mountpoint || !session->options->foreground)) {
         session->unmounter = unmounter_start(session->absolute_mountpoint, error);
         if (!session->unmounter)
             return false;
         log_connect_by(unmounter_connect_log, session->unmounter);
     }
-    return sandbox_enter(sandbox, report_out, error);
+    prepare_pending_reads(session);
+    return !sandbox || sandbox_enter(sandbox, report_out, error);
 }
 
 /* Answers the kernel's first request, pending since the mount, so that the mount is ready
@@ -218,56 +261,23 @@ answer_first_request(Session *session)
     free(buffer.mem);
 }
 
-static void
-free_buffer(void *user)
-{
-    free(((struct fuse_buf *)user)->mem);
-}
-
-/* Whether the mount has ended: a receive then fails with one of several errors. */
-static bool
-is_connection_gone(struct fuse_session *fuse)
-{
-    struct pollfd device = {.fd = fuse_session_fd(fuse)};
-
-    return poll(&device, 1, 0) == 1 && (device.revents & POLLERR) != 0;
-}
-
 /* Serve. */
 static void
 serve(void *user, Server *server)
 {
     Session *session = user;
-    struct fuse_buf buffer = {0};
-    bool is_spare = false;
+    unsigned place = server_place(server);
+    int error = 0, none = 0;
+    ServeEnd end = serve_requests(
+        session->fuse, session->device,
+        place < session->n_pending ? session->pending[place] : NULL, server, &error);
 
-    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
-    pthread_cleanup_push(free_buffer, &buffer);
-    while (!is_spare && !fuse_session_exited(session->fuse)) {
-        int n;
-
-        /* The main thread cancels only a thread that waits for a request, never one that
-         * answers. */
-        pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, NULL);
-        n = fuse_session_receive_buf(session->fuse, &buffer);
-        pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
-        if (n == -EINTR || n == -EAGAIN)
-            continue;
-        if (n <= 0) {
-            int none = 0;
-
-            if (n < 0 && !is_connection_gone(session->fuse))
-                atomic_compare_exchange_strong(&session->receive_error, &none, n);
-            break;
-        }
-        fuse_session_process_buf(session->fuse, &buffer);
-        is_spare = server_may_end(server);
-    }
-    if (!is_spare) {
-        fuse_session_exit(session->fuse);
-        pthread_kill(session->main_thread, SIGUSR1);
-    }
-    pthread_cleanup_pop(1);
+    if (end == SERVE_FAILED)
+        atomic_compare_exchange_strong(&session->receive_error, &none, error);
+    if (end == SERVE_SPARE)
+        return;
+    fuse_session_exit(session->fuse);
+    pthread_kill(session->main_thread, SIGUSR1);
 }
 
 /* Makes the kernel forget a name: for at most NAMES_TIMEOUT_S, it may have answered
@@ -315,7 +325,7 @@ begin_end(Session *session)
     unsigned n_writers, n_files;
 
     notify_send("STOPPING=1");
-    if (is_connection_gone(session->fuse))
+    if (serve_is_connection_gone(session->fuse))
         return false;
     leave_tree(session);
     n_files = ops_data_count_files(&session->mount, &n_writers);
@@ -368,7 +378,7 @@ static void
 end_connection(Session *session)
 {
     /* In that case another mount may have taken this one's place. */
-    bool is_gone = is_connection_gone(session->fuse);
+    bool is_gone = serve_is_connection_gone(session->fuse);
     int fds[2];
 
     if (pipe2(fds, O_CLOEXEC) == 0) {
@@ -450,6 +460,10 @@ session_free(Session *session)
     qimg_cond_clear(&session->mount.released);
     qimg_mutex_clear(&session->mount.files_lock);
     servers_free(session->servers);
+    while (session->n_pending > 0)
+        pending_reads_free(session->pending[--session->n_pending]);
+    g_free(session->pending);
+    device_free(session->device);
     g_free(session->absolute_mountpoint);
     g_free(session);
 }

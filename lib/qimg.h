@@ -437,6 +437,24 @@ QIMG_API int qimg_image_read(QimgImage *image, uint64_t guest_offset, void *buff
 QIMG_API int qimg_image_read_with(QimgImage *image, uint64_t guest_offset, void *buffer,
                                   size_t length_bytes, unsigned flags);
 
+/* Bytes of an open file of an image. */
+typedef struct {
+    size_t struct_bytes; /* sizeof, set by the caller */
+    int fd;
+    uint64_t file_offset;
+    size_t length_bytes;
+} QimgReadPlace;
+
+/* As qimg_image_read, but -EAGAIN instead of a wait for a disk to read guest data, where
+ * the kernel can tell. The bytes that are missing in its page cache are stored in
+ * *@place_out: read them there by other means, such as io_uring, and call again. The
+ * descriptor is valid as long as @image is open. @expects_wait: the caller supposes that
+ * these are missing, and wants to read several such places by one call; the library does
+ * not look first. Tables and compressed clusters are waited for. */
+QIMG_API int qimg_image_read_unless_waiting(QimgImage *image, uint64_t guest_offset,
+                                            void *buffer, size_t length_bytes,
+                                            bool expects_wait, QimgReadPlace *place_out);
+
 /* ---- creation ---- */
 
 /* Which storage a new disk, or a grown part, gets at once. */

@@ -6,11 +6,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "ops/coherence.h"
+#include "ops/image-reads.h"
 #include "ops/reply.h"
 #include "tree/control-text.h"
 #include "tree/tree-inode.h"
@@ -30,31 +30,6 @@ typedef struct {
     bool is_part;        /* a partition */
     CoherentView *view;  /* NULL if no other file shows the same bytes */
 } OpenFile;
-
-static pthread_key_t buffer_key;
-static pthread_once_t buffer_once = PTHREAD_ONCE_INIT;
-
-static void
-make_buffer_key(void)
-{
-    if (pthread_key_create(&buffer_key, free) != 0)
-        g_error("no thread-specific data left");
-}
-
-/* The thread's reply buffer, MAX_REQUEST_BYTES long; NULL if memory is short. */
-static char *
-thread_buffer(void)
-{
-    static _Thread_local char *mine;
-
-    if (!mine) {
-        pthread_once(&buffer_once, make_buffer_key);
-        mine = aligned_alloc(4096, MAX_REQUEST_BYTES);
-        if (mine)
-            pthread_setspecific(buffer_key, mine);
-    }
-    return mine;
-}
 
 static OpenFile *
 file_of(const struct fuse_file_info *fi)
@@ -235,32 +210,13 @@ op_release(fuse_req_t req, fuse_ino_t inode, struct fuse_file_info *fi)
     fuse_reply_err(req, 0);
 }
 
-/* Reads at most *@size bytes, fewer only at the disk's end: the kernel takes a short
- * reply for the end of the file. */
-static int
-node_read_image(QimgImage *image, char *buffer, size_t *size, uint64_t guest_offset)
-{
-    for (;;) {
-        uint64_t size_bytes = qimg_image_get_size_bytes(image);
-        uint64_t left = guest_offset < size_bytes ? size_bytes - guest_offset : 0;
-        int err = qimg_image_read(image, guest_offset, buffer, MIN(*size, left));
-
-        /* The disk may have shrunk since its size was read. */
-        if (err != -EINVAL || qimg_image_get_size_bytes(image) >= size_bytes) {
-            *size = MIN(*size, left);
-            return err;
-        }
-    }
-}
-
 static void
 op_read(fuse_req_t req, fuse_ino_t inode, size_t size, off_t offset,
         struct fuse_file_info *fi)
 {
     OpenFile *file = file_of(fi);
-    char *buffer = thread_buffer();
+    char *buffer = image_reads_buffer();
     ssize_t n;
-    int err;
 
     (void)inode;
     if (!buffer) {
@@ -276,11 +232,7 @@ op_read(fuse_req_t req, fuse_ino_t inode, size_t size, off_t offset,
             fuse_reply_buf(req, buffer, (size_t)n);
         return;
     }
-    err = node_read_image(file->image, buffer, &size, (uint64_t)offset);
-    if (err)
-        reply_result(req, err);
-    else
-        fuse_reply_buf(req, buffer, size);
+    image_reads_answer(req, file->image, buffer, size, (uint64_t)offset);
 }
 
 static void

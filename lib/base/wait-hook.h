@@ -4,6 +4,10 @@
  * it to have other serving threads take over meanwhile. */
 #pragma once
 
+#include <stdbool.h>
+
+#include "qimg.h"
+
 typedef struct {
     /* Called before and after a wait. Locks may be held: these functions are short, and
      * take only a lock of rank SERVERS. */
@@ -20,3 +24,17 @@ void qimg_wait_hook_set(const QimgWaitHook *hook);
  * reported. Threads: any; each begin has its end in the same thread. */
 void qimg_wait_begin(void);
 void qimg_wait_end(void);
+
+/* Reads of guest data that refuse to wait for a disk. */
+typedef struct {
+    bool is_expected;    /* in: such a read does not even try */
+    bool is_refused;     /* out: it has failed with -EAGAIN, */
+    QimgReadPlace place; /* out: because of these bytes */
+} QimgWaitRefusal;
+
+/* From now on, the calling thread's reads that would wait fail, by @refusal. NULL: they
+ * wait again. */
+void qimg_wait_refuse(QimgWaitRefusal *refusal);
+
+/* The calling thread's current one; NULL: it waits. */
+QimgWaitRefusal *qimg_wait_get_refusal(void);

@@ -100,10 +100,20 @@ read_timed(FileWaits *waits, int fd, void *buffer, size_t n_bytes, uint64_t file
     return got;
 }
 
+static ssize_t
+refuse_to_wait(QimgWaitRefusal *refusal, int fd, size_t n_bytes, uint64_t file_offset)
+{
+    refusal->is_refused = true;
+    refusal->place =
+        (QimgReadPlace){.fd = fd, .file_offset = file_offset, .length_bytes = n_bytes};
+    return -EAGAIN;
+}
+
 ssize_t
 file_read(FileWaits *waits, int fd, void *buffer, size_t n_bytes, uint64_t file_offset)
 {
     struct iovec part = {.iov_base = buffer, .iov_len = n_bytes};
+    QimgWaitRefusal *refusal = qimg_wait_get_refusal();
     ssize_t got;
 
     switch (wait_kind_of(waits)) {
@@ -114,12 +124,15 @@ file_read(FileWaits *waits, int fd, void *buffer, size_t n_bytes, uint64_t file_
     case WAITS_TOLD:
         break;
     }
+    if (refusal && refusal->is_expected)
+        return refuse_to_wait(refusal, fd, n_bytes, file_offset);
     /* A short read returns the cached bytes, or all bytes up to the end. */
     got = preadv2(fd, &part, 1, (off_t)file_offset, RWF_NOWAIT);
     if (got >= 0)
         return got;
     if (errno == EAGAIN)
-        return read_waiting(fd, buffer, n_bytes, file_offset);
+        return refusal ? refuse_to_wait(refusal, fd, n_bytes, file_offset)
+                       : read_waiting(fd, buffer, n_bytes, file_offset);
     /* A file system or a filter of system calls without support for it. */
     if (errno != EOPNOTSUPP && errno != ENOSYS && errno != EPERM)
         return -errno;

@@ -26,7 +26,7 @@ typedef struct {
 void file_waits_init(FileWaits *waits, int fd);
 
 /* As pread(2), with -errno as the error; may return fewer than @n_bytes before the end of
- * the file. Threads: any. */
+ * the file. -EAGAIN: it would wait, and the calling thread refuses to. Threads: any. */
 ssize_t file_read(FileWaits *waits, int fd, void *buffer, size_t n_bytes,
                   uint64_t file_offset);
 

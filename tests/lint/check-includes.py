@@ -44,7 +44,7 @@ FLOORS = {
     "format/qcow2": ("layer", "refcount", "tables", "count", "bitmap", "write", "snapshot",
                      "check"),
     "image": ("chain", "map", "read", "write", "open"),
-    "fuse": ("images", "sandbox", "mount", "tree", "ops"),
+    "fuse": ("images", "sandbox", "mount", "threads", "tree", "ops"),
 }
 # State that only some files may name -> those files, or their folders.
 STATE = {

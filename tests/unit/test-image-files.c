@@ -5,7 +5,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <glib/gstdio.h>
+#include <linux/magic.h>
 #include <string.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "qimg.h"
@@ -207,6 +209,50 @@ test_read_with(void)
     files_tear_down(&f);
 }
 
+/* A read that does not wait; @expects_wait: without a look whether it has to. */
+static void
+test_read_unless_waiting(void)
+{
+    uint8_t bytes[BASE_CLUSTER_BYTES], again[BASE_CLUSTER_BYTES];
+    uint64_t at = DISK_BYTES / 2 - BASE_CLUSTER_BYTES;
+    QimgReadPlace place = {.struct_bytes = sizeof place, .fd = -1};
+    struct statfs host;
+    int err;
+    Files f;
+
+    files_set_up(&f);
+    g_assert_cmpint(statfs(f.dir, &host), ==, 0);
+    err = qimg_image_read_unless_waiting(f.image, at, bytes, sizeof bytes, true, &place);
+    if (err) { /* not a directory in memory */
+        g_assert_cmpint(err, ==, -EAGAIN);
+        g_assert_cmpint(host.f_type, !=, TMPFS_MAGIC);
+        g_assert_cmpuint(place.length_bytes, ==, sizeof bytes);
+        /* The place has the bytes. */
+        g_assert_cmpint(pread(place.fd, again, sizeof again, (off_t)place.file_offset),
+                        ==, sizeof again);
+        do /* they could leave the cache again */
+            err = qimg_image_read_unless_waiting(f.image, at, bytes, sizeof bytes, false,
+                                                 &place);
+        while (err == -EAGAIN);
+        g_assert_cmpmem(bytes, sizeof bytes, again, sizeof again);
+    }
+    g_assert_cmpint(err, ==, 0);
+    for (size_t i = 0; i < sizeof bytes; i++)
+        g_assert_cmpuint(bytes[i], ==, 7);
+    /* Zeros and errors need no disk. */
+    g_assert_cmpint(qimg_image_read_unless_waiting(f.image, DISK_BYTES / 2, bytes,
+                                                   sizeof bytes, true, &place),
+                    ==, 0);
+    g_assert_cmpuint(bytes[0], ==, 0);
+    g_assert_cmpint(
+        qimg_image_read_unless_waiting(f.image, DISK_BYTES, bytes, 1, true, &place), ==,
+        -EINVAL);
+    /* The thread waits again. */
+    g_assert_cmpint(qimg_image_read(f.image, at, bytes, sizeof bytes), ==, 0);
+    g_assert_cmpuint(bytes[0], ==, 7);
+    files_tear_down(&f);
+}
+
 static void
 test_map_range(void)
 {
@@ -250,6 +296,7 @@ main(int argc, char **argv)
     g_test_add_func("/image-files/foreign-file", test_foreign_file);
     g_test_add_func("/image-files/layers", test_layers);
     g_test_add_func("/image-files/read-with", test_read_with);
+    g_test_add_func("/image-files/read-unless-waiting", test_read_unless_waiting);
     g_test_add_func("/image-files/map-range", test_map_range);
     return g_test_run();
 }

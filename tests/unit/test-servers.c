@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* fuse/servers.c and base/wait-hook.c, without a kernel: the number of threads while some
- * wait for a disk, and afterwards. The disk is a stub that answers only when a number of
- * requests wait together; it gives up late rather than hang. */
-#include "servers.h"
+/* fuse/threads/servers.c and base/wait-hook.c, without a kernel: the number of threads
+ * while some wait for a disk, and afterwards. The disk is a stub that answers only when a
+ * number of requests wait together; it gives up late rather than hang. */
+#include "threads/servers.h"
 
 #include <errno.h>
 #include <pthread.h>

@@ -6,7 +6,9 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "base/struct-size.h"
 #include "base/trace.h"
+#include "base/wait-hook.h"
 #include "image/chain/changes.h"
 #include "image/chain/report.h"
 #include "image/map/runs.h"
@@ -31,8 +33,9 @@ typedef struct {
 
 typedef struct {
     QimgImage *image;
-    bool is_bulk;       /* one of many threads, which read their data only once */
-    bool is_sequential; /* continues the handle's last read */
+    bool is_bulk;             /* one of many threads, which read their data only once */
+    bool is_sequential;       /* continues the handle's last read */
+    QimgWaitRefusal *refusal; /* NULL: waits for data */
     Piece pieces[MAX_PIECES];
     unsigned n_pieces;
 } Request;
@@ -163,21 +166,34 @@ add_piece(Request *request, const ImageRun *r, uint64_t view_offset, uint8_t *ta
     return 0;
 }
 
+static QimgErrno
+read_data(const Request *request, const ImageRun *r, uint64_t view_offset,
+          uint8_t *target)
+{
+    QimgChain *chain = request->image->chain;
+    QimgFormat *layer = chain->layers[r->layer_index];
+
+    if (layer->encryption)
+        return read_encrypted(layer, r->run.host_offset, view_offset, target,
+                              r->run.length_bytes,
+                              request->is_bulk ? NULL : chain->workers);
+    return qimg_storage_read(qimg_format_data_storage(layer), QIMG_IO_DATA,
+                             r->run.host_offset, target, r->run.length_bytes);
+}
+
 /* One run of a request. */
 static QimgErrno
 read_run(Request *request, const ImageRun *r, uint64_t view_offset, uint8_t *target)
 {
     QimgChain *chain = request->image->chain;
-    QimgFormat *layer = chain->layers[r->layer_index];
+    QimgErrno err;
 
     switch (r->run.kind) {
     case QIMG_RUN_DATA:
-        if (layer->encryption)
-            return read_encrypted(layer, r->run.host_offset, view_offset, target,
-                                  r->run.length_bytes,
-                                  request->is_bulk ? NULL : chain->workers);
-        return qimg_storage_read(qimg_format_data_storage(layer), QIMG_IO_DATA,
-                                 r->run.host_offset, target, r->run.length_bytes);
+        qimg_wait_refuse(request->refusal);
+        err = read_data(request, r, view_offset, target);
+        qimg_wait_refuse(NULL);
+        return err;
     case QIMG_RUN_COMPRESSED:
         return add_piece(request, r, view_offset, target);
     case QIMG_RUN_DAMAGED:
@@ -194,7 +210,7 @@ read_run(Request *request, const ImageRun *r, uint64_t view_offset, uint8_t *tar
 
 static QimgErrno
 read_range(QimgImage *image, bool is_bulk, uint64_t guest_offset, uint8_t *buffer,
-           size_t length_bytes)
+           size_t length_bytes, QimgWaitRefusal *refusal)
 {
     Request request;
     uint64_t compressed_cluster_bytes = 0;
@@ -203,6 +219,7 @@ read_range(QimgImage *image, bool is_bulk, uint64_t guest_offset, uint8_t *buffe
     request.image = image;
     request.is_bulk = is_bulk;
     request.is_sequential = read_ahead_is_sequential(image, guest_offset);
+    request.refusal = refusal;
     request.n_pieces = 0;
     while (done < length_bytes) {
         uint64_t view_offset = image->base_bytes + guest_offset + done;
@@ -229,7 +246,7 @@ QimgErrno
 image_read_inside(QimgImage *image, uint64_t guest_offset, uint8_t *buffer,
                   size_t length_bytes)
 {
-    return read_range(image, false, guest_offset, buffer, length_bytes);
+    return read_range(image, false, guest_offset, buffer, length_bytes, NULL);
 }
 
 int
@@ -239,21 +256,22 @@ qimg_image_read(QimgImage *image, uint64_t guest_offset, void *buffer,
     return qimg_image_read_with(image, guest_offset, buffer, length_bytes, 0);
 }
 
-int
-qimg_image_read_with(QimgImage *image, uint64_t guest_offset, void *buffer,
-                     size_t length_bytes, unsigned flags)
+static QimgErrno
+read_view(QimgImage *image, uint64_t guest_offset, void *buffer, size_t length_bytes,
+          bool is_bulk, QimgWaitRefusal *refusal)
 {
     QIMG_TRACE_REQUEST("read", image, guest_offset, length_bytes);
     QIMG_GATE_SCOPE(image->chain->gate);
     QimgErrno err;
 
-    if (!qimg_range_fits(guest_offset, length_bytes, image_size_bytes(image)) ||
-        flags & ~QIMG_READ_ONCE)
+    if (!qimg_range_fits(guest_offset, length_bytes, image_size_bytes(image)))
         return -EINVAL;
     for (unsigned i = image->first_layer; i < image->chain->n_layers; i++)
         if (image->chain->layers[i]->data_error)
             return image->chain->layers[i]->data_error;
-    err = read_range(image, flags & QIMG_READ_ONCE, guest_offset, buffer, length_bytes);
+    err = read_range(image, is_bulk, guest_offset, buffer, length_bytes, refusal);
+    if (refusal && refusal->is_refused)
+        return -EAGAIN;
     if (!err &&
         chain_is_stale(image->chain)) /* afterwards: the check covers these bytes */
         err = -EIO;
@@ -262,5 +280,28 @@ qimg_image_read_with(QimgImage *image, uint64_t guest_offset, void *buffer,
         chain_count(image->chain, COUNTER_ERRORS, 1);
     else
         chain_count(image->chain, COUNTER_BYTES, length_bytes);
+    return err;
+}
+
+int
+qimg_image_read_with(QimgImage *image, uint64_t guest_offset, void *buffer,
+                     size_t length_bytes, unsigned flags)
+{
+    if (flags & ~QIMG_READ_ONCE)
+        return -EINVAL;
+    return read_view(image, guest_offset, buffer, length_bytes, flags & QIMG_READ_ONCE,
+                     NULL);
+}
+
+int
+qimg_image_read_unless_waiting(QimgImage *image, uint64_t guest_offset, void *buffer,
+                               size_t length_bytes, bool expects_wait,
+                               QimgReadPlace *place_out)
+{
+    QimgWaitRefusal refusal = {.is_expected = expects_wait};
+    QimgErrno err = read_view(image, guest_offset, buffer, length_bytes, false, &refusal);
+
+    if (!qimg_struct_give(place_out, &refusal.place, sizeof refusal.place))
+        return -EINVAL;
     return err;
 }

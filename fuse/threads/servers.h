@@ -29,6 +29,10 @@ Servers *servers_new(unsigned n_threads, unsigned max_threads, Serve serve, void
  * more). */
 unsigned servers_start(Servers *servers);
 
+/* The thread's place among @max_threads; no other running thread has it, later ones may.
+ */
+unsigned server_place(const Server *server);
+
 /* A thread calls it after each request: true if the thread is surplus and must return
  * from its Serve at once. */
 bool server_may_end(Server *server);

@@ -6,7 +6,7 @@
  *
  * I2  A place that is not FREE has a thread to be joined: an ENDED one is joined by the
  *     next thread that gets the place, or by servers_stop. */
-#include "servers.h"
+#include "threads/servers.h"
 
 #include <glib.h>
 #include <pthread.h>
@@ -139,6 +139,12 @@ server_may_end(Server *server)
     servers->n_running--;
     server->state = PLACE_ENDED;
     return true;
+}
+
+unsigned
+server_place(const Server *server)
+{
+    return (unsigned)(server - server->servers->places);
 }
 
 Servers *
