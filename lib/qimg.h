@@ -1168,6 +1168,42 @@ QIMG_API void qimg_copy_free(QimgCopy *copy);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(QimgCopy, qimg_copy_free)
 
+/* ---- comparison ---- */
+
+typedef enum {
+    QIMG_DIFFERENT_NOT,        /* the disks are equal */
+    QIMG_DIFFERENT_CONTENT,    /* at guest_offset */
+    QIMG_DIFFERENT_SIZE,       /* strict: other sizes */
+    QIMG_DIFFERENT_ALLOCATION, /* strict: stored in another way at guest_offset */
+} QimgDifference;
+
+/* Set by the caller; zero is the default. */
+typedef struct QimgCompareOptions {
+    size_t struct_bytes;
+    gboolean strict;          /* sizes and allocation must be equal, too */
+    unsigned n_threads;       /* 0: qimg_default_threads */
+    QimgProgress on_progress; /* in bytes of the larger disk */
+    void *user;
+} QimgCompareOptions;
+
+typedef struct QimgComparison {
+    size_t struct_bytes; /* set by the caller */
+    QimgDifference difference;
+    uint64_t guest_offset; /* of the first difference: the byte, or the extent */
+    gboolean sizes_differ;
+    /* On failure: */
+    unsigned failed_image;    /* 1 or 2: the fault is that disk's; 0: it is not */
+    gboolean is_map_at_fault; /* its tables, not its data */
+} QimgComparison;
+
+/* Compares the disks @a and @b; ranges that neither of them stores are not read. The rest
+ * of the larger disk must read as zeros. @options may be NULL. TRUE: *@out (may be NULL)
+ * is the result. Errors: CANCELED, FAILED, NO_MEMORY; USAGE if struct_bytes is not set.
+ * Threads: waits for those that it makes. */
+QIMG_API gboolean qimg_compare(QimgImage *a, QimgImage *b,
+                               const QimgCompareOptions *options, QimgComparison *out,
+                               GError **error);
+
 /* ---- facts as text ---- */
 
 /* The facts about the image and its chain as a JSON object (the keys of qemu-img info and

@@ -65,16 +65,27 @@ common_clear(Common *common)
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Common, common_clear)
 
 /* -f and -U come last: they are more explicit than -o. */
-static bool
-set_image_options(QimgOptions *options, const CommandSpec *spec, const Common *common,
-                  GError **error)
+QimgOptions *
+command_line_new_options(char **lists, const char *format, bool no_lock)
 {
-    for (char **list = common->lists; list && *list; list++)
-        if (!command_line_set_list(*list, set_image_option, options, error))
-            return false;
-    return (!spec->opens_image || !common->format ||
-            qimg_options_set(options, "format", common->format, error)) &&
-           (!common->force_share || qimg_options_set(options, "nolock", NULL, error));
+    g_autoptr(QimgOptions) options = qimg_options_new();
+    g_autoptr(GError) error = NULL;
+    bool is_good = true;
+
+    qimg_options_set_ask_passphrase(options, ask_hidden, options);
+    for (char **list = lists; is_good && list && *list; list++)
+        is_good = command_line_set_list(*list, set_image_option, options, &error);
+    if (is_good && format)
+        is_good = qimg_options_set(options, "format", format, &error);
+    if (is_good && no_lock)
+        is_good = qimg_options_set(options, "nolock", NULL, &error);
+    if (!is_good) {
+        output_failure(NULL, error);
+        return NULL;
+    }
+    if (qimg_options_has_passphrase(options))
+        qimg_process_hide_memory();
+    return g_steal_pointer(&options);
 }
 
 /* Sets the common results from the parsed options. */
@@ -82,23 +93,17 @@ static bool
 set_common(CommandLine *line, const CommandSpec *spec, Common *common)
 {
     const char *output = common->output;
-    g_autoptr(GError) error = NULL;
 
     if (output && strcmp(output, "json") != 0 && strcmp(output, "human") != 0) {
         fprintf(stderr, "qimg: --output=%s: give human or json\n", output);
         return false;
     }
     line->json = output && strcmp(output, "json") == 0;
-    line->image_options = qimg_options_new();
-    qimg_options_set_ask_passphrase(line->image_options, ask_hidden, line->image_options);
-    if (!set_image_options(line->image_options, spec, common, &error)) {
-        output_failure(NULL, error);
-        command_line_clear(line);
+    line->image_options = command_line_new_options(
+        common->lists, spec->opens_image ? common->format : NULL, common->force_share);
+    if (!line->image_options)
         return false;
-    }
     line->format = g_steal_pointer(&common->format);
-    if (qimg_options_has_passphrase(line->image_options))
-        qimg_process_hide_memory();
     return true;
 }
 

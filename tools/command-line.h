@@ -35,6 +35,11 @@ bool command_line_parse(const CommandSpec *spec, int argc, char **argv, CommandL
                         int *exit_code_out);
 void command_line_clear(CommandLine *line);
 
+/* Options for opening an image: those of the lists @lists (of -o; NULL: none), the format
+ * @format (NULL: probed) and, with @no_lock, without locks. NULL after printing the
+ * error. */
+QimgOptions *command_line_new_options(char **lists, const char *format, bool no_lock);
+
 /* Sets one option of @target; @value is NULL if not given. */
 typedef gboolean OptionSetter(void *target, const char *name, const char *value,
                               GError **error);

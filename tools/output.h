@@ -15,6 +15,10 @@ enum {
     EXIT_CORRUPT = 2,    /* check */
     EXIT_LEAKS = 3,      /* check: only leaks */
     EXIT_NO_CHECK = 63,  /* check: the format has no check */
+    EXIT_DIFFERENT = 1,  /* compare */
+    EXIT_NO_OPEN = 2,    /* compare: also a wrong command line */
+    EXIT_BAD_MAP = 3,    /* compare: the allocation cannot be read */
+    EXIT_BAD_READ = 4,   /* compare: the data cannot be read */
     EXIT_UNREADABLE = 2, /* copy-out: complete except for unreadable ranges */
 };
 
@@ -41,6 +45,7 @@ void output_snapshots(const json_t *list, int indent);
 int cmd_bitmap(int argc, char **argv);
 int cmd_check(int argc, char **argv);
 int cmd_amend(int argc, char **argv);
+int cmd_compare(int argc, char **argv);
 int cmd_create(int argc, char **argv);
 int cmd_copy_out(int argc, char **argv);
 int cmd_info(int argc, char **argv);

@@ -37,6 +37,8 @@ ALLOWED = {
     # The same; its target and journal are files.
     "copy": BRICKS + ("crypt/libcrypto.h", "storage/storage.h", "storage/file.h",
                       "storage/file-lock.h", "storage/same-file.h"),
+    # Disks into other images, over the public functions and the engine of a copy.
+    "convert": BRICKS + ("copy",),
 }
 # Folders that are divided into floors: each floor may include those before it, the files beside
 # the floors may include all.
