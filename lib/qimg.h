@@ -601,6 +601,29 @@ QIMG_API const char *const *qimg_amend_get_notes(const QimgAmend *amend);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(QimgAmend, qimg_amend_free)
 
+/* ---- another backing file ---- */
+
+/* Set by the caller; zero is the default. */
+typedef struct QimgRebaseOptions {
+    size_t struct_bytes;
+    const char *backing_file;   /* stored as given; NULL or "": none */
+    const char *backing_format; /* must be given with a backing file */
+    gboolean header_only;     /* changes the name alone: the disk may then show something
+                                 else,     and the new file is not opened */
+    QimgProgress on_progress; /* in bytes of the disk */
+    void *user;               /* of on_progress */
+} QimgRebaseOptions;
+
+/* Gives the image @path, which no other program may have open, another backing file. The
+ * disk stays the same: parts that would differ are stored in the image first, and when
+ * they are durable, one write of the header names the new file. A crash, failure or
+ * cancellation leaves the same disk with the old file or the new one, and perhaps stored
+ * parts. @options (may be NULL): how to open the image and the new file. Errors: USAGE,
+ * REFUSED (an internal snapshot would change), LOOP, UNSUPPORTED, CANCELED, NO_SPACE,
+ * those of opening; FAILED. */
+QIMG_API gboolean qimg_rebase(const char *path, const QimgOptions *options,
+                              const QimgRebaseOptions *rebase, GError **error);
+
 /* ---- writing ----
  *
  * Requires a handle from qimg_image_open with "rw" or "cow", or a layer handle of depth

@@ -20,6 +20,7 @@ static const struct {
     {"create", "make a new image", cmd_create},
     {"info", "what an image and its backing files are", cmd_info},
     {"map", "where each part of the disk is stored", cmd_map},
+    {"rebase", "give an image another backing file", cmd_rebase},
     {"resize", "change the size of the disk", cmd_resize},
     {"snapshot", "list or change internal snapshots, go back to one", cmd_snapshot},
 };
@@ -32,7 +33,6 @@ static const struct {
     {"dd", "qimg copy-out copies to a raw file"},
     {"copy", "qimg copy-out"},
     {"commit", "qemu-img commit"},
-    {"rebase", "qemu-img rebase"},
     {"measure", "qemu-img measure"},
     {"repair", "qimg check --repair"},
     {"mount", "qcowfs IMAGE MOUNTPOINT"},

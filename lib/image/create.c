@@ -54,15 +54,6 @@ static void G_GNUC_PRINTF(2, 3) add_note(QimgCreate *create, const char *format,
     va_end(args);
 }
 
-/* Resolves a name that is stored in the image at @image_path. */
-static char *
-resolve(const char *image_path, const char *name)
-{
-    g_autofree char *dir = g_path_get_dirname(image_path);
-
-    return g_path_is_absolute(name) ? g_strdup(name) : g_build_filename(dir, name, NULL);
-}
-
 /* ---- the backing file -----------------------------------------------------------------
  */
 
@@ -136,7 +127,7 @@ create_open_backing(QimgCreate *create, const char *path, GError **error)
     shown = g_strescape(create->backing_file, NULL);
     if (!backing_name_parse(create->backing_file, &name, &format, error))
         return NULL;
-    backing_path = resolve(path, name);
+    backing_path = backing_name_resolve(path, name);
     if (choose_backing_format(create, format, error))
         image = qimg_image_open(backing_path, create->backing_options, error);
     if (image && !take_backing_facts(create, image, error))
@@ -351,7 +342,7 @@ static bool
 make_data_file(const QimgCreate *create, const QimgImage *backing, const char *image_path,
                const Target *image, Target *target, GError **error)
 {
-    g_autofree char *path = resolve(image_path, create->data_file);
+    g_autofree char *path = backing_name_resolve(image_path, create->data_file);
     QimgCreateOptions fields = {.size_bytes = create->fields.size_bytes,
                                 .task = create->fields.task};
 
@@ -370,7 +361,7 @@ make_image(QimgCreate *create, const QimgImage *backing, const char *path, GErro
     g_auto(Target) image = {0};
     g_auto(Target) data = {0};
     g_autofree char *backing_path =
-        create->backing_file ? resolve(path, create->backing_file) : NULL;
+        create->backing_file ? backing_name_resolve(path, create->backing_file) : NULL;
     g_autofree char *shown =
         create->data_file ? g_strescape(create->data_file, NULL) : NULL;
     g_auto(CreateKey) key = {0};

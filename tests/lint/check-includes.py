@@ -60,6 +60,8 @@ GENERATED = {"sandbox-filter.h"}
 WITHOUT_FUSE = {"fuse/images", "fuse/sandbox"}
 FUSE_INCLUDE = re.compile(r"^\s*#\s*include\s+<((?:linux/)?fuse[^>]*)>", re.MULTILINE)
 MAX_UNITS = 15
+# Of folders with a list of another kind: one unit for each subcommand.
+MORE_UNITS = {"tools": 25}
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
 
 
@@ -151,8 +153,9 @@ def find_circles(graph):
 def check_folders(units, problems):
     counts = collections.Counter(os.path.dirname(unit) for unit in units)
     for folder, n_units in sorted(counts.items()):
-        if n_units > MAX_UNITS:
-            problems.append(f"{folder}: {n_units} .c files, at most {MAX_UNITS} (divide it)")
+        n_most = MORE_UNITS.get(folder, MAX_UNITS)
+        if n_units > n_most:
+            problems.append(f"{folder}: {n_units} .c files, at most {n_most} (divide it)")
 
 
 def main():

@@ -54,7 +54,7 @@ def test_near_option(options, answer, disk, mnt):
 
 
 @pytest.mark.parametrize("argv, answer", [
-    (["convert", "x"], "qimg copy-out"), (["rebase"], "qemu-img rebase"),
+    (["convert", "x"], "qimg copy-out"), (["rebase", "x"], "-b FILE -F FORMAT"),
     (["nonsense"], "no such subcommand (see qimg --help)"),
     (["map", "-O", "raw", "x"], "qemu-img convert"),
     (["info", "--json", "x"], "--output=json"),

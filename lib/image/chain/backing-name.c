@@ -180,3 +180,11 @@ backing_name_parse(const char *name, char **path_out, char **format_out, GError 
     *path_out = g_strdup(name);
     return true;
 }
+
+char *
+backing_name_resolve(const char *image_path, const char *name)
+{
+    g_autofree char *dir = g_path_get_dirname(image_path);
+
+    return g_path_is_absolute(name) ? g_strdup(name) : g_build_filename(dir, name, NULL);
+}

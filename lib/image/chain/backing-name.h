@@ -9,3 +9,7 @@
  * file. */
 bool backing_name_parse(const char *name, char **path_out, char **format_out,
                         GError **error);
+
+/* The path of the plain name @name stored in the image at @image_path: relative to its
+ * directory. Free with g_free. */
+char *backing_name_resolve(const char *image_path, const char *name);
