@@ -624,6 +624,28 @@ typedef struct QimgRebaseOptions {
 QIMG_API gboolean qimg_rebase(const char *path, const QimgOptions *options,
                               const QimgRebaseOptions *rebase, GError **error);
 
+/* ---- data of an overlay into the image below it ---- */
+
+/* Set by the caller; zero is the default. */
+typedef struct QimgCommitOptions {
+    size_t struct_bytes;
+    const char *base; /* a backing file further down: its path, or the name stored in the
+                         image above it; NULL: the image's own backing file */
+    gboolean keep_overlay;    /* do not empty the image; also with @base */
+    QimgProgress on_progress; /* in bytes of the disk */
+    void *user;               /* of on_progress */
+} QimgCommitOptions;
+
+/* Writes all data of the image @path into its base, which grows if it is smaller, and
+ * then, when these are durable, empties the image. No other program may have either open.
+ * The image shows the same disk at every moment, also after a crash, failure or
+ * cancellation; other overlays on the base change. @options (may be NULL): how to open
+ * the files. Errors: USAGE (no backing file), NOT_FOUND (no such base), REFUSED (the
+ * image has internal snapshots, which would change), UNSUPPORTED (its format cannot be
+ * emptied), CANCELED, NO_SPACE, those of opening; FAILED. */
+QIMG_API gboolean qimg_commit(const char *path, const QimgOptions *options,
+                              const QimgCommitOptions *commit, GError **error);
+
 /* ---- writing ----
  *
  * Requires a handle from qimg_image_open with "rw" or "cow", or a layer handle of depth

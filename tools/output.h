@@ -46,6 +46,7 @@ int cmd_bitmap(int argc, char **argv);
 int cmd_check(int argc, char **argv);
 int cmd_amend(int argc, char **argv);
 int cmd_compare(int argc, char **argv);
+int cmd_commit(int argc, char **argv);
 int cmd_create(int argc, char **argv);
 int cmd_copy_out(int argc, char **argv);
 int cmd_info(int argc, char **argv);

@@ -147,6 +147,11 @@ struct QimgDriver {
      * -EAGAIN if more than the stored size must change: use resize; else as resize. */
     QimgErrno (*grow)(QimgFormat *format, uint64_t size_bytes);
 
+    /* Drops all data of the disk, which then is the backing file's; durably with the next
+     * flush. An interrupted one has dropped some. The caller has closed the gate. NULL:
+     * unsupported. Errors: as plan_write, -ECANCELED. */
+    QimgErrno (*make_empty)(QimgFormat *format, const QimgTask *task);
+
     /* ---- changing snapshots; NULL if the format has none ----
      *
      * The caller has closed the gate. On success the change is durable, and

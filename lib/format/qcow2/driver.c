@@ -438,6 +438,7 @@ const QimgDriver qimg_driver_qcow2 = {
     .extend_tables = qcow2_extend_tables,
     .resize = qcow2_resize,
     .grow = qcow2_grow,
+    .make_empty = qcow2_make_empty,
     .create_snapshot = qcow2_create_snapshot,
     .delete_snapshot = qcow2_delete_snapshot,
     .rename_snapshot = qcow2_rename_snapshot,

@@ -23,10 +23,11 @@ struct QimgOptions {
     bool no_lock;
     bool is_direct; /* data bypass the page cache */
     bool inspect;
-    bool without_key; /* encrypted layers open without their data */
-    bool is_writable; /* rw: writes go to the image itself */
-    bool is_cow;      /* writes go to an overlay */
-    char *cow_path;   /* the overlay; NULL: a temporary one */
+    bool without_key;    /* encrypted layers open without their data */
+    unsigned max_layers; /* open no more; 0: all */
+    bool is_writable;    /* rw: writes go to the image itself */
+    bool is_cow;         /* writes go to an overlay */
+    char *cow_path;      /* the overlay; NULL: a temporary one */
     bool is_growable;
     QimgKeeper *keeper; /* NULL: none */
     DiscardMode discard;

@@ -432,7 +432,8 @@ open_layers(QimgChain *chain, int fd, QimgPlace *place, ProbedOrigin origin,
     chain->n_layers = chain->image_layer = options->is_cow ? 1 : 0;
     if (!add_layer(chain, options, fd, place, options->format, origin, error))
         return false;
-    while (chain->layers[chain->n_layers - 1]->backing_name && !chain->is_cut) {
+    while (chain->layers[chain->n_layers - 1]->backing_name && !chain->is_cut &&
+           chain->n_layers != options->max_layers) {
         GError *reason = NULL;
 
         if (add_backing(chain, options, &reason))

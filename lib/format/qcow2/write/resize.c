@@ -356,3 +356,19 @@ qcow2_grow(QimgFormat *format, uint64_t size_bytes)
         err = qcow2_begin_change(q);
     return err ? err : store_size(q, size_bytes);
 }
+
+QimgErrno
+qcow2_make_empty(QimgFormat *format, const QimgTask *task)
+{
+    Qcow2 *q = (Qcow2 *)format;
+    QimgErrno err = qcow2_begin_change(q);
+
+    if (err)
+        return err;
+    qcow2_data_zeros_clear(q);
+    err = unmap_tail(q, 0, q->header.size_bytes, task);
+    if (err)
+        return err;
+    QIMG_LOCK_SCOPE(qcow2_alloc_lock(q));
+    return qcow2_alloc_release_reserve(q, 0);
+}
