@@ -3,7 +3,7 @@
  * fuzz-image. Input: SCRIPT_BYTES with the operations (OP_BYTES each), then the file. A
  * damaged image may map two places of the disk to one place of the file, so only one fact
  * is known about its content: a piece inside a cluster has the bytes just written to
- * it. */
+ * it. An encrypted one has the key "words". */
 #include <errno.h>
 #include <string.h>
 
@@ -27,6 +27,9 @@
 #define N_EXTENTS      20u
 #define BASE_BYTES     5000u
 #define MAX_INPUT_US   (G_USEC_PER_SEC / 2)
+#define PASSPHRASE     "words"
+#define MAX_ITERATIONS "20000"          /* some 10 ms */
+#define MIN_LONG_BYTES (640 * QIMG_KIB) /* the smallest area of LUKS needs 504 KiB */
 
 typedef struct {
     QimgImage *image;
@@ -275,13 +278,16 @@ make_options(QimgStorage *storage, uint8_t choices)
     FUZZ_CHECK(qimg_options_set(options, "l2_cache", "64K", NULL));
     FUZZ_CHECK(qimg_options_set(options, "data_cache", "256K", NULL));
     FUZZ_CHECK(qimg_options_set(options, "threads", "1", NULL));
+    FUZZ_CHECK(qimg_options_set(options, "max_iterations", MAX_ITERATIONS, NULL));
+    FUZZ_CHECK(
+        qimg_options_add_passphrase(options, PASSPHRASE, strlen(PASSPHRASE), 0, NULL));
     if (choices & 2)
         FUZZ_CHECK(qimg_options_set(options, "discard", "zero", NULL));
     return options;
 }
 
-/* Opens the file above a small raw one if so chosen, and with a data file if the image
- * needs one. */
+/* Opens the file above a small raw one, or with a hole at its end, if so chosen; and with
+ * a data file if the image needs one. */
 static QimgImage *
 open_image(SparseDisk *disk, SparseDisk *data, uint8_t choices)
 {
@@ -291,6 +297,8 @@ open_image(SparseDisk *disk, SparseDisk *data, uint8_t choices)
     QimgChain *chain;
     QimgImage *image;
 
+    if (choices & 4)
+        FUZZ_CHECK(qimg_storage_set_size(storages[0], MIN_LONG_BYTES) == 0);
     if (choices & 1) {
         uint8_t base[BASE_BYTES];
 

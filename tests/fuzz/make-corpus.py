@@ -146,6 +146,33 @@ def make_luks(folder):
     return read(qemu.create_encrypted(os.path.join(folder, "luks"), 65536))
 
 
+def put_encrypted_scripts(corpus, images):
+    """Encrypted images for fuzz-image-rw, which open with its passphrase. LUKS images are long."""
+    for name, image in images.items():
+        for script_name, script in list(SCRIPTS.items())[:1 if "luks" in name else 4]:
+            corpus.put("fuzz-image-rw", f"{name}-{script_name}",
+                       (b"\4" if "luks" in name else b"\0") + script + image)
+
+
+def make_small_luks(folder):
+    """An empty image up to the end of the first slot's key material, and the L1 table: those of the
+    other slots are a hole."""
+    from qtest import qemu
+
+    image = read(qemu.create_encrypted(
+        os.path.join(folder, "small-luks"), 262144, cluster_size=512, encrypt={
+            "cipher-alg": "aes-128", "cipher-mode": "ecb", "iter-time": 1}))
+    area = image.index(b"LUKS\xba\xbe")
+    (material,) = struct.unpack_from(">I", image, area + 208 + 40)
+    l1 = area + material * 512 + 64000
+    return image[:40] + struct.pack(">Q", l1) + image[48:l1] + bytes(512)
+
+
+def make_aes(image):
+    """@image with the method AES; its data, which are not encrypted, decrypt to noise."""
+    return image[:32] + struct.pack(">I", 1) + image[36:]
+
+
 def put_luks_headers(corpus, image):
     """The header alone, with a second active slot, and with other ciphers."""
     at = image.index(b"LUKS\xba\xbe")
@@ -383,6 +410,7 @@ def main():
         luks = make_luks(folder)
         put_luks_headers(corpus, luks)
         images["luks"] = luks[:4096]
+        small_luks = make_small_luks(folder)
         qcow1 = make_qcow1(folder)
     put_qed(corpus)
     extended = images.pop("extended-empty")
@@ -396,6 +424,8 @@ def main():
     corpus.put("fuzz-image", "cut", images["v3"][:3000])
     put_partitions(corpus)
     put_scripts(corpus, images, extended)
+    put_encrypted_scripts(corpus, {"aes": make_aes(images["v3"]), "aes-snapshots": make_aes(images["snapshots"]),
+                                   "small-luks": small_luks})
     put_bitmaps(corpus, images["bitmap"])
     put_checks(corpus, images)
     for name, image in qcow1.items():

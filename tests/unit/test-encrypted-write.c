@@ -48,6 +48,8 @@ typedef struct {
     QimgStorageOps ops;
     bool stops_writes, stops_reads; /* const while threads run */
     bool second_writes;             /* const while threads run */
+    uint64_t second_at;             /* const while threads run */
+    uint8_t second_value;           /* const while threads run */
     pthread_t first;                /* const while threads run */
     pthread_mutex_t lock;
     pthread_cond_t changed;
@@ -137,18 +139,18 @@ ignore(void *user)
     (void)user;
 }
 
-/* Writes the byte 2 at 2, or reads the sector, while the first one is in the middle. */
+/* Writes its byte, or reads the sector, while the first one is in the middle. */
 static void *
 run_second(void *user)
 {
     Meeting *m = user;
     const QimgWaitHook hook = {.begin = note_wait, .end = ignore, .user = m};
-    const uint8_t value = 2;
 
     wait_for_flag(m, &m->is_stopped);
     qimg_wait_hook_set(&hook);
     if (m->second_writes)
-        g_assert_cmpint(qimg_image_write(m->image.disk, 2, &value, 1), ==, 0);
+        g_assert_cmpint(
+            qimg_image_write(m->image.disk, m->second_at, &m->second_value, 1), ==, 0);
     else
         g_assert_cmpint(qimg_image_read(m->image.disk, 0, m->second_bytes, SECTOR), ==,
                         0);
@@ -168,6 +170,7 @@ meeting_new(void)
     m->ops.pwritev = stopping_pwritev;
     m->ops.pread = stopping_pread;
     m->first = pthread_self();
+    m->second_at = m->second_value = 2;
     pthread_mutex_init(&m->lock, NULL);
     pthread_cond_init(&m->changed, NULL);
     meeting = m;
@@ -250,47 +253,36 @@ test_reader_meets(void)
     meeting_free(m);
 }
 
-#define N_ROUNDS 300u
-
-typedef struct {
-    QimgImage *disk;
-    unsigned parity;
-} Alternator;
-
-/* Writes each second byte around the border of two sectors, again and again. */
-static void *
-write_alternate(void *user)
-{
-    const Alternator *a = user;
-
-    for (unsigned round = 1; round <= N_ROUNDS; round++)
-        for (unsigned i = a->parity; i < 16; i += 2) {
-            uint8_t value = (uint8_t)(round + i);
-
-            g_assert_cmpint(qimg_image_write(a->disk, SECTOR - 8 + i, &value, 1), ==, 0);
-        }
-    return NULL;
-}
-
+/* Alternate bytes around the border of two sectors, each of which is written while the
+ * write of the one before it has read half of their sector. */
 static void
 test_alternate_bytes(void)
 {
-    MemoryImage image = open_filled();
-    Alternator odd = {image.disk, 1}, even = {image.disk, 0};
+    Meeting *m = meeting_new();
     uint8_t found[2 * SECTOR];
-    pthread_t thread;
 
-    g_assert_cmpint(pthread_create(&thread, NULL, write_alternate, &odd), ==, 0);
-    write_alternate(&even);
-    pthread_join(thread, NULL);
-    g_assert_cmpint(qimg_image_read(image.disk, 0, found, sizeof found), ==, 0);
+    m->second_writes = true;
+    m->stops_reads = true;
+    for (unsigned i = 0; i < 16; i += 2) {
+        const uint8_t value = (uint8_t)(100 + i);
+        pthread_t second;
+
+        m->is_stopped = m->has_second_moved = false;
+        m->second_at = SECTOR - 8 + i + 1;
+        m->second_value = value + 1;
+        g_assert_cmpint(pthread_create(&second, NULL, run_second, m), ==, 0);
+        g_assert_cmpint(qimg_image_write(m->image.disk, SECTOR - 8 + i, &value, 1), ==,
+                        0);
+        pthread_join(second, NULL);
+    }
+    m->stops_reads = false;
+    g_assert_cmpint(qimg_image_read(m->image.disk, 0, found, sizeof found), ==, 0);
     for (unsigned i = 0; i < sizeof found; i++) {
         bool is_written = i >= SECTOR - 8 && i < SECTOR + 8;
 
-        g_assert_cmpuint(found[i], ==,
-                         is_written ? (uint8_t)(N_ROUNDS + i - (SECTOR - 8)) : PLAIN);
+        g_assert_cmpuint(found[i], ==, is_written ? 100 + i - (SECTOR - 8) : PLAIN);
     }
-    qimg_image_close(image.disk);
+    meeting_free(m);
 }
 
 /* Writes of any alignment, over several stripes, read back; nothing of them is in the
