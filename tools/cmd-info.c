@@ -3,6 +3,7 @@
  * object. */
 #include <jansson.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "command-line.h"
 #include "output.h"
@@ -153,14 +154,20 @@ info_print_human(const char *json)
     json_decref(root);
 }
 
-static const CommandSpec spec = {
-    .operands = "IMAGE",
-    .summary = "Shows the properties of an image and its backing files.",
-    .min_operands = 1,
-    .max_operands = 1,
-    .has_output = true,
-    .opens_image = true,
-};
+/* As qemu-img info --backing-chain: an array with an object for each image. */
+static void
+info_print_chain_json(const char *json)
+{
+    json_t *root = json_loads(json, 0, NULL);
+    char *text;
+
+    if (!root)
+        g_error("the library gave JSON that cannot be parsed");
+    text = json_dumps(json_object_get(root, "chain"), JSON_INDENT(4));
+    puts(text);
+    free(text);
+    json_decref(root);
+}
 
 int
 cmd_info(int argc, char **argv)
@@ -168,6 +175,21 @@ cmd_info(int argc, char **argv)
     g_autoptr(GError) error = NULL;
     g_autoptr(QimgImage) image = NULL;
     g_autofree char *json = NULL;
+    gboolean as_chain = FALSE;
+    const GOptionEntry entries[] = {
+        {"backing-chain", 0, 0, G_OPTION_ARG_NONE, &as_chain,
+         "with --output=json print an array of the images", NULL},
+        {0},
+    };
+    const CommandSpec spec = {
+        .operands = "IMAGE",
+        .summary = "Shows the properties of an image and its backing files.",
+        .min_operands = 1,
+        .max_operands = 1,
+        .has_output = true,
+        .opens_image = true,
+        .entries = entries,
+    };
     CommandLine line;
     int exit_code;
 
@@ -184,7 +206,10 @@ cmd_info(int argc, char **argv)
     command_line_clear(&line);
     json = qimg_image_info_json(image);
     if (line.json) {
-        fputs(json, stdout);
+        if (as_chain)
+            info_print_chain_json(json);
+        else
+            fputs(json, stdout);
         return EXIT_GOOD;
     }
     output_warnings(image);

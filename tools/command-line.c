@@ -153,7 +153,6 @@ find_habit(const char *message)
         const char *option, *instead;
     } habits[] = {
         {"--json", "--output=json"},
-        {"--backing-chain", "the whole chain is shown"},
         {"-p", "progress is shown on a terminal"},
         {"-O", "copies are raw; qemu-img convert makes other formats"},
         {"-c", "copies are raw; qemu-img convert makes other formats"},

@@ -70,10 +70,25 @@ finish_output(int exit_code)
     return exit_code == EXIT_GOOD ? EXIT_FAILED : exit_code;
 }
 
+/* "help" alone is --help; "help SUBCOMMAND" becomes "SUBCOMMAND --help" in @argv. */
+static void
+take_help(int argc, char **argv)
+{
+    static char option[] = "--help";
+
+    if (argc < 2 || strcmp(argv[1], "help") != 0)
+        return;
+    argv[1] = argc > 2 ? argv[2] : option;
+    if (argc > 2)
+        argv[2] = option;
+}
+
 int
 main(int argc, char **argv)
 {
     const char *habit;
+
+    take_help(argc, argv);
 
     if (argc < 2) {
         print_program_help(stderr);

@@ -2,6 +2,7 @@
 """Slips and habits of users: each gets the right cure, in one line; harmless options of other
 programs are accepted. Help fits into 80 columns, and no output has a non-breaking space."""
 
+import json
 import os
 import re
 import resource
@@ -62,6 +63,19 @@ def test_near_option(options, answer, disk, mnt):
 ])
 def test_habits_of_qemu_img(argv, answer):
     assert answer in told_by(env.qimg(), *argv)
+
+
+def test_help_and_chain(tmp_path):
+    """As a script of qemu-img asks."""
+    for argv, other in ((["help"], ["--help"]), (["help", "map"], ["map", "--help"])):
+        assert procs.run(env.qimg(), *argv).text == procs.run(env.qimg(), *other).text
+    qemu.create(tmp_path / "base.qcow2", 1 << 20)
+    top = qemu.create(tmp_path / "top.qcow2", None, "base.qcow2")
+    argv = ["info", "-U", "-f", "qcow2", "--backing-chain", "--output=json", top.name]
+    for program in (env.qimg(), "qemu-img"):
+        chain = json.loads(procs.run(program, *argv, cwd=tmp_path).text)
+        assert [one["format"] for one in chain] == ["qcow2", "qcow2"]
+        assert chain[0]["backing-filename"] == "base.qcow2"
 
 
 @pytest.mark.parametrize("options", [[], ["-o", "rw"], ["-o", "cow"]])
