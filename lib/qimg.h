@@ -443,6 +443,8 @@ typedef struct {
     int fd;
     uint64_t file_offset;
     size_t length_bytes;
+    gboolean is_answer; /* these bytes are all that was asked for; see
+                           qimg_image_end_read */
 } QimgReadPlace;
 
 /* As qimg_image_read, but -EAGAIN instead of a wait for a disk to read guest data, where
@@ -454,6 +456,11 @@ typedef struct {
 QIMG_API int qimg_image_read_unless_waiting(QimgImage *image, uint64_t guest_offset,
                                             void *buffer, size_t length_bytes,
                                             bool expects_wait, QimgReadPlace *place_out);
+
+/* After all bytes at @place, which is_answer, have been read: 0 if they are the answer;
+ * -EIO if a file of the chain has changed. In place of the repeated call. Threads: any.
+ */
+QIMG_API int qimg_image_end_read(QimgImage *image, const QimgReadPlace *place);
 
 /* ---- creation ---- */
 

@@ -18,7 +18,8 @@ typedef struct {
     QimgImage *image;
     size_t size;
     uint64_t guest_offset;
-    unsigned n_tries; /* before */
+    unsigned n_tries;    /* before */
+    QimgReadPlace place; /* of a pending one */
 } ImageRead;
 
 typedef enum { READ_WAITS, READ_TRIES, READ_EXPECTS_WAIT } ReadManner;
@@ -93,7 +94,9 @@ add_pending(const ImageRead *read, QimgReadPlace place)
     ImageRead *waiting = g_memdup2(read, sizeof *read);
 
     waiting->n_tries++;
-    if (pending_reads_add(my_pending, place, waiting))
+    waiting->place = place;
+    waiting->place.is_answer &= place.length_bytes <= PENDING_READ_MAX_KEPT_BYTES;
+    if (pending_reads_add(my_pending, place, waiting->place.is_answer, waiting))
         return true;
     g_free(waiting);
     return false;
@@ -132,17 +135,34 @@ image_reads_answer(fuse_req_t req, QimgImage *image, char *buffer, size_t size,
     answer_or_add(&read, buffer);
 }
 
+/* The read of a pending request has ended with @n_bytes @bytes. */
+static void
+answer_ended(ImageRead *read, const uint8_t *bytes, int n_bytes)
+{
+    if (bytes && n_bytes == (int)read->place.length_bytes) {
+        int err = qimg_image_end_read(read->image, &read->place);
+
+        if (err)
+            reply_result(read->req, err);
+        else
+            fuse_reply_buf(read->req, (const char *)bytes, read->place.length_bytes);
+        return;
+    }
+    if (n_bytes < 0) /* an ordinary read tells the error */
+        read->n_tries = MAX_TRIES;
+    /* The buffer exists: the request was tried with it. */
+    answer_or_add(read, image_reads_buffer());
+}
+
 void
 image_reads_answer_pending(PendingReads *pending)
 {
+    const uint8_t *bytes;
     ImageRead *read;
-    bool is_good;
+    int n_bytes;
 
-    while ((read = pending_reads_take(pending, &is_good)) != NULL) {
-        if (!is_good) /* an ordinary read tells the error */
-            read->n_tries = MAX_TRIES;
-        /* The buffer exists: the request was read into it. */
-        answer_or_add(read, image_reads_buffer());
+    while ((read = pending_reads_take(pending, &bytes, &n_bytes)) != NULL) {
+        answer_ended(read, bytes, n_bytes);
         g_free(read);
     }
 }

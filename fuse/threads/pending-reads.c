@@ -16,13 +16,21 @@
 #define READS_PER_LOOK 16u
 #define NAP_US         1000
 
+typedef struct {
+    void *request;
+    bool keeps;
+} Place;
+
 struct PendingReads {
     struct io_uring ring;
     int epoll_fd;
     unsigned n_reads;
-    unsigned n_waits; /* of the last reads, in a row */
+    Place places[MAX_READS];
+    unsigned free_places[MAX_READS]; /* a stack of MAX_READS - n_reads */
+    uint8_t *kept;                   /* PENDING_READ_MAX_KEPT_BYTES for each place */
+    unsigned n_waits;                /* of the last reads, in a row */
     unsigned n_expected;
-    uint8_t *bytes; /* of all reads, and used by no one: they are read into the cache */
+    uint8_t *ignored; /* of all other reads: only the page cache counts */
 };
 
 /* A compromised process must not get round its filter of system calls by the ring. */
@@ -56,7 +64,10 @@ pending_reads_new(int device_fd)
         g_free(pending);
         return NULL;
     }
-    pending->bytes = g_malloc(PENDING_READ_MAX_BYTES);
+    pending->ignored = g_malloc(PENDING_READ_MAX_BYTES);
+    pending->kept = g_malloc(MAX_READS * PENDING_READ_MAX_KEPT_BYTES);
+    for (unsigned i = 0; i < MAX_READS; i++)
+        pending->free_places[i] = MAX_READS - 1 - i;
     pending->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     /* A request wakes one idle thread, not all. */
     if (pending->epoll_fd >= 0 && restrict_to_reads(&pending->ring) == 0 &&
@@ -75,23 +86,29 @@ pending_reads_free(PendingReads *pending)
     io_uring_queue_exit(&pending->ring);
     if (pending->epoll_fd >= 0)
         close(pending->epoll_fd);
-    g_free(pending->bytes);
+    g_free(pending->ignored);
+    g_free(pending->kept);
     g_free(pending);
 }
 
 bool
-pending_reads_add(PendingReads *pending, QimgReadPlace place, void *request)
+pending_reads_add(PendingReads *pending, QimgReadPlace place, bool keeps, void *request)
 {
     struct io_uring_sqe *sqe =
         pending->n_reads < MAX_READS ? io_uring_get_sqe(&pending->ring) : NULL;
+    size_t n_bytes = MIN(place.length_bytes,
+                         keeps ? PENDING_READ_MAX_KEPT_BYTES : PENDING_READ_MAX_BYTES);
+    unsigned number;
 
     if (!sqe)
         return false;
-    io_uring_prep_read(sqe, place.fd, pending->bytes,
-                       (unsigned)MIN(place.length_bytes, PENDING_READ_MAX_BYTES),
-                       place.file_offset);
-    io_uring_sqe_set_data(sqe, request);
-    pending->n_reads++;
+    number = pending->free_places[MAX_READS - 1 - pending->n_reads++];
+    pending->places[number] = (Place){.request = request, .keeps = keeps};
+    io_uring_prep_read(sqe, place.fd,
+                       keeps ? pending->kept + number * PENDING_READ_MAX_KEPT_BYTES
+                             : pending->ignored,
+                       (unsigned)n_bytes, place.file_offset);
+    sqe->user_data = number;
     if (io_uring_sq_ready(&pending->ring) >= BATCH_READS)
         io_uring_submit(&pending->ring); /* after a failure, again by a later call */
     return true;
@@ -104,19 +121,23 @@ pending_reads_count(const PendingReads *pending)
 }
 
 void *
-pending_reads_take(PendingReads *pending, bool *is_good_out)
+pending_reads_take(PendingReads *pending, const uint8_t **bytes_out, int *n_bytes_out)
 {
     struct io_uring_cqe *cqe = NULL;
-    void *request;
+    unsigned number;
+    const Place *place;
 
     if (io_uring_cq_ready(&pending->ring) == 0 ||
         io_uring_peek_cqe(&pending->ring, &cqe) != 0)
         return NULL;
-    request = io_uring_cqe_get_data(cqe);
-    *is_good_out = cqe->res >= 0;
+    number = (unsigned)cqe->user_data;
+    *n_bytes_out = cqe->res;
     io_uring_cqe_seen(&pending->ring, cqe);
-    pending->n_reads--;
-    return request;
+    place = &pending->places[number];
+    *bytes_out =
+        place->keeps ? pending->kept + number * PENDING_READ_MAX_KEPT_BYTES : NULL;
+    pending->free_places[MAX_READS - pending->n_reads--] = number;
+    return place->request;
 }
 
 /* Starts the reads that were added; false if memory is short. */

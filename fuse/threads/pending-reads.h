@@ -19,18 +19,24 @@ PendingReads *pending_reads_new(int device_fd);
 /* All requests must have been taken. Accepts NULL. */
 void pending_reads_free(PendingReads *pending);
 
-/* The longest request that may be added. */
+/* The longest request that may be added, */
 #define PENDING_READ_MAX_BYTES ((size_t)64 << 10)
+/* and the longest of which the bytes are kept. */
+#define PENDING_READ_MAX_KEPT_BYTES ((size_t)16 << 10)
 
-/* Adds @request, which waits for the bytes at @place. False: there are too many. */
-bool pending_reads_add(PendingReads *pending, QimgReadPlace place, void *request);
+/* Adds @request, which waits for the bytes at @place; @keeps: they are wanted. False:
+ * there are too many. */
+bool pending_reads_add(PendingReads *pending, QimgReadPlace place, bool keeps,
+                       void *request);
 
 /* The number of requests added and not yet taken. NULL: 0. */
 unsigned pending_reads_count(const PendingReads *pending);
 
-/* Takes a request whose bytes have been read; *@is_good_out: without an error. NULL: none
- * now. */
-void *pending_reads_take(PendingReads *pending, bool *is_good_out);
+/* Takes a request whose read has ended. *@n_bytes_out: number of read bytes, or a negated
+ * errno. *@bytes_out: these, valid until the next request is added; NULL if they were not
+ * to be kept. NULL: none now. */
+void *pending_reads_take(PendingReads *pending, const uint8_t **bytes_out,
+                         int *n_bytes_out);
 
 /* Waits until a request can be taken, one being pending. */
 void pending_reads_wait(PendingReads *pending);

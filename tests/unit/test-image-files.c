@@ -227,6 +227,17 @@ test_read_unless_waiting(void)
         g_assert_cmpint(err, ==, -EAGAIN);
         g_assert_cmpint(host.f_type, !=, TMPFS_MAGIC);
         g_assert_cmpuint(place.length_bytes, ==, sizeof bytes);
+        g_assert_true(place.is_answer);
+        g_assert_cmpint(qimg_image_end_read(f.image, &place), ==, 0);
+        /* A part of a read, before zeros, is not the answer. */
+        g_assert_cmpint(qimg_image_read_unless_waiting(f.image, DISK_BYTES / 2 - 512,
+                                                       bytes, 1024, true, &place),
+                        ==, -EAGAIN);
+        g_assert_false(place.is_answer);
+        g_assert_cmpint(qimg_image_end_read(f.image, &place), ==, -EINVAL);
+        g_assert_cmpint(qimg_image_read_unless_waiting(f.image, at, bytes, sizeof bytes,
+                                                       true, &place),
+                        ==, -EAGAIN);
         /* The place has the bytes. */
         g_assert_cmpint(pread(place.fd, again, sizeof again, (off_t)place.file_offset),
                         ==, sizeof again);

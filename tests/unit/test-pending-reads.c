@@ -74,16 +74,18 @@ add(const Pipe *disk, void *request)
 {
     QimgReadPlace place = {.fd = disk->fds[0], .length_bytes = READ_BYTES};
 
-    return pending_reads_add(pending, place, request);
+    return pending_reads_add(pending, place, false, request);
 }
 
 static void *
 take(void)
 {
-    bool is_good = false;
-    void *request = pending_reads_take(pending, &is_good);
+    const uint8_t *bytes = NULL;
+    int n_bytes = READ_BYTES;
+    void *request = pending_reads_take(pending, &bytes, &n_bytes);
 
-    g_assert_true(!request || is_good);
+    g_assert_null(bytes);
+    g_assert_cmpint(n_bytes, ==, READ_BYTES);
     return request;
 }
 
@@ -150,13 +152,48 @@ static void
 test_failing_read(void)
 {
     QimgReadPlace place = {.fd = -1, .length_bytes = READ_BYTES};
-    bool is_good = true;
+    const uint8_t *bytes;
+    int n_bytes = 0;
 
     if (set_up()) {
-        g_assert_true(pending_reads_add(pending, place, &place));
+        g_assert_true(pending_reads_add(pending, place, true, &place));
         pending_reads_wait(pending);
-        g_assert_true(pending_reads_take(pending, &is_good) == &place);
-        g_assert_false(is_good);
+        g_assert_true(pending_reads_take(pending, &bytes, &n_bytes) == &place);
+        g_assert_cmpint(n_bytes, ==, -EBADF);
+    }
+    tear_down();
+}
+
+/* Each kept read has its own bytes, also after others have been taken and added. */
+static void
+test_kept(void)
+{
+    Pipe disks[N_DISKS];
+
+    if (set_up()) {
+        for (unsigned i = 0; i < N_DISKS; i++) {
+            QimgReadPlace place = {.length_bytes = 2};
+
+            disks[i] = make_pipe();
+            place.fd = disks[i].fds[0];
+            g_assert_true(pending_reads_add(pending, place, true, &disks[i]));
+        }
+        for (unsigned round = 0; round < 3; round++)
+            for (unsigned n = 0; n < N_DISKS; n++) {
+                unsigned i = (n * 5 + round) % N_DISKS;
+                QimgReadPlace place = {.fd = disks[i].fds[0], .length_bytes = 2};
+                const uint8_t wanted[] = {(uint8_t)i, (uint8_t)round};
+                const uint8_t *bytes;
+                int n_bytes;
+
+                g_assert_cmpint(write(disks[i].fds[1], wanted, 2), ==, 2);
+                pending_reads_wait(pending);
+                g_assert_true(pending_reads_take(pending, &bytes, &n_bytes) == &disks[i]);
+                g_assert_cmpmem(bytes, (gsize)n_bytes, wanted, sizeof wanted);
+                g_assert_true(pending_reads_add(pending, place, true, &disks[i]));
+            }
+        for (unsigned i = 0; i < N_DISKS; i++)
+            close_pipe(&disks[i]); /* ends their reads */
     }
     tear_down();
 }
@@ -285,6 +322,7 @@ main(int argc, char **argv)
     g_test_add_func("/pending-reads/together", test_together);
     g_test_add_func("/pending-reads/wait-or-receive", test_wait_or_receive);
     g_test_add_func("/pending-reads/failing-read", test_failing_read);
+    g_test_add_func("/pending-reads/kept", test_kept);
     g_test_add_func("/pending-reads/too-many", test_too_many);
     g_test_add_func("/pending-reads/expectation", test_expectation);
     g_test_add_func("/pending-reads/restricted", test_restricted);

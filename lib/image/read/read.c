@@ -208,6 +208,18 @@ read_run(Request *request, const ImageRun *r, uint64_t view_offset, uint8_t *tar
     return 0;
 }
 
+/* Whether the refused read of @r would have been the whole answer. Not in a chain that
+ * can change: outside the gate, the bytes may become those of another cluster. */
+static bool
+is_answer(const Request *request, const ImageRun *r, size_t length_bytes)
+{
+    const QimgChain *chain = request->image->chain;
+
+    return request->refusal->place.length_bytes == length_bytes &&
+           r->run.length_bytes == length_bytes && !chain->layers[0]->is_writable &&
+           !chain->layers[r->layer_index]->encryption;
+}
+
 static QimgErrno
 read_range(QimgImage *image, bool is_bulk, uint64_t guest_offset, uint8_t *buffer,
            size_t length_bytes, QimgWaitRefusal *refusal)
@@ -228,6 +240,8 @@ read_range(QimgImage *image, bool is_bulk, uint64_t guest_offset, uint8_t *buffe
 
         if (!err)
             err = read_run(&request, &r, view_offset, buffer + done);
+        if (err && refusal && refusal->is_refused)
+            refusal->place.is_answer = is_answer(&request, &r, length_bytes);
         if (err)
             return err;
         if (r.run.kind == QIMG_RUN_COMPRESSED)
@@ -256,6 +270,20 @@ qimg_image_read(QimgImage *image, uint64_t guest_offset, void *buffer,
     return qimg_image_read_with(image, guest_offset, buffer, length_bytes, 0);
 }
 
+/* Checks, after the bytes were read, and counts. */
+static QimgErrno
+end_read(QimgChain *chain, QimgErrno err, size_t length_bytes)
+{
+    if (!err && chain_is_stale(chain))
+        err = -EIO;
+    chain_count(chain, COUNTER_READS, 1);
+    if (err)
+        chain_count(chain, COUNTER_ERRORS, 1);
+    else
+        chain_count(chain, COUNTER_BYTES, length_bytes);
+    return err;
+}
+
 static QimgErrno
 read_view(QimgImage *image, uint64_t guest_offset, void *buffer, size_t length_bytes,
           bool is_bulk, QimgWaitRefusal *refusal)
@@ -272,15 +300,7 @@ read_view(QimgImage *image, uint64_t guest_offset, void *buffer, size_t length_b
     err = read_range(image, is_bulk, guest_offset, buffer, length_bytes, refusal);
     if (refusal && refusal->is_refused)
         return -EAGAIN;
-    if (!err &&
-        chain_is_stale(image->chain)) /* afterwards: the check covers these bytes */
-        err = -EIO;
-    chain_count(image->chain, COUNTER_READS, 1);
-    if (err)
-        chain_count(image->chain, COUNTER_ERRORS, 1);
-    else
-        chain_count(image->chain, COUNTER_BYTES, length_bytes);
-    return err;
+    return end_read(image->chain, err, length_bytes);
 }
 
 int
@@ -304,4 +324,14 @@ qimg_image_read_unless_waiting(QimgImage *image, uint64_t guest_offset, void *bu
     if (!qimg_struct_give(place_out, &refusal.place, sizeof refusal.place))
         return -EINVAL;
     return err;
+}
+
+int
+qimg_image_end_read(QimgImage *image, const QimgReadPlace *place)
+{
+    QimgReadPlace own;
+
+    if (!qimg_struct_take(&own, sizeof own, place) || !own.is_answer)
+        return -EINVAL;
+    return end_read(image->chain, 0, own.length_bytes);
 }
