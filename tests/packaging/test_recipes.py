@@ -25,11 +25,13 @@ PACKAGES = {
     "libcrypto": ("libssl-dev", "openssl"),
     "libdeflate": ("libdeflate-dev", "libdeflate"),
     "libseccomp": ("libseccomp-dev", "libseccomp"),
+    "liburing": ("liburing-dev", "liburing"),
     "libzstd": ("libzstd-dev", "zstd"),
     "zlib": ("zlib1g-dev", "zlib"),
 }
 # Needed by the program alone, not by users of the static library.
-OF_QCOWFS = {"fuse3", "libseccomp"}
+OF_QCOWFS = {"fuse3", "libseccomp", "liburing"}
+OF_LIBC = {"dl", "threads"}
 # Run when it is built.
 OF_BUILD = {"libseccomp"}
 
@@ -37,7 +39,7 @@ OF_BUILD = {"libseccomp"}
 def dependencies():
     """{pkg-config module: least version or ""} of the build."""
     found = re.findall(r"dependency\('([^']+)'(?:, version: '>=([\d.]+)')?", MESON)
-    return {name: version for name, version in found if name != "threads"}
+    return {name: version for name, version in found if name not in OF_LIBC}
 
 
 @pytest.fixture(scope="module")
