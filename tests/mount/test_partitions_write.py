@@ -208,6 +208,12 @@ def facts(mnt):
             for p in partitions.info(mnt / "disk.partitions")["partitions"]}
 
 
+def wait_for(directory, numbers):
+    """The kernel tells of a close after the caller's close has returned."""
+    procs.wait_until(lambda: directory.exists() and partitions.files(directory) == numbers,
+                     f"partitions {numbers}")
+
+
 def test_new_table(image, mnt):
     """It shows when the last possible writer of the disk has closed it. A changed partition is a
     different file; an unchanged one is the same."""
@@ -223,7 +229,7 @@ def test_new_table(image, mnt):
                 b"4 : start=106496, size=2048\n"))
             assert partitions.files(directory) == [1, 2]    # 2.raw is open for writing
             assert reader.read() == old_bytes
-        assert partitions.files(directory) == [1, 2, 4]
+        wait_for(directory, [1, 2, 4])
         assert facts(mnt)[1] == (4096 * 512, 2048 * 512)
         assert (directory / "1.raw").stat().st_size == 2048 * 512
         assert (directory / "1.raw").stat().st_ino != inodes[0]
@@ -234,10 +240,10 @@ def test_new_table(image, mnt):
             assert os.pread(files.disk, 7, 2 * MIB + 5) == b"changed"
         with open(mnt / "disk.raw", "r+b") as disk:     # no table any more
             disk.write(bytes(512))
-        assert not directory.exists()
+        procs.wait_until(lambda: not directory.exists(), "no partitions")
         assert sorted(os.listdir(mnt)) == [".qcowfs", "disk.raw", "disk.snapshots"]
         procs.run("sfdisk", "-q", "--no-reread", mnt / "disk.raw", stdin=TABLE.encode())
-        assert partitions.files(directory) == [1, 2]
+        wait_for(directory, [1, 2])
         assert (directory / "1.raw").read_bytes()[:4096] == old_bytes[:4096]
     check_image(image)
 
@@ -249,6 +255,7 @@ def test_new_disk(tmp_path, mnt):
     with Mount(image, mnt, "-o", "rw"):
         assert not (mnt / "disk.partitions").exists()
         procs.run("sfdisk", "-q", "--no-reread", mnt / "disk.raw", stdin=TABLE.encode())
+        wait_for(mnt / "disk.partitions", [1, 2])
         procs.run("mkfs.ext4", "-q", mnt / "disk.partitions" / "2.raw")
         assert partitions.files(mnt / "disk.partitions") == [1, 2]
 
