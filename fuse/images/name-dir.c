@@ -4,28 +4,32 @@
 void *
 name_dir_new(size_t n_bytes, void (*clear)(NameDir *dir))
 {
-    NameDir *dir = g_atomic_rc_box_alloc0(n_bytes);
+    NameDir *dir = g_malloc0(n_bytes);
 
+    atomic_init(&dir->n_references, 1);
     dir->names = g_ptr_array_new_with_free_func(g_free);
     dir->by_name = g_hash_table_new(g_str_hash, g_str_equal);
     dir->clear = clear;
     return dir;
 }
 
-static void
-clear_name_dir(gpointer data)
+static void *
+add_reference(NameDir *dir)
 {
-    NameDir *dir = data;
-
-    dir->clear(dir);
-    g_hash_table_unref(dir->by_name);
-    g_ptr_array_unref(dir->names);
+    atomic_fetch_add_explicit(&dir->n_references, 1, memory_order_relaxed);
+    return dir;
 }
 
 void
 name_dir_unref(NameDir *dir)
 {
-    g_atomic_rc_box_release_full(dir, clear_name_dir);
+    /* Acquire and release: the last user frees after the others have read. */
+    if (atomic_fetch_sub_explicit(&dir->n_references, 1, memory_order_acq_rel) > 1)
+        return;
+    dir->clear(dir);
+    g_hash_table_unref(dir->by_name);
+    g_ptr_array_unref(dir->names);
+    g_free(dir);
 }
 
 void
@@ -65,7 +69,7 @@ name_dir_cache_get(NameDirCache *cache)
 {
     QIMG_LOCK_SCOPE(&cache->lock);
 
-    return cache->present ? g_atomic_rc_box_acquire(cache->present) : NULL;
+    return cache->present ? add_reference(cache->present) : NULL;
 }
 
 void
@@ -75,7 +79,7 @@ name_dir_cache_put(NameDirCache *cache, NameDir *dir)
 
     qimg_mutex_lock(&cache->lock);
     old = cache->present;
-    cache->present = g_atomic_rc_box_acquire(dir);
+    cache->present = add_reference(dir);
     qimg_mutex_unlock(&cache->lock);
     if (old)
         name_dir_unref(old);

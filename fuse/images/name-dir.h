@@ -5,11 +5,14 @@
 #pragma once
 
 #include <glib.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 
 #include "base/lock.h"
 
 typedef struct NameDir {
+    atomic_uint n_references;           /* C11's: a packaged GLib hides its own from
+                                           ThreadSanitizer */
     GPtrArray *names;                   /* char *, owned */
     GHashTable *by_name;                /* its strings, to their places */
     void (*clear)(struct NameDir *dir); /* frees the rest of the object */
