@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The properties of a header have the names of image/create-options.c. A name of a
- * backing file is stored as given: the file is not opened, and the content of the disk is
- * that which it then has. */
+/* The properties of a header have the names of image/create-options.c. */
 #include "image/amend-header.h"
 
 #include <string.h>

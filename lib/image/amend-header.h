@@ -8,9 +8,9 @@
 
 /* A change of the header. */
 typedef struct {
-    QimgHeaderChange fields;                      /* its texts are those below */
-    char *backing_file, *backing_fmt, *data_file; /* owned */
-    unsigned given;                               /* a bit for each property */
+    QimgHeaderChange fields; /* its text is that below */
+    char *data_file;         /* owned */
+    unsigned given;          /* a bit for each property */
 } AmendHeader;
 
 void amend_header_init(AmendHeader *amend);
