@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "base/checked.h"
 #include "base/errors.h"
 #include "base/struct-size.h"
@@ -62,25 +63,13 @@ read_side(const Comparer *c, const ComparePiece *piece, unsigned side, uint8_t *
 }
 
 static size_t
-find_different(const uint8_t *a, const uint8_t *b, size_t n_bytes)
-{
-    size_t at = 0;
-
-    if (memcmp(a, b, n_bytes) == 0)
-        return n_bytes;
-    while (a[at] == b[at])
-        at++;
-    return at;
-}
-
-static size_t
 find_not_zero(const uint8_t *bytes, size_t n_bytes)
 {
     for (size_t at = 0, n; at < n_bytes; at += n) {
         size_t same;
 
         n = qimg_min_u64(n_bytes - at, 4096);
-        same = find_different(bytes + at, qimg_zeros, n);
+        same = qimg_find_different(bytes + at, qimg_zeros, n);
         if (same < n)
             return at + same;
     }
@@ -104,7 +93,7 @@ compare_item(void *user, unsigned item_index)
             return;
     }
     if (piece->is_stored[0] && piece->is_stored[1])
-        same = find_different(buffers[0], buffers[1], piece->length_bytes);
+        same = qimg_find_different(buffers[0], buffers[1], piece->length_bytes);
     else
         same = find_not_zero(buffers[piece->is_stored[0] ? 0 : 1], piece->length_bytes);
     if (same < piece->length_bytes)

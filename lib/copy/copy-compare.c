@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
 #include "base/checked.h"
 #include "copy/copy-zeros.h"
 #include "storage/file.h"
@@ -73,18 +74,6 @@ read_back(const CopyReader *reader, uint64_t offset, uint8_t *buffer, size_t n_b
     return 0;
 }
 
-static size_t
-find_different_byte(const uint8_t *a, const uint8_t *b, size_t n_bytes)
-{
-    size_t at = 0;
-
-    if (memcmp(a, b, n_bytes) == 0)
-        return n_bytes;
-    while (a[at] == b[at])
-        at++;
-    return at;
-}
-
 QimgErrno
 copy_reader_compare(const CopyReader *reader, uint64_t offset, const uint8_t *wanted,
                     size_t n_bytes, uint8_t *buffer, uint64_t *different_out)
@@ -94,7 +83,7 @@ copy_reader_compare(const CopyReader *reader, uint64_t offset, const uint8_t *wa
 
     if (err)
         return err;
-    same = find_different_byte(buffer, wanted, n_read);
+    same = qimg_find_different(buffer, wanted, n_read);
     if (same < n_bytes)
         *different_out = offset + same;
     return 0;
